@@ -1,0 +1,1 @@
+"""The ResNets, by name, and the file that holds a trained one."""

@@ -1,0 +1,1 @@
+"""What a sweep leaves behind: events, tables, MLflow runs, the model registry."""

@@ -1,0 +1,54 @@
+"""What a training run reports: one record per epoch, one result at its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One finished epoch. Losses are mean cross-entropy in nats; accuracies lie in 0..1."""
+
+    epoch: int
+    """Epochs finished, from 1."""
+    epochs: int
+    """Epochs the run will take."""
+    step: int
+    """Optimiser steps finished."""
+    lr: float
+    """Learning rate of the epoch's last step."""
+    train_loss: float
+    """Mean over the epoch's training batches, augmented, in training mode."""
+    train_accuracy: float
+    validation_loss: float | None
+    """None where the run has no validation split."""
+    validation_accuracy: float | None
+    grad_norm: float
+    """Gradient norm, mean over the epoch's steps."""
+    epoch_s: float
+    """Wall seconds of the training part of the epoch."""
+    evaluation_s: float
+    images_per_s: float
+    """Training images per wall second, all workers together."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run."""
+
+    epochs: tuple[EpochRecord, ...]
+    """All epochs, those before a resume included."""
+    model_path: Path | None
+    """The trained model (`platform.models.trained`), rank 0 only."""
+    train_loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    """Of the last epoch, or of the best one where the configuration says `report: best`."""
+    device: str
+    precision: str

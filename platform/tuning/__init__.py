@@ -1,0 +1,1 @@
+"""Space files, sampler, schedulers, trials under Ray Tune and Ray Train, selection."""
