@@ -1,0 +1,183 @@
+"""The file that holds a trained network with all it takes to use it: weights, normalisation, labels, origin.
+
+The file is a torch archive of plain tensors and primitives with a digest over all of them; it is read with
+`weights_only=True`, so that a foreign file can never run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from platform.errors import UserError
+from platform.models.config import ModelConfig
+from platform.models.networks import build
+from platform.schema import validate
+
+FORMAT = "resnet-sweep-platform/trained-model"
+SCHEMA_VERSION = 1
+
+_NEXT_STEP = "give the model.pt that a training run wrote"
+
+_CONTENT: dict[str, type] = {
+    "model": dict,
+    "state_dict": dict,
+    "mean": Tensor,
+    "std": Tensor,
+    "class_names": list,
+    "input_shape": list,
+    "data_label": str,
+    "provenance": dict,
+    "metrics": dict,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A network's weights, and what turns an image into its input and its output into a label."""
+
+    model: ModelConfig
+    state_dict: dict[str, Tensor]
+    mean: Tensor
+    """float32 [C], or [C, H, W] for the mean image; subtracted from pixel / 255."""
+    std: Tensor
+    """float32 [C], divides what is left."""
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    data_label: str
+    """What it was trained on, as people say it: `cifar10`, `generated`, a folder's name."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """Where it comes from: commit, sweep, run, versions."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What was measured, by metric key: `test_accuracy`, ..."""
+
+    def network(self) -> nn.Module:
+        """Return the network with these weights, in eval mode, float32, on the CPU."""
+        network = build(self.model, num_classes=len(self.class_names))
+        network.load_state_dict(self.state_dict)
+        return network.eval()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map uint8 images [N, C, H, W] to the network's float32 input of the same shape."""
+        mean = self.mean if self.mean.dim() == 3 else self.mean[:, None, None]
+        pixels = images.to(torch.float32) / 255
+        return (pixels - mean.to(images.device)) / self.std[:, None, None].to(images.device)
+
+
+def save_trained_model(path: Path, model: TrainedModel) -> None:
+    """Write `model` to `path`; whoever reads `path` sees the old file or the new one, never a part."""
+    content: dict[str, Any] = {
+        "model": model.model.model_dump(),
+        "state_dict": {name: _plain(tensor) for name, tensor in model.state_dict.items()},
+        "mean": _plain(model.mean).float(),
+        "std": _plain(model.std).float(),
+        "class_names": list(model.class_names),
+        "input_shape": list(model.input_shape),
+        "data_label": model.data_label,
+        "provenance": dict(model.provenance),
+        "metrics": {name: float(value) for name, value in model.metrics.items()},
+    }
+    document = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "digest": _digest(content),
+        **content,
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write the trained model {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_trained_model(path: Path) -> TrainedModel:
+    """Read what `save_trained_model` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, not a trained model, or from another schema version.
+    """
+    if not path.is_file():
+        raise UserError(f"no trained model at {path}; {_NEXT_STEP}")
+    document = _read(path)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(f"{path} is not a trained model of this platform; {_NEXT_STEP}")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {document.get('schema_version')!r}, this program reads "
+            f"{SCHEMA_VERSION}; use the program version that wrote it"
+        )
+    content = {key: document.get(key) for key in _CONTENT}
+    if not _well_formed(content) or _digest(content) != document.get("digest"):
+        raise UserError(f"{path} is damaged: its content does not match its digest; {_NEXT_STEP}")
+    model = TrainedModel(
+        model=validate(ModelConfig, content["model"], source=str(path)),
+        state_dict=content["state_dict"],
+        mean=content["mean"],
+        std=content["std"],
+        class_names=tuple(content["class_names"]),
+        input_shape=tuple(content["input_shape"]),
+        data_label=content["data_label"],
+        provenance=content["provenance"],
+        metrics=content["metrics"],
+    )
+    try:
+        model.network()
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit {model.model.name}: {error}") from None
+    return model
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # A clone: a view would drag the whole storage it looks into along into the file.
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _read(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            # torch warns of an unusual pickle protocol in a foreign file; the error below says more.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError):
+        # torch's own message advises `weights_only=False`, which would run code from the file.
+        raise UserError(
+            f"{path} is damaged or not a trained model of this platform (foreign objects are never loaded); "
+            f"{_NEXT_STEP}"
+        ) from None
+
+
+def _well_formed(content: Mapping[str, Any]) -> bool:
+    tensors = content["state_dict"]
+    return all(isinstance(content[key], kind) for key, kind in _CONTENT.items()) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the sha256 over every name, primitive, shape, type and byte in `content`."""
+    sha256 = hashlib.sha256()
+    tensors = {**content["state_dict"], "/mean": content["mean"], "/std": content["std"]}
+    plain = {key: value for key, value in content.items() if key not in {"state_dict", "mean", "std"}}
+    sha256.update(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
