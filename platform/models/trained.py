@@ -123,9 +123,11 @@ def load_trained_model(path: Path) -> TrainedModel:
             f"{path} has schema version {document.get('schema_version')!r}, this program reads "
             f"{SCHEMA_VERSION}; use the program version that wrote it"
         )
-    content = {key: document.get(key) for key in _CONTENT}
+    content: dict[str, Any] = {key: document.get(key) for key in _CONTENT}
     if not _well_formed(content) or _digest(content) != document.get("digest"):
-        raise UserError(f"{path} is damaged: its content does not match its digest; {_NEXT_STEP}")
+        raise UserError(
+            f"{path} is damaged: its content does not match its digest; restore it or train again"
+        )
     model = TrainedModel(
         model=validate(ModelConfig, content["model"], source=str(path)),
         state_dict=content["state_dict"],

@@ -1,0 +1,97 @@
+"""The networks: sizes as published, shapes, the option A shortcut, initialisation."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from platform.errors import UsageError
+from platform.models.config import ModelConfig
+from platform.models.networks import SHAPES, BasicBlock, PadShortcut, build
+from platform.schema import validate
+
+# name, shortcut, parameters, multiply-accumulates of one 32x32 image, both at ten classes.
+SIZES = [
+    ("resnet18_cifar", None, 11_173_962, 555_422_720),
+    ("resnet34_cifar", None, 21_282_122, 1_159_402_496),
+    ("resnet20_cifar", None, 269_722, 40_551_040),
+    ("resnet32_cifar", None, 464_154, 68_862_592),
+    ("resnet44_cifar", None, 658_586, 97_174_144),
+    ("resnet56_cifar", None, 853_018, 125_485_696),
+    ("resnet32_cifar", "B", 466_906, 69_124_736),
+]
+
+
+def count_macs(network: nn.Module, image: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(("name", "shortcut", "parameters", "macs"), SIZES)
+def test_size_is_the_published_one(name, shortcut, parameters, macs):
+    network = build(ModelConfig(name=name, shortcut=shortcut), num_classes=10).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert count_macs(network, torch.zeros(1, 3, 32, 32)) == macs
+
+
+def test_every_name_has_a_shape():
+    assert set(SHAPES) == set(ModelConfig.model_fields["name"].annotation.__args__)
+
+
+@pytest.mark.parametrize("side", [32, 28, 33])
+def test_logits_for_any_number_of_classes_and_image_size(side):
+    network = build(ModelConfig(name="resnet20_cifar"), num_classes=7).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, side, side)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+def test_pad_shortcut_is_exactly_the_strided_slice(size):
+    x = torch.randn(2, 16, *size)
+    expected = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, 16))
+    assert torch.equal(PadShortcut(16, stride=2)(x), expected)
+
+
+def test_pad_shortcut_is_exact_for_the_gradient_too():
+    x = torch.randn(1, 2, 6, 6, requires_grad=True)
+    weight = torch.randn(1, 4, 3, 3)
+    (mine,) = torch.autograd.grad((PadShortcut(2, stride=2)(x) * weight).sum(), x)
+    (sliced,) = torch.autograd.grad((x[:, :, ::2, ::2] * weight[:, :2]).sum(), x)
+    assert torch.equal(mine, sliced)
+
+
+def test_he_initialisation_by_fan_in():
+    torch.manual_seed(0)
+    network = build(ModelConfig(name="resnet18_cifar"), num_classes=10)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.in_channels * math.prod(module.kernel_size)
+            spread = math.sqrt(2 / fan_in)
+            error = 4 / math.sqrt(2 * module.weight.numel())
+            assert float(module.weight.detach().std()) == pytest.approx(spread, rel=error), name
+
+
+def test_last_gamma_is_zero_only_on_request():
+    def gammas(zero_init_residual: bool) -> set[float]:
+        config = ModelConfig(name="resnet20_cifar", zero_init_residual=zero_init_residual)
+        blocks = [m for m in build(config, num_classes=10).modules() if isinstance(m, BasicBlock)]
+        return {float(value) for block in blocks for value in block.bn2.weight.detach()}
+
+    assert gammas(False) == {1.0}
+    assert gammas(True) == {0.0}
+
+
+def test_same_seed_same_weights():
+    def weights() -> torch.Tensor:
+        torch.manual_seed(3)
+        return build(ModelConfig(name="resnet20_cifar"), num_classes=10).fc.weight.detach()
+
+    assert torch.equal(weights(), weights())
+
+
+def test_a_misspelt_name_is_refused_with_a_suggestion():
+    with pytest.raises(UsageError, match="did you mean 'resnet18_cifar'"):
+        validate(ModelConfig, {"name": "resnet18_cfar"}, source="space.yaml")
