@@ -1,0 +1,60 @@
+# A newcomer needs two commands; each sets up everything it uses.
+#
+#   make sweep     a quick sweep, from a search space to a benchmarked ncnn model
+#   make test      every test, the C++ engine's included
+#
+#   make setup     .venv, with exactly the packages of requirements.lock, hashes checked
+#   make lint      what .ci/run checks before the tests
+#   make engine    build the C++ engine
+#   make ui        MLflow's pages for the sweeps run here
+#   make clean     remove what was built; results, .venv and .tools stay
+#
+# Variables: PYTHON=python3.12 (the interpreter of .venv), SPACE=resnet32_cifar, ARGS="..." (more arguments
+# for sweep, test, engine and ui). CIFAR10_DIR in the environment names images you already have.
+
+PYTHON_OF_VENV := .venv/bin/python
+SPACE ?= resnet18_cifar
+ARGS ?=
+
+.PHONY: setup sweep test lint engine ui clean
+
+setup:
+	@PYTHON="$(PYTHON)" .ci/setup
+
+sweep: setup
+	@$(need_compiler)
+	$(PYTHON_OF_VENV) -m platform.sweep $(SPACE) --quick $(ARGS)
+
+test: setup
+	@$(need_compiler)
+	$(PYTHON_OF_VENV) -m pytest $(ARGS)
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@if command -v clang-format >/dev/null; then \
+	    echo "clang-format --dry-run --Werror (cpp_engine)"; \
+	    find cpp_engine -name 'build*' -prune -o \( -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) -print0 \
+	        | xargs -0 -r clang-format --dry-run --Werror; \
+	else echo "clang-format: not installed, the C++ layout was not checked (apt-get install clang-format)"; fi
+
+engine: setup
+	@$(need_compiler)
+	$(PYTHON_OF_VENV) -m deploy.engine $(ARGS)
+
+ui: setup
+	@echo "MLflow: http://127.0.0.1:5000 (Ctrl-C ends it)"
+	.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 $(ARGS)
+
+clean:
+	rm -rf build dist cpp_engine/build* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find platform deploy tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+define need_compiler
+command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || { \
+    echo "error: the engine needs a C++ compiler and there is none on PATH."; \
+    echo "Install one: apt-get install g++ (Debian, Ubuntu) or dnf install gcc-c++ (Fedora); then run make again."; \
+    exit 1; } >&2
+endef
