@@ -1,0 +1,115 @@
+"""The package is the standard library's `platform` as well: same names, same answers."""
+
+import importlib
+import importlib.resources
+import inspect
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+import warnings
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import platform
+
+STDLIB_FILE = Path(os.__file__).with_name("platform.py")
+
+
+def standard_module() -> ModuleType:
+    """Return the standard library's module, executed afresh under another name."""
+    spec = spec_from_loader("standard_platform", SourceFileLoader("standard_platform", str(STDLIB_FILE)))
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules["standard_platform"] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["standard_platform"]
+    return module
+
+
+STANDARD = standard_module()
+PUBLIC = sorted(name for name in vars(STANDARD) if not name.startswith("_"))
+
+
+def answer(function: Any) -> Any:
+    """Return what a call without arguments answers; an exception is an answer too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some of the functions are deprecated in newer Pythons
+            result = function()
+    except Exception as error:  # noqa: BLE001 - whatever the one raises, the other must raise
+        return type(error), str(error)
+    return tuple(result) if isinstance(result, tuple) else result
+
+
+def without_arguments(function: Any) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return all(p.default is not p.empty or p.kind in {p.VAR_POSITIONAL, p.VAR_KEYWORD} for p in parameters)
+
+
+def test_no_submodule_bears_a_standard_attributes_name() -> None:
+    ours = {module.name for module in pkgutil.iter_modules(platform.__path__)}
+    assert {"errors", "data", "models", "training", "tuning"} <= ours
+    assert not ours & set(vars(STANDARD)), "rename it: every library that uses the standard attribute breaks"
+
+
+def test_every_public_attribute_answers_the_same() -> None:
+    assert set(PUBLIC) >= {"platform", "uname", "python_version", "system", "node", "machine", "architecture"}
+    compared = 0
+    for name in PUBLIC:
+        ours, theirs = getattr(platform, name), getattr(STANDARD, name)
+        if isinstance(theirs, ModuleType):
+            assert ours is theirs, name
+        elif inspect.isfunction(theirs):
+            assert inspect.signature(ours) == inspect.signature(theirs), name
+            if without_arguments(theirs):
+                assert answer(ours) == answer(theirs), name
+                compared += 1
+        else:
+            assert type(ours) is type(theirs), name
+    assert compared >= 15
+
+
+def test_the_package_adds_no_name_but_its_submodules() -> None:
+    submodules = {module.name for module in pkgutil.iter_modules(platform.__path__)}
+    ours = {name for name in vars(platform) if not name.startswith("_")}
+    assert ours - submodules - set(PUBLIC) <= {"SourceFileLoader", "TYPE_CHECKING"}
+
+
+def test_the_platform_string_takes_the_same_arguments() -> None:
+    for aliased in (False, True):
+        for terse in (False, True):
+            assert platform.platform(aliased, terse) == STANDARD.platform(aliased, terse)
+
+
+def test_the_file_and_the_resources_are_ours() -> None:
+    assert Path(platform.__file__).parent == Path(__file__).parents[2] / "platform"
+    assert importlib.resources.files("platform").joinpath("startup.pth").is_file()
+
+
+def test_a_reload_keeps_the_submodules() -> None:
+    errors = importlib.import_module("platform.errors")
+    importlib.reload(platform)
+    assert platform.errors is errors
+    assert platform.system() == STANDARD.system()
+
+
+def test_a_pickled_uname_goes_to_an_interpreter_without_us_and_back() -> None:
+    ours = platform.uname()
+    assert tuple(pickle.loads(pickle.dumps(ours))) == tuple(ours)  # noqa: S301 - our own bytes
+    script = (
+        "import pickle, platform, sys; assert not hasattr(platform, '__path__'); "
+        "got = pickle.load(sys.stdin.buffer); assert tuple(got) == tuple(platform.uname()), got; "
+        "sys.stdout.buffer.write(pickle.dumps(platform.uname()))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], input=pickle.dumps(ours), capture_output=True, check=False
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    assert tuple(pickle.loads(run.stdout)) == tuple(ours)  # noqa: S301 - our own child's bytes
