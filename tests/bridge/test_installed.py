@@ -28,7 +28,7 @@ def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        assert not [name for name in wheel.namelist() if "/build" in name or "__pycache__" in name]
+        assert not [name for name in wheel.namelist() if "engine/build" in name or "__pycache__" in name]
         wheel.extractall(packages)
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "venv" / "bin" / "python"
