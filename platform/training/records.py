@@ -52,3 +52,22 @@ class RunResult:
     """Of the last epoch, or of the best one where the configuration says `report: best`."""
     device: str
     precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProgress:
+    """How a run stands within an epoch; reported about once a second."""
+
+    epoch: int
+    """The epoch under way, from 1."""
+    epochs: int
+    step: int
+    """Optimiser steps finished, over the whole run."""
+    steps: int
+    """Optimiser steps the run will take."""
+    images_per_s: float
+    """Training images per wall second in this epoch so far, all workers together."""
+    remaining_s: float
+    """Wall seconds to the run's end at the pace since it began (or was resumed), evaluations included."""
+    train_loss: float
+    """Mean over the epoch so far; over this worker's images only."""

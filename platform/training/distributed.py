@@ -1,0 +1,92 @@
+"""Where a run computes: this process's rank, the number of workers, and the device.
+
+The caller starts the process group (torchrun through `world_from_env`, or Ray Train); the trainer only
+uses it. One worker needs none: `single()`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from platform.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """The workers of one run, seen from one of them."""
+
+    rank: int
+    """This worker, 0..size-1; rank 0 writes files and prints."""
+    size: int
+    """Workers in the run."""
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes the run's files."""
+        return self.rank == 0
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add `tensor` over all workers, in place; does nothing for one worker."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def share_from_first(self, value: Any) -> Any:
+        """Return rank 0's `value` (any picklable object) on every worker."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def slice_of(self, count: int) -> slice:
+        """Return this worker's contiguous share of `count` items; shares differ by at most one item."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+
+def single(device: torch.device | str | None = None) -> World:
+    """Return a world of one worker, on `device` or else on the first GPU, or on the CPU without one."""
+    chosen = pick_device() if device is None else torch.device(device)
+    return World(rank=0, size=1, device=chosen)
+
+
+def pick_device(local_rank: int = 0) -> torch.device:
+    """Return the GPU with index `local_rank`, or the CPU where there is no GPU."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def world_from_env() -> Iterator[World]:
+    """Yield the world that torchrun's environment variables describe; one worker without them.
+
+    Starts a process group (nccl on GPUs, gloo on CPUs) and ends it on leaving.
+
+    Raises:
+        UserError: fewer GPUs than workers on this machine (two workers of one run cannot share a GPU).
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield single()
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if 0 < torch.cuda.device_count() <= local_rank:
+        raise UserError(
+            f"each worker needs a GPU of its own: worker {local_rank} was started on a machine with "
+            f"{torch.cuda.device_count()}; lower --nproc_per_node"
+        )
+    device = pick_device(local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
+    try:
+        yield World(rank=rank, size=size, device=device)
+    finally:
+        dist.destroy_process_group()

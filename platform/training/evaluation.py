@@ -1,0 +1,107 @@
+"""Loss, accuracy and confusion of a network on a split; every image counts once, whatever the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from platform.data.dataset import Split
+from platform.data.normalisation import Normalisation
+from platform.errors import UserError
+from platform.training.augment import EvaluationTable
+from platform.training.distributed import World
+from platform.training.precision import Precision, autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a network did on a split."""
+
+    loss: float
+    """Mean cross-entropy in nats."""
+    accuracy: float
+    """Top-1, 0..1."""
+    per_class_accuracy: tuple[float | None, ...]
+    """Share of each class's images that were recognised; None for a class without images."""
+    confusion: list[list[int]]
+    """Images by [true class][predicted class]."""
+    logits: Tensor | None = None
+    """float32 [N, classes], on the CPU, where they were asked for."""
+
+
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    normalisation: Normalisation,
+    *,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int = 500,
+    keep_logits: bool = False,
+) -> Evaluation:
+    """Evaluate `network` on `split`.
+
+    Args:
+        network: maps float32 [n, C, H, W] to logits [n, classes]; moved to `device`, left in eval mode.
+        split: the images and labels.
+        normalisation: that of the network's training.
+        device: where to compute.
+        precision: what to compute in.
+        batch_size: images at a time.
+        keep_logits: whether to return the logits too.
+    """
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    table = EvaluationTable(split, normalisation, device=device)
+    world = World(rank=0, size=1, device=device)
+    return evaluate_table(
+        network, table, world=world, precision=precision, batch_size=batch_size, keep_logits=keep_logits
+    )
+
+
+def evaluate_table(
+    network: nn.Module,
+    table: EvaluationTable,
+    *,
+    world: World,
+    precision: Precision,
+    batch_size: int = 500,
+    keep_logits: bool = False,
+) -> Evaluation:
+    """Evaluate `network` on a split that is on the device; each worker takes its share of the images.
+
+    `network` is left in eval mode. Each worker keeps the logits of its own images.
+    """
+    network.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=world.device)
+    confusion: Tensor | None = None
+    kept = []
+    with torch.inference_mode():
+        for images, labels in table.batches(world.slice_of(len(table)), batch_size):
+            with autocast(precision, world.device):
+                logits = network(images).float()
+            loss += cross_entropy(logits, labels, reduction="sum")
+            classes = logits.shape[1]
+            if confusion is None:
+                confusion = torch.zeros(classes * classes, dtype=torch.int64, device=world.device)
+            cells = labels * classes + logits.argmax(dim=1)
+            confusion.scatter_add_(0, cells, torch.ones_like(cells))
+            if keep_logits:
+                kept.append(logits.cpu())
+        if confusion is None:
+            raise UserError(
+                f"an evaluation needs an image per worker: got {len(table)} for {world.size} workers"
+            )
+        world.sum_(loss)
+        world.sum_(confusion)
+    counts = confusion.view(classes, classes).cpu()
+    per_class = zip(counts.diagonal().tolist(), counts.sum(dim=1).tolist(), strict=True)
+    return Evaluation(
+        loss=loss.item() / len(table),
+        accuracy=counts.diagonal().sum().item() / len(table),
+        per_class_accuracy=tuple(right / images if images else None for right, images in per_class),
+        confusion=counts.tolist(),
+        logits=torch.cat(kept) if kept else None,
+    )

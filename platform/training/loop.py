@@ -1,0 +1,304 @@
+"""`fit`: one training run, from a configuration and data to a trained model. Pure PyTorch.
+
+It knows neither Ray nor MLflow, and no files outside its checkpoint folder. Whoever runs it listens through
+two callbacks; an exception raised in one ends the run, and `fit` called again goes on from the last epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from platform.data.tables import TrainingData
+from platform.errors import UserError
+from platform.models.networks import build
+from platform.models.trained import TrainedModel, save_trained_model
+from platform.training.augment import EvaluationTable, TrainingTable, draw_epoch
+from platform.training.budget import Budget, budget_of
+from platform.training.checkpoint import LAST, MODEL, load_checkpoint, save_checkpoint
+from platform.training.config import RunConfig
+from platform.training.distributed import World
+from platform.training.divergence import diverged
+from platform.training.evaluation import Evaluation, evaluate_table
+from platform.training.precision import Precision, choose
+from platform.training.records import EpochRecord, RunResult, StepProgress
+from platform.training.state import Best, RunState, begin
+from platform.training.step import EpochSums, Ticker, train_epoch
+
+
+def _ignore(_: object) -> None:
+    """Listen to nothing."""
+
+
+def fit(
+    config: RunConfig,
+    data: TrainingData,
+    *,
+    world: World,
+    checkpoint_dir: Path | None,
+    on_epoch: Callable[[EpochRecord], None] = _ignore,
+    on_step: Callable[[StepProgress], None] = _ignore,
+    provenance: Mapping[str, str] | None = None,
+    resume: bool = True,
+) -> RunResult:
+    """Train `config` on `data`; every worker of a run calls it alike.
+
+    The same configuration, seed and number of workers give the same numbers on one kind of device (on a CPU
+    bit by bit, also through a resume). The number of threads is the caller's to set.
+
+    Args:
+        config: the run.
+        data: training images, held-out images or none, normalisation, data set.
+        world: this worker among the run's workers.
+        checkpoint_dir: where last.pt is written after every epoch, before `on_epoch` is called, and model.pt
+            at the end, by rank 0; None to keep nothing.
+        on_epoch: called on every worker after each epoch that this call trains. What it raises ends the run.
+        on_step: called on every worker about once a second.
+        provenance: what model.pt says about its origin.
+        resume: whether to go on from `checkpoint_dir`/last.pt if it is there.
+
+    Returns:
+        The run's records, those before a resume included; a run that was finished already returns at once.
+
+    Raises:
+        UserError: the batch size does not divide by the workers, or the checkpoint is damaged or another's.
+        TrainingDiverged: the loss became NaN or infinite.
+    """
+    budget = budget_of(config, images=len(data.train.labels), workers=world.size)
+    precision, _ = choose(config.precision, world.device)
+    state = begin(config, _fresh_network(config, data), budget=budget, world=world)
+    if resume and checkpoint_dir is not None:
+        _restore(state, config, data, world=world, folder=checkpoint_dir)
+    if state.step < budget.total_steps:
+        run = _Run(config, data, world, budget, precision, state, checkpoint_dir)
+        # Without this, cuDNN may choose other algorithms from one run to the next.
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            run.train(on_epoch, on_step)
+    return _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
+
+
+class _Run:
+    """The epochs of one call of `fit`."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: TrainingData,
+        world: World,
+        budget: Budget,
+        precision: Precision,
+        state: RunState,
+        folder: Path | None,
+    ) -> None:
+        self._config, self._data, self._world, self._budget = config, data, world, budget
+        self._precision, self._state, self._folder = precision, state, folder
+        self._table = TrainingTable(data.train, data.normalisation, config.augment, device=world.device)
+        self._held_out = (
+            EvaluationTable(data.validation, data.normalisation, device=world.device)
+            if data.validation is not None
+            else None
+        )
+
+    def train(self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]) -> None:
+        """Train from the state's step to the end of the budget."""
+        state, first_step, began_s = self._state, self._state.step, time.monotonic()
+        while state.step < self._budget.total_steps:
+            epoch = state.step // self._budget.steps_per_epoch
+            epoch_began_s = time.monotonic()
+
+            def tick(
+                done: int, sums: EpochSums, *, epoch: int = epoch, epoch_began_s: float = epoch_began_s
+            ) -> None:
+                # Reading a sum waits for the device, so the clock below is the steps' own.
+                loss = float(sums.losses[:done].mean())
+                if self._world.size == 1:
+                    self._refuse_divergence(sums, epoch)
+                now_s = time.monotonic()
+                pace_s = (now_s - began_s) / (state.step - first_step)
+                on_step(
+                    StepProgress(
+                        epoch=epoch + 1,
+                        epochs=self._budget.epochs,
+                        step=state.step,
+                        steps=self._budget.total_steps,
+                        images_per_s=self._budget.batch(done - 1).stop / (now_s - epoch_began_s),
+                        remaining_s=pace_s * (self._budget.total_steps - state.step),
+                        train_loss=loss * self._world.size,
+                    )
+                )
+
+            record = self._epoch(epoch, Ticker(tick))
+            state.records.append(record)
+            if self._folder is not None and self._world.is_first:
+                save_checkpoint(
+                    self._folder,
+                    config=self._config,
+                    data_sha256=self._data.info.sha256,
+                    state=state.state_dict(),
+                )
+            on_epoch(record)
+
+    def _epoch(self, epoch: int, ticker: Ticker) -> EpochRecord:
+        """Train and evaluate `epoch` (from 0)."""
+        config, state, world, budget = self._config, self._state, self._world, self._budget
+        began_s = time.monotonic()
+        steps = budget.steps_in(epoch)
+        draw = draw_epoch(
+            config.augment,
+            images=len(self._table),
+            size=self._table.size,
+            steps=steps,
+            seed=config.seed,
+            epoch=epoch,
+            device=world.device,
+        )
+        sums = train_epoch(
+            state,
+            self._table,
+            draw,
+            config=config,
+            budget=budget,
+            steps=steps,
+            precision=self._precision,
+            world=world,
+            ticker=ticker,
+        )
+        self._refuse_divergence(sums, epoch)
+        images = budget.images_in(epoch)
+        weights = torch.tensor([_length(budget.batch(step)) for step in range(steps)], dtype=torch.float64)
+        train_loss = float(sums.losses.cpu().double() @ weights) / images
+        epoch_s = time.monotonic() - began_s
+
+        lr = state.lr.at(state.step - 1)
+        state.average_buffers(world)
+        held_out = self._evaluate()
+        state.lr.epoch_ended(held_out.loss if held_out else train_loss)
+        self._keep_best(epoch, held_out)
+        return EpochRecord(
+            epoch=epoch + 1,
+            epochs=budget.epochs,
+            step=state.step,
+            lr=lr,
+            train_loss=train_loss,
+            train_accuracy=float(sums.hits.cpu().double().sum()) / images,
+            validation_loss=held_out.loss if held_out else None,
+            validation_accuracy=held_out.accuracy if held_out else None,
+            grad_norm=float(sums.grad_norms.cpu().double().mean()),
+            epoch_s=epoch_s,
+            evaluation_s=time.monotonic() - began_s - epoch_s,
+            images_per_s=images / epoch_s,
+        )
+
+    def _evaluate(self) -> Evaluation | None:
+        if self._held_out is None:
+            return None
+        return evaluate_table(
+            self._state.evaluated, self._held_out, world=self._world, precision=self._precision
+        )
+
+    def _keep_best(self, epoch: int, held_out: Evaluation | None) -> None:
+        best = self._state.best
+        if self._config.report != "best" or held_out is None:
+            return
+        if best is None or held_out.accuracy > best.accuracy:
+            self._state.best = Best(
+                epoch=epoch + 1,
+                accuracy=held_out.accuracy,
+                loss=held_out.loss,
+                weights=_weights_of(self._state.evaluated),
+            )
+
+    def _refuse_divergence(self, sums: EpochSums, epoch: int) -> None:
+        bad = sums.first_bad_step()
+        if bad is None:
+            return
+        step = epoch * self._budget.steps_per_epoch + bad
+        path = self._folder / LAST if self._folder is not None else None
+        raise diverged(
+            epoch=epoch + 1,
+            step=step + 1,
+            lr=self._state.lr.at(step),
+            checkpoint=path if path is not None and path.is_file() else None,
+            last_epoch=len(self._state.records),
+        )
+
+
+def _fresh_network(config: RunConfig, data: TrainingData) -> nn.Module:
+    """Initialise from the run's seed, leaving the process's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build(config.model, num_classes=len(data.info.class_names))
+
+
+def _restore(state: RunState, config: RunConfig, data: TrainingData, *, world: World, folder: Path) -> None:
+    """Go on from the checkpoint in `folder` if there is one; only rank 0 needs to see the folder."""
+    found: dict[str, object] | UserError | None = None
+    if world.is_first and (folder / LAST).is_file():
+        try:
+            found = load_checkpoint(folder, config=config, data_sha256=data.info.sha256)
+        except UserError as error:
+            # The others wait for rank 0's word: they get its error, and all end alike.
+            found = error
+    found = world.share_from_first(found)
+    if isinstance(found, UserError):
+        raise found
+    if found is not None:
+        state.load_state_dict(found)
+
+
+def _finish(
+    state: RunState,
+    config: RunConfig,
+    data: TrainingData,
+    *,
+    world: World,
+    folder: Path | None,
+    provenance: Mapping[str, str],
+) -> RunResult:
+    """Write model.pt and sum the run up."""
+    last, best = state.records[-1], state.best
+    loss = best.loss if best else last.validation_loss
+    accuracy = best.accuracy if best else last.validation_accuracy
+    path = None
+    if folder is not None and world.is_first:
+        metrics = {"train_loss": last.train_loss}
+        if loss is not None and accuracy is not None:
+            metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
+        path = folder / MODEL
+        save_trained_model(
+            path,
+            TrainedModel(
+                model=config.model,
+                state_dict=best.weights if best else _weights_of(state.evaluated),
+                mean=torch.tensor(data.normalisation.mean),
+                std=torch.tensor(data.normalisation.std),
+                class_names=data.info.class_names,
+                input_shape=data.info.image_shape,
+                data_label=data.info.label,
+                provenance={"config": config.model_dump_json(), **provenance},
+                metrics=metrics,
+            ),
+        )
+    precision, _ = choose(config.precision, world.device)
+    return RunResult(
+        epochs=tuple(state.records),
+        model_path=path,
+        train_loss=last.train_loss,
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        device=str(world.device),
+        precision=precision,
+    )
+
+
+def _weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy a network's weights to the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)

@@ -1,0 +1,61 @@
+"""Which number format a run computes in, and why.
+
+bf16 autocast keeps weights and optimiser state in fp32 and computes convolutions in bf16. Where the
+processor has no bf16 instructions it is emulated, and slower than fp32: then `auto` means fp32.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose(requested: Literal["auto", "fp32", "bf16"], device: torch.device) -> tuple[Precision, str]:
+    """Return the precision to use on `device` and the reason, to be said aloud."""
+    native = _native_bf16(device)
+    if requested == "fp32":
+        return "fp32", "asked for"
+    if requested == "bf16":
+        return "bf16", "asked for" if native else f"asked for; emulated and slow: {_lack(device)}"
+    return ("bf16", native) if native else ("fp32", _lack(device))
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which the forward pass runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _native_bf16(device: torch.device) -> str:
+    """Name the hardware feature that computes bf16, or return an empty string."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"compute capability {major}.{minor}" if major >= 8 else ""
+    flags = _cpu_flags()
+    for flag, label in (
+        ("amx_bf16", "the processor has AMX"),
+        ("avx512_bf16", "the processor has AVX512-BF16"),
+    ):
+        if flag in flags:
+            return label
+    return ""
+
+
+def _lack(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} has no bf16 tensor cores"
+    return "the processor has neither AVX512-BF16 nor AMX"
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Return the processor's feature flags as Linux names them; empty elsewhere."""
+    # torch.cpu's own checks are private, and renamed between releases.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))

@@ -1,0 +1,119 @@
+"""Learning rates over a run, step by step.
+
+The rate of a step is that of the curve at the step's beginning: a run of T steps uses the curve at 0..T-1,
+and a curve that ends at zero never spends a step on it. A warm-up rises linearly, reaching the peak at its
+last step; cosine and linear then run over the steps that remain, and milestones count from the run's
+beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TypedDict
+
+from platform.training.budget import Budget
+from platform.training.config import Cosine, Linear, OneCycle, Plateau, Schedule, Step, Triangular
+
+
+class ScheduleState(TypedDict):
+    """What a checkpoint keeps of a schedule; only `plateau` changes it."""
+
+    scale: float
+    """Fraction of the peak to which plateaus have lowered the rate so far."""
+    best_loss: float
+    bad_epochs: int
+    """Epochs since `best_loss` last fell."""
+
+
+class LearningRate:
+    """The learning rate of each step, and what lowers it."""
+
+    def __init__(self, schedule: Schedule, *, peak: float, budget: Budget) -> None:
+        self._peak = peak
+        self._plateau = schedule if isinstance(schedule, Plateau) else None
+        self._curve = curve(schedule, budget)
+        self._state = ScheduleState(scale=1.0, best_loss=math.inf, bad_epochs=0)
+
+    def at(self, step: int) -> float:
+        """Return the rate of `step`, counted from 0 over the whole run."""
+        return self._peak * self._curve(step) * self._state["scale"]
+
+    def epoch_ended(self, loss: float) -> None:
+        """Take note of an epoch's validation loss (training loss without a validation split)."""
+        if self._plateau is None:
+            return
+        state = self._state
+        if loss < state["best_loss"] * (1 - self._plateau.threshold):
+            state["best_loss"] = loss
+            state["bad_epochs"] = 0
+            return
+        state["bad_epochs"] += 1
+        if state["bad_epochs"] >= self._plateau.patience_epochs:
+            floor = min(1.0, self._plateau.min_lr / self._peak)
+            state["scale"] = max(state["scale"] * self._plateau.factor, floor)
+            state["bad_epochs"] = 0
+
+    def state_dict(self) -> ScheduleState:
+        """Return the state for a checkpoint."""
+        return self._state.copy()
+
+    def load_state_dict(self, state: ScheduleState) -> None:
+        """Go on from a checkpoint's state."""
+        self._state = state.copy()
+
+
+def curve(schedule: Schedule, budget: Budget) -> Callable[[int], float]:
+    """Return the fraction of the peak rate at each step (counted from 0), before any plateau."""
+    total = budget.total_steps
+    if isinstance(schedule, Triangular):
+        points = [(0.0, schedule.start_fraction), (schedule.peak_at, 1.0), (1.0, schedule.final_fraction)]
+        return lambda step: _piecewise(points, step / total)
+    if isinstance(schedule, OneCycle):
+        start = 1 / schedule.start_divisor
+        points = [(0.0, start), (schedule.peak_at, 1.0), (1.0, start / schedule.final_divisor)]
+        return lambda step: _piecewise(points, step / total, shape=_half_cosine)
+
+    warmup = min(total, round(schedule.warmup_epochs * budget.steps_per_epoch))
+    proper = _after_warmup(schedule, budget, warmup)
+    return lambda step: (step + 1) / warmup if step < warmup else proper(step)
+
+
+def _after_warmup(schedule: Schedule, budget: Budget, warmup: int) -> Callable[[int], float]:
+    total = budget.total_steps
+    if isinstance(schedule, Cosine | Linear):
+        points = [(0.0, 1.0), (1.0, schedule.final_fraction)]
+        shape = _half_cosine if isinstance(schedule, Cosine) else _straight
+        return lambda step: _piecewise(points, (step - warmup) / (total - warmup), shape=shape)
+    if isinstance(schedule, Step):
+        drops = _milestone_steps(schedule, budget)
+        return lambda step: schedule.factor ** sum(step >= drop for drop in drops)
+    return lambda _step: 1.0
+
+
+def _milestone_steps(schedule: Step, budget: Budget) -> list[int]:
+    """Return the first step at each lowered rate."""
+    if all(milestone < 1 for milestone in schedule.milestones):
+        unit = budget.total_steps
+    else:
+        unit = budget.steps_per_epoch if schedule.unit == "epochs" else 1
+    return [round(milestone * unit) for milestone in schedule.milestones]
+
+
+def _straight(x: float) -> float:
+    return x
+
+
+def _half_cosine(x: float) -> float:
+    return (1 - math.cos(math.pi * x)) / 2
+
+
+def _piecewise(
+    points: list[tuple[float, float]], x: float, *, shape: Callable[[float], float] = _straight
+) -> float:
+    """Interpolate `points` (x ascending) at `x`, with `shape` mapping 0..1 to 0..1 within a piece."""
+    for (left, low), (right, high) in pairwise(points):
+        if x <= right:
+            return low + (high - low) * shape((x - left) / (right - left))
+    return points[-1][1]

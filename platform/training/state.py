@@ -1,0 +1,122 @@
+"""All that a run carries from step to step, and its form in a checkpoint.
+
+No random generator is among it: an epoch's randomness comes from (seed, epoch), and initialisation from
+the seed, so that the step is the whole of a run's memory of its luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from platform.errors import UserError
+from platform.training.budget import Budget
+from platform.training.config import RunConfig
+from platform.training.distributed import World
+from platform.training.optimisers import build_optimiser
+from platform.training.records import EpochRecord
+from platform.training.schedules import LearningRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The epoch with the highest validation accuracy so far; the earliest of equals."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+    weights: dict[str, Tensor]
+    """State dict, on the CPU."""
+
+
+@dataclass
+class RunState:
+    """A run between two steps."""
+
+    network: nn.Module
+    parallel: nn.Module
+    """What the training step calls: `network`, or `network` with its gradients averaged over the workers."""
+    optimiser: torch.optim.Optimizer
+    lr: LearningRate
+    ema: AveragedModel | None
+    step: int = 0
+    """Optimiser steps finished."""
+    records: list[EpochRecord] = field(default_factory=list)
+    best: Best | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average where there is one."""
+        return self.ema.module if self.ema is not None else self.network
+
+    def average_buffers(self, world: World) -> None:
+        """Average the batch statistics over the workers, each of which has seen its own images only."""
+        for network in {self.network, self.evaluated} if world.size > 1 else ():
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    world.sum_(buffer).div_(world.size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and primitives only."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "lr": self.lr.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "step": self.step,
+            "records": [record.as_dict() for record in self.records],
+            "best": dict(vars(self.best)) if self.best is not None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.lr.load_state_dict(state["lr"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
+        self.records = [EpochRecord(**record) for record in state["records"]]
+        self.best = Best(**state["best"]) if state["best"] is not None else None
+
+
+def begin(config: RunConfig, network: nn.Module, *, budget: Budget, world: World) -> RunState:
+    """Return the state before the first step; `network` is moved to the world's device.
+
+    Raises:
+        UserError: batch statistics over all workers are asked for on CPUs.
+    """
+    if config.sync_batch_norm and world.size > 1:
+        if world.device.type != "cuda":
+            raise UserError(
+                "sync_batch_norm needs a GPU per worker (torch has no CPU version): "
+                "set it to false, or use one worker"
+            )
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parallel = network
+    if world.size > 1:
+        # Workers keep their own batch statistics within an epoch; `average_buffers` joins them at its end.
+        parallel = nn.parallel.DistributedDataParallel(
+            network,
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+    return RunState(
+        network=network,
+        parallel=parallel,
+        optimiser=build_optimiser(config.optimizer, network.parameters()),
+        lr=LearningRate(config.schedule, peak=config.optimizer.lr, budget=budget),
+        ema=_average_of(network, config.ema_decay) if config.ema_decay else None,
+    )
+
+
+def _average_of(network: nn.Module, decay: float) -> AveragedModel:
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
