@@ -48,9 +48,16 @@ def validate(record: type[Record], values: Mapping[str, Any], *, source: str) ->
 def describe(error: ValidationError, record: type[BaseModel], *, source: str, prefix: str = "") -> list[str]:
     """Return one line per mistake in `error`, each with its path and, for unknown keys, a suggestion."""
     lines = []
-    for item in error.errors():
-        path = _readable_path(record, item["loc"])
+    for path, message in problems(error, record):
         where = ".".join(part for part in (prefix, path) if part)
+        lines.append(f"{source}: {where}: {message}" if where else f"{source}: {message}")
+    return lines
+
+
+def problems(error: ValidationError, record: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return (dotted path as the user wrote it, message with suggestion) for each mistake in `error`."""
+    found = []
+    for item in error.errors():
         message = item["msg"].removeprefix("Value error, ")
         hint = ""
         if item["type"] == "extra_forbidden":
@@ -64,6 +71,8 @@ def describe(error: ValidationError, record: type[BaseModel], *, source: str, pr
                 "'name' is", "name is"
             )
             hint = did_you_mean(got, tags)
+        elif item["type"] == "union_tag_not_found":
+            message = f"needs {item['ctx']['discriminator']}, which says what kind it is"
         elif item["type"] == "literal_error":
             options = [
                 option.strip().strip("'")
@@ -71,8 +80,8 @@ def describe(error: ValidationError, record: type[BaseModel], *, source: str, pr
             ]
             message = f"{item['input']!r} is not one of {', '.join(options)}"
             hint = did_you_mean(str(item["input"]), options)
-        lines.append(f"{source}: {where}: {message}{hint}" if where else f"{source}: {message}{hint}")
-    return lines
+        found.append((_readable_path(record, item["loc"]), message + hint))
+    return found
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

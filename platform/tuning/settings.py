@@ -1,0 +1,104 @@
+"""How a sweep searches, stops and confirms: the sections of a space file beside `base` and `search`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from platform.schema import Frozen
+
+
+class Tpe(Frozen):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011): learns from finished trials."""
+
+    name: Literal["tpe"]
+    startup_trials: NonNegativeInt = 10
+    """Random trials before the estimator begins to propose."""
+    seed: NonNegativeInt | None = None
+    """Seed of the sampler; `null`: the sweep's."""
+
+
+class Random(Frozen):
+    """Independent draws."""
+
+    name: Literal["random"]
+    seed: NonNegativeInt | None = None
+    """Seed of the sampler; `null`: the sweep's."""
+
+
+class Qmc(Frozen):
+    """Scrambled Sobol points: spread evenly where random draws clump."""
+
+    name: Literal["qmc"]
+    seed: NonNegativeInt | None = None
+    """Seed of the sampler; `null`: the sweep's."""
+
+
+class Grid(Frozen):
+    """Every combination once, in file order; needs choices and quantised ranges only."""
+
+    name: Literal["grid"]
+
+
+Sampler = Annotated[Tpe | Random | Qmc | Grid, Field(discriminator="name")]
+
+
+class Asha(Frozen):
+    """Asynchronous successive halving (Li et al. 2020): at each rung, only the best go on."""
+
+    name: Literal["asha"]
+    grace_epochs: PositiveInt = 5
+    """No trial is stopped before; the first rung."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 3
+    """One in so many goes on at a rung; the next rung is so many times later."""
+
+
+class Median(Frozen):
+    """Stop a trial whose best accuracy is below the median of the others' means at that epoch."""
+
+    name: Literal["median"]
+    grace_epochs: PositiveInt = 5
+    """No trial is stopped before."""
+    min_trials: PositiveInt = 3
+    """Trials that must have come as far before one is stopped."""
+
+
+class NoStopping(Frozen):
+    """Every trial runs to its end."""
+
+    name: Literal["none"]
+
+
+Scheduler = Annotated[Asha | Median | NoStopping, Field(discriminator="name")]
+
+Workers = PositiveInt | Literal["auto"]
+
+
+class Confirm(Frozen):
+    """The best trials repeated over several seeds at the full budget, to tell signal from luck."""
+
+    candidates: PositiveInt = 3
+    """Distinct configurations that are repeated."""
+    seeds: PositiveInt = 3
+    """Runs of each, with different seeds; below 2 nothing can be said about the spread."""
+    workers_per_run: Workers = "auto"
+    """Data-parallel processes of a run; `auto`: two wherever there are two slots, else one."""
+
+
+class Final(Frozen):
+    """The champion's configuration trained once more; this model ships."""
+
+    include_validation: bool = True
+    """Train on the validation images too, as no more decisions are taken from them."""
+    workers_per_run: Workers = "auto"
+    """Data-parallel processes; `auto`: two wherever there are two slots, else one."""
+
+
+class WorkerResources(Frozen):
+    """What each worker of a trial gets."""
+
+    CPU: NonNegativeFloat = 1
+    """Cores; fractions are allowed below 1."""
+    GPU: NonNegativeFloat | Literal["auto"] = "auto"
+    """GPUs; fractions below 1 let one-worker trials share; `auto`: one where the cluster has any, else none."""
