@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from platform.data.dataset import Split
 from platform.data.normalisation import Normalisation
@@ -106,8 +105,7 @@ class TrainingTable:
         self._config = config
         self.size = (split.images.shape[2], split.images.shape[3])
         self._labels = torch.tensor(split.labels, device=device)
-        # torch.tensor copies: the file's memory is read-only, and training reads it at random for hours.
-        self._windows = self._crops(torch.tensor(split.images, device=device))
+        self._windows = self._crops(_pixels(split).to(device))
         # (pixel / 255 - mean) / std as one multiplication and one addition.
         self._scale = torch.tensor(1 / (255 * normalisation.std), device=device).view(-1, 1, 1)
         mean = torch.tensor(normalisation.mean, device=device)
@@ -168,9 +166,13 @@ class TrainingTable:
         The pad is black where pixels are padded, and the mean where the mean image is.
         """
         margin = self._config.crop_padding
-        both = torch.stack([images, images.flip(-1)]) if self._config.flip else images[None]
-        padded = pad(both, (margin,) * 4)
-        height, width = images.shape[2:]
+        count, channels, height, width = images.shape
+        mirrored = 2 if self._config.flip else 1
+        padded = images.new_zeros(mirrored, count, channels, height + 2 * margin, width + 2 * margin)
+        inside = padded[..., margin : margin + height, margin : margin + width]
+        inside[0] = images
+        if self._config.flip:
+            inside[1] = images.flip(-1)
         return padded.unfold(3, height, 1).unfold(4, width, 1)
 
 
@@ -178,7 +180,7 @@ class EvaluationTable:
     """A split on the device, normalised batch by batch, in order, without augmentation."""
 
     def __init__(self, split: Split, normalisation: Normalisation, *, device: torch.device) -> None:
-        self._images = torch.tensor(split.images, device=device)
+        self._images = _pixels(split).to(device)
         self._labels = torch.tensor(split.labels, device=device)
         std = torch.tensor(normalisation.std, device=device).view(-1, 1, 1)
         mean = torch.tensor(normalisation.mean, device=device)
@@ -194,3 +196,8 @@ class EvaluationTable:
             chosen = slice(start, min(start + batch_size, rows.stop))
             pixels = self._images[chosen].to(torch.float32, memory_format=torch.channels_last)
             yield pixels.mul_(self._scale).add_(self._shift), self._labels[chosen]
+
+
+def _pixels(split: Split) -> Tensor:
+    """Return the split's images without copying them, unless the array is read-only."""
+    return torch.from_numpy(np.require(split.images, requirements=["W"]))

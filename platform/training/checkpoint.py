@@ -38,13 +38,13 @@ _UNREADABLE = (
 )
 
 
-def save_checkpoint(folder: Path, *, config: RunConfig, data_sha256: str, state: Mapping[str, Any]) -> None:
+def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Mapping[str, Any]) -> None:
     """Write `folder`/last.pt.
 
     Args:
         folder: made if it is not there.
         config: the run's configuration, to refuse another one on reading.
-        data_sha256: what the run trains on, to refuse other data on reading.
+        data_key: what the run trains on, to refuse other data on reading.
         state: tensors and primitives.
 
     Raises:
@@ -54,7 +54,7 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_sha256: str, state:
         "format": _FORMAT,
         "schema_version": _SCHEMA_VERSION,
         "config": config.model_dump_json(),
-        "data_sha256": data_sha256,
+        "data_key": data_key,
         "state": dict(state),
     }
     path = folder / LAST
@@ -77,7 +77,7 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_sha256: str, state:
             temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, *, config: RunConfig, data_sha256: str) -> dict[str, Any]:
+def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[str, Any]:
     """Return the state in `folder`/last.pt, its tensors on the CPU.
 
     Raises:
@@ -93,11 +93,10 @@ def load_checkpoint(folder: Path, *, config: RunConfig, data_sha256: str) -> dic
             f"a run goes on with the configuration it began with, and {path} began with another: {changes}. "
             f"Change it back, or train into another folder"
         )
-    if document["data_sha256"] != data_sha256:
+    if document["data_key"] != data_key:
         raise UserError(
-            f"a run goes on with the data it began with, and {path} began with other images (hash "
-            f"{document['data_sha256'][:12]}, now {data_sha256[:12]}): "
-            f"give those, or train into another folder"
+            f"a run goes on with the data it began with, and {path} began with other images "
+            f"({document['data_key']}, now {data_key}): give those, or train into another folder"
         )
     state: dict[str, Any] = document["state"]
     return state

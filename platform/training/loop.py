@@ -137,7 +137,7 @@ class _Run:
                 save_checkpoint(
                     self._folder,
                     config=self._config,
-                    data_sha256=self._data.info.sha256,
+                    data_key=_key_of(self._data),
                     state=state.state_dict(),
                 )
             on_epoch(record)
@@ -234,12 +234,18 @@ def _fresh_network(config: RunConfig, data: TrainingData) -> nn.Module:
         return build(config.model, num_classes=len(data.info.class_names))
 
 
+def _key_of(data: TrainingData) -> str:
+    """Name the training images: the data set, and how many of its images are held out."""
+    held_out = 0 if data.validation is None else len(data.validation.labels)
+    return f"{data.info.label} {data.info.sha256[:12]}, {len(data.train.labels)} + {held_out} held out"
+
+
 def _restore(state: RunState, config: RunConfig, data: TrainingData, *, world: World, folder: Path) -> None:
     """Go on from the checkpoint in `folder` if there is one; only rank 0 needs to see the folder."""
     found: dict[str, object] | UserError | None = None
     if world.is_first and (folder / LAST).is_file():
         try:
-            found = load_checkpoint(folder, config=config, data_sha256=data.info.sha256)
+            found = load_checkpoint(folder, config=config, data_key=_key_of(data))
         except UserError as error:
             # The others wait for rank 0's word: they get its error, and all end alike.
             found = error
