@@ -1,0 +1,163 @@
+"""CIFAR-10 as its authors publish it: `cifar-10-python.tar.gz`, or the folder `cifar-10-batches-py` in it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from platform.data.dataset import CIFAR10_CLASSES, Notify, Source, Split, Tables, files_fingerprint
+from platform.errors import UserError
+
+ARCHIVE = "cifar-10-python.tar.gz"
+FOLDER = "cifar-10-batches-py"
+ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+# The checksums torchvision.datasets.CIFAR10 uses; importing it would cost seconds.
+TRAIN_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+}
+TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
+META_MD5 = {"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"}
+
+
+def find(place: Path) -> Source | None:
+    """Return the archive or the extracted folder that lies at or in `place`, if there is one."""
+    if place.is_file():
+        return source(place) if place.name.endswith((".tar.gz", ".tgz")) else None
+    for folder in (place, place / FOLDER):
+        files = [folder / name for name in (*TRAIN_MD5, *TEST_MD5, *META_MD5)]
+        present = [file for file in files if file.is_file()]
+        if present:
+            return Source(
+                key=f"cifar10-batches:{folder.absolute()}",
+                fingerprint=files_fingerprint(present, folder),
+                read=partial(read_folder, folder),
+            )
+    return source(place / ARCHIVE) if (place / ARCHIVE).is_file() else None
+
+
+def source(file: Path) -> Source:
+    """Return the archive `file` as a source."""
+    return Source(
+        key=f"cifar10-archive:{file.absolute()}",
+        fingerprint=files_fingerprint([file], file.parent),
+        read=partial(read_archive, file),
+    )
+
+
+def read_folder(folder: Path, notify: Notify) -> Tables:
+    """Read the extracted folder.
+
+    Raises:
+        UserError: a file is missing or its checksum is wrong.
+    """
+    notify(f"reading {folder}")
+
+    def content(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{folder / name}: the folder of CIFAR-10 must hold this file ({error.strerror}); "
+                f"extract {ARCHIVE} again"
+            ) from None
+
+    return _read(content, str(folder), f"extract {ARCHIVE} again")
+
+
+def read_archive(file: Path, notify: Notify) -> Tables:
+    """Read the archive, without extracting it to disk.
+
+    Raises:
+        UserError: the checksum is wrong.
+    """
+    notify(f"checking and reading {file}")
+    remedy = "the download is damaged or incomplete: remove it and download it again"
+    with file.open("rb") as opened:
+        got = hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    if got != ARCHIVE_MD5:
+        raise UserError(f"{file}: its MD5 must be {ARCHIVE_MD5}, it is {got}; {remedy}")
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            members = {Path(member.name).name: member for member in archive if member.isfile()}
+
+            def content(name: str) -> bytes:
+                opened = archive.extractfile(members[name])
+                return opened.read() if opened else b""
+
+            return _read(content, str(file), remedy)
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        raise UserError(f"{file}: not a complete archive of CIFAR-10 ({error}); {remedy}") from error
+
+
+def _read(content: Callable[[str], bytes], place: str, remedy: str) -> Tables:
+    def load(name: str, md5: str) -> dict[str, Any]:
+        raw = content(name)
+        got = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+        if got != md5:
+            raise UserError(f"{place}: the MD5 of {name} must be {md5}, it is {got}; {remedy}")
+        return load_plain_pickle(raw, f"{place}: {name}")
+
+    def split(files: dict[str, str]) -> Split:
+        batches = [load(name, md5) for name, md5 in files.items()]
+        images = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
+        labels = np.concatenate([np.asarray(batch["labels"], np.int64) for batch in batches])
+        if len(images) != len(labels):
+            raise UserError(f"{place}: {len(images)} images but {len(labels)} labels; {remedy}")
+        return Split(images.reshape(-1, 3, 32, 32), labels)
+
+    ((meta_name, meta_md5),) = META_MD5.items()
+    names = tuple(str(name) for name in load(meta_name, meta_md5)["label_names"])
+    if names != CIFAR10_CLASSES:
+        raise UserError(f"{place}: the classes must be {', '.join(CIFAR10_CLASSES)}; got {', '.join(names)}")
+    return Tables(
+        name="cifar10", label="cifar10", class_names=names, train=split(TRAIN_MD5), test=split(TEST_MD5)
+    )
+
+
+def load_plain_pickle(content: bytes, name: str) -> dict[str, Any]:
+    """Unpickle a dictionary of plain values and numpy arrays; any other object is refused, and never made.
+
+    Raises:
+        UserError: the pickle is damaged, or asks for something else.
+    """
+    try:
+        loaded = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UserError(f"{name} is damaged ({error!r}); replace the file") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{name} must hold a dictionary, it holds a {type(loaded).__name__}")
+    return loaded
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and the types the pickle format knows by itself, and refuses every import."""
+
+    # numpy names its own function here; the module's name changed from numpy.core to numpy._core.
+    _ALLOWED = {  # noqa: RUF012 - never changed
+        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise UserError(f"refused: the pickle asks for {module}.{name}, which no CIFAR-10 file does")
+        return self._ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> NoReturn:  # noqa: ARG002 - pickle's signature
+        raise UserError("refused: the pickle refers to objects outside itself, which no CIFAR-10 file does")

@@ -1,0 +1,160 @@
+"""From the bytes of any image file to RGB pixels, or one clear message why not."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from platform.data.dataset import Images
+from platform.errors import UserError
+
+# Pillow warns above 89 megapixels and decodes all the same; here such a file is refused.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+_LOSSLESS = {"PNG", "BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
+
+
+def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Images:
+    """Decode an image file.
+
+    The orientation in the EXIF data is applied. Grey, palette, CMYK and 16-bit images become 8-bit RGB;
+    transparent pixels are laid over white; of an animation the first frame is taken.
+
+    Args:
+        source: the encoded bytes, or the path of a file.
+        name: what to call the image in messages; by default its path.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        UserError: the file is missing, not an image, truncated, damaged, or larger than 89 megapixels.
+    """
+    return decode_with_encoding(source, name=name)[0]
+
+
+def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None) -> tuple[Images, str]:
+    """Also tell the encoding: `lossless`, `jpeg75` (the number is the quality), or a format's name."""
+    if isinstance(source, bytes):
+        content, name = source, name or "image"
+    else:
+        name = name or str(source)
+        content = _read(Path(source), name)
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            encoding = _encoding(image)
+            pixels = np.array(_to_rgb(image), dtype=np.uint8)
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is not an image: {_what_it_is(content)}; give a PNG or JPEG file") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(f"{name}: images above 89 megapixels are refused; make it smaller first") from None
+    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged bytes
+        raise UserError(f"{name} is a truncated or damaged image ({error}); replace the file") from None
+    return pixels, encoding
+
+
+def resize_image(image: Images, size: int) -> Images:
+    """Resize to a square, whatever the proportions: mean over areas to shrink, bilinear to grow.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    method = Image.Resampling.BOX if min(height, width) >= size else Image.Resampling.BILINEAR
+    return np.array(Image.fromarray(image).resize((size, size), method), dtype=np.uint8)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Every format that Pillow reads, the usual ones first, without EPS: opening one starts Ghostscript."""
+    Image.init()
+    return ("JPEG", "PNG", *sorted(set(Image.OPEN) - {"JPEG", "PNG", "EPS"}))
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{name} is a folder; give an image file") from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits a pixel, which `convert` would clip at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if "exif" in image.info or image.format in ("TIFF", "MPO"):
+        image = ImageOps.exif_transpose(image)
+    if "A" in image.mode or "transparency" in image.info:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _encoding(image: Image.Image) -> str:
+    if image.format in ("JPEG", "MPO"):
+        tables = image.quantization  # type: ignore[attr-defined]
+        return f"jpeg{jpeg_quality(tuple(tables[min(tables)]))}" if tables else "jpeg"
+    return "lossless" if image.format in _LOSSLESS else str(image.format).lower()
+
+
+@functools.lru_cache(maxsize=256)
+def jpeg_quality(luminance: tuple[int, ...]) -> int:
+    """Estimate the quality, as the Independent JPEG Group's library numbers it, of a quantisation table.
+
+    Args:
+        luminance: the 64 entries of the luminance table in row order.
+
+    Returns:
+        The quality in 1..100 whose standard table is nearest.
+    """
+    got = np.array(luminance)
+    return min(range(1, 101), key=lambda quality: int(np.abs(_ijg_table(quality) - got).sum()))
+
+
+def _ijg_table(quality: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    # ITU-T T.81, table K.1, scaled as jpeg_quality_scaling and jpeg_add_quant_table of libjpeg do.
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
+
+
+_LUMINANCE = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61),
+        *(12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56),
+        *(14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77),
+        *(24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101),
+        *(72, 92, 95, 98, 112, 100, 103, 99),
+    ],
+    dtype=np.int64,
+)
+
+
+def _what_it_is(content: bytes) -> str:
+    if not content:
+        return "it is empty"
+    try:
+        content[:512].decode("utf-8")
+    except UnicodeDecodeError:
+        return f"it begins with the bytes {content[:8].hex(' ')}"
+    return "it looks like a text file"

@@ -1,0 +1,87 @@
+"""Downloading CIFAR-10, with a progress bar on stderr; no network means an answer within seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import secrets
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from platform.data.dataset import DataNotFound, Notify
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+_TIMEOUT_S = 10.0
+_BLOCK = 1 << 18
+
+
+def download(target: Path, *, md5: str, notify: Notify, url: str = URL) -> None:
+    """Download `url` to `target`: under a temporary name, checked, then renamed.
+
+    Args:
+        target: the file to make.
+        md5: checksum the content must have.
+        notify: told what happens.
+        url: the address; proxies are taken from the environment.
+
+    Raises:
+        DataNotFound: no network, the server has no such file, or what came is not that file.
+    """
+    notify(f"downloading {url}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
+    try:
+        with temporary.open("xb") as opened:
+            got = _receive(url, opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        if got != md5:
+            raise DataNotFound(f"{url}: what was received has the MD5 {got}, not {md5}")
+        temporary.replace(target)
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise DataNotFound(f"{url} cannot be downloaded ({reason})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _receive(url: str, opened: Any) -> str:
+    """Write the content of `url` to the open file and return its MD5."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    digest = hashlib.md5(usedforsecurity=False)
+    columns = (TextColumn("CIFAR-10"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with _open(url) as response, Progress(*columns, console=Console(stderr=True)) as bar:
+        size = response.headers.get("Content-Length")
+        task = bar.add_task("download", total=int(size) if size else None)
+        while block := response.read(_BLOCK):
+            opened.write(block)
+            digest.update(block)
+            bar.advance(task, len(block))
+    return digest.hexdigest()
+
+
+def _open(url: str) -> Any:
+    """Open `url` within the timeout, resolving its name included, which the socket's timeout leaves out."""
+    outcome: list[Any] = []
+
+    def attempt() -> None:
+        request = urllib.request.Request(url, headers={"User-Agent": "resnet-sweep-platform"})  # noqa: S310 - our own address
+        try:
+            outcome.append(urllib.request.urlopen(request, timeout=_TIMEOUT_S))  # noqa: S310
+        except (OSError, http.client.HTTPException) as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(_TIMEOUT_S)
+    if not outcome:
+        raise TimeoutError(f"no answer within {_TIMEOUT_S:.0f} s")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
