@@ -1,0 +1,147 @@
+"""The champion in MLflow's model registry: the network, its export and its benchmark, alias `champion`.
+
+    mlflow.pyfunc.load_model("models:/resnet18_cifar@champion").predict(images)   # uint8 [N, 3, 32, 32]
+
+The model is kept as a torch.export program: it needs neither this package nor pickle to be loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from platform.errors import UserError
+from platform.tracking.folder import SweepFolder
+from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
+from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from platform.models.trained import TrainedModel
+
+ALIAS = "champion"
+
+
+def register_champion(
+    folder: SweepFolder,
+    model_path: Path,
+    *,
+    tracking_uri: str | None = None,
+    space: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Log the winner's model, export and benchmark to the sweep's run, and point `champion` at it.
+
+    Args:
+        folder: the sweep; its `export/` and `benchmark.json` are logged where they exist.
+        model_path: the trained model (`platform.models.trained`).
+        tracking_uri: see `resolve_tracking_uri`.
+        space: name of the experiment and of the registered model; by default the folder's.
+        metrics: shown as tags of the version, so that versions compare in the registry.
+        tags: further tags of the version (`quick`, `data_label`, ...).
+
+    Returns:
+        The version's number.
+
+    Raises:
+        UserError: the store does not answer, or has no run of this sweep.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from platform.models.trained import load_trained_model
+
+    model = load_trained_model(model_path)
+    space = space or folder.space
+    uri = resolve_tracking_uri(tracking_uri)
+    client = open_store(uri)
+    run = find_sweep_run(client, experiment_id(client, uri, space), folder.sweep_id)
+    if run is None:
+        raise UserError(f"MLflow ({uri}) has no run of the sweep {folder.sweep_id}; give its --tracking-uri")
+    run_id = str(run.info.run_id)
+    try:
+        with TemporaryDirectory() as temporary:
+            path = Path(temporary) / "model"
+            save_mlflow_model(model, path)
+            client.log_artifacts(run_id, str(path), artifact_path="model")
+        client.log_artifact(run_id, str(model_path), artifact_path="checkpoint")
+        if folder.export.is_dir():
+            log_artifact(client, run_id, folder.export, "export")
+        if folder.benchmark.is_file():
+            client.log_artifact(run_id, str(folder.benchmark))
+        try:
+            client.get_registered_model(space)
+        except MlflowException:
+            client.create_registered_model(space)
+        version = client.create_model_version(
+            space,
+            source=f"{run.info.artifact_uri}/model",
+            run_id=run_id,
+            tags={
+                "sweep_id": folder.sweep_id,
+                "data_label": model.data_label,
+                **{key: f"{value:.6g}" for key, value in (metrics or {}).items()},
+                **(tags or {}),
+            },
+        )
+        client.set_registered_model_alias(space, ALIAS, version.version)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the champion could not be registered in MLflow ({uri}): {reason}") from None
+    return str(version.version)
+
+
+def save_mlflow_model(model: TrainedModel, path: Path) -> None:
+    """Write an MLflow model folder; input uint8 [N, C, H, W] as read from a file, output float32 logits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's and torch.export's, about their own insides
+        import mlflow.pytorch
+        import numpy as np
+        import torch
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        # "Failed to resolve installed pip version", where uv made the environment.
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        shape = (-1, *model.input_shape)
+        mlflow.pytorch.save_model(
+            _from_pixels(model),
+            str(path),
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype("uint8"), shape)]),
+                outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(model.class_names)))]),
+            ),
+            # Two images: a batch of one would fix the exported batch size to one.
+            input_example=np.zeros((2, *model.input_shape), np.uint8),
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+            metadata={"class_names": list(model.class_names), "data_label": model.data_label},
+            serialization_format="pt2",
+        )
+
+
+def _from_pixels(model: TrainedModel) -> nn.Module:
+    import torch
+    from torch import nn
+
+    class FromPixels(nn.Module):
+        mean: torch.Tensor
+        std: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.network()
+            mean = model.mean if model.mean.dim() == 3 else model.mean[:, None, None]
+            self.register_buffer("mean", mean)
+            self.register_buffer("std", model.std[:, None, None])
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            pixels = images.to(torch.float32) / 255
+            logits: torch.Tensor = self.network((pixels - self.mean) / self.std)
+            return logits
+
+    return FromPixels().eval()

@@ -1,0 +1,133 @@
+"""A sweep in MLflow: one parent run, one child run per trial, found again by tag after a restart.
+
+Only the sweep's driver writes, through `MlflowClient` and `log_batch`; MLflow's global active run is
+never touched. A store that goes away in the middle of a sweep is waited for in the background.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from platform.tracking.delivery import Delivery
+from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
+from platform.tracking.mlflow_registry import register_champion
+from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
+from platform.tracking.mlflow_writer import SweepRuns
+from platform.training.records import EpochRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["MlflowObserver", "register_champion"]
+
+logger = logging.getLogger(__name__)
+
+
+class MlflowObserver(SweepObserver):
+    """Records a sweep; every write after the start happens on one background thread, in order."""
+
+    def __init__(self, tracking_uri: str | None = None, *, close_timeout_s: float = 60.0) -> None:
+        """Choose the store; `connect` opens it, at the latest when the sweep starts.
+
+        Args:
+            tracking_uri: see `resolve_tracking_uri`.
+            close_timeout_s: how long the end of a sweep waits for a store that does not answer.
+
+        Raises:
+            UsageError: not a store MLflow can use.
+        """
+        self.tracking_uri = resolve_tracking_uri(tracking_uri)
+        self._close_timeout_s = close_timeout_s
+        self._client: MlflowClient | None = None
+        self._open: tuple[SweepRuns, Delivery] | None = None
+        self._accuracy: dict[str, float] = {}
+        self._best: list[float] = []
+        self._folder = Path()
+
+    def connect(self) -> None:
+        """Open the store; importing MLflow and creating a new database take seconds.
+
+        Raises:
+            UserError: the store does not answer.
+        """
+        self._client = self._client or open_store(self.tracking_uri)
+
+    def sweep_started(self, sweep: SweepInfo) -> None:
+        """Open the store and the sweep's run; the only place where a fault of the store is raised."""
+        client = self._client = self._client or open_store(self.tracking_uri)
+        experiment = experiment_id(client, self.tracking_uri, sweep.space)
+        runs = SweepRuns(client, experiment, sweep)
+        self._best = list(runs.best)
+        self._folder = sweep.folder
+        self._open = (runs, Delivery(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        time_ms = _now_ms()
+        self._put(lambda runs: runs.open_trial(trial, time_ms=time_ms))
+
+    def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+        time_ms = _now_ms()
+        if record.validation_accuracy is not None:
+            accuracy = record.validation_accuracy
+            if trial.config.report == "best":
+                accuracy = max(accuracy, self._accuracy.get(trial.trial_id, 0.0))
+            self._accuracy[trial.trial_id] = accuracy
+        self._put(lambda runs: runs.log_epoch(trial, record, time_ms=time_ms))
+
+    def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+        time_ms = _now_ms()
+        self._put(lambda runs: runs.close_trial(trial, status, error=error, time_ms=time_ms))
+        accuracy = self._accuracy.get(trial.trial_id)
+        if (
+            trial.stage == "search"
+            and status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
+            and accuracy is not None
+        ):
+            best = max([accuracy, *self._best[-1:]])
+            self._best.append(best)
+            step = len(self._best)
+            self._put(lambda runs: runs.log_best(best, step=step, time_ms=time_ms))
+
+    def artifact_written(self, path: Path, *, name: str) -> None:
+        self._put(lambda runs: runs.log_artifact(path, name))
+
+    def sweep_ended(self, outcome: SweepOutcome) -> None:
+        """Deliver what is left and close the runs."""
+        if self._open is None:
+            return
+        time_ms = _now_ms()
+        self._put(lambda runs: runs.close(outcome, time_ms=time_ms))
+        _, delivery = self._open
+        self._open = None
+        left = delivery.close(timeout_s=self._close_timeout_s)
+        if left:
+            logger.error(
+                "%d records did not reach MLflow (%s); the tables in %s have them all",
+                left,
+                self.tracking_uri,
+                self._folder,
+            )
+
+    def _put(self, operation: Callable[[SweepRuns], object]) -> None:
+        if self._open is None:
+            return
+        runs, delivery = self._open
+        delivery.put(lambda: operation(runs))
+
+
+def _is_refusal(error: Exception) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+        # 408 and 429 ask for patience; 401 and 403 may be a token that somebody renews.
+        return 400 <= status < 500 and status not in (401, 403, 408, 429)
+    return isinstance(error, FileNotFoundError)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

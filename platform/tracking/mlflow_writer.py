@@ -1,0 +1,249 @@
+"""The MLflow runs of one sweep: create, find again, fill and close them, with `MlflowClient` only.
+
+Every write may be repeated (a store that answered too late has already done it): runs are looked up by
+tag before they are created, and a metric keeps the time of its event.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform.tracking.events import SweepInfo, SweepOutcome, TrialInfo, TrialStatus
+from platform.training.records import EpochRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_RUN_STATUS = {
+    TrialStatus.FINISHED: "FINISHED",
+    TrialStatus.PRUNED: "KILLED",
+    TrialStatus.FAILED: "FAILED",
+    TrialStatus.INTERRUPTED: "KILLED",
+}
+_SWEEP_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_INHERITED_TAGS = ("quick", "generated_data", "data_label", "git_commit")
+# MLflow's limits (mlflow/utils/validation.py) are 8000 characters and 6000, and 100 parameters a call.
+_TAG_LENGTH = 5000
+_PARAM_LENGTH = 5000
+_PARAMS_PER_CALL = 100
+
+
+class SweepRuns:
+    """The runs of one sweep; used by one thread at a time. Times are milliseconds since 1970."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, sweep: SweepInfo) -> None:
+        """Create the parent run, or open the one of an earlier start again."""
+        self._client = client
+        self._experiment_id = experiment_id
+        self._sweep = sweep
+        self._trials: dict[str, str] = {}
+        self._last_step: dict[str, int] = {}
+        self.best: list[float] = []
+        """Best validation accuracy after each search trial that ended, those of earlier starts included."""
+        known = find_sweep_run(client, experiment_id, sweep.sweep_id)
+        if known is None:
+            self.parent_id = self._create_parent()
+        else:
+            self.parent_id = str(known.info.run_id)
+            self._reopen(self.parent_id)
+            history = client.get_metric_history(self.parent_id, "best/val_accuracy")
+            self.best = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
+
+    def open_trial(self, trial: TrialInfo, *, time_ms: int) -> str:
+        """Return the run of a trial; created, or opened again when an earlier start created it."""
+        from mlflow.entities import Param
+
+        if trial.trial_id in self._trials:
+            return self._trials[trial.trial_id]
+        known = _first(
+            self._client,
+            self._experiment_id,
+            f"tags.sweep_id = '{self._sweep.sweep_id}' and tags.trial_id = '{trial.trial_id}'",
+        )
+        if known is not None:
+            run_id = str(known.info.run_id)
+            self._reopen(run_id)
+            history = self._client.get_metric_history(run_id, "train/loss")
+            self._last_step[trial.trial_id] = max((metric.step for metric in history), default=0)
+        else:
+            run = self._client.create_run(
+                self._experiment_id, start_time=time_ms, run_name=trial.trial_id, tags=self._tags(trial)
+            )
+            run_id = str(run.info.run_id)
+        if known is None or not known.data.params:
+            params = [Param(key, plain(value)[:_PARAM_LENGTH]) for key, value in trial_params(trial).items()]
+            self._client.log_batch(run_id, params=params[:_PARAMS_PER_CALL])
+        self._trials[trial.trial_id] = run_id
+        return run_id
+
+    def log_epoch(self, trial: TrialInfo, record: EpochRecord, *, time_ms: int) -> None:
+        """Log one epoch, step = epoch. An epoch that is there from before a resume is not doubled."""
+        from mlflow.entities import Metric
+
+        run_id = self.open_trial(trial, time_ms=time_ms)
+        if record.epoch <= self._last_step.get(trial.trial_id, 0):
+            return
+        values = {
+            "train/loss": record.train_loss,
+            "train/accuracy": record.train_accuracy,
+            "val/loss": record.validation_loss,
+            "val/accuracy": record.validation_accuracy,
+            "lr": record.lr,
+            "time/epoch_s": record.epoch_s,
+            "images_per_s": record.images_per_s,
+        }
+        metrics = [
+            Metric(key, value, time_ms, record.epoch) for key, value in values.items() if value is not None
+        ]
+        self._client.log_batch(run_id, metrics=metrics)
+
+    def close_trial(self, trial: TrialInfo, status: TrialStatus, *, error: str | None, time_ms: int) -> None:
+        """End a trial's run: FINISHED, KILLED (pruned or interrupted; the tag tells) or FAILED."""
+        run_id = self.open_trial(trial, time_ms=time_ms)
+        self._client.set_tag(run_id, "status", str(status))
+        if error:
+            self._client.set_tag(run_id, "mlflow.note.content", f"```\n{error[-_TAG_LENGTH + 20 :]}\n```")
+        self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
+        # A later start of the same trial finds its run by tag and opens it again.
+        del self._trials[trial.trial_id]
+
+    def log_best(self, accuracy: float, *, step: int, time_ms: int) -> None:
+        """Log the best validation accuracy so far to the parent; step = search trials ended."""
+        from mlflow.entities import Metric
+
+        self._client.log_batch(self.parent_id, metrics=[Metric("best/val_accuracy", accuracy, time_ms, step)])
+
+    def log_artifact(self, path: Path, name: str) -> None:
+        """Copy a file or a folder into the parent's artifacts; a folder under `name`."""
+        log_artifact(self._client, self.parent_id, path, name)
+
+    def close(self, outcome: SweepOutcome, *, time_ms: int) -> None:
+        """End the parent, and as interrupted the trials that still run."""
+        from mlflow.entities import Metric
+
+        for run_id in self._trials.values():
+            self._client.set_tag(run_id, "status", str(TrialStatus.INTERRUPTED))
+            self._client.set_terminated(run_id, "KILLED", end_time=time_ms)
+        metrics = [Metric(key, value, time_ms, 0) for key, value in outcome.metrics.items()]
+        self._client.log_batch(self.parent_id, metrics=metrics)
+        self._client.set_tag(self.parent_id, "status", outcome.status)
+        if outcome.message:
+            self._client.set_tag(self.parent_id, "message", outcome.message[:_TAG_LENGTH])
+        self._client.set_terminated(self.parent_id, _SWEEP_STATUS[outcome.status], end_time=time_ms)
+
+    def _create_parent(self) -> str:
+        from mlflow.entities import Param
+
+        sweep = self._sweep
+        tags = {
+            **sweep.tags,
+            "sweep_id": sweep.sweep_id,
+            "stage": "sweep",
+            "status": "running",
+            "folder": str(sweep.folder),
+            "mlflow.note.content": sweep_note(sweep),
+            "mlflow.source.name": sweep.command,
+            "mlflow.source.type": "LOCAL",
+        }
+        if "git_commit" in sweep.tags:
+            tags["mlflow.source.git.commit"] = sweep.tags["git_commit"]
+        run = self._client.create_run(self._experiment_id, run_name=sweep.sweep_id, tags=_short(tags))
+        params = [
+            Param(key, plain(value)[:_PARAM_LENGTH])
+            for key, value in flatten(sweep.plan)
+            if isinstance(value, str | int | float | bool) and not key.startswith("provenance.")
+        ]
+        self._client.log_batch(run.info.run_id, params=params[:_PARAMS_PER_CALL])
+        return str(run.info.run_id)
+
+    def _tags(self, trial: TrialInfo) -> dict[str, str]:
+        tags = {
+            "mlflow.parentRunId": self.parent_id,
+            "mlflow.source.name": self._sweep.command,
+            "sweep_id": self._sweep.sweep_id,
+            "trial_id": trial.trial_id,
+            "stage": trial.stage,
+            "status": "running",
+            "seed": str(trial.config.seed),
+        }
+        if trial.candidate:
+            tags["candidate"] = trial.candidate
+        inherited = {key: self._sweep.tags[key] for key in _INHERITED_TAGS if key in self._sweep.tags}
+        return _short(tags | inherited)
+
+    def _reopen(self, run_id: str) -> None:
+        self._client.update_run(run_id, status="RUNNING")
+        self._client.set_tag(run_id, "status", "running")
+
+
+def find_sweep_run(client: MlflowClient, experiment: str, sweep_id: str) -> Run | None:
+    """Return a sweep's parent run, or None."""
+    return _first(client, experiment, f"tags.sweep_id = '{sweep_id}' and tags.stage = 'sweep'")
+
+
+def _first(client: MlflowClient, experiment: str, query: str) -> Run | None:
+    found: Sequence[Run] = client.search_runs([experiment], query, max_results=1)
+    return found[0] if found else None
+
+
+def log_artifact(client: MlflowClient, run_id: str, path: Path, name: str) -> None:
+    """Copy a file or a folder into a run's artifacts; a folder under `name`."""
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), artifact_path=name)
+    else:
+        client.log_artifact(run_id, str(path))
+
+
+def trial_params(trial: TrialInfo) -> dict[str, Any]:
+    """Return a trial's parameters: four that every trial has, as axes to compare, and the searched ones."""
+    return {
+        "optimizer": trial.config.optimizer.name,
+        "lr": trial.config.optimizer.lr,
+        "schedule": trial.config.schedule.name,
+        "batch_size": trial.config.batch_size,
+        **trial.params,
+    }
+
+
+def sweep_note(sweep: SweepInfo) -> str:
+    """Return the plan as Markdown, for the run's page."""
+    lines = [f"`{sweep.command}`", ""]
+    for tag, meaning in (
+        ("quick", "a quick sweep: it shows that everything works, its accuracies mean nothing"),
+        ("generated_data", "trained on generated pictures, not on CIFAR-10"),
+    ):
+        if sweep.tags.get(tag, "false").lower() in ("true", "1", "yes"):
+            lines += [f"**{tag}**: {meaning}", ""]
+    lines += ["| plan | |", "| --- | --- |"]
+    lines += [
+        f"| {key} | {plain(value)} |".replace("\n", " ")
+        for key, value in flatten(sweep.plan)
+        if not key.startswith("provenance")
+    ]
+    return "\n".join(lines)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings with their dotted path."""
+    for key, value in values.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, path)
+        else:
+            yield path, value
+
+
+def plain(value: Any) -> str:
+    """Return a value as people write it; numbers as plain decimals, which MLflow's axes sort as numbers."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return format(Decimal(repr(value)), "f") if math.isfinite(value) else str(value)
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value[:_TAG_LENGTH] for key, value in tags.items()}

@@ -1,0 +1,184 @@
+"""Where a result comes from: the code, the versions, the hardware and the command.
+
+Nothing heavy is imported: versions come from package metadata, GPU names from the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import platform
+
+PACKAGES = (
+    "resnet-sweep-platform",
+    "torch",
+    "ray",
+    "mlflow",
+    "optuna",
+    "pnnx",
+    "ncnn",
+    "numpy",
+    "pyarrow",
+)
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The origin of a sweep, a run or a measurement; JSON by `as_dict`."""
+
+    command: str
+    """The command line that was given."""
+    started_at: str
+    """UTC, ISO 8601."""
+    git_commit: str | None
+    """Of the checkout the code runs from; None for an installed package."""
+    git_dirty: bool | None
+    """Whether tracked files differed from that commit."""
+    python: str
+    operating_system: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Installed versions of the packages that decide a result."""
+    cpu: str
+    cores: int
+    """Cores this process may use: affinity and container limits considered."""
+    memory_gib: float
+    gpus: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name, ready for JSON."""
+        return {**asdict(self), "versions": dict(self.versions), "gpus": list(self.gpus)}
+
+    def as_tags(self) -> dict[str, str]:
+        """Return flat strings, for MLflow tags and for the file of a trained model."""
+        tags = {
+            "command": self.command,
+            "started_at": self.started_at,
+            "python": self.python,
+            "hardware": self.hardware(),
+        }
+        if self.git_commit:
+            tags["git_commit"] = self.git_commit
+            tags["git_dirty"] = str(self.git_dirty).lower()
+        return tags | {f"version.{name}": version for name, version in self.versions.items()}
+
+    def hardware(self) -> str:
+        """Return the machine in a few words: `2 x Xeon ..., 24 GiB, no GPU`."""
+        counted = {name: self.gpus.count(name) for name in self.gpus}
+        gpus = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in counted.items()) or "no GPU"
+        return f"{self.cpu}, {self.cores} core{'s' * (self.cores != 1)}, {self.memory_gib:.0f} GiB, {gpus}"
+
+
+def collect(*, command: str | None = None, packages: Iterable[str] = PACKAGES) -> Provenance:
+    """Look at this process and this machine (about 20 ms).
+
+    Args:
+        command: what to record in place of this process's command line.
+        packages: distributions whose versions are recorded; absent ones are left out.
+    """
+    commit, dirty = git_state(_ROOT)
+    versions = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return Provenance(
+        command=command if command is not None else command_line(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=commit,
+        git_dirty=dirty,
+        python=platform.python_version(),
+        operating_system=platform.platform(terse=True),
+        versions=versions,
+        cpu=cpu_name(),
+        cores=usable_cores(),
+        memory_gib=round(_memory_bytes() / 2**30, 1),
+        gpus=gpu_names(),
+    )
+
+
+def command_line() -> str:
+    """Return this process's command as a person would type it: `python -m platform.sweep ...`."""
+    words = list(sys.orig_argv) or list(sys.argv)
+    if words:
+        words[0] = Path(words[0]).name
+    return shlex.join(words)
+
+
+def git_state(root: Path) -> tuple[str | None, bool | None]:
+    """Return the commit checked out at `root` and whether tracked files differ from it.
+
+    (None, None) where `root` is not itself the top of a repository: an installed package that
+    happens to lie inside another project's checkout has not that project's commit.
+    """
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return None, None
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return commit, bool(changes) if changes is not None else None
+
+
+def cpu_name() -> str:
+    """Return the processor's marketing name, or its architecture where the system tells no more."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return " ".join(value.split())
+    if sys.platform == "darwin":
+        name = _output("sysctl", "-n", "machdep.cpu.brand_string")
+        if name:
+            return name
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use: the least of affinity and a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Return the names of the NVIDIA GPUs the driver knows, without importing torch."""
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return tuple(line.strip() for line in names.splitlines() if line.strip()) if names else ()
+
+
+def _memory_bytes() -> int:
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    with suppress(OSError, ValueError):
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            total = min(total, int(limit))
+    return total
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    return _output("git", "-C", str(root), *arguments)
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,81 @@
+"""The champion in the registry: loadable by its alias, without this package, on raw pixels."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from platform.errors import UserError
+from platform.models.config import ModelConfig
+from platform.models.networks import build
+from platform.models.trained import TrainedModel, save_trained_model
+from platform.tracking.events import SweepOutcome
+from platform.tracking.folder import SweepFolder
+from platform.tracking.mlflow_registry import register_champion
+from platform.tracking.mlflow_runs import MlflowObserver
+from platform.tracking.mlflow_store import open_store
+from tests.tracking.examples import sweep
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    network = build(ModelConfig(name="resnet32_cifar"), num_classes=10)
+    return TrainedModel(
+        model=ModelConfig(name="resnet32_cifar"),
+        state_dict=network.state_dict(),
+        mean=torch.tensor([0.49, 0.48, 0.45]),
+        std=torch.tensor([0.25, 0.24, 0.26]),
+        class_names=tuple("abcdefghij"),
+        input_shape=(3, 32, 32),
+        data_label="cifar10",
+    )
+
+
+def test_the_champion_is_registered_and_answers_like_the_network(mlflow_uri, trained, tmp_path, monkeypatch):
+    folder = SweepFolder(tmp_path / "champ-20260301-120000")
+    folder.export.mkdir(parents=True)
+    (folder.export / "model.json").write_text("{}")
+    folder.benchmark.write_text(json.dumps({"schema_version": 1}))
+    model_path = tmp_path / "model.pt"
+    save_trained_model(model_path, trained)
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(folder.path, space="champ"))
+    observer.sweep_ended(SweepOutcome(status="finished"))
+
+    first = register_champion(folder, model_path, tracking_uri=mlflow_uri)
+    second = register_champion(
+        folder, model_path, tracking_uri=mlflow_uri, metrics={"test_accuracy": 0.9312}, tags={"quick": "true"}
+    )
+    assert (first, second) == ("1", "2")
+
+    client = open_store(mlflow_uri)
+    version = client.get_model_version_by_alias("champ", "champion")
+    assert version.version == "2" or version.version == 2
+    assert version.tags == {
+        "sweep_id": "champ-20260301-120000",
+        "data_label": "cifar10",
+        "test_accuracy": "0.9312",
+        "quick": "true",
+    }
+    names = {item.path for item in client.list_artifacts(version.run_id)}
+    assert names == {"model", "checkpoint", "export", "benchmark.json"}
+
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    answer = mlflow.pyfunc.load_model("models:/champ@champion").predict(images)
+    with torch.no_grad():
+        wanted = trained.network()(trained.normalise(torch.from_numpy(images)))
+    np.testing.assert_allclose(answer, wanted.numpy(), atol=1e-4)
+    assert mlflow.active_run() is None
+
+
+def test_a_sweep_that_mlflow_does_not_know(mlflow_uri, trained, tmp_path):
+    save_trained_model(tmp_path / "model.pt", trained)
+    with pytest.raises(UserError, match="has no run of the sweep nobody-20260301-120000"):
+        register_champion(
+            SweepFolder(tmp_path / "nobody-20260301-120000"), tmp_path / "model.pt", tracking_uri=mlflow_uri
+        )

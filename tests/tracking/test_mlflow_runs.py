@@ -1,0 +1,241 @@
+"""A sweep in MLflow: what its page shows, and that a restart continues instead of doubling."""
+
+import logging
+
+import pytest
+
+from platform.errors import UsageError, UserError
+from platform.tracking import mlflow_writer
+from platform.tracking.events import SweepOutcome, TrialStatus
+from platform.tracking.mlflow_runs import MlflowObserver
+from platform.tracking.mlflow_store import open_store, resolve_tracking_uri, ui_command
+from platform.tracking.mlflow_writer import find_sweep_run, plain, sweep_note
+from tests.tracking.examples import epoch, sweep, trial
+
+
+@pytest.fixture
+def client(mlflow_uri):
+    return open_store(mlflow_uri)
+
+
+def runs_of(client, space):
+    experiment = client.get_experiment_by_name(space).experiment_id
+    found = client.search_runs([experiment], "tags.trial_id != ''")
+    parents = client.search_runs([experiment], "tags.stage = 'sweep'")
+    return parents, {run.data.tags["trial_id"]: run for run in found}
+
+
+def steps(client, run, key):
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
+
+
+def test_a_whole_sweep(client, mlflow_uri, tmp_path):
+    info = sweep(
+        tmp_path / "whole-20260301-120000", space="whole", tags={"quick": "true", "git_commit": "abc"}
+    )
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(info)
+    good, pruned, failed = trial(0), trial(1), trial(2)
+    for one in (good, pruned, failed):
+        observer.trial_started(one)
+    for number in (1, 2, 3):
+        observer.epoch_finished(good, epoch(number))
+    observer.epoch_finished(pruned, epoch(1, accuracy=0.1))
+    observer.trial_ended(good, TrialStatus.FINISHED)
+    observer.trial_ended(pruned, TrialStatus.PRUNED)
+    observer.trial_ended(failed, TrialStatus.FAILED, error="ValueError: loss is NaN; log: /runs/x.log")
+    (tmp_path / "benchmark.json").write_text("{}")
+    observer.artifact_written(tmp_path / "benchmark.json", name="benchmark")
+    observer.sweep_ended(SweepOutcome(status="finished", metrics={"test/accuracy": 0.93}))
+
+    (parent,), children = runs_of(client, "whole")
+    assert parent.info.run_name == "whole-20260301-120000"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["quick"] == "true"
+    assert parent.data.tags["mlflow.source.git.commit"] == "abc"
+    assert "accuracies mean nothing" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.params["trials"] == "4"
+    assert parent.data.metrics["test/accuracy"] == 0.93
+    assert steps(client, parent, "best/val_accuracy") == [(1, pytest.approx(0.6)), (2, pytest.approx(0.6))]
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["benchmark.json"]
+
+    assert {name: run.info.status for name, run in children.items()} == {
+        "t000": "FINISHED",
+        "t001": "KILLED",
+        "t002": "FAILED",
+    }
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert children["t001"].data.tags["status"] == "pruned"
+    assert children["t000"].data.tags["quick"] == "true"
+    assert "/runs/x.log" in children["t002"].data.tags["mlflow.note.content"]
+    assert children["t000"].data.params == {
+        "optimizer": "sgd",
+        "optimizer.sgd.lr": "0.1",
+        "lr": "0.1",
+        "schedule": "cosine",
+        "batch_size": "128",
+    }
+    assert [step for step, _ in steps(client, children["t000"], "train/loss")] == [1, 2, 3]
+    assert set(children["t000"].data.metrics) == {
+        "train/loss",
+        "train/accuracy",
+        "val/loss",
+        "val/accuracy",
+        "lr",
+        "time/epoch_s",
+        "images_per_s",
+    }
+
+
+def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):
+    info = sweep(tmp_path / "again-20260301-120000", space="again")
+    first = MlflowObserver(mlflow_uri)
+    first.sweep_started(info)
+    first.trial_started(trial(0))
+    for number in (1, 2):
+        first.epoch_finished(trial(0), epoch(number))
+    first.trial_started(trial(1))
+    first.epoch_finished(trial(1), epoch(1, accuracy=0.5))
+    first.trial_ended(trial(1), TrialStatus.FINISHED)
+    first.sweep_ended(SweepOutcome(status="interrupted", message="Ctrl-C"))
+    (parent,), children = runs_of(client, "again")
+    assert (parent.info.status, children["t000"].info.status) == ("KILLED", "KILLED")
+    assert children["t000"].data.tags["status"] == "interrupted"
+
+    second = MlflowObserver(mlflow_uri)
+    second.sweep_started(info)
+    second.trial_started(trial(0))
+    for number in (2, 3):
+        second.epoch_finished(trial(0), epoch(number))
+    second.trial_ended(trial(0), TrialStatus.FINISHED)
+    second.sweep_ended(SweepOutcome(status="finished"))
+    (parent,), children = runs_of(client, "again")
+    assert parent.info.status == "FINISHED"
+    assert sorted(children) == ["t000", "t001"]
+    assert children["t000"].info.status == "FINISHED"
+    assert [step for step, _ in steps(client, children["t000"], "train/loss")] == [1, 2, 3]
+    assert steps(client, parent, "best/val_accuracy") == [(1, 0.5), (2, pytest.approx(0.6))]
+
+
+def test_a_fault_in_mid_sweep_loses_nothing_and_doubles_nothing(client, mlflow_uri, tmp_path, monkeypatch):
+    info = sweep(tmp_path / "fault-20260301-120000", space="fault")
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(info)
+    real = type(client).log_batch
+    faults = iter([True, True])
+
+    def sometimes(self, *arguments, **options):
+        real(self, *arguments, **options)
+        if next(faults, False):
+            # The worst kind: the store has done it, and the answer is lost.
+            raise ConnectionError("connection reset")
+
+    monkeypatch.setattr(type(client), "log_batch", sometimes)
+    observer.trial_started(trial(0))
+    for number in (1, 2):
+        observer.epoch_finished(trial(0), epoch(number))
+    observer.trial_ended(trial(0), TrialStatus.FINISHED)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    (_,), children = runs_of(client, "fault")
+    assert list(children) == ["t000"]
+    assert [step for step, _ in steps(client, children["t000"], "lr")] == [1, 2]
+    assert next(faults, None) is None
+
+
+def test_a_store_that_never_comes_back_is_told_at_the_end(client, mlflow_uri, tmp_path, monkeypatch, caplog):
+    observer = MlflowObserver(mlflow_uri, close_timeout_s=0.05)
+    observer.sweep_started(sweep(tmp_path / "gone-20260301-120000", space="gone"))
+
+    def gone(self, *arguments, **options):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(type(client), "create_run", gone)
+    with caplog.at_level(logging.ERROR):
+        observer.trial_started(trial(0))
+        observer.epoch_finished(trial(0), epoch(1))
+        observer.sweep_ended(SweepOutcome(status="finished"))
+    assert "3 records did not reach MLflow" in caplog.text
+    assert str(tmp_path / "gone-20260301-120000") in caplog.text
+
+
+def test_the_final_run_has_no_validation_metrics(client, mlflow_uri, tmp_path):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "final-20260301-120000", space="final"))
+    final = trial(0, stage="final", trial_id="final", candidate="t003", params={})
+    observer.epoch_finished(final, epoch(1, validation_loss=None, validation_accuracy=None))
+    observer.trial_ended(final, TrialStatus.FINISHED)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    (parent,), children = runs_of(client, "final")
+    assert "val/accuracy" not in children["final"].data.metrics
+    assert children["final"].data.tags["candidate"] == "t003"
+    assert "best/val_accuracy" not in parent.data.metrics
+
+
+def test_a_deleted_experiment_is_named_with_its_remedy(client, mlflow_uri, tmp_path):
+    client.delete_experiment(client.create_experiment("deleted"))
+    with pytest.raises(UserError, match="mlflow experiments restore"):
+        MlflowObserver(mlflow_uri).sweep_started(sweep(tmp_path / "deleted-20260301-120000", space="deleted"))
+
+
+def test_no_global_state_is_left_behind(client, mlflow_uri, tmp_path):
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "state-20260301-120000", space="state"))
+    observer.trial_started(trial(0))
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    assert mlflow.active_run() is None
+    assert mlflow.get_tracking_uri() == before
+
+
+def test_events_before_the_start_and_after_the_end_are_ignored(mlflow_uri):
+    observer = MlflowObserver(mlflow_uri)
+    observer.trial_started(trial(0))
+    observer.sweep_ended(SweepOutcome(status="failed"))
+
+
+def test_the_tracking_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_tracking_uri("sqlite:///sub/x.db") == f"sqlite:///{tmp_path}/sub/x.db"
+    assert resolve_tracking_uri("sqlite:////abs/x.db") == "sqlite:////abs/x.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert resolve_tracking_uri() == "http://127.0.0.1:5000"
+    assert ui_command("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    for folder in ("file:/x", "mlruns"):
+        with pytest.raises(UsageError, match="not in a folder"):
+            resolve_tracking_uri(folder)
+
+
+def test_a_store_that_cannot_be_opened(tmp_path):
+    with pytest.raises(UserError, match="existing folder"):
+        open_store(f"sqlite:///{tmp_path}/absent/mlflow.db")
+    (tmp_path / "mlflow.db").write_text("this is not a database, whatever its name says")
+    with pytest.raises(UserError, match=r"does not answer.*--tracking-uri"):
+        open_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e-5, "0.00001"), (0.1, "0.1"), (256, "256"), (True, "True"), (float("inf"), "inf")]
+)
+def test_numbers_are_plain_decimals(value, text):
+    assert plain(value) == text
+
+
+def test_the_note_shows_the_plan_without_the_provenance(tmp_path):
+    plan = {"trials": 4, "scheduler": {"name": "asha"}, "provenance": {"cpu": "x"}}
+    note = sweep_note(sweep(tmp_path, plan=plan, tags={}))
+    assert "| scheduler.name | asha |" in note
+    assert "cpu" not in note
+    assert "quick" not in note
+
+
+def test_a_sweep_is_found_only_by_its_own_id(client, mlflow_uri, tmp_path):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "own-20260301-120000", space="own"))
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    experiment = client.get_experiment_by_name("own").experiment_id
+    assert mlflow_writer.find_sweep_run(client, experiment, "own-20260301-120000-2") is None
+    assert find_sweep_run(client, experiment, "own-20260301-120000") is not None
