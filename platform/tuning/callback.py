@@ -1,0 +1,177 @@
+"""The one listener in the sweep's driver: Tune's events become journal lines, lessons and sweep events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune import Callback
+from typing_extensions import override
+
+from platform.tracking.events import SweepObserver, TrialStatus
+from platform.training.records import EpochRecord
+from platform.tuning.interrupts import Interrupts, StopRequested
+from platform.tuning.journal import Journal
+from platform.tuning.searcher import Study, TaskQueue
+from platform.tuning.trial import TrialOutcome, TrialTask, error_text, record_from
+
+_LIVES = 3  # a trial whose process died twice is given up
+
+
+@dataclass
+class Ledger:
+    """What the driver knows of each trial of a stage, by trial id."""
+
+    tasks: dict[str, TrialTask] = field(default_factory=dict)
+    records: dict[str, list[EpochRecord]] = field(default_factory=dict)
+    ended: dict[str, tuple[TrialStatus, str | None]] = field(default_factory=dict)
+
+    def epochs_known(self, trial_id: str) -> int:
+        """Return how many epochs of the trial have been noted."""
+        return len(self.records.get(trial_id, ()))
+
+    def failures(self) -> list[str]:
+        """Return the ids of the failed trials, in order of their failing."""
+        return [trial_id for trial_id, (status, _) in self.ended.items() if status is TrialStatus.FAILED]
+
+    def outcome(self, trial_id: str) -> TrialOutcome:
+        """Return a trial as it stands; one that has not ended was interrupted."""
+        from pathlib import Path
+
+        task = self.tasks[trial_id]
+        status, error = self.ended.get(trial_id, (TrialStatus.INTERRUPTED, None))
+        model = Path(task.checkpoint_dir) / "model.pt"
+        return TrialOutcome(
+            info=task.info(),
+            status=status,
+            records=tuple(self.records.get(trial_id, ())),
+            model_path=model if status is TrialStatus.FINISHED else None,
+            error=error,
+        )
+
+
+class DriverCallback(Callback):
+    """Writes the journal first, then teaches the study, then tells the observer.
+
+    An error in any of them ends Tune's loop at its next step and is kept in `error`: an exception thrown
+    inside Tune would come out as text.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        journal: Journal,
+        observer: SweepObserver,
+        interrupts: Interrupts,
+        study: Study | None,
+        queue: TaskQueue,
+        max_failures: int,
+    ) -> None:
+        self._ledger, self._journal, self._observer = ledger, journal, observer
+        self._interrupts, self._study, self._queue = interrupts, study, queue
+        self._max_failures = max_failures
+        self._lives: dict[str, int] = {}
+        self._actors: Sequence[Any] = ()
+        self.error: Exception | None = None
+        self.running: set[str] = set()
+        self.too_many_failures = False
+
+    def live_actors(self) -> list[Any]:
+        """Return the handles of the actors whose trials run."""
+        actors = (trial.temporary_state.ray_actor for trial in self._actors)
+        return [actor for actor in actors if actor is not None]
+
+    @override
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Leave Tune's loop if there is a reason to; between two steps nothing is half done."""
+        self._actors = trials
+        self._interrupts.check()
+        if self.error is not None or self.too_many_failures:
+            raise StopRequested
+
+    @override
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tell that a trial has its slot."""
+        task = _task(trial)
+        self.running.add(task.trial_id)
+        self._guard(lambda: self._observer.trial_started(task.info()))
+
+    @override
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note an epoch."""
+        task, record = _task(trial), record_from(result)
+        known = self._ledger.records.setdefault(task.trial_id, [])
+        # A trial whose process died after its report repeats nothing: its checkpoint is that far.
+        if record is None or record.epoch <= len(known):
+            return
+
+        def note() -> None:
+            self._journal.epoch(task.trial_id, record)
+            known.append(record)
+            if self._study is not None:
+                self._study.epoch(task.trial_id, record)
+            self._observer.epoch_finished(task.info(), record)
+
+        self._guard(note)
+
+    @override
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note a trial that came to its end, or that the scheduler stopped."""
+        task = _task(trial)
+        records = self._ledger.records.get(task.trial_id, [])
+        at_end = bool(records) and records[-1].epoch >= records[-1].epochs
+        self._end(task, TrialStatus.FINISHED if at_end else TrialStatus.PRUNED, None)
+
+    @override
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note a failed trial, or give it another life if only its process died."""
+        task = _task(trial)
+        text, own_fault = error_text(_raw_error(trial))
+        lives = self._lives.setdefault(task.trial_id, 1)
+        if not own_fault and lives < _LIVES:
+            self._lives[task.trial_id] = lives + 1
+            self.running.discard(task.trial_id)
+            self._queue.put_back(task)
+            return
+        if not own_fault:
+            text = f"its process died {lives} times; the last time: {text}\nlog: {task.log_path}"
+        self._end(task, TrialStatus.FAILED, text)
+
+    def _end(self, task: TrialTask, status: TrialStatus, error: str | None) -> None:
+        def note() -> None:
+            self._journal.ended(task.trial_id, status, error)
+            self._ledger.ended[task.trial_id] = (status, error)
+            if self._study is not None:
+                accuracy = self._ledger.outcome(task.trial_id).validation_accuracy
+                self._study.ended(task.trial_id, status, accuracy)
+            self._observer.trial_ended(task.info(), status, error=error)
+
+        self.running.discard(task.trial_id)
+        self._guard(note)
+        if len(self._ledger.failures()) > self._max_failures:
+            self.too_many_failures = True
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever runs Tune's loop
+            self.error = self.error or error
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its configuration for a `Tuner.restore` that is not used here.
+        return {}
+
+
+def _task(trial: Any) -> TrialTask:
+    return TrialTask.model_validate_json(trial.config["task"])
+
+
+def _raw_error(trial: Any) -> str:
+    from pathlib import Path
+
+    path = trial.error_file
+    return Path(path).read_text(encoding="utf-8") if path else "no error was given"

@@ -1,0 +1,179 @@
+"""A Ray session for one sweep: a local one of its own, or the cluster that `RAY_ADDRESS` names.
+
+Whatever happens inside, leaving it stops what it started: a local session's processes, or on a joined
+cluster this job's actors and placement groups.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platform
+from platform.errors import UserError
+from platform.tuning import reaper
+from platform.tuning.interrupts import sigterm_as_sigint
+
+_OBJECT_STORE_BYTES = (
+    256 * 2**20
+)  # images never pass through Ray's object store: each process maps the tables
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers keep the driver's working directory; all paths are absolute all the same.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Tune's own console output and per-trial logs: the sweep has a console, tables and MLflow.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Signals are ours (platform.tuning.interrupts).
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's snapshots are not read again: the journal is what a sweep resumes from.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # An actor is reused when its trial's thread has left the epoch it was stopped in.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",
+    # Train's controller polls its workers every 2 s by default: longer than an epoch on a large GPU.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # On a busy machine two workers take minutes to start; the default of 60 s starts them all over again.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # A warning of Ray about its own future, printed once per process.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeResources:
+    """What one machine of the cluster offers."""
+
+    name: str
+    cpus: float
+    gpus: float
+    memory_gib: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A running Ray session, seen from its driver."""
+
+    nodes: tuple[NodeResources, ...]
+    joined: str | None
+    """The address of the cluster that was joined; None for a local session."""
+
+
+@contextmanager
+def session(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[Session]:
+    """Start Ray on this machine, or join `RAY_ADDRESS`; SIGTERM acts as Ctrl-C inside.
+
+    Args:
+        num_cpus: slots of a local session; None for the machine's cores. Ignored when joining.
+        num_gpus: GPUs of a local session; None for all. Ignored when joining.
+
+    Raises:
+        UserError: the cluster cannot be reached, or Ray does not start.
+    """
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS") or None
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    _quiet()
+    with sigterm_as_sigint():
+        try:
+            _init(address, num_cpus=num_cpus, num_gpus=num_gpus)
+            if address is not None:
+                reaper.free_dead_jobs()
+            yield Session(nodes=_nodes(), joined=address)
+        finally:
+            if ray.is_initialized() and address is not None:
+                reaper.free_own_job()
+            ray.shutdown()
+            for name, old in before.items():
+                if old is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = old
+
+
+def project_root() -> Path:
+    """Return the folder that holds the package: what workers need first on their path."""
+    return Path(platform.__path__[0]).resolve().parent
+
+
+def worker_environment() -> dict[str, str]:
+    """Return what every worker process is started with.
+
+    PYTHONPATH makes `import platform` find this package before the standard library's module.
+    """
+    path = [str(project_root()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **{name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()},
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+
+
+def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) -> None:
+    import ray
+
+    runtime_env: dict[str, Any] = {"env_vars": worker_environment()}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    else:
+        options |= {"address": address}
+        # Other machines may have neither this checkout nor the package: ship it (a few hundred kilobytes).
+        runtime_env["py_modules"] = [str(Path(platform.__path__[0]).resolve())]
+    try:
+        ray.init(**options, runtime_env=runtime_env)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
+        step = (
+            "check the address (`ray status` on its head), or unset RAY_ADDRESS to use this machine alone"
+            if address
+            else "see the newest session under /tmp/ray for its logs"
+        )
+        raise UserError(f"cannot reach {where}: {_first_line(error)}; {step}") from error
+
+
+def _nodes() -> tuple[NodeResources, ...]:
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return tuple(
+        _node(node["NodeManagerAddress"], node["Resources"])
+        for node in sorted(nodes, key=lambda node: str(node["NodeID"]))
+        if node["Alive"]
+    )
+
+
+def _node(name: str, resources: Mapping[str, float]) -> NodeResources:
+    return NodeResources(
+        name=name,
+        cpus=float(resources.get("CPU", 0)),
+        gpus=float(resources.get("GPU", 0)),
+        memory_gib=float(resources.get("memory", 0)) / 2**30,
+    )
+
+
+def _quiet() -> None:
+    # Tune and Train log to the driver's stderr whatever `logging_level` says.
+    for name in ("ray.tune", "ray.train", "ray.air", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

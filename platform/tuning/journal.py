@@ -1,0 +1,127 @@
+"""The sweep's journal: every decision in the order it was taken, one JSON object a line.
+
+    {"event": "trial", "task": {...}}                    a trial was created (its complete TrialTask)
+    {"event": "epoch", "trial": "t007", "record": {...}}
+    {"event": "ended", "trial": "t007", "status": "pruned", "error": null}
+
+Each line is on disk before the sweep goes on, so replaying the file rebuilds the sampler, the scheduler's
+rungs and the list of what is still to do, after any kind of death. `Tuner.restore` cannot: it forgets the
+rungs and counts iterations, not epochs. A half-written last line (the machine died) is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from platform.errors import UserError
+from platform.tracking.events import TrialStatus
+from platform.training.records import EpochRecord
+from platform.tuning.trial import TrialTask
+
+Kind = Literal["trial", "epoch", "ended"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line; the fields that its kind does not have are None."""
+
+    kind: Kind
+    trial_id: str
+    task: TrialTask | None = None
+    record: EpochRecord | None = None
+    status: TrialStatus | None = None
+    error: str | None = None
+
+
+class Journal:
+    """The open journal of a sweep; one process holds it at a time."""
+
+    def __init__(self, path: Path, fd: int, events: tuple[Event, ...]) -> None:
+        self.path = path
+        self.past = events
+        """What was in the file when it was opened."""
+        self._fd = fd
+
+    def trial(self, task: TrialTask) -> None:
+        """Note a new trial."""
+        self._append({"event": "trial", "task": task.model_dump(mode="json")})
+
+    def epoch(self, trial_id: str, record: EpochRecord) -> None:
+        """Note a finished epoch."""
+        self._append({"event": "epoch", "trial": trial_id, "record": record.as_dict()})
+
+    def ended(self, trial_id: str, status: TrialStatus, error: str | None) -> None:
+        """Note the end of a trial. An interruption is no end: what has none is continued on resume."""
+        self._append({"event": "ended", "trial": trial_id, "status": str(status), "error": error})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        os.write(self._fd, (json.dumps(line) + "\n").encode())
+        os.fsync(self._fd)
+
+
+@contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """Open (or create) the journal at `path` for one process.
+
+    Raises:
+        UserError: another process runs this sweep, or the file is damaged before its last line.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"one process runs a sweep at a time, and another one runs {path.parent.name}; "
+                f"stop it first, or start a new sweep"
+            ) from None
+        content = path.read_bytes()
+        whole, _, torn = content.rpartition(b"\n")
+        if torn:
+            os.ftruncate(fd, len(content) - len(torn))
+        yield Journal(path, fd, tuple(_parse(path, whole)))
+    finally:
+        os.close(fd)
+
+
+def read_journal(path: Path) -> tuple[Event, ...]:
+    """Return the events in a journal that another process may be writing; none where it does not exist.
+
+    Raises:
+        UserError: the file is damaged before its last line.
+    """
+    if not path.exists():
+        return ()
+    return tuple(_parse(path, path.read_bytes().rpartition(b"\n")[0]))
+
+
+def _parse(path: Path, content: bytes) -> Iterator[Event]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            yield _event(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {number}: not an event of a sweep ({error}); "
+                f"the sweep cannot be resumed, its tables remain readable"
+            ) from None
+
+
+def _event(line: dict[str, Any]) -> Event:
+    kind = line["event"]
+    if kind == "trial":
+        task = TrialTask.model_validate(line["task"])
+        return Event(kind="trial", trial_id=task.trial_id, task=task)
+    if kind == "epoch":
+        return Event(kind="epoch", trial_id=line["trial"], record=EpochRecord(**line["record"]))
+    if kind == "ended":
+        status = TrialStatus(line["status"])
+        return Event(kind="ended", trial_id=line["trial"], status=status, error=line["error"])
+    raise ValueError(f"unknown event {kind!r}")

@@ -1,0 +1,149 @@
+"""One Tuner run: tasks in, outcomes out, on either backend.
+
+Tune schedules the trials and its schedulers stop them; what it knows is thrown away afterwards, since the
+journal holds every decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from platform.errors import UserError
+from platform.tracking.events import SweepObserver, TrialStatus
+from platform.tuning import interrupts
+from platform.tuning.journal import Journal
+from platform.tuning.trial import TrialTask
+
+Backend = Literal["inproc", "ddp"]
+
+_DRIVER_RESOURCES = {"node:__internal_head__": 0.001}  # a trial that only waits for its workers takes no CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a stage's trials run."""
+
+    backend: Backend
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    concurrent: int
+    """Trials at once."""
+
+
+def run_tasks(
+    next_task: Callable[[], TrialTask | None],
+    *,
+    waiting: Iterable[TrialTask],
+    placement: Placement,
+    ledger: Any,
+    journal: Journal,
+    observer: SweepObserver,
+    tune_dir: Path,
+    name: str,
+    scheduler: Any = None,
+    study: Any = None,
+    max_failures: int = 0,
+) -> bool:
+    """Run trials until there are no more; every event is noted as it happens.
+
+    Args:
+        next_task: makes the next new trial, None when there are no more.
+        waiting: trials to run first: those that an interruption cut short.
+        placement: backend and resources.
+        ledger: receives what happens (`platform.tuning.callback.Ledger`).
+        journal: receives what happens, on disk.
+        observer: is told what happens.
+        tune_dir: where Tune keeps its own records.
+        name: of the Tune run, below `tune_dir`.
+        scheduler: Tune's scheduler; None to stop no trial early.
+        study: learns what happens (`platform.tuning.searcher.Study`), or None.
+        max_failures: failed trials to survive; one more ends the run.
+
+    Returns:
+        Whether all trials ended; False after an interruption.
+
+    Raises:
+        UserError: more than `max_failures` trials failed.
+    """
+    import ray
+    from ray import tune
+
+    from platform.tuning.callback import DriverCallback
+    from platform.tuning.ddp import drive_trial
+    from platform.tuning.inproc import train_trial
+    from platform.tuning.searcher import TaskQueue
+
+    queue = TaskQueue(
+        next_task, waiting=waiting, concurrent=placement.concurrent, epochs_known=ledger.epochs_known
+    )
+    with interrupts.caught(last_wish=ray.shutdown) as caught:
+        callback = DriverCallback(
+            ledger,
+            journal=journal,
+            observer=observer,
+            interrupts=caught,
+            study=study,
+            queue=queue,
+            max_failures=max_failures,
+        )
+        inproc = placement.backend == "inproc"
+        trainable = train_trial if inproc else drive_trial
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, _resources(placement)),
+            param_space=None if inproc else {"train_dir": str(tune_dir / f"{name}-train")},
+            tune_config=tune.TuneConfig(
+                search_alg=queue,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=inproc,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+            ),
+            run_config=tune.RunConfig(name=name, storage_path=str(tune_dir), callbacks=[callback], verbose=0),
+        )
+        ended = True
+        try:
+            tuner.fit()
+        except interrupts.StopRequested:
+            ended = False
+            _kill(callback.live_actors())
+        for trial_id in sorted(callback.running):
+            observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.INTERRUPTED)
+    if callback.error is not None:
+        raise callback.error
+    if callback.too_many_failures:
+        failed = ledger.failures()
+        raise UserError(
+            f"a sweep survives {max_failures} failed trials (max_failures), and {len(failed)} failed: "
+            f"{', '.join(failed)}. The last one: {ledger.ended[failed[-1]][1]}"
+        )
+    return ended
+
+
+def _resources(placement: Placement) -> dict[str, float]:
+    if placement.backend == "ddp":
+        return _DRIVER_RESOURCES
+    resources = {"CPU": placement.cpus_per_worker}
+    if placement.gpus_per_worker:
+        resources["GPU"] = placement.gpus_per_worker
+    return resources
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.config["trial_id"])
+
+
+def _kill(actors: Iterable[Any]) -> None:
+    import ray
+
+    from platform.tuning import reaper
+
+    for actor in actors:
+        with suppress(ValueError):  # never started
+            ray.kill(actor)
+    reaper.free_own_job()

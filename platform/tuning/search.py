@@ -1,0 +1,127 @@
+"""The search: drawn by the sampler, stopped by the scheduler, run by Tune, resumed from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from platform.data.dataset import DatasetInfo
+from platform.errors import Interrupted
+from platform.tracking.events import SweepObserver
+from platform.tracking.folder import SweepFolder
+from platform.tuning.journal import Journal, open_journal
+from platform.tuning.running import Placement, run_tasks
+from platform.tuning.spec import SweepSpec, trial_seed
+from platform.tuning.trial import TrialOutcome, TrialTask
+
+
+def run_search(
+    spec: SweepSpec,
+    placement: Placement,
+    *,
+    folder: SweepFolder,
+    info: DatasetInfo,
+    observer: SweepObserver,
+    provenance: Mapping[str, str] | None = None,
+) -> list[TrialOutcome]:
+    """Run the search's trials inside a Ray session, or those that an earlier start has left.
+
+    Args:
+        spec: the space.
+        placement: backend, resources, and how many trials run at once.
+        folder: the sweep's; its journal says what has been done already.
+        info: the data set in the cache.
+        observer: is told what happens.
+        provenance: goes into every trained model.
+
+    Returns:
+        Every trial of the search in order, the failed ones included.
+
+    Raises:
+        Interrupted: a signal came; running trials keep their last checkpoint.
+        UserError: too many trials failed, or the journal is of another space.
+    """
+    with open_journal(journal_path(folder)) as journal:
+        return _run(spec, placement, folder, info, observer, dict(provenance or {}), journal)
+
+
+def journal_path(folder: SweepFolder) -> Path:
+    """Return where a sweep's journal lies."""
+    return folder.path / "journal.jsonl"
+
+
+def _run(
+    spec: SweepSpec,
+    placement: Placement,
+    folder: SweepFolder,
+    info: DatasetInfo,
+    observer: SweepObserver,
+    provenance: dict[str, str],
+    journal: Journal,
+) -> list[TrialOutcome]:
+    from platform.tuning.callback import Ledger
+    from platform.tuning.sampling import planned_trials
+    from platform.tuning.scheduler import EpochAsha, make_scheduler
+    from platform.tuning.searcher import Study
+
+    study, scheduler, ledger = Study(spec), make_scheduler(spec.scheduler), Ledger()
+    # The past, in the order in which it happened: sampler and rungs come out as they were.
+    for event in journal.past:
+        if event.task is not None and event.task.stage == "search":
+            study.replay(event.trial_id, event.task.params)
+            ledger.tasks[event.trial_id] = event.task
+        elif event.trial_id not in ledger.tasks:
+            continue
+        elif event.record is not None:
+            ledger.records.setdefault(event.trial_id, []).append(event.record)
+            study.epoch(event.trial_id, event.record)
+            if isinstance(scheduler, EpochAsha):
+                scheduler.replay(event.trial_id, event.record)
+        elif event.status is not None:
+            ledger.ended[event.trial_id] = (event.status, event.error)
+            accuracy = ledger.outcome(event.trial_id).validation_accuracy
+            study.ended(event.trial_id, event.status, accuracy)
+    planned = planned_trials(spec)
+
+    def next_task() -> TrialTask | None:
+        number = len(ledger.tasks)
+        if number >= planned:
+            return None
+        trial_id = f"t{number:03d}"
+        params = study.ask(trial_id)
+        task = TrialTask(
+            trial_id=trial_id,
+            stage="search",
+            number=number,
+            params=params,
+            run=spec.resolve(params, seed=trial_seed(spec, number)),
+            data_path=str(info.path),
+            checkpoint_dir=str(folder.checkpoint_dir(trial_id)),
+            log_path=str(folder.logs / f"{trial_id}.log"),
+            workers=placement.workers,
+            cpus_per_worker=placement.cpus_per_worker,
+            gpus_per_worker=placement.gpus_per_worker,
+            provenance=provenance,
+        )
+        journal.trial(task)
+        ledger.tasks[trial_id] = task
+        return task
+
+    waiting = [task for trial_id, task in ledger.tasks.items() if trial_id not in ledger.ended]
+    if waiting or len(ledger.tasks) < planned:
+        ended = run_tasks(
+            next_task,
+            waiting=waiting,
+            placement=placement,
+            ledger=ledger,
+            journal=journal,
+            observer=observer,
+            tune_dir=folder.tune,
+            name="search",
+            scheduler=scheduler,
+            study=study,
+            max_failures=spec.max_failures,
+        )
+        if not ended:
+            raise Interrupted(f"interrupted; go on with: python -m platform.sweep --resume {folder.sweep_id}")
+    return [ledger.outcome(trial_id) for trial_id in ledger.tasks]
