@@ -1,0 +1,154 @@
+"""What one training run leaves in its folder, beside last.pt and model.pt (see `checkpoint`).
+
+run.json      what was asked for: space, configuration, place of the data; written first
+metrics.csv   one line per epoch
+curves.svg    the same as a picture
+record.json   configuration, data, provenance and every epoch; written last
+
+Each is written whole under another name and then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from platform.errors import UserError
+from platform.schema import Frozen, validate
+from platform.training.config import RunConfig
+from platform.training.records import EpochRecord, RunResult
+
+RUN = "run.json"
+METRICS = "metrics.csv"
+CURVES = "curves.svg"
+RECORD = "record.json"
+SCHEMA_VERSION = 1
+
+
+class RunRequest(Frozen):
+    """What a run was asked to do: enough to go on with it."""
+
+    space: str
+    """The space or recipe it came from."""
+    config: RunConfig
+    data_dir: str | None = None
+    """`--data-dir` made absolute, if it was given."""
+
+
+def write_request(folder: Path, request: RunRequest) -> None:
+    """Write run.json, making the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another --output"
+        ) from None
+    _write(folder / RUN, request.model_dump_json(indent=2) + "\n")
+
+
+def read_request(folder: Path) -> RunRequest:
+    """Read run.json.
+
+    Raises:
+        UserError: the folder holds no run, or another program's.
+    """
+    path = folder / RUN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no training run ({RUN} is missing): give the folder of one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not what a training run writes: give the folder of one")
+    return validate(RunRequest, content, source=str(path))
+
+
+def write_metrics(folder: Path, epochs: Sequence[EpochRecord]) -> None:
+    """Write metrics.csv: a header, then one line per epoch; an absent value is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.as_dict() for record in epochs)
+    _write(folder / METRICS, text.getvalue())
+
+
+def write_record(
+    folder: Path,
+    request: RunRequest,
+    result: RunResult,
+    *,
+    data: Mapping[str, Any],
+    context: Mapping[str, Any],
+) -> None:
+    """Write record.json.
+
+    Args:
+        folder: the run's folder.
+        request: what was asked for.
+        result: what came out.
+        data: label, hash and sizes of the data.
+        context: provenance: commit, versions, hardware, command.
+    """
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "space": request.space,
+        "config": request.config.model_dump(mode="json"),
+        "data": dict(data),
+        "context": dict(context),
+        "device": result.device,
+        "precision": result.precision,
+        "train_loss": result.train_loss,
+        "validation_loss": result.validation_loss,
+        "validation_accuracy": result.validation_accuracy,
+        "epochs": [epoch.as_dict() for epoch in result.epochs],
+    }
+    _write(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> None:
+    """Write curves.svg: loss and accuracy of training and validation over the epochs."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    numbers = [record.epoch for record in epochs]
+    marker = "o" if len(epochs) == 1 else None
+    loss.plot(numbers, [record.train_loss for record in epochs], marker=marker, label="training, augmented")
+    accuracy.plot(numbers, [100 * record.train_accuracy for record in epochs], marker=marker)
+    held_out = [record for record in epochs if record.validation_loss is not None]
+    if held_out:
+        numbers = [record.epoch for record in held_out]
+        loss.plot(numbers, [record.validation_loss for record in held_out], marker=marker, label="validation")
+        right = [100 * (record.validation_accuracy or 0) for record in held_out]
+        accuracy.plot(numbers, right, marker=marker)
+    loss.set(xlabel="epoch", ylabel="loss (nats)")
+    accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
+    loss.legend()
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    text = io.StringIO()
+    # Neither a date nor random identifiers: equal runs give equal files. Text stays text.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    _write(folder / CURVES, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    from platform.data.cache import write_atomically
+
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+        ) from error
