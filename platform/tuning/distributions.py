@@ -98,7 +98,7 @@ class Range:
         if self.step is None:
             raise ValueError(f"{self.kind} has no steps")
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self._at(index) for index in range(count))
+        return tuple(self._at(index, self.step) for index in range(count))
 
     def contain(self, value: Any) -> float:
         """Return `value` (snapped to its step); ValueError if it lies outside."""
@@ -109,15 +109,14 @@ class Range:
         if self.integral and value != int(value):
             raise ValueError(f"{value!r} is not a whole number, and {self.text()} are")
         if self.step is not None:
-            snapped = self._at(round((value - self.low) / self.step))
+            snapped = self._at(round((value - self.low) / self.step), self.step)
             if not math.isclose(snapped, value, rel_tol=1e-9, abs_tol=abs(self.step) * 1e-9):
                 raise ValueError(f"{value!r} is not a step of {self.text()}")
             return snapped
         return int(value) if self.integral else float(value)
 
-    def _at(self, index: int) -> float:
-        assert self.step is not None
-        value = self.low + index * self.step
+    def _at(self, index: int, step: float) -> float:
+        value = self.low + index * step
         # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits keep the step and drop the noise.
         return int(value) if self.integral else float(f"{value:.12g}")
 
@@ -285,7 +284,7 @@ def dimensions(tree: SearchTree) -> Iterator[Dimension]:
 
 def place(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     """Return a deep copy of nested `values` with each dotted setting put in its place."""
-    placed = thawed(values)
+    placed: dict[str, Any] = thawed(values)
     for path, value in settings:
         *parents, last = path.split(".")
         section = placed
@@ -294,7 +293,6 @@ def place(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict
                 section[part] = {}
             section = section[part]
         section[last] = value
-    assert isinstance(placed, dict)
     return placed
 
 

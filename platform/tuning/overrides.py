@@ -53,7 +53,7 @@ def _set_search(document: dict[str, Any], path: str, value: Any, override: str) 
     if not isinstance(section, dict):
         section = document["search"] = {}
     key = path
-    while not (key in section) and any(path.startswith(f"{outer}.") for outer in section):
+    while key not in section and any(path.startswith(f"{outer}.") for outer in section):
         outer = next(outer for outer in section if path.startswith(f"{outer}."))
         if not isinstance(section[outer], dict):
             raise UsageError(

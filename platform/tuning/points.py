@@ -26,7 +26,7 @@ from platform.tuning.distributions import (
 from platform.tuning.tree_checks import value_at
 
 
-class OutsideSpace(ValueError):
+class OutsideSpaceError(ValueError):
     """A point does not lie in the space; `path` is the setting that does not."""
 
     def __init__(self, path: str, message: str) -> None:
@@ -42,7 +42,7 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
     where the base lies in the space. What the space does not vary may be given, with the space's value.
 
     Raises:
-        OutsideSpace: with the setting that is missing, unknown, or outside.
+        OutsideSpaceError: with the setting that is missing, unknown, or outside.
     """
     given = _flattened(point)
     borrowed = _from_base(tree, given, base)
@@ -59,14 +59,14 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
                     return node.label(value) if isinstance(node, Choice) else node.contain(value)
                 except ValueError as error:
                     missing = "is missing, and the base's value will not do: " if key in borrowed else ""
-                    raise OutsideSpace(dimension.name, f"{missing}{error}") from None
-        raise OutsideSpace(dimension.name, f"is missing; give one of {node.text()}")
+                    raise OutsideSpaceError(dimension.name, f"{missing}{error}") from None
+        raise OutsideSpaceError(dimension.name, f"is missing; give one of {node.text()}")
 
     drawn = walk(tree, choose)
     try:
         resolved = RunConfig.model_validate(place(base.model_dump(), drawn.settings)).model_dump()
     except ValidationError as error:
-        raise OutsideSpace("", str(error.errors()[0]["msg"])) from None
+        raise OutsideSpaceError("", str(error.errors()[0]["msg"])) from None
     _nothing_else(given, drawn.params, resolved, tree)
     return drawn.params
 
@@ -91,17 +91,17 @@ def _option(dimension: Dimension, node: Alternatives, given: Mapping[str, Any], 
         try:
             return node.option(label).label
         except ValueError as error:
-            raise OutsideSpace(dimension.name, str(error)) from None
+            raise OutsideSpaceError(dimension.name, str(error)) from None
     section = f"{dimension.path}."
     inside = {key: value for key, value in given.items() if key.startswith(section)}
     if not inside:
-        raise OutsideSpace(dimension.name, f"is missing; give one of {node.text()}")
+        raise OutsideSpaceError(dimension.name, f"is missing; give one of {node.text()}")
     name = inside.get(f"{section}name")
     options = [
         option for option in node.options if name is None or Entry("name", Constant(name)) in option.entries
     ]
     if not options:
-        raise OutsideSpace(dimension.name, f"{name!r} is not one of {node.text()}")
+        raise OutsideSpaceError(dimension.name, f"{name!r} is not one of {node.text()}")
     if len(node.options) == 1 or (name is not None and len(options) == 1):
         return options[0].label
     for option in options:
@@ -109,10 +109,10 @@ def _option(dimension: Dimension, node: Alternatives, given: Mapping[str, Any], 
         alone = SearchTree((Entry(dimension.path, Alternatives((option,))),))
         try:
             read_point(inside, alone, base)
-        except OutsideSpace:
+        except OutsideSpaceError:
             continue
         return option.label
-    raise OutsideSpace(dimension.name, f"fits none of the alternatives {node.text()}")
+    raise OutsideSpaceError(dimension.name, f"fits none of the alternatives {node.text()}")
 
 
 def _nothing_else(
@@ -127,12 +127,14 @@ def _nothing_else(
             kept = value_at(resolved, key)
         except KeyError:
             if key in names:
-                raise OutsideSpace(key, "belongs to an alternative that the point does not choose") from None
-            raise OutsideSpace(key, f"unknown setting{did_you_mean(key, names)}") from None
+                raise OutsideSpaceError(
+                    key, "belongs to an alternative that the point does not choose"
+                ) from None
+            raise OutsideSpaceError(key, f"unknown setting{did_you_mean(key, names)}") from None
         if isinstance(kept, dict):
             kept = kept.get("name")
         if not _same(kept, thawed(value)):
-            raise OutsideSpace(key, f"{value!r} lies outside the space, which fixes it at {kept!r}")
+            raise OutsideSpaceError(key, f"{value!r} lies outside the space, which fixes it at {kept!r}")
 
 
 def _same(kept: Any, given: Any) -> bool:

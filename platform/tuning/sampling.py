@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from platform.errors import UsageError
 from platform.tuning.distributions import Alternatives, Choice, Dimension, Range, Scalar, walk
-from platform.tuning.points import OutsideSpace, read_point
-from platform.tuning.settings import Grid, Qmc, Random, Tpe
+from platform.tuning.points import OutsideSpaceError, read_point
+from platform.tuning.settings import Grid, Random, Tpe
 from platform.tuning.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def flatten_point(point: Mapping[str, Any], spec: SweepSpec) -> dict[str, Scalar
     """
     try:
         return read_point(point, spec.search, spec.base)
-    except OutsideSpace as error:
+    except OutsideSpaceError as error:
         raise UsageError(f"{spec.name}: {error.path}: {error}") from None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from platform.schema import Frozen
 
@@ -101,4 +101,14 @@ class WorkerResources(Frozen):
     CPU: NonNegativeFloat = 1
     """Cores; fractions are allowed below 1."""
     GPU: NonNegativeFloat | Literal["auto"] = "auto"
-    """GPUs; fractions below 1 let one-worker trials share; `auto`: one where the cluster has any, else none."""
+    """GPUs; below 1, one-worker trials share one; `auto`: one where the cluster has any, else none."""
+
+    @model_validator(mode="after")
+    def _placeable(self) -> Self:
+        if self.GPU != "auto" and self.GPU > 1 and int(self.GPU) != self.GPU:
+            raise ValueError(f"GPU must be below 1 or a whole number, got {self.GPU:g}")
+        if self.CPU == 0 and self.GPU == 0:
+            raise ValueError(
+                "a worker must ask for some CPU or GPU, got none: any number would fit on a machine"
+            )
+        return self

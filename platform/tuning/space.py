@@ -59,8 +59,8 @@ def load_space(name_or_path: str, *, overrides: Sequence[str] = ()) -> SweepSpec
     document = _document(path, overrides)
     if "search" not in document:
         raise UsageError(
-            f"{_shown(path)}: has no 'search' section, so there is nothing to sweep: it is a recipe for one run; "
-            f"train it with: python -m platform.train {name_or_path}"
+            f"{_shown(path)}: has no 'search' section, so there is nothing to sweep: "
+            f"it is a recipe for one run; train it with: python -m platform.train {name_or_path}"
         )
     return validate(SweepSpec, document, source=_shown(path))
 
@@ -74,7 +74,8 @@ def load_run(name_or_path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
     unknown = [key for key in document if key not in ("name", "about", "base")]
     if unknown:
         raise UsageError(
-            f"{_shown(path)}: {unknown[0]}: a file without a 'search' section is a recipe: it holds 'about' and 'base' only"
+            f"{_shown(path)}: {unknown[0]}: a file without a 'search' section is a recipe: "
+            "it holds 'about' and 'base' only"
         )
     if not isinstance(document.get("base"), Mapping):
         raise UsageError(f"{_shown(path)}: base: must be the section of one training run")
@@ -99,7 +100,8 @@ def _locate(name_or_path: str) -> Path:
     if name_or_path not in spaces:
         raise UsageError(
             f"no search space named {name_or_path!r}{did_you_mean(name_or_path, spaces)}; "
-            f"there are: {', '.join(spaces) or 'none (no search_spaces folder here)'}; or give the path of a .yaml file"
+            f"there are: {', '.join(spaces) or 'none (no search_spaces folder here)'}; "
+            "or give the path of a .yaml file"
         )
     return spaces[name_or_path]
 

@@ -35,7 +35,7 @@ from platform.tuning.distributions import (
     place,
     walk,
 )
-from platform.tuning.points import OutsideSpace, read_point
+from platform.tuning.points import OutsideSpaceError, read_point
 from platform.tuning.settings import (
     Asha,
     Confirm,
@@ -112,7 +112,7 @@ class SweepSpec(Frozen):
         for position, point in enumerate(raw, start=1):
             try:
                 points.append(read_point(point, tree, base))
-            except OutsideSpace as error:
+            except OutsideSpaceError as error:
                 found.append((f"{position}.{error.path}".removesuffix("."), str(error)))
         _refuse(found, raw)
         return tuple(points)
@@ -167,8 +167,8 @@ class SweepSpec(Frozen):
         gpu = self.resources_per_worker.GPU
         if self.workers_per_trial > 1 and isinstance(gpu, float | int) and 0 < gpu < 1:
             raise ValueError(
-                f"resources_per_worker.GPU must be 0, 1 or more when workers_per_trial is {self.workers_per_trial}: "
-                f"NCCL refuses two workers of one trial on one GPU, got {gpu:g}"
+                "resources_per_worker.GPU must be 0 or whole when a trial has several workers, since NCCL "
+                f"refuses two of them on one GPU; got {gpu:g} for workers_per_trial {self.workers_per_trial}"
             )
         return self
 
@@ -209,6 +209,11 @@ class SweepSpec(Frozen):
             values["seed"] = seed
         return validate(RunConfig, values, source=self.name)
 
+    def indivisible_by(self, workers: int) -> bool:
+        """Return whether some batch size cannot be cut into equal parts for `workers`."""
+        sizes = _batch_sizes(self.base, self.search)
+        return sizes is None or any(size % workers for size in sizes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `SweepSpec.model_validate` and YAML read back equal."""
         return self.model_dump(mode="json")
@@ -239,26 +244,28 @@ def _refuse(found: Sequence[Problem], raw: Any) -> None:
         raise ValidationError.from_exception_data("SweepSpec", details)
 
 
+def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:
+    """Return every batch size that a run can have; None if they are too many to name."""
+    searched = [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]
+    if not searched:
+        return (base.batch_size,)
+    node = searched[0]
+    if isinstance(node, Choice):
+        return node.probes()
+    return node.grid() if isinstance(node, Range) and node.step is not None else None
+
+
 def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
     """Refuse batch sizes that cannot be cut into equal parts for `workers`."""
     base, tree = info.data.get("base"), info.data.get("search")
     if workers == 1 or base is None or tree is None:
         return []
-    searched = [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]
-    if not searched:
-        sizes: tuple[Any, ...] = (base.batch_size,)
-    elif isinstance(searched[0], Choice):
-        sizes = searched[0].probes()
-    elif isinstance(searched[0], Range) and searched[0].step is not None:
-        sizes = searched[0].grid()
-    else:
-        text = (
-            f"{workers} workers need batch sizes divisible by {workers}: search them as choice or quantised"
-        )
-        return [("", text)]
-    wrong = [size for size in sizes if size % workers]
-    text = f"every batch size must be divisible by the number of workers, {workers}; got {', '.join(map(str, wrong))}"
-    return [("", text)] if wrong else []
+    sizes = _batch_sizes(base, tree)
+    rule = f"every batch size must be divisible by the number of workers, {workers}"
+    if sizes is None:
+        return [("", f"{rule}: search batch_size by choice or quantised")]
+    wrong = ", ".join(str(size) for size in sizes if size % workers)
+    return [("", f"{rule}; got {wrong}")] if wrong else []
 
 
 def trial_seed(spec: SweepSpec, number: int, *, stage: str = "search") -> int:

@@ -140,7 +140,7 @@ def _inside(name: str, drawn: Drawn) -> bool:
 
 
 def _flat_name(path: str, drawn: Drawn) -> str:
-    """Return the name under which the tree knows a RunConfig's path: `optimizer.sgd.lr` for `optimizer.lr`."""
+    """Return the flat name of a RunConfig's path: `optimizer.sgd.lr` for `optimizer.lr`."""
     for section, name in reversed(drawn.sections):
         if path == section or path.startswith(f"{section}."):
             return name + path[len(section) :]
