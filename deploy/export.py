@@ -1,0 +1,233 @@
+"""Export a trained network to ncnn: a model folder that the C++ engine runs.
+
+    python -m deploy.export SWEEP|MODEL.pt [--output DIR] [--data-dir DIR]
+
+SWEEP is a sweep's folder or its id under runs/, `latest` for the newest; its final model is exported. An
+export whose answers differ from PyTorch's is refused. The result, the folder's path, is printed on stdout.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from deploy.export_source import find_images, find_target
+from deploy.folder_swap import replacing_folder
+from platform.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deploy.parity import Parity
+    from platform.models.trained import TrainedModel
+
+SELF_TEST_TOLERANCE = 1e-3
+"""Room for another processor's order of summation, and far below what a swapped colour would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """A finished export."""
+
+    folder: Path
+    precision: str
+    bytes: int
+    """Size of the weights."""
+    parity: Parity
+    parity_data: str
+    """The images that parity was measured on: a data set's label, or `random`."""
+    tuned_layers: tuple[str, ...]
+    """Convolutions that do not use Winograd's transform."""
+
+
+def export_model(
+    model_path: Path,
+    out_dir: Path,
+    *,
+    parity_images: NDArray[np.uint8] | None = None,
+    parity_data: str | None = None,
+    source: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ExportResult:
+    """Convert a trained model to a model folder in fp32, checked against PyTorch.
+
+    Args:
+        model_path: what `platform.models.trained` wrote.
+        out_dir: the model folder; an older one there is replaced once the new one is whole.
+        parity_images: test images uint8 [N, C, H, W] to compare on, 256 or more; `None`: random pictures.
+        parity_data: what they are; by default the label of the data that the model was trained on.
+        source: `run`, `sweep`, `commit`, `data`, `test_accuracy`, beyond what the trained model knows itself.
+        progress: told, in words, what is going on.
+
+    Raises:
+        UserError: the model cannot be read or converted, ncnn's logits differ by more than 1e-4, or `out_dir`
+            cannot be written. `out_dir` is then as it was.
+    """
+    from deploy.model_folder import FILES
+    from deploy.parity import MIN_IMAGES, random_pictures
+    from platform.models.trained import load_trained_model
+
+    model = load_trained_model(model_path)
+    if parity_images is None:
+        parity_images, parity_data = random_pictures(MIN_IMAGES, model.input_shape), "random"
+    with replacing_folder(out_dir, own_files=FILES) as folder:
+        return _export(
+            model,
+            folder,
+            out_dir,
+            parity_images,
+            parity_data or model.data_label,
+            _source(model, source or {}),
+            progress,
+        )
+
+
+def _export(
+    model: TrainedModel,
+    folder: Path,
+    out_dir: Path,
+    images: NDArray[np.uint8],
+    images_label: str,
+    origin: Mapping[str, Any],
+    progress: Callable[[str], None],
+) -> ExportResult:
+    from deploy import model_folder as mf
+    from deploy.conversion import convert
+    from deploy.ncnn_net import load_net, run
+    from deploy.parity import FP32_TOLERANCE, compare, reference_logits
+    from deploy.tuning import tune
+
+    with tempfile.TemporaryDirectory() as scratch:
+        progress(f"converting {model.model.name} to ncnn")
+        param, weights = convert(model.network(), input_shape=model.input_shape, scratch=Path(scratch))
+        text, tuned = tune(param.read_text(encoding="utf-8"), weights, input_shape=model.input_shape)
+        (folder / mf.PARAM).write_text(text, encoding="utf-8")
+        shutil.copyfile(weights, folder / mf.WEIGHTS)
+
+    progress(f"comparing ncnn with PyTorch on {len(images)} images ({images_label})")
+    inputs, reference = reference_logits(model, images)
+    net = load_net(folder / mf.PARAM, folder / mf.WEIGHTS)
+    parity = compare(reference, run(net, inputs))
+    if parity.max_abs > FP32_TOLERANCE:
+        raise UserError(
+            f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "
+            f"top-1 agreement {parity.top1_agreement:.2%}); an fp32 export must stay within "
+            f"{FP32_TOLERANCE:g}. Nothing was exported: some part of the network is computed differently"
+        )
+
+    inputs, self_test = reference_logits(model, mf.self_test_images(model.input_shape))
+    error = compare(self_test, run(net, inputs)).max_abs
+    if error > SELF_TEST_TOLERANCE:
+        raise UserError(
+            f"ncnn's logits for the self-test's patterns differ from PyTorch's by {error:.2g}, more than the "
+            f"engine allows ({SELF_TEST_TOLERANCE:g}); nothing was exported"
+        )
+    channels, height, width = model.input_shape
+    document = mf.ModelDocument(
+        name=model.model.name,
+        input=mf.InputInfo(channels=channels, height=height, width=width),
+        normalisation=mf.NormalisationInfo(
+            mean=tuple(model.mean.flatten().tolist()), std=tuple(model.std.tolist())
+        ),
+        output=mf.OutputInfo(classes=model.class_names),
+        precision="fp32",
+        files={name: mf.describe_file(folder / name) for name in (mf.PARAM, mf.WEIGHTS)},
+        self_test=mf.SelfTest(
+            tolerance=SELF_TEST_TOLERANCE,
+            logits=tuple(tuple(row) for row in self_test.astype(float).tolist()),
+        ),
+        parity=mf.ParityInfo(**asdict(parity), data=images_label),
+        source=mf.SourceInfo(**origin),
+        exporter=exporter_versions(),
+        tuning={"no_winograd": tuned},
+    )
+    mf.write_document(folder, document)
+    mf.open_model_folder(folder)
+    return ExportResult(
+        folder=out_dir,
+        precision="fp32",
+        bytes=document.files[mf.WEIGHTS].bytes,
+        parity=parity,
+        parity_data=images_label,
+        tuned_layers=tuned,
+    )
+
+
+def exporter_versions() -> dict[str, str]:
+    """Return the versions of the programs that an export depends on."""
+    versions = {}
+    for name in ("torch", "pnnx", "ncnn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        key: model.provenance[key] for key in ("run", "sweep", "commit") if key in model.provenance
+    }
+    known["data"] = model.data_label
+    if "test_accuracy" in model.metrics:
+        known["test_accuracy"] = model.metrics["test_accuracy"]
+    return {**known, **{key: value for key, value in given.items() if value is not None}}
+
+
+def main() -> None:
+    """Read the command line, export, print the folder."""
+    run_command(lambda: tyro.cli(_command, prog="python -m deploy.export"))
+
+
+def _command(
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|MODEL.pt")],
+    output: Path | None = None,
+    data_dir: Path | None = None,
+    runs: Path = Path("runs"),
+) -> None:
+    """Export a trained network to ncnn.
+
+    Args:
+        model: a sweep (its folder, its id under runs/, or `latest`), or the model.pt of a training run.
+        output: the model folder to write; by default export/ in the sweep's folder or beside MODEL.pt.
+        data_dir: the data set to compare ncnn with PyTorch on; by default the one that the model was trained
+            on, if it is in the cache, else random pictures.
+        runs: where sweeps are kept.
+    """
+    target = find_target(model, runs=runs)
+
+    from deploy.parity import MIN_IMAGES
+    from platform.models.trained import load_trained_model
+
+    images, label = find_images(load_trained_model(target.model_path), data_dir, count=MIN_IMAGES) or (
+        None,
+        None,
+    )
+    result = export_model(
+        target.model_path,
+        output or target.out_dir,
+        parity_images=images,
+        parity_data=label,
+        source=target.source,
+        progress=lambda message: print(message, file=sys.stderr),
+    )
+    parity = result.parity
+    print(
+        f"ncnn against PyTorch on {parity.images} images ({result.parity_data}): logits within "
+        f"{parity.max_abs:.1e} (mean {parity.mean_abs:.1e}), top-1 agreement {parity.top1_agreement:.2%}",
+        file=sys.stderr,
+    )
+    print(result.folder)
+
+
+if __name__ == "__main__":
+    main()

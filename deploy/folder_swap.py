@@ -1,0 +1,79 @@
+"""A folder that is either the old one or the new one, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platform.errors import UserError
+
+
+@contextmanager
+def replacing_folder(target: Path, *, own_files: Collection[str]) -> Iterator[Path]:
+    """Give an empty folder beside `target`; on leaving without an error it takes the place of `target`.
+
+    What a killed process left beside `target` is removed; an old folder that it had moved away is put back.
+
+    Args:
+        target: the folder to make or to replace.
+        own_files: the names that a folder to be replaced may hold.
+
+    Raises:
+        UserError: `target` holds other files, is a file, or cannot be written.
+    """
+    target = target.absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _recover(target)
+        _refuse_foreign(target, own_files)
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        (scratch / "new").mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write beside {target}: {error.strerror or error}") from None
+    try:
+        yield scratch / "new"
+        if target.exists():
+            target.rename(scratch / "old")
+        (scratch / "new").rename(target)
+    except OSError as error:
+        raise UserError(f"cannot write the folder {target}: {error.strerror or error}") from error
+    finally:
+        _put_back(scratch, target)
+
+
+def _put_back(scratch: Path, target: Path) -> None:
+    old = scratch / "old"
+    if old.exists() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _recover(target: Path) -> None:
+    for scratch in target.parent.glob(f".{target.name}.*.tmp"):
+        pid = scratch.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            _put_back(scratch, target)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _refuse_foreign(target: Path, own_files: Collection[str]) -> None:
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file; give a folder")
+    foreign = sorted({path.name for path in target.iterdir()} - {*own_files}) if target.exists() else []
+    if foreign:
+        raise UserError(
+            f"{target} holds more than an older export ({', '.join(foreign[:3])}), which would be lost; "
+            "give a new folder"
+        )

@@ -1,0 +1,234 @@
+"""The folder that goes to the C++ engine: `model.param`, `model.bin` and `model.json`, which describes them.
+
+`model.json` states all that an engine needs and must not guess: input, normalisation, classes, precision, the
+hashes of the two files, and reference logits. Keys beyond this schema are kept and ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from platform.errors import UserError
+from platform.schema import Frozen, describe
+
+SCHEMA_VERSION = 1
+PARAM, WEIGHTS, DOCUMENT = "model.param", "model.bin", "model.json"
+FILES = (PARAM, WEIGHTS, DOCUMENT)
+SELF_TEST_IMAGES = 3
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class InputInfo(Frozen):
+    """The image the network takes."""
+
+    blob: str = "in0"
+    channels: Literal[1, 3] = 3
+    height: PositiveInt
+    width: PositiveInt
+    color: Literal["RGB"] = "RGB"
+    resize: Literal["direct"] = "direct"
+    """How an image of another size is brought to this one: `direct`, without keeping its proportions."""
+
+
+class NormalisationInfo(Frozen):
+    """x = (pixel / 255 - mean) / std."""
+
+    mean: tuple[float, ...]
+    """One per channel, or one per pixel in channel, row, column order."""
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    """One per channel."""
+
+
+class OutputInfo(Frozen):
+    """The logits."""
+
+    blob: str = "out0"
+    classes: tuple[str, ...] = Field(min_length=2)
+
+
+class FileInfo(Frozen):
+    """A file of the folder."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: PositiveInt
+
+
+class SelfTest(Frozen):
+    """What PyTorch answers for the images of `self_test_images`, in fp32."""
+
+    tolerance: NonNegativeFloat
+    """Largest absolute difference of a logit that still passes."""
+    logits: tuple[tuple[float, ...], ...]
+
+
+class ParityInfo(Frozen):
+    """ncnn against PyTorch in fp32."""
+
+    images: PositiveInt
+    max_abs: NonNegativeFloat
+    """Largest absolute difference of a logit."""
+    mean_abs: NonNegativeFloat
+    top1_agreement: Fraction
+    data: str = "unknown"
+    """Which images: a data set's label, or `random` pictures."""
+
+
+class SourceInfo(Frozen):
+    """Where the network comes from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run: str | None = None
+    sweep: str | None = None
+    commit: str | None = None
+    data: str | None = None
+    test_accuracy: Fraction | None = None
+
+
+class ModelDocument(BaseModel):
+    """`model.json`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    schema_version: Literal[1] = 1
+    name: str
+    input: InputInfo
+    normalisation: NormalisationInfo
+    output: OutputInfo
+    precision: Precision
+    files: dict[str, FileInfo]
+    self_test: SelfTest
+    parity: ParityInfo
+    source: SourceInfo = SourceInfo()
+    exporter: dict[str, str] = Field(default_factory=dict)
+    """Versions of what made it."""
+    tuning: dict[str, object] | None = None
+    """What was changed in `model.param` for speed."""
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        image = self.input
+        if len(self.normalisation.mean) not in {image.channels, image.channels * image.height * image.width}:
+            raise ValueError("normalisation.mean needs one number per channel, or one per pixel")
+        if len(self.normalisation.std) != image.channels:
+            raise ValueError("normalisation.std needs one number per channel")
+        if any(len(row) != len(self.output.classes) for row in self.self_test.logits):
+            raise ValueError("self_test.logits needs one number per class in every row")
+        if set(self.files) != {PARAM, WEIGHTS}:
+            raise ValueError(f"files must be {PARAM} and {WEIGHTS}")
+        return self
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder whose files were found to match its document."""
+
+    path: Path
+    document: ModelDocument
+
+    @property
+    def param(self) -> Path:
+        """The network's layers, as ncnn reads them."""
+        return self.path / PARAM
+
+    @property
+    def weights(self) -> Path:
+        """The network's weights, as ncnn reads them."""
+        return self.path / WEIGHTS
+
+
+def self_test_images(input_shape: tuple[int, int, int], count: int = SELF_TEST_IMAGES) -> NDArray[np.uint8]:
+    """Return the fixed images uint8 [count, C, H, W] that both sides of the self-test compute.
+
+    Pixel (c, h, w) of image k is (31*i + 17*h + 97*k) mod 256 with i = (c*H + h)*W + w.
+    """
+    index = np.arange(int(np.prod(input_shape))).reshape(input_shape)
+    row = np.arange(input_shape[1])[None, :, None]
+    return np.stack([(31 * index + 17 * row + 97 * k) % 256 for k in range(count)]).astype(np.uint8)
+
+
+def describe_file(path: Path) -> FileInfo:
+    """Return the size and hash of a file."""
+    with path.open("rb") as file:
+        return FileInfo(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def write_document(folder: Path, document: ModelDocument) -> None:
+    """Write `model.json` into a folder that no one reads yet, and see all three files onto the disk."""
+    text = document.model_dump_json(indent=2, exclude_none=True) + "\n"
+    (folder / DOCUMENT).write_text(text, encoding="utf-8")
+    for name in FILES:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def open_model_folder(path: Path) -> ModelFolder:
+    """Read a model folder and check its files against its document.
+
+    Raises:
+        UserError: something is missing or does not match; the message names the file.
+    """
+    if not path.is_dir():
+        raise UserError(f"no model folder at {path}; make one with: python -m deploy.export SWEEP")
+    for name in FILES:
+        if not (path / name).is_file():
+            raise UserError(f"{path} is not a model folder: {name} is missing; export the model again")
+    document = _read_document(path / DOCUMENT)
+    for name, expected in document.files.items():
+        found = describe_file(path / name)
+        if found.bytes != expected.bytes:
+            raise UserError(
+                f"{path / name} is damaged: it has {found.bytes} bytes, {DOCUMENT} says {expected.bytes}; "
+                "export the model again"
+            )
+        if found.sha256 != expected.sha256:
+            raise UserError(
+                f"{path / name} is damaged: its sha256 is {found.sha256[:12]}..., {DOCUMENT} says "
+                f"{expected.sha256[:12]}...; export the model again"
+            )
+    return ModelFolder(path, document)
+
+
+def _read_document(file: Path) -> ModelDocument:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}); export the model again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} is not a model's description; export the model again")
+    version = values.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{file} has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+            "export the model again, or use the program version that wrote it"
+        )
+    try:
+        return ModelDocument.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(describe(error, ModelDocument, source=str(file)))) from None

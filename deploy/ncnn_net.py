@@ -1,0 +1,68 @@
+"""ncnn on this machine through its Python wheel: the reference that an export is checked with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from platform.errors import UserError
+
+INPUT_BLOB = "in0"
+OUTPUT_BLOB = "out0"
+
+EXACT: Mapping[str, bool] = {
+    "use_fp16_packed": False,
+    "use_fp16_storage": False,
+    "use_fp16_arithmetic": False,
+}
+"""Options of plain fp32: else ncnn keeps the classifier's weights in fp16 on x86, an error of 1e-4."""
+
+
+def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT) -> Any:
+    """Return an `ncnn.Net`, one thread, ready to run.
+
+    ncnn trusts what it loads and can crash on files that do not fit each other: pass only files that this
+    program wrote or whose hashes it has checked.
+
+    Raises:
+        UserError: ncnn refuses the files.
+    """
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    for name, value in options.items():
+        setattr(net.opt, name, value)
+    if net.load_param(str(param)) != 0:
+        raise UserError(f"ncnn refuses {param.name}: see its message above")
+    if net.load_model(str(weights)) != 0:
+        raise UserError(f"ncnn refuses {weights.name}: it does not fit {param.name}")
+    return net
+
+
+def run(net: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits [N, classes] of normalised images [N, C, H, W]."""
+    return np.stack([infer(net, image) for image in inputs])
+
+
+def infer(net: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits [classes] of one normalised image [C, H, W]."""
+    return next(extract(net, image, [OUTPUT_BLOB]))
+
+
+def extract(net: Any, image: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
+    """Yield the blobs of one normalised image [C, H, W], in the order asked."""
+    import ncnn
+
+    # One extractor per image: it keeps its results. The clone: a Mat made from an array borrows its memory.
+    extractor = net.create_extractor()
+    extractor.input(INPUT_BLOB, ncnn.Mat(np.ascontiguousarray(image)).clone())
+    for blob in blobs:
+        code, output = extractor.extract(blob)
+        if code != 0:
+            raise UserError(f"ncnn could not compute blob {blob!r} (code {code})")
+        yield np.array(output)

@@ -1,0 +1,90 @@
+"""ncnn's `.param` text: read, edited by layer, written back with every other character as it was.
+
+Layout: a magic number, the numbers of layers and blobs, then one layer a line: type, name, number of inputs
+and outputs, the blobs' names, and `key=value` parameters (ncnn's param-and-model-file-structure.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from platform.errors import UserError
+
+MAGIC = "7767517"
+
+FEATURE_MASK = 31
+"""The key every layer knows: options of the net switched off for this layer, as bits (ncnn `src/net.cpp`)."""
+NO_WINOGRAD = 1 << 6
+"""The bit of `FEATURE_MASK` that makes a convolution keep its plain weights."""
+WEIGHT_COUNT = 6
+"""The key of a Convolution that says how many weights it has."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One line of a `.param` file."""
+
+    text: str
+    type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: tuple[tuple[int, str], ...]
+
+    def value(self, key: int, default: int = 0) -> int:
+        """Return the whole number under `key`."""
+        return int(dict(self.params).get(key, default))
+
+    def with_value(self, key: int, value: int) -> Layer:
+        """Return the layer with `key` set, in place of an old value or at the end of the line."""
+        params = dict(self.params)
+        if key in params:
+            text = self.text.replace(f" {key}={params[key]}", f" {key}={value}", 1)
+        else:
+            text = f"{self.text} {key}={value}"
+        return replace(self, text=text, params=tuple({**params, key: str(value)}.items()))
+
+
+@dataclass(frozen=True)
+class ParamFile:
+    """A whole `.param` file."""
+
+    blobs: int
+    layers: tuple[Layer, ...]
+
+    def text(self) -> str:
+        """Return the file's content."""
+        head = f"{MAGIC}\n{len(self.layers)} {self.blobs}\n"
+        return head + "".join(f"{layer.text}\n" for layer in self.layers)
+
+
+def parse(text: str, *, source: str = "model.param") -> ParamFile:
+    """Read the text of a `.param` file.
+
+    Raises:
+        UserError: `source` is not such a file.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if len(lines) < 3 or lines[0] != MAGIC:
+        raise UserError(f"{source} is not an ncnn .param file: its first line must be {MAGIC}")
+    try:
+        count, blobs = (int(number) for number in lines[1].split())
+        layers = tuple(_layer(line) for line in lines[2:])
+    except (ValueError, IndexError):
+        raise UserError(f"{source} is damaged: a line of it does not read as an ncnn layer") from None
+    if count != len(layers):
+        raise UserError(f"{source} is damaged: it announces {count} layers and holds {len(layers)}")
+    return ParamFile(blobs, layers)
+
+
+def _layer(line: str) -> Layer:
+    kind, name, *rest = line.split()
+    inputs, outputs = int(rest[0]), int(rest[1])
+    names = rest[2 : 2 + inputs + outputs]
+    if len(names) != inputs + outputs:
+        raise ValueError(line)
+    params = []
+    for token in rest[2 + inputs + outputs :]:
+        key, value = token.split("=", 1)
+        params.append((int(key), value))
+    return Layer(line, kind, name, tuple(names[:inputs]), tuple(names[inputs:]), tuple(params))

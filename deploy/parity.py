@@ -1,0 +1,72 @@
+"""How far ncnn's logits are from PyTorch's, on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from platform.errors import UserError
+from platform.models.trained import TrainedModel
+
+FP32_TOLERANCE = 1e-4
+"""Largest absolute difference of a logit that an fp32 export may show."""
+MIN_IMAGES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Two sets of logits, compared."""
+
+    images: int
+    max_abs: float
+    mean_abs: float
+    top1_agreement: float
+    """Share of the images with the same class on top."""
+
+
+def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Parity:
+    """Compare logits [N, classes] with their reference.
+
+    Raises:
+        UserError: one of them is not finite: there is nothing to compare.
+    """
+    for name, values in (("PyTorch", reference), ("ncnn", logits)):
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{name} gives logits that are not finite for some images: the network cannot be exported; "
+                "did its training diverge?"
+            )
+    difference = np.abs(reference.astype(np.float64) - logits)
+    return Parity(
+        images=len(reference),
+        max_abs=float(difference.max()),
+        mean_abs=float(difference.mean()),
+        top1_agreement=float((reference.argmax(1) == logits.argmax(1)).mean()),
+    )
+
+
+def reference_logits(
+    model: TrainedModel, images: NDArray[np.uint8], *, batch_size: int = 64
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the normalised inputs [N, C, H, W] of `images`, and PyTorch's fp32 logits [N, classes]."""
+    network = model.network()
+    inputs, logits = [], []
+    with torch.no_grad():
+        for start in range(0, len(images), batch_size):
+            # A copy: torch warns of arrays that cannot be written, as memory maps are.
+            batch = model.normalise(torch.from_numpy(np.array(images[start : start + batch_size])))
+            inputs.append(batch.numpy())
+            logits.append(network(batch).numpy())
+    return np.concatenate(inputs), np.concatenate(logits)
+
+
+def random_pictures(count: int, shape: tuple[int, int, int], *, seed: int = 0) -> NDArray[np.uint8]:
+    """Return pictures uint8 [count, C, H, W] of coarse random patches and noise, for want of real images."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = shape
+    patches = rng.integers(0, 256, (count, channels, -(-height // 4), -(-width // 4)))
+    smooth = patches.repeat(4, axis=2).repeat(4, axis=3)[:, :, :height, :width]
+    return np.clip(smooth + rng.normal(0, 16, smooth.shape), 0, 255).astype(np.uint8)
