@@ -1,0 +1,102 @@
+"""Every cluster file passes the validation that `ray up` calls, and keeps what this project promises about it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FILES = [ROOT / "cluster.yaml", *sorted((ROOT / "deploy" / "clusters").glob("*.yaml"))]
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def cluster(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return yaml.safe_load(request.param.read_text())
+
+
+@pytest.fixture
+def head_start(cluster: dict[str, Any]) -> str:
+    (command,) = [line for line in cluster["head_start_ray_commands"] if "--head" in line]
+    return command
+
+
+def test_rays_own_validation_accepts_it(cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    monkeypatch.chdir(ROOT)
+    prepared = prepare_config(cluster)
+    validate_config(prepared)
+    assert prepared["head_node_type"] in prepared["available_node_types"]
+
+
+def test_rays_own_validation_refuses_a_misspelt_key(cluster: dict[str, Any]) -> None:
+    from jsonschema import ValidationError
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    with pytest.raises(ValidationError, match="setup_comands"):
+        validate_config(prepare_config(cluster | {"setup_comands": []}))
+
+
+def test_the_dashboard_listens_on_loopback_only(head_start: str) -> None:
+    assert re.findall(r"--dashboard-host=(\S+)", head_start) == ["127.0.0.1"]
+
+
+def test_the_nodes_share_a_token_and_use_it(cluster: dict[str, Any]) -> None:
+    place = "~/.ray/auth_token"
+    assert cluster["file_mounts"][place] == place
+    assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
+
+
+def test_what_setup_needs_is_copied(cluster: dict[str, Any]) -> None:
+    target = "~/resnet-sweep-platform/"
+    mounts = {
+        remote.removeprefix(target): local
+        for remote, local in cluster["file_mounts"].items()
+        if remote.startswith(target)
+    }
+    assert all(remote == local for remote, local in mounts.items())
+    assert all((ROOT / local).exists() for local in mounts.values())
+    # What `make setup` reads, and what the wheel's configuration names.
+    needed = {"Makefile", ".ci/setup", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    assert needed | {"platform", "deploy", "cpp_engine", "search_spaces"} <= set(mounts)
+
+
+def test_nothing_mounted_holds_the_environment(cluster: dict[str, Any]) -> None:
+    # Ray hashes every file below a mount, at each `ray up` and when the head's monitor starts.
+    mounts = {Path(local).expanduser() for local in cluster["file_mounts"].values()}
+    assert not mounts & {Path(), Path(".venv"), Path(".tools"), Path("runs")}
+    assert "build*/" in cluster["rsync_exclude"]
+
+
+def test_packages_come_from_the_lock_file(cluster: dict[str, Any]) -> None:
+    assert cluster["setup_commands"][0] == "cd ~/resnet-sweep-platform && make setup"
+    installs = [line for line in cluster.get("head_setup_commands", []) if "pip install" in line]
+    for line in installs:
+        packages = re.findall(r"[\w-]+(?:==\S+)?(?=\s|$)", line.split("bin/python ")[1])
+        assert packages
+        assert all("==" in package for package in packages), line
+
+
+def test_a_local_cluster_starts_its_workers(cluster: dict[str, Any], head_start: str) -> None:
+    # Under the second autoscaler, Ray's default since 2.50, a `local` cluster never starts a worker.
+    is_local = cluster["provider"]["type"] == "local"
+    assert ("RAY_enable_autoscaler_v2=0" in head_start) == is_local
+
+
+@pytest.mark.parametrize("path", FILES[1:], ids=lambda path: path.stem)
+def test_workers_of_a_cloud_are_spot_machines_and_the_head_is_not(path: Path) -> None:
+    cluster = yaml.safe_load(path.read_text())
+    for name, node_type in cluster["available_node_types"].items():
+        is_spot = "spot" in str(node_type["node_config"]).lower()
+        assert is_spot == (name != cluster["head_node_type"]), name
+
+
+def test_the_cloud_files_copy_what_the_local_file_copies() -> None:
+    local, *clouds = [yaml.safe_load(path.read_text()) for path in FILES]
+    assert clouds
+    for cloud in clouds:
+        assert cloud["file_mounts"] == local["file_mounts"]
+        assert cloud["rsync_exclude"] == local["rsync_exclude"]
+        assert cloud["setup_commands"] == local["setup_commands"]
