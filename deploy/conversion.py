@@ -44,8 +44,8 @@ def convert(network: nn.Module, *, input_shape: tuple[int, int, int], scratch: P
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13 calls tracing deprecated; its successors' files are not what pnnx reads.
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, torch.zeros(shape))).save(str(trace))
+        traced = torch.jit.trace(network, torch.zeros(shape))  # type: ignore[no-untyped-call]
+        traced.save(str(trace))
     param, weights = scratch / "network.ncnn.param", scratch / "network.ncnn.bin"
     dimensions = ",".join(str(size) for size in shape)
     # fp16=1, its default, would round the weights; optlevel 0 and 1 crash.
