@@ -19,22 +19,23 @@ _TIMEOUT_S = 10.0
 _BLOCK = 1 << 18
 
 
-def download(target: Path, *, md5: str, notify: Notify, url: str = URL) -> None:
+def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) -> None:
     """Download `url` to `target`: under a temporary name, checked, then renamed.
 
     Args:
         target: the file to make.
         md5: checksum the content must have.
         notify: told what happens.
-        url: the address; proxies are taken from the environment.
+        url: the address, by default `URL`; proxies are taken from the environment.
 
     Raises:
         DataNotFound: no network, the server has no such file, or what came is not that file.
     """
+    url = url or URL
     notify(f"downloading {url}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as opened:
             got = _receive(url, opened)
             opened.flush()
@@ -43,8 +44,7 @@ def download(target: Path, *, md5: str, notify: Notify, url: str = URL) -> None:
             raise DataNotFound(f"{url}: what was received has the MD5 {got}, not {md5}")
         temporary.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise DataNotFound(f"{url} cannot be downloaded ({reason})") from error
+        raise DataNotFound(f"{url} cannot be downloaded ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,6 +74,11 @@ def _open(url: str) -> Any:
         request = urllib.request.Request(url, headers={"User-Agent": "resnet-sweep-platform"})  # noqa: S310 - our own address
         try:
             outcome.append(urllib.request.urlopen(request, timeout=_TIMEOUT_S))  # noqa: S310
+        except urllib.error.HTTPError as error:
+            error.close()
+            outcome.append(OSError(f"the server answers {error.code}: {error.reason}"))
+        except urllib.error.URLError as error:
+            outcome.append(OSError(str(error.reason)))
         except (OSError, http.client.HTTPException) as error:
             outcome.append(error)
 

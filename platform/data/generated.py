@@ -40,7 +40,9 @@ CLASS_NAMES = (
 
 def source() -> Source:
     """Return the generated data set as a source for the cache."""
-    return Source(key="generated", fingerprint=f"version {VERSION}", read=read)
+    return Source(
+        key="generated", fingerprint=f"version {VERSION}, {TRAIN_IMAGES} + {TEST_IMAGES}", read=read
+    )
 
 
 def read(notify: Notify) -> Tables:

@@ -1,0 +1,109 @@
+"""What is in the cache is whole, and stays as it was written."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from platform.data import cache
+from platform.data.cache import load_split, open_info
+from platform.data.dataset import DatasetInfo, Source, Tables, quiet
+from platform.errors import UserError
+from tests.data.examples import TEST, TRAIN, split
+
+TABLES = Tables(name="folder", label="folder:a b", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST)
+SOURCE = Source(key="here", fingerprint="1", read=lambda _: TABLES)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> DatasetInfo:
+    return cache.store(tmp_path, SOURCE, SOURCE.read(quiet))
+
+
+def test_splits_come_back(stored: DatasetInfo) -> None:
+    for which, expected in (("train", TRAIN), ("test", TEST)):
+        got = load_split(open_info(stored.path), which)
+        np.testing.assert_array_equal(got.images, expected.images)
+        np.testing.assert_array_equal(got.labels, expected.labels)
+        assert (got.images.dtype, got.labels.dtype) == (np.uint8, np.int64)
+
+
+def test_writing_to_a_split_never_reaches_the_file(stored: DatasetInfo) -> None:
+    load_split(stored, "train").images[:] = 0
+    np.testing.assert_array_equal(load_split(stored, "train").images, TRAIN.images)
+
+
+def test_the_hash_depends_on_pixels_labels_and_names() -> None:
+    first_swapped = np.array([1, 0, *range(2, 60)])
+    other_labels = type(TRAIN)(TRAIN.images, TRAIN.labels[first_swapped])
+    variants = [
+        TABLES,
+        Tables(name="", label="", class_names=TABLES.class_names, train=split(60, 3), test=TEST),
+        Tables(name="", label="", class_names=TABLES.class_names, train=other_labels, test=TEST),
+        Tables(name="", label="", class_names=tuple("ABCDEFGHIJ"), train=TRAIN, test=TEST),
+    ]
+    assert len({cache.content_hash(variant) for variant in variants}) == 4
+
+
+def test_found_until_the_source_changes(tmp_path: Path, stored: DatasetInfo) -> None:
+    assert cache.find(tmp_path, SOURCE) == stored
+    changed = Source(key=SOURCE.key, fingerprint="2", read=SOURCE.read)
+    assert cache.find(tmp_path, changed) is None
+
+
+@pytest.mark.parametrize("file", ["train.arrow", "test.arrow", "dataset.json"])
+def test_a_truncated_file_is_refused_and_replaced(tmp_path: Path, stored: DatasetInfo, file: str) -> None:
+    content = (stored.path / file).read_bytes()
+    (stored.path / file).write_bytes(content[:-10])
+    with pytest.raises(UserError, match="remove that folder"):
+        open_info(stored.path)
+    assert cache.find(tmp_path, SOURCE) is None
+    assert cache.store(tmp_path, SOURCE, TABLES) == stored
+    assert (stored.path / file).read_bytes() == content
+
+
+def test_another_schema_version_is_refused(stored: DatasetInfo) -> None:
+    file = stored.path / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 99}))
+    with pytest.raises(UserError, match="schema version 99"):
+        open_info(stored.path)
+
+
+def test_a_foreign_arrow_file_is_refused(stored: DatasetInfo) -> None:
+    file = stored.path / "train.arrow"
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(UserError, match="damaged"):
+        load_split(stored, "train")
+
+
+def test_an_index_entry_cannot_lead_out_of_the_cache(tmp_path: Path, stored: DatasetInfo) -> None:
+    outside = tmp_path / "outside"
+    stored.path.rename(outside)
+    (entry,) = (tmp_path / "index").iterdir()
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), "folder": str(outside)}))
+    assert cache.find(tmp_path, SOURCE) is None
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    parent = tmp_path / "datasets"
+    old, young = parent / ".partial-old", parent / ".partial-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    cache.store(tmp_path, SOURCE, TABLES)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.store(tmp_path, SOURCE, TABLES)
+    assert not list((tmp_path / "datasets").iterdir())

@@ -1,0 +1,120 @@
+"""Any image becomes RGB uint8; anything else becomes one message."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from platform.data.decode import decode_image, decode_with_encoding, resize_image
+from platform.errors import UserError
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def saved(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr"])
+def test_colour_modes_keep_their_colour(mode: str) -> None:
+    image = Image.new("RGB", (5, 4), RED).convert(mode)
+    pixels = decode_image(saved(image, "TIFF"))
+    assert (pixels.shape, pixels.dtype) == ((4, 5, 3), np.uint8)
+    np.testing.assert_allclose(pixels, np.full((4, 5, 3), RED), atol=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "grey"),
+    [("L", 100, 100), ("1", 1, 255), ("LA", (100, 255), 100), ("I;16", 100 * 256 + 7, 100)],
+)
+def test_grey_modes_become_grey(mode: str, value: object, grey: int) -> None:
+    pixels = decode_image(saved(Image.new(mode, (5, 4), value)))
+    np.testing.assert_array_equal(pixels, np.full((4, 5, 3), grey))
+
+
+def test_transparent_pixels_lie_over_white() -> None:
+    pixels = decode_image(saved(Image.new("RGBA", (2, 2), (255, 0, 0, 0))))
+    np.testing.assert_array_equal(pixels, np.full((2, 2, 3), 255))
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = Image.new("RGB", (16, 8), RED)
+    image.paste(GREEN, (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    pixels = decode_image(saved(image, "JPEG", exif=exif, quality=100, subsampling=0))
+    assert pixels.shape == (16, 8, 3)
+    np.testing.assert_allclose(pixels[2, 4], GREEN, atol=3)
+    np.testing.assert_allclose(pixels[13, 4], RED, atol=3)
+
+
+def test_a_file_is_read_and_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(saved(Image.new("RGB", (3, 3), GREEN)))
+    assert decode_image(file).shape == (3, 3, 3)
+    file.write_text("this is no image\n")
+    with pytest.raises(UserError, match=r"a\.png is not an image: it looks like a text file"):
+        decode_image(file)
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"b\.png: no such file"):
+        decode_image(tmp_path / "b.png")
+    with pytest.raises(UserError, match="is a folder"):
+        decode_image(tmp_path)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_truncation_is_noticed(file_format: str, kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    content = saved(Image.fromarray(noise), file_format)
+    with pytest.raises(UserError, match="photo"):
+        decode_image(content[: int(len(content) * kept)], name="photo")
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_huge_images_are_refused_before_decoding(side: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    with pytest.raises(UserError, match="89 megapixels"):
+        decode_image(content, name="photo")
+
+
+def test_postscript_is_not_run() -> None:
+    with pytest.raises(UserError, match="not an image"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+
+
+@pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95, 100])
+def test_jpeg_quality_is_recognised(quality: int) -> None:
+    content = saved(Image.new("RGB", (8, 8), RED), "JPEG", quality=quality)
+    assert decode_with_encoding(content)[1] == f"jpeg{quality}"
+
+
+@pytest.mark.parametrize(
+    ("file_format", "encoding"), [("PNG", "lossless"), ("BMP", "lossless"), ("WEBP", "webp")]
+)
+def test_other_encodings_are_told(file_format: str, encoding: str) -> None:
+    assert decode_with_encoding(saved(Image.new("RGB", (8, 8), RED), file_format))[1] == encoding
+
+
+def test_shrinking_takes_means() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[::2] = 200
+    np.testing.assert_array_equal(resize_image(image, 32), np.full((32, 32, 3), 100))
+
+
+def test_growing_and_odd_shapes() -> None:
+    assert resize_image(np.zeros((7, 90, 3), np.uint8), 32).shape == (32, 32, 3)
+    image = np.zeros((32, 32, 3), np.uint8)
+    assert resize_image(image, 32) is image

@@ -1,0 +1,41 @@
+"""The generated images: the same every time, balanced, and too hard for a linear model."""
+
+import numpy as np
+import pytest
+
+from platform.data import generated
+from platform.data.dataset import quiet
+
+
+def test_equal_seeds_draw_equal_pictures() -> None:
+    first, second, other = (generated.draw(1200, seed=seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.labels, second.labels)
+    assert (first.images != other.images).mean() > 0.9
+
+
+def test_classes_are_balanced() -> None:
+    counts = np.bincount(generated.draw(105, seed=0).labels, minlength=10)
+    assert sorted(counts) == [10] * 5 + [11] * 5
+
+
+def test_train_and_test_have_no_picture_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generated, "TRAIN_IMAGES", 500)
+    monkeypatch.setattr(generated, "TEST_IMAGES", 500)
+    tables = generated.read(quiet)
+    train = {image.tobytes() for image in tables.train.images}
+    assert not train & {image.tobytes() for image in tables.test.images}
+
+
+def test_a_linear_model_on_raw_pixels_stays_under_60_percent() -> None:
+    """Ridge regression on one-hot labels, the best of three penalties: measured 25.6 % with version 1."""
+    train, test = generated.draw(6000, seed=1), generated.draw(2000, seed=2)
+    x, z = (split.images.reshape(len(split), -1).astype(np.float32) / 255 for split in (train, test))
+    mean = x.mean(axis=0)
+    x, z = x - mean, z - mean
+    gram, moments = x.T @ x, x.T @ (np.eye(10, dtype=np.float32)[train.labels] - 0.1)
+    accuracies = []
+    for penalty in (100, 1000, 10_000):
+        weights = np.linalg.solve(gram + penalty * np.eye(len(gram), dtype=np.float32), moments)
+        accuracies.append(((z @ weights).argmax(axis=1) == test.labels).mean())
+    assert 0.15 < max(accuracies) < 0.6

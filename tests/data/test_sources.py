@@ -1,0 +1,179 @@
+"""One contract for every layout: the same images, converted once, refused when damaged."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from platform.data import archive
+from platform.data.catalog import load_split, prepare
+from platform.data.config import DataConfig
+from platform.data.dataset import CIFAR10_CLASSES
+from platform.errors import UserError
+from tests.data.examples import (
+    TEST,
+    TRAIN,
+    accept_checksums,
+    encode,
+    make_archive,
+    make_batches,
+    make_parquet,
+    make_tree,
+    write_parquet,
+)
+
+LAYOUTS = {
+    "parquet": make_parquet,
+    "parquet in shards": partial(make_parquet, shards=3),
+    "parquet, column image": partial(make_parquet, column="image"),
+    "parquet of BMP": partial(make_parquet, file_format="BMP"),
+    "python folder": make_batches,
+    "python archive": make_archive,
+    "tree": make_tree,
+    "tree with val": partial(make_tree, test="val"),
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request, tmp_path: Path, monkeypatch, tiny) -> Path:
+    place = LAYOUTS[request.param](tmp_path / "source")
+    if request.param.startswith("python"):
+        folder = tmp_path / "source" / archive.FOLDER
+        if place.is_file():
+            folder = tmp_path / "source" / "extracted" / archive.FOLDER
+        accept_checksums(monkeypatch, folder, place if place.is_file() else None)
+    return place
+
+
+def in_canonical_order(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, bytes]]:
+    return sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_every_layout_gives_the_same_images(layout: Path, tmp_path: Path) -> None:
+    info = prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
+    assert (info.name, info.label, info.class_names) == ("cifar10", "cifar10", CIFAR10_CLASSES)
+    assert (info.train_images, info.test_images, info.image_shape) == (60, 20, (3, 32, 32))
+    for which, expected in (("train", TRAIN), ("test", TEST)):
+        got = load_split(info, which)
+        assert in_canonical_order(got.images, got.labels) == in_canonical_order(
+            expected.images, expected.labels
+        )
+
+
+def test_second_start_reads_the_cache_alone(layout: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    first = prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append)
+    assert messages
+    messages.clear()
+    second = prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append)
+    assert (second, messages) == (first, [])
+
+
+def test_a_changed_file_is_noticed(layout: Path, tmp_path: Path) -> None:
+    prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
+    before = files_in(tmp_path / "cache")
+    changed = max(files_in(layout) if layout.is_dir() else [layout], key=lambda file: file.stat().st_size)
+    changed.write_bytes(changed.read_bytes()[:-40])
+    with pytest.raises(UserError, match=changed.name):
+        prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
+    assert files_in(tmp_path / "cache") == before
+
+
+def test_layouts_with_one_order_share_one_cached_copy(tmp_path: Path, tiny, monkeypatch) -> None:
+    batches = make_batches(tmp_path / "batches")
+    accept_checksums(monkeypatch, batches / archive.FOLDER)
+    places = [batches, make_parquet(tmp_path / "parquet"), make_parquet(tmp_path / "shards", shards=2)]
+    infos = {prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache") for place in places}
+    assert len(infos) == 1
+    assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_jpeg_is_said_in_the_label(tmp_path: Path, tiny, quality: int) -> None:
+    place = make_parquet(tmp_path / "source", file_format="JPEG", quality=quality)
+    info = prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    assert info.label == f"cifar10-jpeg{quality}"
+
+
+def damaged(tmp_path: Path, *, image: bytes | None = None, label: int | None = None) -> Path:
+    """A parquet copy with something wrong in row 41 of the training file."""
+    place = make_parquet(tmp_path / "source")
+    images = [encode(picture) for picture in TRAIN.images]
+    labels = TRAIN.labels.tolist()
+    images[41] = image if label is None else images[41]
+    labels[41] = label if label is not None else labels[41]
+    write_parquet(place / "train-00000-of-00001.parquet", images, labels)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": encode(TRAIN.images[0])[:900]}, "row 41 is a truncated or damaged image"),
+        ({"image": b"hello, this is text"}, "row 41 is not an image: it looks like a text file"),
+        ({"image": None}, "row 41 holds no image bytes"),
+        ({"image": encode(TRAIN.images[0][:, :31])}, "row 41: an image must have 32x32 pixels, it has 32x31"),
+        ({"label": 10}, "row 41: a label must be 0 to 9, it is 10"),
+        ({"label": -1}, "row 41: a label must be 0 to 9, it is -1"),
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path: Path, tiny, wrong: dict, message: str) -> None:
+    place = damaged(tmp_path, **wrong)
+    with pytest.raises(UserError, match=rf"train-00000-of-00001\.parquet: {message}"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    assert not files_in(tmp_path / "cache")
+
+
+def test_damage_inside_a_parquet_file_is_named(tmp_path: Path, tiny) -> None:
+    place = make_parquet(tmp_path / "source")
+    file = place / "train-00000-of-00001.parquet"
+    content = bytearray(file.read_bytes())
+    # The second row group's pages: the footer stays whole, so only reading the rows can notice.
+    start = pq.ParquetFile(file).metadata.row_group(1).column(0).data_page_offset
+    content[start : start + 60] = bytes(60)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"train-.*: rows from 25 cannot be read"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, tiny) -> None:
+    place = make_parquet(tmp_path / "source", shards=3)
+    (place / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(UserError, match="missing: train-00001-of-00003"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+
+
+def test_missing_test_file_is_named(tmp_path: Path, tiny) -> None:
+    place = make_parquet(tmp_path / "source")
+    (place / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match=r"test-\*\.parquet is missing"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+
+
+def test_a_parquet_file_without_labels_is_refused(tmp_path: Path, tiny) -> None:
+    place = make_parquet(tmp_path / "source")
+    file = place / "test-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(file).drop_columns("label"), file)
+    with pytest.raises(UserError, match=r"test-.*: a column named label or .* is needed; it has img"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+
+
+def test_an_incomplete_copy_is_refused(tmp_path: Path) -> None:
+    place = make_parquet(tmp_path / "source")
+    with pytest.raises(UserError, match="CIFAR-10 has 50,000 training images, found 60"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    assert not files_in(tmp_path / "cache")
+
+
+def test_a_missing_batch_is_named(tmp_path: Path, tiny, monkeypatch) -> None:
+    place = make_batches(tmp_path / "source")
+    accept_checksums(monkeypatch, place / archive.FOLDER)
+    (place / archive.FOLDER / "data_batch_3").unlink()
+    with pytest.raises(UserError, match="data_batch_3"):
+        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
