@@ -1,0 +1,88 @@
+"""Data small enough for a training run to take a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from platform.data.dataset import DatasetInfo, Split
+from platform.data.normalisation import compute
+from platform.data.tables import TrainingData
+from platform.training.config import RunConfig
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_split(count: int, *, seed: int, size: int = 32) -> Split:
+    """Draw noise in which the class shows as the brightness of one corner."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count)
+    images = rng.integers(0, 256, (count, 3, size, size)).astype(np.uint8)
+    images[:, :, : size // 2, : size // 2] = (labels * 25)[:, None, None, None]
+    return Split(images, labels)
+
+
+@pytest.fixture(scope="session")
+def data() -> TrainingData:
+    """Return 72 training and 20 validation images."""
+    train = make_split(72, seed=1)
+    info = DatasetInfo(
+        name="generated",
+        label="generated",
+        sha256="0" * 64,
+        class_names=tuple("abcdefghij"),
+        train_images=92,
+        test_images=0,
+        image_shape=(3, 32, 32),
+        path=Path("/nowhere"),
+    )
+    return TrainingData(
+        train=train,
+        validation=make_split(20, seed=2),
+        normalisation=compute(train.images, "channel"),
+        info=info,
+    )
+
+
+@pytest.fixture(scope="session")
+def config_of() -> Callable[..., RunConfig]:
+    """Return a function from changed settings to a configuration of two short epochs."""
+
+    def build(**changes: object) -> RunConfig:
+        settings = {
+            "model": {"name": "resnet32_cifar"},
+            "data": {"name": "generated"},
+            "epochs": 2,
+            "batch_size": 32,
+            "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
+            "schedule": {"name": "cosine"},
+            "augment": {"cutout": {"length": 8}},
+            "precision": "fp32",
+        }
+        if "iterations" in changes:
+            del settings["epochs"]
+        return RunConfig.model_validate(settings | changes)
+
+    return build
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `fit` train a network of 800 weights, with batch normalisation, instead of a ResNet."""
+
+    def build(_config: object, *, num_classes: int) -> torch.nn.Module:
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+            torch.nn.BatchNorm2d(8),
+            torch.nn.ReLU(),
+            torch.nn.AvgPool2d(4),
+            torch.nn.Flatten(),
+            torch.nn.Linear(8 * 16, num_classes),
+        )
+
+    monkeypatch.setattr("platform.training.loop.build", build)
