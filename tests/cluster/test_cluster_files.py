@@ -1,4 +1,4 @@
-"""Every cluster file passes the validation that `ray up` calls, and keeps what this project promises about it."""
+"""Every cluster file passes the validation that `ray up` calls, and keeps what the project promises of it."""
 
 import re
 from pathlib import Path
