@@ -1,0 +1,149 @@
+"""The export from end to end: a network with random weights becomes a folder that answers as PyTorch does."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deploy import parity
+from deploy.export import export_model
+from deploy.export_source import find_images, find_target
+from deploy.model_folder import open_model_folder, self_test_images
+from deploy.ncnn_net import load_net, run
+from platform.data import cache, catalog
+from platform.data.config import DataConfig
+from platform.errors import UserError
+from platform.models.trained import save_trained_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_document_says_what_the_engine_needs(export, model):
+    document = open_model_folder(export.folder).document
+    assert (document.name, document.precision) == ("resnet32_cifar", "fp32")
+    assert (document.input.channels, document.input.height, document.input.width) == (3, 32, 32)
+    assert document.output.classes == model.class_names
+    assert document.normalisation.mean == tuple(model.mean.tolist())
+    assert document.source.model_dump() == {
+        "run": "final",
+        "sweep": "s-20260101-000000",
+        "commit": "abc",
+        "data": "generated",
+        "test_accuracy": 0.25,
+    }
+    assert set(document.exporter) == {"torch", "pnnx", "ncnn"}
+
+
+def test_parity_is_measured_on_enough_images(export):
+    document = open_model_folder(export.folder).document
+    assert document.parity.images >= 256
+    assert document.parity.data == "random"
+    assert 0 < document.parity.max_abs <= 1e-4
+    assert document.parity.top1_agreement == 1
+
+
+def test_the_self_test_holds_pytorchs_logits_and_ncnn_meets_them(export, model):
+    folder = open_model_folder(export.folder)
+    images = model.normalise(torch.from_numpy(self_test_images(model.input_shape)))
+    with torch.no_grad():
+        expected = model.network()(images).numpy()
+    np.testing.assert_allclose(folder.document.self_test.logits, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        run(load_net(folder.param, folder.weights), images.numpy()), expected, atol=1e-4
+    )
+
+
+def test_a_mean_image_travels_in_channel_row_column_order(export, model, model_path, tmp_path):
+    mean = model.mean[:, None, None].repeat(1, 32, 32)
+    mean[1, 2, 3] = 0.25
+    save_trained_model(tmp_path / "model.pt", replace(model, mean=mean))
+    result = export_model(tmp_path / "model.pt", tmp_path / "export")
+    stored = open_model_folder(result.folder).document.normalisation.mean
+    assert len(stored) == 3 * 32 * 32
+    assert stored[(1 * 32 + 2) * 32 + 3] == 0.25
+
+
+def test_an_export_that_differs_is_refused_and_the_old_one_kept(export, model_path, tmp_path, monkeypatch):
+    old = shutil.copytree(export.folder, tmp_path / "export")
+    before = files(old)
+    monkeypatch.setattr(parity, "FP32_TOLERANCE", 1e-12)
+    with pytest.raises(UserError, match=r"logits differ from PyTorch's by up to .* must stay within 1e-12"):
+        export_model(model_path, old)
+    assert files(old) == before
+    with pytest.raises(UserError, match="logits differ"):
+        export_model(model_path, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_a_network_with_nan_weights_is_refused(model, tmp_path):
+    weights = {**model.state_dict, "fc.bias": model.state_dict["fc.bias"] * float("nan")}
+    save_trained_model(tmp_path / "model.pt", replace(model, state_dict=weights))
+    with pytest.raises(UserError, match="not finite"):
+        export_model(tmp_path / "model.pt", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_find_target(model_path, tmp_path, monkeypatch):
+    assert find_target(str(model_path), runs=tmp_path).out_dir == model_path.parent / "export"
+    assert find_target(str(model_path.parent), runs=tmp_path).model_path == model_path
+    sweep = tmp_path / "resnet32-20260101-000000"
+    (sweep / "checkpoints" / "final").mkdir(parents=True)
+    with pytest.raises(UserError, match="has no final model yet"):
+        find_target(sweep.name, runs=tmp_path)
+    shutil.copy(model_path, sweep / "checkpoints" / "final")
+    (sweep / "test.json").write_text('{"accuracy": 0.5}')
+    for name in (sweep.name, str(sweep), "latest"):
+        target = find_target(name, runs=tmp_path)
+        assert target.model_path == sweep / "checkpoints" / "final" / "model.pt"
+        assert target.out_dir == sweep / "export"
+        assert target.source == {"sweep": sweep.name, "run": "final", "test_accuracy": 0.5}
+    with pytest.raises(UserError, match=r"no file nothing\.pt"):
+        find_target("nothing.pt", runs=tmp_path)
+    with pytest.raises(UserError, match="no sweep 'nothing'"):
+        find_target("nothing", runs=tmp_path)
+
+
+def test_comparison_images_come_from_the_cache_by_label(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path)
+    assert find_images(model, None, count=8) is None
+    info = catalog.prepare(DataConfig(name="generated"), cache_dir=tmp_path)
+    images, label = find_images(model, None, count=8)
+    test = catalog.load_split(info, "test").images
+    assert label == "generated"
+    assert images.shape == (8, 3, 32, 32)
+    assert np.array_equal(images[[0, -1]], test[[0, -1]])
+
+
+def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.export", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_prints_the_folder_and_nothing_else(model_path, tmp_path):
+    done = run_command(model_path, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'out'}\n"
+    assert "ncnn against PyTorch on 256 images" in done.stderr
+    assert set(files(tmp_path / "out")) == {"model.param", "model.bin", "model.json"}
+
+
+def test_the_command_refuses_a_foreign_file_in_one_line(tmp_path):
+    (tmp_path / "model.pt").write_text("not a model")
+    done = run_command(tmp_path / "model.pt")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
