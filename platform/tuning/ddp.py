@@ -63,6 +63,8 @@ def drive_trial(config: dict[str, Any]) -> None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train as one worker of the group; Ray Train calls this in each worker."""
+    import logging
+
     import ray.train
     import torch
 
@@ -79,6 +81,7 @@ def train_worker(config: dict[str, Any]) -> None:
     header = (
         f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}: {task.run.model_dump_json()}"
     )
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would log every report
     with trial_log(log, header):
         torch.set_num_threads(task.threads)
         device = torch.device("cpu")

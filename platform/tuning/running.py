@@ -6,6 +6,7 @@ journal holds every decision.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ def run_tasks(
     from platform.tuning.inproc import train_trial
     from platform.tuning.searcher import TaskQueue
 
+    # Tune asks for so many actors at a time; one by one they would start one after another.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrent)
     queue = TaskQueue(
         next_task, waiting=waiting, concurrent=placement.concurrent, epochs_known=ledger.epochs_known
     )
@@ -100,7 +103,7 @@ def run_tasks(
                 search_alg=queue,
                 scheduler=scheduler,
                 num_samples=-1,
-                reuse_actors=inproc,
+                reuse_actors=True,
                 trial_name_creator=_trial_id,
                 trial_dirname_creator=_trial_id,
             ),
