@@ -1,0 +1,132 @@
+"""How a sweep begins: its data, its plan, its folder, its observers told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from platform.data.dataset import DatasetInfo
+from platform.schema import validate
+from platform.tracking.atomic import write_json, write_text
+from platform.tracking.events import SweepInfo, SweepObserver
+from platform.tracking.folder import SweepFolder
+from platform.tracking.provenance import collect, command_line
+from platform.tuning.plan import Plan, make_plan
+from platform.tuning.spec import SweepSpec
+from platform.tuning.stages import Sweep
+
+
+def find_data(
+    spec: SweepSpec,
+    *,
+    data_dir: Path | None,
+    offline: bool,
+    quick: bool,
+    progress: Callable[[str], None],
+) -> tuple[SweepSpec, DatasetInfo]:
+    """Return the data set of a sweep; a quick one without CIFAR-10 draws its own pictures.
+
+    Returns:
+        The spec, changed to `data.name: generated` where that happened, and the data set in the cache.
+
+    Raises:
+        DataNotFound: CIFAR-10 is nowhere and cannot be downloaded, and the sweep is not quick.
+        UserError: the place that was named has no such data, or it is damaged.
+    """
+    from platform.data.catalog import prepare
+    from platform.data.dataset import DataNotFound
+
+    def find(spec: SweepSpec) -> DatasetInfo:
+        return prepare(spec.base.data, data_dir=data_dir, offline=offline, progress=progress)
+
+    try:
+        return spec, find(spec)
+    except DataNotFound:
+        if not quick:
+            raise
+    drawn = spec.to_dict()
+    drawn["base"]["data"]["name"] = "generated"
+    spec = validate(SweepSpec, drawn, source=spec.name)
+    return spec, find(spec)
+
+
+def plan_here(spec: SweepSpec, info: DatasetInfo, *, quick: bool) -> Plan:
+    """Plan a sweep for this machine, or for the cluster that `RAY_ADDRESS` names.
+
+    Nothing is started; a cluster is asked what it has.
+
+    Raises:
+        UsageError: a run can never be placed.
+        UserError: the cluster does not answer.
+    """
+    import torch
+
+    from platform.tracking.provenance import cpu_name, usable_cores
+    from platform.training.precision import choose
+
+    if os.environ.get("RAY_ADDRESS"):
+        from platform.tuning.cluster_session import session
+
+        with session() as joined:
+            nodes = [{"CPU": node.cpus, "GPU": node.gpus} for node in joined.nodes]
+    else:
+        nodes = [{"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}]
+    here = torch.cuda.is_available()
+    device = torch.device("cuda" if here else "cpu")
+    precision, reason = choose(spec.base.precision, device)
+    return make_plan(
+        spec,
+        nodes,
+        quick=quick,
+        train_images=max(1, info.train_images - spec.base.data.validation_size),
+        device=torch.cuda.get_device_name() if here else cpu_name(),
+        device_reason="a GPU was found" if here else "no GPU was found",
+        precision=precision,
+        precision_reason=reason,
+    )
+
+
+def open_sweep(
+    spec: SweepSpec,
+    plan: Plan,
+    folder: SweepFolder,
+    info: DatasetInfo,
+    observer: SweepObserver,
+) -> Sweep:
+    """Write what the sweep is to its folder (a resumed one has it already), and tell the observer.
+
+    Raises:
+        UserError: the tracking store does not answer.
+    """
+    provenance = collect()
+    document = {
+        **plan.model_dump(mode="json"),
+        "sweep_id": folder.sweep_id,
+        "data": {"label": info.label, "sha256": info.sha256, "path": str(info.path)},
+        "provenance": provenance.as_dict(),
+    }
+    folder.set_state("running")
+    if not folder.plan.exists():
+        write_json(folder.plan, document)
+    if not folder.spec.exists():
+        write_text(folder.spec, spec.to_yaml())
+    observer.sweep_started(
+        SweepInfo(
+            sweep_id=folder.sweep_id,
+            space=spec.name,
+            folder=folder.path,
+            command=command_line(),
+            plan=document,
+            tags={
+                **provenance.as_tags(),
+                "data_label": info.label,
+                "data_sha256": info.sha256,
+                "quick": str(plan.quick).lower(),
+                "generated_data": str(info.name == "generated").lower(),
+            },
+            trials=plan.search.runs,
+        )
+    )
+    origin = {"sweep": folder.sweep_id, "commit": provenance.git_commit or "", "data_sha256": info.sha256}
+    return Sweep(spec=spec, plan=plan, folder=folder, info=info, observer=observer, provenance=origin)
