@@ -102,7 +102,7 @@ class Delivery:
                 "%s does not answer (%s); keeping records, trying again", self._store, _one_line(error)
             )
         with self._change:
-            self._change.wait(min(self._first_pause_s * 2 ** (failures - 1), self._longest_pause_s))
+            self._change.wait(min(self._first_pause_s * 2 ** min(failures - 1, 16), self._longest_pause_s))
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,308 @@
+"""The live view of a sweep on stderr: a redrawn table on a terminal, one line per event elsewhere.
+
+Nothing here writes to stdout, which belongs to results.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from platform.console.progress import Ended, SweepProgress
+from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
+from platform.tracking.wording import (
+    GENERATED,
+    QUICK,
+    duration,
+    percent,
+    plural,
+    roughly,
+    settings_text,
+)
+from platform.training.records import EpochRecord
+
+STATUS_STYLE = {
+    TrialStatus.FINISHED: "green",
+    TrialStatus.PRUNED: "dim",
+    TrialStatus.FAILED: "red",
+    TrialStatus.INTERRUPTED: "yellow",
+}
+
+
+def stderr_console(*, quiet: bool = False) -> Console:
+    """Return the console for progress: stderr, without colour where NO_COLOR is set or nobody watches."""
+    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+class LiveView(SweepObserver):
+    """Shows a sweep while it runs. Use as a context manager, so that the terminal is given back."""
+
+    def __init__(
+        self,
+        *,
+        console: Console | None = None,
+        quiet: bool = False,
+        top: int = 8,
+        progress: SweepProgress | None = None,
+    ) -> None:
+        """Prepare the view; nothing is shown before the first phase or event.
+
+        Args:
+            console: where to draw; stderr by default.
+            quiet: show nothing.
+            top: rows of the leaderboard.
+            progress: keeps the figures; for tests with a clock of their own.
+        """
+        self.console = console or stderr_console(quiet=quiet)
+        self._progress = progress or SweepProgress()
+        self._top = top
+        self._phase: tuple[str, float] | None = None
+        # The redrawing thread reads what the driver's thread writes.
+        self._lock = threading.RLock()
+        self._live: Live | None = None
+        self._left = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing; the terminal shows what was there before, and the summary follows."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def set_phase(self, text: str | None) -> None:
+        """Name what the sweep is busy with between trials; None when that is over.
+
+        The same phase with new figures (`building the engine [120/269]`) replaces the line on a terminal;
+        elsewhere only a phase with another first word is printed.
+        """
+        with self._lock:
+            known = self._phase
+            begun = known[1] if known and text and _subject(known[0]) == _subject(text) else time.monotonic()
+            self._phase = (text, begun) if text else None
+        if text and not self._drawing() and (known is None or _subject(known[0]) != _subject(text)):
+            self._line(f"[dim]…[/dim] {escape(text)}")
+
+    @contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """Name what the sweep is busy with while the block runs."""
+        self.set_phase(text)
+        try:
+            yield
+        finally:
+            self.set_phase(None)
+
+    def sweep_started(self, sweep: SweepInfo) -> None:
+        with self._lock:
+            self._progress.sweep_started(sweep)
+        if not self._drawing():
+            self._line(f"[bold]{escape(sweep.sweep_id)}[/bold]  {escape(str(sweep.folder))}")
+            for warning in _warnings(sweep):
+                self._line(f"[bold yellow]{warning}[/bold yellow]")
+            before = len(self._progress.ended["search"])
+            if before:
+                self._line(f"going on: {plural(before, 'trial')} of {sweep.trials} had ended")
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        with self._lock:
+            first = not any(self._progress.running.values())
+            new_stage = trial.stage != self._progress.stage
+            self._progress.trial_started(trial)
+            self._phase = None
+        if not self._drawing() and new_stage and first:
+            self._line(
+                {"confirm": "confirming the best over several seeds"}.get(trial.stage, "final training")
+            )
+
+    def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+        with self._lock:
+            self._progress.epoch_finished(trial, record)
+        # The long runs of the later stages say where they are; in the search the trials' ends do.
+        if not self._drawing() and trial.stage != "search" and _is_milestone(record):
+            accuracy = record.validation_accuracy
+            where = f"epoch {record.epoch}/{record.epochs}  {record.images_per_s:,.0f} images/s"
+            shown = f"  val {percent(accuracy)}" if accuracy is not None else ""
+            self._line(f"[dim]{trial.trial_id}  {where}{shown}[/dim]")
+
+    def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+        with self._lock:
+            self._progress.trial_ended(trial, status, error=error)
+            ended = self._progress.ended[trial.stage][trial.trial_id]
+        if status is TrialStatus.FAILED or not self._drawing():
+            self._line(self._ended_line(ended, in_search=trial.stage == "search"))
+
+    def sweep_ended(self, outcome: SweepOutcome) -> None:
+        self.close()
+        if outcome.message:
+            style = "red" if outcome.status == "failed" else "yellow"
+            self._line(f"[{style}]{escape(outcome.message)}[/{style}]")
+
+    def render(self) -> RenderableType:
+        """Return the view as it stands."""
+        with self._lock:
+            parts: list[RenderableType] = []
+            sweep = self._progress.sweep
+            if sweep is not None:
+                parts += [Text(warning, style="bold yellow") for warning in _warnings(sweep)]
+                parts.append(self._header(sweep))
+                if self._progress.leaderboard():
+                    parts.append(self._leaderboard())
+                if self._progress.running:
+                    parts += [Text(""), self._running()]
+            if self._phase is not None:
+                text, begun = self._phase
+                since = duration(time.monotonic() - begun)
+                parts += [Text("")] * bool(parts)
+                parts.append(Spinner("dots", Text(f"{text}  ({since})")))
+            return Group(*parts)
+
+    def _drawing(self) -> bool:
+        """Start drawing where there is a terminal; return whether the view is drawn."""
+        able = self.console.is_terminal and not (self.console.quiet or self.console.is_dumb_terminal)
+        if self._live is None and able and not self._left:
+            self._live = Live(
+                get_renderable=self.render,
+                console=self.console,
+                refresh_per_second=4,
+                transient=True,
+                # stdout is not redirected: results go there, and nothing of them may end up on stderr.
+                redirect_stdout=False,
+            )
+            self._live.start()
+        return self._live is not None
+
+    def _line(self, markup: str) -> None:
+        self.console.print(markup)
+
+    def _header(self, sweep: SweepInfo) -> RenderableType:
+        counts = self._progress.counts()
+        ended = sum(counts.values())
+        line = Text.assemble((sweep.sweep_id, "bold"))
+        line.append(f"   {duration(self._progress.elapsed_s())}")
+        eta_s = self._progress.search_eta_s()
+        if self._progress.stage != "search":
+            stage = {"confirm": "confirming over seeds", "final": "final training"}[self._progress.stage]
+            line.append(f"   {stage}", "cyan")
+        elif eta_s is not None:
+            line.append(f"   search: {roughly(eta_s)} left", "cyan")
+        best = self._progress.leaderboard()[:1]
+        tally = Text(f"{ended}/{sweep.trials} trials")
+        running = sum(running.trial.stage == "search" for running in self._progress.running.values())
+        for count, word, style in (
+            (running, "running", "cyan"),
+            (counts[TrialStatus.PRUNED], "pruned", STATUS_STYLE[TrialStatus.PRUNED]),
+            (counts[TrialStatus.FAILED], "failed", STATUS_STYLE[TrialStatus.FAILED]),
+        ):
+            if count:
+                tally.append(f"   {count} {word}", style)
+        if best:
+            tally.append(f"   best {percent(best[0].accuracy)}", "bold green")
+            tally.append(f" ({best[0].trial_id})")
+        bar = ProgressBar(total=max(1, sweep.trials), completed=ended, width=40)
+        return Group(line, tally, bar, Text(""))
+
+    def _leaderboard(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        table.add_column("best trials", no_wrap=True)
+        for name in ("val acc", "epochs", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
+        for ended in self._progress.leaderboard()[: self._top]:
+            table.add_row(
+                ended.trial_id,
+                percent(ended.accuracy),
+                str(ended.epochs_done),
+                duration(ended.duration_s),
+                Text(settings_text(ended.params), no_wrap=True, overflow="ellipsis"),
+                style=STATUS_STYLE.get(ended.status, "") if ended.status is TrialStatus.PRUNED else "",
+            )
+        return table
+
+    def _running(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        table.add_column("running", no_wrap=True)
+        table.add_column("", width=16)
+        for name in ("epoch", "val acc", "images/s"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
+        for running in self._progress.running.values():
+            last = running.last
+            table.add_row(
+                running.trial.trial_id,
+                ProgressBar(total=1.0, completed=running.fraction(), width=16),
+                f"{last.epoch}/{last.epochs}" if last else "starting",
+                percent(self._progress.accuracy(running.trial.trial_id)),
+                f"{last.images_per_s:,.0f}" if last else "-",
+                Text(settings_text(running.trial.params), no_wrap=True, overflow="ellipsis"),
+            )
+        return table
+
+    def _ended_line(self, ended: Ended, *, in_search: bool) -> str:
+        style = STATUS_STYLE.get(ended.status, "")
+        parts = [f"{ended.trial_id}  [{style}]{ended.status}[/{style}]"]
+        if ended.accuracy is not None:
+            parts.append(f"val {percent(ended.accuracy)}")
+        parts.append(f"{plural(ended.epochs_done, 'epoch')} in {duration(ended.duration_s)}")
+        if ended.params:
+            parts.append(escape(settings_text(ended.params)))
+        if ended.error:
+            parts.append(f"[red]{escape(_last_line(ended.error))}[/red]")
+        if in_search and self._progress.sweep is not None:
+            done = sum(self._progress.counts().values())
+            tail = f"{done}/{self._progress.sweep.trials}"
+            best = self._progress.leaderboard()[:1]
+            if best:
+                tail += f", best {percent(best[0].accuracy)} ({best[0].trial_id})"
+            eta_s = self._progress.search_eta_s()
+            if eta_s:
+                tail += f", {roughly(eta_s)} left"
+            parts.append(f"[dim]{tail}[/dim]")
+        return "  ".join(parts)
+
+
+def _warnings(sweep: SweepInfo) -> list[str]:
+    return [
+        text
+        for tag, text in (("quick", QUICK), ("generated_data", GENERATED))
+        if sweep.tags.get(tag, "").lower() in ("true", "1", "yes")
+    ]
+
+
+def _subject(phase: str) -> str:
+    """Return what a phase is about, without its figures: `building the engine`."""
+    return phase.partition("[")[0].strip()
+
+
+def _is_milestone(record: EpochRecord) -> bool:
+    tenth = max(1, record.epochs // 10)
+    return record.epoch % tenth == 0 or record.epoch == record.epochs
+
+
+def _last_line(error: str) -> str:
+    """Return the line that names an error, and the log's path if the text has one."""
+    lines = [line.strip() for line in error.strip().splitlines() if line.strip()]
+    if not lines:
+        return ""
+    named = [line for line in lines if line.startswith("log: ")]
+    rest = [line for line in lines if not line.startswith("log: ")]
+    return "; ".join([*rest[-1:], *named[-1:]])

@@ -1,0 +1,134 @@
+"""The plan of a sweep as a person reads it before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from platform.tracking.wording import GENERATED, QUICK, plural, roughly
+from platform.tuning.capacity import Need
+from platform.tuning.plan import Plan, StagePlan
+
+
+def plan_table(
+    plan: Plan,
+    *,
+    data: str | None = None,
+    generated: bool = False,
+    folder: Path | None = None,
+    tracking_uri: str | None = None,
+    estimate_s: float | None = None,
+    details: Mapping[str, str] | None = None,
+) -> RenderableType:
+    """Return the plan: what is searched, in which stages, on what, and where it is kept.
+
+    Args:
+        plan: the plan.
+        data: the data set in words (`cifar10, 45,000 + 5,000 + 10,000 images`).
+        generated: whether its pictures are drawn; said loudly.
+        folder: where the sweep will lie.
+        tracking_uri: the MLflow store.
+        estimate_s: expected wall time, where it is known.
+        details: further lines, by name.
+    """
+    parts: list[RenderableType] = []
+    title = Text.assemble((plan.space, "bold"))
+    if plan.about:
+        title.append(f"  {plan.about}")
+    parts.append(title)
+    if plan.quick:
+        parts.append(Text(QUICK, style="bold yellow"))
+    if generated:
+        parts.append(Text(GENERATED, style="bold yellow"))
+    parts += [Text(""), _space(plan), Text(""), _stages(plan), Text("")]
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    for name, text in _facts(plan, data, folder, tracking_uri, estimate_s).items():
+        facts.add_row(name, Text(text))
+    for name, text in (details or {}).items():
+        facts.add_row(name, Text(text))
+    parts.append(facts)
+    parts += [Text(f"note: {note}", style="yellow") for note in plan.notes]
+    return Group(*parts)
+
+
+def _space(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("kind", style="dim", no_wrap=True)
+    table.add_column("values")
+    table.add_column("only if", style="dim")
+    for row in plan.rows:
+        kind = row.kind.replace("_", " ")
+        # The kind says "log" already.
+        values = row.values.removesuffix(", log scale")
+        table.add_row(Text(row.name), kind, Text(values), Text(row.only_if))
+    return table
+
+
+def _stages(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage", no_wrap=True)
+    for name in ("runs", "epochs", "at once", "workers", "each worker"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("how")
+    confirm = f"confirm {plural(plan.candidates, 'candidate')} x {plural(plan.seeds, 'seed')}"
+    for name, stage in (("search", plan.search), (confirm, plan.confirm), ("final training", plan.final)):
+        table.add_row(
+            name,
+            str(stage.runs),
+            _epochs(stage),
+            str(stage.concurrency),
+            str(stage.workers),
+            _need(stage.resources_per_worker),
+            f"{stage.backend}: {stage.backend_reason}",
+        )
+    return table
+
+
+def _facts(
+    plan: Plan, data: str | None, folder: Path | None, tracking_uri: str | None, estimate_s: float | None
+) -> dict[str, str]:
+    start = f", after {plural(plan.starting_points, 'starting point')}" if plan.starting_points else ""
+    rungs = f", may stop trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
+    saved = f", expected to save {plan.saved_share:.0%} of the search" if plan.saved_share else ""
+    facts = {
+        "sampler": f"{plan.sampler}{start}",
+        "scheduler": f"{plan.scheduler}{rungs}{saved}",
+        "at most": plural(plan.worst_case_epochs, "epoch") + " in all stages",
+    }
+    if estimate_s is not None:
+        facts["time"] = roughly(estimate_s)
+    if data:
+        facts["data"] = data
+    facts["cluster"] = " | ".join(_need(node) for node in plan.nodes)
+    if plan.device:
+        facts["device"] = _because(plan.device, plan.device_reason)
+    if plan.precision:
+        facts["precision"] = _because(plan.precision, plan.precision_reason)
+    if folder is not None:
+        facts["folder"] = str(folder)
+    if tracking_uri is not None:
+        facts["MLflow"] = tracking_uri
+    return facts
+
+
+def _epochs(stage: StagePlan) -> str:
+    expected = stage.expected_epochs
+    if expected is None or round(expected) >= stage.worst_case_epochs:
+        return f"{stage.epochs}"
+    return f"{stage.epochs} (mean {expected / stage.runs:.1f})"
+
+
+def _need(need: Need) -> str:
+    gpu = f", {need.GPU:g} GPU" if need.GPU else ""
+    return f"{need.CPU:g} CPU{gpu}"
+
+
+def _because(what: str, reason: str) -> str:
+    return f"{what} ({reason})" if reason else what

@@ -1,0 +1,82 @@
+"""What a sweep found, in a few sentences, each true of what its folder holds and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from platform.tracking.results import SweepResults
+from platform.tracking.wording import percent, plural, settings_text
+
+
+def sentences(results: SweepResults) -> list[str]:
+    """Return the recipe, how sure it is, the test accuracy, and how fast the model runs here."""
+    found = [_recipe(results), _certainty(results), _test(results), _speed(results)]
+    return [sentence for sentence in found if sentence]
+
+
+def best_latency(benchmark: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the measurement with the lowest median latency for a single image."""
+    single = [entry for entry in benchmark.get("results", []) if entry.get("batch", 1) == 1]
+    return min(single, key=lambda entry: entry["latency_ms"]["p50"], default=None)
+
+
+def device_name(benchmark: Mapping[str, Any]) -> str:
+    """Return the processor a benchmark ran on."""
+    context = benchmark.get("context", {})
+    return " ".join(str(context.get("cpu") or context.get("cpu_name") or "this device").split())
+
+
+def _recipe(results: SweepResults) -> str:
+    champion = results.champion
+    if champion is not None:
+        recipe = settings_text(champion.get("params", {})) or "the base configuration"
+        return f"The best recipe is {champion.get('trial_id', 'the champion')}: {recipe}."
+    ranked = results.leaderboard()
+    if ranked:
+        best = ranked[0]
+        return (
+            f"So far {best.trial_id} leads with {percent(best.validation_accuracy)} on validation "
+            f"after {plural(best.epochs_done, 'epoch')}, not yet confirmed over seeds: "
+            f"{settings_text(best.params)}."
+        )
+    return "No trial has an accuracy yet."
+
+
+def _certainty(results: SweepResults) -> str:
+    entry = results.champion_candidate()
+    if entry is None:
+        return ""
+    runs = int(entry["n"])
+    text = f"Retrained with {plural(runs, 'seed')} it reached {percent(entry['mean'])}"
+    if runs > 1 and entry.get("std") is not None:
+        text += f" ± {100 * entry['std']:.2f} (standard deviation)"
+    text += " on validation"
+    interval = entry.get("interval95")
+    if interval:
+        text += f", 95 % interval of the mean {100 * interval[0]:.2f} to {percent(interval[1])}"
+    verdict = str((results.selection or {}).get("verdict", "")).strip()
+    if verdict:
+        text += f"; {verdict}" if verdict[0].islower() else f". {verdict}"
+    return text if text.endswith(".") else f"{text}."
+
+
+def _test(results: SweepResults) -> str:
+    if results.test is None:
+        return ""
+    images = results.test.get("images")
+    seen = f"{images:,} test images" if isinstance(images, int) else "the test images"
+    accuracy = percent(results.test["accuracy"])
+    return f"The final model classifies {accuracy} of {seen} rightly; they were looked at once."
+
+
+def _speed(results: SweepResults) -> str:
+    fastest = best_latency(results.benchmark) if results.benchmark else None
+    if fastest is None or results.benchmark is None:
+        return ""
+    cpu = device_name(results.benchmark)
+    latency = fastest["latency_ms"]
+    return (
+        f"On {cpu} the exported model answers one image in {latency['p50']:.2f} ms (median; "
+        f"99 % within {latency['p99']:.2f} ms) with {plural(int(fastest['threads']), 'thread')}."
+    )

@@ -1,0 +1,93 @@
+"""How numbers and settings are said to people: the same words on the console and in the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+QUICK = "QUICK SWEEP: it shows that everything works; its accuracies mean nothing"
+GENERATED = "GENERATED PICTURES: trained on drawn images, not on CIFAR-10; no accuracy here is CIFAR-10's"
+
+
+def duration(seconds: float | None) -> str:
+    """Return `3.2 s`, `48 s`, `3 min 12 s`, `2 h 05 min` or `3 d 4 h`; `-` for None."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def roughly(seconds: float) -> str:
+    """Return a remaining time as one may promise it: `under a minute`, `about 4 min`, `about 2.5 h`."""
+    if seconds < 50:
+        return "under a minute"
+    if seconds < 90 * 60:
+        return f"about {max(1, round(seconds / 60))} min"
+    if seconds < 36 * 3600:
+        return f"about {seconds / 3600:.1f} h"
+    return f"about {seconds / 86400:.1f} days"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Return `93.12 %`; `-` for None."""
+    return "-" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{digits}f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 trial`, `3 trials`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def value_text(value: Any) -> str:
+    """Return a setting's value, numbers with three significant digits."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}"
+
+
+def settings_text(params: Mapping[str, Any]) -> str:
+    """Return flat settings in one line: `sgd(lr=0.1, weight_decay=0.0005) batch_size=128 cutout.length=8`.
+
+    Alternatives carry their own settings in brackets; a section's name before a dot is left out.
+    """
+    parts: dict[str, str] = {}
+    inner: dict[str, list[str]] = {}
+    for name, value in params.items():
+        owner = _owner(name, params)
+        if owner is not None:
+            rest = name.removeprefix(f"{owner}.{params[owner]}.")
+            inner.setdefault(owner, []).append(f"{rest}={value_text(value)}")
+        else:
+            parts[name] = f"{short_name(name)}={value_text(value)}"
+    for name in parts:
+        if name in inner:
+            parts[name] = f"{value_text(params[name])}({', '.join(inner[name])})"
+        elif isinstance(params[name], str):
+            parts[name] = value_text(params[name])
+    return " ".join(parts.values())
+
+
+def short_name(name: str) -> str:
+    """Return a setting's name without its section: `cutout.length` for `augment.cutout.length`."""
+    return name.partition(".")[2] or name
+
+
+def _owner(name: str, params: Mapping[str, Any]) -> str | None:
+    """Return the alternatives a setting belongs to: `optimizer` for `optimizer.sgd.lr`, sgd chosen."""
+    prefix = name
+    while "." in prefix:
+        prefix = prefix.rpartition(".")[0]
+        if isinstance(params.get(prefix), str) and name.startswith(f"{prefix}.{params[prefix]}."):
+            return prefix
+    return None

@@ -1,0 +1,219 @@
+"""The live view: what it says of a running sweep, on a terminal and in a log file."""
+
+import io
+import threading
+
+import pytest
+from rich.console import Console
+
+from platform.console.live import LiveView, stderr_console
+from platform.console.progress import SweepProgress
+from platform.tracking.events import SweepOutcome, TrialStatus
+from platform.tracking.folder import SweepFolder
+from platform.tracking.tables import TableWriter
+from tests.tracking.examples import epoch, sweep, trial
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock):
+    return SweepProgress(clock)
+
+
+def plain_console():
+    return Console(file=io.StringIO(), width=200, highlight=False)
+
+
+def terminal():
+    return Console(
+        file=io.StringIO(), width=120, height=40, force_terminal=True, color_system=None, highlight=False
+    )
+
+
+def text_of(console):
+    return console.file.getvalue()
+
+
+def run_one(observer, one, clock, *, epochs=3, status=TrialStatus.FINISHED, accuracy=None, error=None):
+    observer.trial_started(one)
+    for number in range(1, epochs + 1):
+        clock.now += 10
+        observer.epoch_finished(one, epoch(number, accuracy=accuracy))
+    observer.trial_ended(one, status, error=error)
+
+
+def test_the_best_is_a_whole_run_even_if_a_pruned_one_was_higher(tmp_path, progress, clock):
+    progress.sweep_started(sweep(tmp_path))
+    run_one(progress, trial(0), clock, accuracy=0.5)
+    run_one(progress, trial(1), clock, epochs=1, accuracy=0.9, status=TrialStatus.PRUNED)
+    run_one(progress, trial(2), clock, accuracy=0.6)
+    assert [ended.trial_id for ended in progress.leaderboard()] == ["t002", "t000", "t001"]
+
+
+def test_the_remaining_time_follows_the_pace(tmp_path, progress, clock):
+    progress.sweep_started(sweep(tmp_path, trials=4))
+    assert progress.search_eta_s() is None
+    run_one(progress, trial(0), clock)
+    assert progress.search_eta_s() == pytest.approx(90)
+    progress.trial_started(trial(1))
+    clock.now += 15
+    progress.epoch_finished(trial(1), epoch(1))
+    # 45 s for a trial and a third; two and two thirds are left.
+    assert progress.search_eta_s() == pytest.approx(45 / (4 / 3) * (8 / 3))
+
+
+def test_a_resumed_sweep_knows_its_past_and_does_not_count_it_as_pace(tmp_path, progress, clock):
+    writer = TableWriter(SweepFolder(tmp_path))
+    for number in (0, 1):
+        writer.epoch_finished(trial(number), epoch(3, accuracy=0.4 + number / 10))
+        writer.trial_ended(trial(number), TrialStatus.FINISHED)
+    writer.epoch_finished(trial(2), epoch(1))
+    progress.sweep_started(sweep(tmp_path, trials=4))
+    assert [ended.trial_id for ended in progress.leaderboard()] == ["t001", "t000"]
+    progress.trial_started(trial(2))
+    clock.now += 20
+    progress.epoch_finished(trial(2), epoch(2))
+    # This start did one third of trial 2; one third of it and all of trial 3 are left.
+    assert progress.search_eta_s() == pytest.approx(20 / (1 / 3) * (4 - 2 - 1 / 3), rel=1e-6)
+
+
+def test_without_a_terminal_each_event_is_one_line(tmp_path, progress, clock):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    with view, view.phase("starting Ray"):
+        pass
+    info = sweep(tmp_path, tags={"quick": "true", "generated_data": "true"})
+    view.sweep_started(info)
+    run_one(view, trial(0), clock, accuracy=0.5)
+    failed = "Traceback (most recent call last):\n  ...\nValueError: the loss is NaN\nlog: /runs/t001.log"
+    run_one(view, trial(1), clock, epochs=1, accuracy=0.2, status=TrialStatus.FAILED, error=failed)
+    view.sweep_ended(SweepOutcome(status="finished"))
+    lines = text_of(console).splitlines()
+    assert lines[0] == "… starting Ray"
+    assert lines[2].startswith("QUICK SWEEP")
+    assert lines[3].startswith("GENERATED PICTURES")
+    assert lines[4] == (
+        "t000  finished  val 50.00 %  3 epochs in 30 s  sgd(lr=0.1)  "
+        "1/4, best 50.00 % (t000), about 2 min left"
+    )
+    assert "failed" in lines[5]
+    assert "ValueError: the loss is NaN; log: /runs/t001.log" in lines[5]
+    assert len(lines) == 6
+
+
+def test_phases_with_figures_are_one_line_in_a_log(progress):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    for done in range(1, 270):
+        view.set_phase(f"building the engine [{done}/269] 2 min left")
+    view.set_phase("measuring the latency")
+    assert text_of(console).splitlines() == [
+        "… building the engine [1/269] 2 min left",
+        "… measuring the latency",
+    ]
+
+
+def test_on_a_terminal_everything_is_in_the_frame(tmp_path, progress, clock):
+    view = LiveView(console=terminal(), progress=progress)
+    progress.sweep_started(sweep(tmp_path, trials=4, tags={"quick": "true"}))
+    run_one(progress, trial(0), clock, accuracy=0.5)
+    run_one(progress, trial(1), clock, epochs=1, accuracy=0.2, status=TrialStatus.PRUNED)
+    progress.trial_started(trial(2))
+    progress.epoch_finished(trial(2), epoch(1, accuracy=0.33))
+    progress.trial_started(trial(3))
+    # set_phase would start drawing.
+    view._phase = ("building the engine [120/269] 2 min left", 0.0)
+    console = terminal()
+    console.print(view.render())
+    shown = text_of(console)
+    for wanted in (
+        "QUICK SWEEP",
+        "2/4 trials   2 running   1 pruned   best 50.00 % (t000)",
+        "sgd(lr=0.1)",
+        "1/3  33.00 %     1,000",
+        "starting",
+        "building the engine [120/269] 2 min left",
+    ):
+        assert wanted in shown
+
+
+def test_the_terminal_is_given_back(tmp_path, clock, progress):
+    console = terminal()
+    before = set(threading.enumerate())
+    with LiveView(console=console, progress=progress) as view:
+        view.sweep_started(sweep(tmp_path))
+        run_one(view, trial(0), clock, accuracy=0.5)
+        drawing = set(threading.enumerate()) - before
+        assert drawing
+    for thread in drawing:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert text_of(console).count("\x1b[?25l") == text_of(console).count("\x1b[?25h") == 1
+    view.set_phase("after the end")
+    assert "after the end" in text_of(console).splitlines()[-1]
+    assert not set(threading.enumerate()) - before
+
+
+def test_a_failed_trial_stays_above_the_drawn_view(tmp_path, clock, progress):
+    console = terminal()
+    with LiveView(console=console, progress=progress) as view:
+        view.sweep_started(sweep(tmp_path))
+        run_one(view, trial(0), clock, status=TrialStatus.FAILED, error="ValueError: no")
+    assert "ValueError: no" in text_of(console)
+
+
+def test_markup_in_names_and_errors_is_text(tmp_path, clock, progress):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    view.sweep_started(sweep(tmp_path))
+    run_one(view, trial(0, params={"x": "[red]"}), clock, status=TrialStatus.FAILED, error="E: [/bold] oops")
+    assert "[/bold] oops" in text_of(console)
+    assert "[red]" in text_of(console)
+
+
+def test_quiet_says_nothing(tmp_path, clock, capsys):
+    view = LiveView(quiet=True)
+    view.set_phase("starting Ray")
+    view.sweep_started(sweep(tmp_path))
+    run_one(view, trial(0), clock)
+    view.sweep_ended(SweepOutcome(status="failed", message="no"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_stderr_without_colour_for_a_file(capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    LiveView(console=stderr_console()).set_phase("starting Ray")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "… starting Ray\n"
+
+
+def test_no_color_is_honoured(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert stderr_console().no_color
+
+
+def test_the_later_stages_say_where_they_are(tmp_path, progress):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    view.sweep_started(sweep(tmp_path))
+    run = trial(0, stage="confirm", trial_id="c1-s0", candidate="t003")
+    view.trial_started(run)
+    for number in range(1, 41):
+        view.epoch_finished(run, epoch(number, epochs=40, accuracy=0.5))
+    lines = text_of(console).splitlines()[1:]
+    assert lines[0] == "confirming the best over several seeds"
+    assert len(lines) == 11
+    assert lines[-1] == "c1-s0  epoch 40/40  1,000 images/s  val 50.00 %"
