@@ -17,8 +17,9 @@ TRAIN_IMAGES = 2000
 def quick_variant(spec: SweepSpec) -> SweepSpec:
     """Return a small version of `spec`: the same space, and every stage of the sweep, hardly any training.
 
-    At most four trials (two of them starting points, so that the sampler is seen too) of three epochs over 2,000 training images, one candidate, one seed, and a first
-    rung after one epoch, so that early stopping is seen too. The search stays, but for the length of a run.
+    At most four trials (two of them starting points, so that the sampler is seen too) of three epochs over
+    2,000 training images, one candidate, one seed, and a first rung after one epoch, so that early stopping
+    is seen too. The search stays, but for the length of a run.
     """
     values: dict[str, Any] = spec.to_dict()
     base = values["base"]

@@ -6,12 +6,12 @@ This module imports neither torch nor ray nor optuna: a mistake answers in under
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from platform.errors import UsageError, did_you_mean
-from platform.schema import validate
+from platform.schema import Frozen, validate
 from platform.training.config import RunConfig
 from platform.tuning.overrides import apply_overrides
 from platform.tuning.spec import SweepSpec, changed_fields, trial_seed
@@ -32,6 +32,14 @@ SPEC_FILE = "spec.yaml"
 """The resolved spec in a sweep's folder."""
 
 _SUFFIXES = (".yaml", ".yml")
+
+
+class _Recipe(Frozen):
+    """A file without a `search` section: one run."""
+
+    name: str
+    about: str = ""
+    base: RunConfig
 
 
 def find_spaces() -> dict[str, Path]:
@@ -77,9 +85,7 @@ def load_run(name_or_path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
             f"{_shown(path)}: {unknown[0]}: a file without a 'search' section is a recipe: "
             "it holds 'about' and 'base' only"
         )
-    if not isinstance(document.get("base"), Mapping):
-        raise UsageError(f"{_shown(path)}: base: must be the section of one training run")
-    return validate(RunConfig, document["base"], source=f"{_shown(path)}: base")
+    return validate(_Recipe, document, source=_shown(path)).base
 
 
 def load_spec(folder: Path) -> SweepSpec:

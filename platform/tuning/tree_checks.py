@@ -88,7 +88,13 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
         if neighbours and base is not None:
             for pair in itertools.product(good.get(first.name, []), good.get(second.name, [])):
                 attempt({**dict(first.given), first.name: pair[0], second.name: pair[1]})
-    return list(found.values())
+    names = [dimension.name for dimension in all_dimensions]
+    return sorted(found.values(), key=lambda problem: _place_in_file(problem[0], names))
+
+
+def _place_in_file(name: str, names: list[str]) -> int:
+    within = [index for index, known in enumerate(names) if f"{name}.".startswith(f"{known}.")]
+    return within[-1] if within else len(names)
 
 
 def _attempt(

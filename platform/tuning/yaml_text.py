@@ -13,6 +13,7 @@ import yaml
 
 from platform.errors import UsageError
 
+_MOST_VALUES = 100_000
 _DATE_TAG = "tag:yaml.org,2002:timestamp"
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 # YAML 1.2's floats: the exponent needs neither a dot in the mantissa nor a sign.
@@ -39,11 +40,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT_TAG, _DATE_TAG)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_FLOAT_TAG, _FLOAT, list("-+0123456789."))
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes what `_Loader` would not read back as text."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT_TAG, _DATE_TAG)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    _side.add_implicit_resolver(_FLOAT_TAG, _FLOAT, list("-+0123456789."))
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
@@ -57,7 +63,7 @@ def parse_yaml(text: str, *, source: str) -> Any:
         UsageError: the text is not YAML, or repeats a key; `source:line:column: what is wrong`.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, refined above
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, refined above
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
@@ -65,8 +71,25 @@ def parse_yaml(text: str, *, source: str) -> Any:
         raise UsageError(f"{where}: not valid YAML: {message}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{source}: not valid YAML: {error}") from None
+    if _too_large(value):
+        raise UsageError(f"{source}: holds more than {_MOST_VALUES:,} values; does a section contain itself?")
+    return value
+
+
+def _too_large(value: Any) -> bool:
+    """Whether anchors make the document endless, or as good as that."""
+    waiting, seen = [value], 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            return True
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return False
 
 
 def dump_yaml(values: Any) -> str:
     """Return `values` as YAML that `parse_yaml` reads back equal; keys keep their order."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+    )
