@@ -1,4 +1,4 @@
-"""Crops, flips, holes and mixtures: each image by itself, against the plain definition, and as distributions."""
+"""Crops, flips, holes and mixtures: image by image against the plain definition, and as distributions."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,0 +1,96 @@
+"""Run by torchrun in test_ddp.py: trains a small network and writes what each worker saw.
+
+ddp_program.py FOLDER CONFIG_JSON
+"""
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from platform.data.dataset import DatasetInfo, Split
+from platform.data.normalisation import compute
+from platform.data.tables import TrainingData
+from platform.errors import UserError
+from platform.training import loop
+from platform.training.config import RunConfig
+from platform.training.distributed import world_from_env
+from platform.training.records import EpochRecord
+
+
+def network(_config: object, *, num_classes: int) -> torch.nn.Module:
+    """Return a network without batch normalisation: it computes the same whatever the batch's parts."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AvgPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(128, num_classes),
+    )
+
+
+def training_data() -> TrainingData:
+    """Return 73 training and 21 validation images: neither divides by two."""
+    rng = np.random.default_rng(0)
+    splits = [
+        Split(rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8), rng.integers(0, 10, count))
+        for count in (73, 21)
+    ]
+    return TrainingData(
+        train=splits[0],
+        validation=splits[1],
+        normalisation=compute(splits[0].images, "channel"),
+        info=DatasetInfo(
+            name="generated",
+            label="generated",
+            sha256="0" * 64,
+            class_names=tuple("abcdefghij"),
+            train_images=94,
+            test_images=0,
+            image_shape=(3, 32, 32),
+            path=Path("/nowhere"),
+        ),
+    )
+
+
+def main() -> None:
+    """Train in two calls: the first is stopped after an epoch, the second resumes."""
+    folder, config = Path(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2])
+    torch.set_num_threads(1)
+    loop.build = network
+    data = training_data()
+    seen: list[int] = []
+
+    def stop(_record: EpochRecord) -> None:
+        raise InterruptedError
+
+    with world_from_env() as world:
+        refused = ""
+        try:
+            loop.fit(config.changed(batch_size=33), data, world=world, checkpoint_dir=None)
+        except UserError as error:
+            refused = str(error)
+        with suppress(InterruptedError):
+            loop.fit(config, data, world=world, checkpoint_dir=folder, on_epoch=stop)
+        result = loop.fit(
+            config,
+            data,
+            world=world,
+            checkpoint_dir=folder,
+            on_epoch=lambda record: seen.append(record.epoch),
+        )
+        out = {
+            "size": world.size,
+            "refused": refused,
+            "resumed_epochs": seen,
+            "model_path": str(result.model_path),
+            "epochs": [record.as_dict() for record in result.epochs],
+        }
+        (folder / f"rank{world.rank}.json").write_text(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()

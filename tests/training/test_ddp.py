@@ -1,0 +1,91 @@
+"""Two workers over gloo, started by torchrun, against one process: the same run."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from platform.training.config import RunConfig
+
+ConfigOf = Callable[..., RunConfig]
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(__file__).with_name("ddp_program.py")
+RECORDED = ("lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "grad_norm")
+
+
+@pytest.fixture(scope="module")
+def runs(config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """Return what each worker wrote, by the number of workers."""
+    config = config_of(
+        # 73 = 2 * 30 + 13: the last batch splits into 6 and 7.
+        batch_size=30,
+        epochs=3,
+        augment={"cutout": {"length": 8}, "mixup": 0.3},
+        label_smoothing=0.1,
+        ema_decay=0.5,
+        clip_grad_norm=0.5,
+    )
+    out = {}
+    for workers in (1, 2):
+        folder = tmp_path_factory.mktemp(f"workers{workers}")
+        done = subprocess.run(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "torch.distributed.run",
+                    "--standalone",
+                    f"--nproc_per_node={workers}",
+                ),
+                *(str(PROGRAM), str(folder), config.model_dump_json()),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        out[workers] = [
+            json.loads((folder / f"rank{rank}.json").read_text()) | {"folder": folder}
+            for rank in range(workers)
+        ]
+    return out
+
+
+def test_two_workers_record_the_numbers_of_one(runs: dict[int, list[dict[str, Any]]]) -> None:
+    for one, two in zip(runs[1][0]["epochs"], runs[2][0]["epochs"], strict=True):
+        assert [two[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
+
+
+def test_every_worker_records_the_same(runs: dict[int, list[dict[str, Any]]]) -> None:
+    first, second = ([[e[key] for key in RECORDED] for e in worker["epochs"]] for worker in runs[2])
+    assert first == second
+
+
+def test_two_workers_end_with_the_weights_of_one(runs: dict[int, list[dict[str, Any]]]) -> None:
+    one, two = (
+        torch.load(runs[workers][0]["folder"] / "model.pt", weights_only=True)["state_dict"]
+        for workers in (1, 2)
+    )
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_worker_alone_keeps_the_model_and_all_resume(runs: dict[int, list[dict[str, Any]]]) -> None:
+    first, second = runs[2]
+    assert first["model_path"].endswith("model.pt")
+    assert second["model_path"] == "None"
+    assert first["resumed_epochs"] == second["resumed_epochs"] == [2, 3]
+
+
+def test_an_indivisible_batch_is_refused_by_every_worker(runs: dict[int, list[dict[str, Any]]]) -> None:
+    assert runs[1][0]["refused"] == ""
+    for worker in runs[2]:
+        assert "got 33 for 2 workers; 32 would do" in worker["refused"]

@@ -1,0 +1,328 @@
+"""Whole runs on a few images: what they record, repeat, resume, refuse and leave behind."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from platform.data.tables import TrainingData
+from platform.errors import UserError
+from platform.models.trained import load_trained_model
+from platform.training.augment import TrainingTable, draw_epoch
+from platform.training.checkpoint import MODEL, read_records
+from platform.training.config import RunConfig
+from platform.training.distributed import World, single
+from platform.training.divergence import TrainingDiverged
+from platform.training.evaluation import evaluate
+from platform.training.loop import fit
+from platform.training.records import EpochRecord, RunResult, StepProgress
+
+ConfigOf = Callable[..., RunConfig]
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+def run(config: RunConfig, data: TrainingData, folder: Path | None = None, **more: Any) -> RunResult:
+    return fit(config, data, world=single("cpu"), checkpoint_dir=folder, **more)
+
+
+def numbers(result: RunResult) -> list[tuple[float | None, ...]]:
+    """Return what must repeat: everything but the times."""
+    return [
+        (e.lr, e.train_loss, e.train_accuracy, e.validation_loss, e.validation_accuracy, e.grad_norm)
+        for e in result.epochs
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / MODEL, weights_only=True)["state_dict"]
+    return state
+
+
+EVERYTHING = {
+    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True},
+    "schedule": {"name": "plateau", "patience_epochs": 1, "threshold": 0.9, "factor": 0.5},
+    "augment": {"cutout": {"length": 8}, "mixup": 0.2},
+    "label_smoothing": 0.1,
+    "ema_decay": 0.5,
+    "clip_grad_norm": 1.0,
+    "report": "best",
+}
+
+
+def test_resnet32_learns_and_records_each_epoch(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path
+) -> None:
+    seen: list[EpochRecord] = []
+    result = run(config_of(augment={"flip": False}, precision="auto"), data, tmp_path, on_epoch=seen.append)
+    assert tuple(seen) == result.epochs
+    assert [(e.epoch, e.epochs, e.step) for e in seen] == [(1, 2, 3), (2, 2, 6)]
+    assert seen[1].train_loss < seen[0].train_loss
+    assert seen[0].grad_norm > 0
+    assert result.model_path == tmp_path / MODEL
+    assert result.validation_accuracy == seen[1].validation_accuracy
+    model = load_trained_model(tmp_path / MODEL)
+    assert RunConfig.model_validate_json(model.provenance["config"]).model.name == "resnet32_cifar"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
+    config_of: ConfigOf, data: TrainingData, precision: str
+) -> None:
+    config = config_of(precision=precision, epochs=1)
+    torch.manual_seed(1)
+    first = run(config, data)
+    torch.manual_seed(2)
+    again = run(config, data)
+    other = run(config.changed(seed=1), data)
+    assert numbers(first) == numbers(again)
+    assert numbers(first) != numbers(other)
+
+
+def test_the_callers_random_generator_is_left_alone(
+    config_of: ConfigOf, data: TrainingData, small_network: None
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    run(config_of(), data)
+    assert torch.equal(torch.rand(4), expected)
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"optimizer": {"name": "adamw", "lr": 0.01}}], ids=str)
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
+    config_of: ConfigOf,
+    data: TrainingData,
+    tmp_path: Path,
+    small_network: None,
+    changes: dict[str, Any],
+    stop_after: int,
+) -> None:
+    config = config_of(epochs=4, **changes)
+    whole = run(config, data, tmp_path / "whole")
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == stop_after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run(config, data, tmp_path / "parts", on_epoch=stop)
+    assert [record.epoch for record in read_records(tmp_path / "parts")] == list(range(1, stop_after + 1))
+    seen: list[int] = []
+    resumed = run(config, data, tmp_path / "parts", on_epoch=lambda record: seen.append(record.epoch))
+    assert seen == list(range(stop_after + 1, 5))
+    assert numbers(resumed) == numbers(whole)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def test_resnet32_in_bf16_resumes_bit_by_bit(config_of: ConfigOf, data: TrainingData, tmp_path: Path) -> None:
+    config = config_of(precision="bf16")
+    whole = run(config, data)
+
+    def stop(_record: EpochRecord) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        run(config, data, tmp_path, on_epoch=stop)
+    assert numbers(run(config, data, tmp_path)) == numbers(whole)
+
+
+def test_a_finished_run_is_not_run_again(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    first = run(config_of(), data, tmp_path)
+    seen: list[EpochRecord] = []
+    assert run(config_of(), data, tmp_path, on_epoch=seen.append) == first
+    assert seen == []
+
+
+def test_resume_false_begins_anew(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    run(config_of(), data, tmp_path)
+    seen: list[int] = []
+    run(config_of(seed=9), data, tmp_path, resume=False, on_epoch=lambda record: seen.append(record.epoch))
+    assert seen == [1, 2]
+
+
+def test_iterations_end_the_run_within_an_epoch(
+    config_of: ConfigOf, data: TrainingData, small_network: None
+) -> None:
+    result = run(config_of(iterations=4, schedule={"name": "linear"}), data)
+    assert [(e.epoch, e.epochs, e.step) for e in result.epochs] == [(1, 2, 3), (2, 2, 4)]
+    assert [e.lr for e in result.epochs] == pytest.approx([0.05 * 2 / 4, 0.05 * 1 / 4])
+
+
+def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
+    config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a learning rate of next to nothing, the epoch's loss is that of the untrained network."""
+    from platform.training import loop
+
+    networks = []
+    build = loop.build
+    monkeypatch.setattr(
+        loop, "build", lambda *args, **more: networks.append(build(*args, **more)) or networks[-1]
+    )
+    config = config_of(epochs=1, optimizer={"name": "sgd", "lr": 1e-30}, augment={"mixup": 0.0})
+    result = run(config, data)
+    table = TrainingTable(data.train, data.normalisation, config.augment, device=CPU)
+    draw = draw_epoch(config.augment, images=72, size=(32, 32), steps=3, seed=0, epoch=0, device=CPU)
+    total, hits = 0.0, 0
+    networks[0].train()
+    for step, rows in enumerate((slice(0, 32), slice(32, 64), slice(64, 72))):
+        batch = table.batch(draw, step, rows, slice(0, rows.stop - rows.start))
+        logits = networks[0](batch.images)
+        total += torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").item()
+        hits += int((logits.argmax(1) == batch.labels).sum())
+    assert result.epochs[0].train_loss == pytest.approx(total / 72, rel=1e-5)
+    assert result.epochs[0].train_accuracy == pytest.approx(hits / 72)
+
+
+def test_best_reports_and_keeps_the_best_epoch(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    # A rate that rises for ever ruins what the first epochs learned.
+    config = config_of(
+        epochs=6,
+        report="best",
+        optimizer={"name": "sgd", "lr": 8.0},
+        schedule={"name": "constant", "warmup_epochs": 6},
+    )
+    result = run(config, data, tmp_path)
+    accuracies = [epoch.validation_accuracy for epoch in result.epochs]
+    assert result.validation_accuracy == max(a for a in accuracies if a is not None)
+    assert result.validation_accuracy != accuracies[-1], "the last epoch must not be the best here"
+    assert kept_accuracy(tmp_path, data) == pytest.approx(result.validation_accuracy)
+    last = run(config.changed(report="last"), data)
+    assert last.validation_accuracy == accuracies[-1]
+
+
+def kept_accuracy(folder: Path, data: TrainingData) -> float:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.AvgPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 16, 10),
+    )
+    network.load_state_dict(weights(folder))
+    assert data.validation is not None
+    done = evaluate(network, data.validation, data.normalisation, device=CPU, precision="fp32")
+    return done.accuracy
+
+
+def test_without_a_validation_split_training_loss_drives_the_plateau(
+    config_of: ConfigOf, data: TrainingData, small_network: None
+) -> None:
+    schedule = {"name": "plateau", "patience_epochs": 1, "threshold": 0.99, "factor": 0.5}
+    config = config_of(epochs=3, schedule=schedule, report="best")
+    result = run(config, replace(data, validation=None))
+    assert result.validation_accuracy is None
+    assert [epoch.validation_loss for epoch in result.epochs] == [None] * 3
+    assert [epoch.lr for epoch in result.epochs] == pytest.approx([0.05, 0.05, 0.025])
+
+
+def test_moving_average_is_what_is_evaluated_and_kept(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    plain = run(config_of(), data, tmp_path / "plain")
+    averaged = run(config_of(ema_decay=0.9), data, tmp_path / "ema")
+    assert [e.train_loss for e in plain.epochs] == [e.train_loss for e in averaged.epochs]
+    assert [e.validation_loss for e in plain.epochs] != [e.validation_loss for e in averaged.epochs]
+    assert kept_accuracy(tmp_path / "ema", data) == pytest.approx(averaged.validation_accuracy)
+
+
+def test_clipping_bounds_the_update_and_reports_the_norm_before(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    optimizer = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
+    config = config_of(iterations=1, optimizer=optimizer, schedule={"name": "constant"}, clip_grad_norm=1e-3)
+    start = run(config.changed(optimizer=optimizer | {"lr": 1e-30}), data, tmp_path / "start")
+    moved = run(config, data, tmp_path / "moved")
+    assert moved.epochs[0].grad_norm == start.epochs[0].grad_norm > 1e-2
+    before, after = weights(tmp_path / "start"), weights(tmp_path / "moved")
+    trained = [name for name in before if name.endswith(("weight", "bias"))]
+    distance = math.sqrt(sum(((after[name] - before[name]) ** 2).sum().item() for name in trained))
+    assert distance == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_diverged_run_says_where_and_what_to_try(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    config = config_of(optimizer={"name": "sgd", "lr": 1e30}, schedule={"name": "constant"})
+    with pytest.raises(
+        TrainingDiverged, match=r"epoch 1, step 2, at learning rate 1e\+30; no checkpoint"
+    ) as caught:
+        run(config, data, tmp_path)
+    assert "lower optimizer.lr" in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_diverges_later_names_the_last_good_checkpoint(
+    config_of: ConfigOf,
+    data: TrainingData,
+    tmp_path: Path,
+    small_network: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lr_at = "platform.training.schedules.LearningRate.at"
+    monkeypatch.setattr(lr_at, lambda _lr, step: 1e30 if step >= 4 else 0.01)
+    with pytest.raises(
+        TrainingDiverged, match=r"epoch 2, step 6, .*; the checkpoint of epoch 1 is .*last\.pt"
+    ):
+        run(config_of(), data, tmp_path)
+    assert len(read_records(tmp_path)) == 1
+    assert not (tmp_path / MODEL).exists()
+
+
+def test_progress_is_reported_while_an_epoch_runs(
+    config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.training.step.TICK_S", 0.0)
+    seen: list[StepProgress] = []
+    run(config_of(), data, on_step=seen.append)
+    assert [(p.epoch, p.step, p.steps) for p in seen] == [
+        (1, 1, 6), (1, 2, 6), (1, 3, 6), (2, 4, 6), (2, 5, 6), (2, 6, 6)
+    ]  # fmt: skip
+    assert seen[-1].remaining_s == 0
+    assert all(p.images_per_s > 0 and math.isfinite(p.train_loss) for p in seen)
+
+
+def test_an_indivisible_batch_is_refused(config_of: ConfigOf, data: TrainingData) -> None:
+    world = World(rank=0, size=3, device=CPU)
+    with pytest.raises(UserError, match="divisible"):
+        fit(config_of(), data, world=world, checkpoint_dir=None)
+
+
+def test_evaluation_counts_by_class(data: TrainingData) -> None:
+    class Constant(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.eye(10)[torch.zeros(len(images), dtype=torch.long)]
+
+    split = data.train
+    done = evaluate(
+        Constant(), split, data.normalisation, device=CPU, precision="fp32", batch_size=7, keep_logits=True
+    )
+    zeros = int((split.labels == 0).sum())
+    assert done.accuracy == pytest.approx(zeros / 72)
+    assert done.per_class_accuracy == (1.0,) + (0.0,) * 9
+    assert [row[0] for row in done.confusion] == np.bincount(split.labels, minlength=10).tolist()
+    assert sum(map(sum, done.confusion)) == 72
+    # log(e + 9) less the logit of the true class.
+    assert done.loss == pytest.approx(math.log(math.e + 9) - zeros / 72, rel=1e-6)
+    assert done.logits is not None
+    assert done.logits.shape == (72, 10)

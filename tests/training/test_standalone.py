@@ -1,0 +1,61 @@
+"""The trainer runs on a bare GPU host: PyTorch, numpy, pyarrow, Pillow and pydantic are all it needs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from platform.training.checkpoint import MODEL
+from platform.training.config import RunConfig
+
+ConfigOf = Callable[..., RunConfig]
+ROOT = Path(__file__).parents[2]
+
+WITHOUT_THE_REST = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"ray", "mlflow", "rich", "tyro", "optuna", "matplotlib"}:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from platform.data.config import DataConfig
+from platform.data.generated import source
+from platform.data.dataset import DatasetInfo
+from platform.data.tables import TrainingData
+from platform.data.normalisation import compute
+from platform.training.config import RunConfig
+from platform.training.distributed import single
+from platform.training.loop import fit
+tables = source().read(lambda message: None)
+train, validation = tables.train.take(range(64)), tables.train.take(range(64, 84))
+info = DatasetInfo(name="generated", label="generated", sha256="0", class_names=tables.class_names,
+    train_images=84, test_images=0, image_shape=(3, 32, 32), path=Path("."))
+normalisation = compute(train.images, "channel")
+data = TrainingData(train=train, validation=validation, normalisation=normalisation, info=info)
+config = RunConfig.model_validate_json(sys.argv[1])
+result = fit(config, data, world=single(), checkpoint_dir=Path(sys.argv[2]))
+print(len(result.epochs))
+"""
+
+
+def test_trains_where_ray_mlflow_and_the_consoles_libraries_are_not_installed(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    config = config_of(epochs=1).model_dump_json()
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_REST, config, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert (tmp_path / MODEL).is_file()
