@@ -1,0 +1,176 @@
+"""The compiler, cmake and ninja: found, and run with progress and a log."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from platform.errors import UserError
+
+_PROGRESS_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildTools:
+    """What a C++ build needs."""
+
+    cmake: Path
+    ninja: Path
+    compiler: Path
+    compiler_identity: str
+    """Version and target, to tell one compiler's objects from another's."""
+    jobs: int
+    """Compilations at once."""
+
+
+def find_build_tools() -> BuildTools:
+    """Find the build tools.
+
+    cmake and ninja come from the Python packages of that name, beside the interpreter even when its folder
+    is not on PATH; else from PATH. The compiler is `$CXX`, or c++, g++, clang++ on PATH.
+
+    Raises:
+        UserError: one is missing; the message has the command that installs it.
+    """
+    compiler = _find_compiler()
+    return BuildTools(
+        cmake=_find_tool("cmake"),
+        ninja=_find_tool("ninja"),
+        compiler=compiler,
+        compiler_identity=_identity(compiler),
+        jobs=_jobs(),
+    )
+
+
+def _find_compiler() -> Path:
+    named = os.environ.get("CXX", "").split()
+    for name in [*named[:1], "c++", "g++", "clang++"]:
+        if found := shutil.which(name):
+            return Path(found)
+    raise UserError(
+        "the engine is compiled on this machine and needs a C++17 compiler; none of $CXX, c++, g++, clang++ was "
+        "found.\nInstall one with: sudo apt-get install g++"
+    )
+
+
+def _find_tool(name: str) -> Path:
+    # The virtual environment's folder: sys.executable is a link out of it, so it must not be resolved.
+    beside = Path(sys.executable).parent / name
+    if os.access(beside, os.X_OK):
+        return beside
+    if found := shutil.which(name):
+        return Path(found)
+    raise UserError(
+        f"the engine's build needs {name}, found neither beside {sys.executable} nor on PATH.\n"
+        f"Install it with: make setup (or: sudo apt-get install {'ninja-build' if name == 'ninja' else name})"
+    )
+
+
+def _identity(compiler: Path) -> str:
+    answer = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    target = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise UserError(f"the C++ compiler {compiler} does not run: {answer.stderr.strip() or 'no message'}")
+    return f"{answer.stdout.splitlines()[0]} {target.stdout.strip()}"
+
+
+def _jobs() -> int:
+    try:
+        return max(1, int(os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", "")))
+    except ValueError:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _environment(tools: BuildTools) -> dict[str, str]:
+    environment = {**os.environ, "CXX": str(tools.compiler), "NINJA_STATUS": "[%f/%t] "}
+    # A Python package of this project named `platform` must not reach tools written in Python.
+    environment.pop("PYTHONPATH", None)
+    return environment
+
+
+def run_cmake(tools: BuildTools, arguments: Sequence[str], *, log: Path, what: str) -> None:
+    """Configure with cmake and ninja.
+
+    Raises:
+        UserError: cmake failed; the message ends with its last lines and names the log.
+    """
+    command = [str(tools.cmake), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", *arguments]
+    _run(command, tools, log=log, what=what, on_line=lambda _: None)
+
+
+def run_ninja(
+    tools: BuildTools,
+    build_dir: Path,
+    *,
+    log: Path,
+    what: str,
+    targets: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Build `targets`, telling `progress` every few seconds how far it is and the time left.
+
+    Raises:
+        UserError: the build failed; the message ends with its last lines and names the log.
+    """
+    started = time.monotonic()
+    last_said = started
+    first_done: int | None = None
+
+    def on_line(line: str) -> None:
+        nonlocal last_said, first_done
+        match = re.match(r"\[(\d+)/(\d+)\]", line)
+        now = time.monotonic()
+        if not match or progress is None:
+            return
+        done, total = int(match[1]), int(match[2])
+        first_done = done if first_done is None else first_done
+        if done > first_done and (now - last_said >= _PROGRESS_EVERY_S or done == total):
+            left_s = (now - started) / (done - first_done) * (total - done)
+            progress(f"{what}: {done} of {total}, {_duration(left_s)} left")
+            last_said = now
+
+    command = [str(tools.ninja), "-C", str(build_dir), "-j", str(tools.jobs), *targets]
+    _run(command, tools, log=log, what=what, on_line=on_line)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def _run(
+    command: list[str], tools: BuildTools, *, log: Path, what: str, on_line: Callable[[str], None]
+) -> None:
+    tail: deque[str] = deque(maxlen=25)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as record:
+        record.write(f"$ {' '.join(command)}\n")
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=_environment(tools),
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    record.write(line)
+                    tail.append(line.rstrip())
+                    on_line(line)
+            except BaseException:
+                process.terminate()
+                raise
+    if process.returncode != 0:
+        shown = "\n".join(f"  {line}" for line in tail)
+        raise UserError(f"{what} failed (exit code {process.returncode}):\n{shown}\nThe whole log: {log}")
