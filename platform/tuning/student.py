@@ -6,7 +6,7 @@ import math
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Return the t below which `probability` of the distribution lies; agrees with SciPy to 1e-9.
+    """Return the t below which `probability` of the distribution lies; agrees with SciPy to 1e-8.
 
     Args:
         probability: 0.5 < probability < 1 (0.975 for a two-sided 95 % interval).

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table of cases reads best one to a line
 """Points written by people: flat, nested, mixed, incomplete, wrong."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table of cases reads best one to a line
 """What a spec refuses, and how it says so."""
 
 from typing import Any
