@@ -12,13 +12,17 @@ def kept(folder: Path) -> Openings:
     return Openings.model_validate_json((folder / OPENED_FILE).read_text())
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_the_first_opening_is_recorded_before_the_split_is_read(tmp_path: Path) -> None:
     openings = open_test_split(tmp_path, split_sha256="ab12", run="final")
     assert openings == kept(tmp_path)
     (opening,) = openings.openings
     assert (opening.split_sha256, opening.run) == ("ab12", "final")
     assert datetime.fromisoformat(opening.opened_utc).utcoffset() is not None
-    assert os.listdir(tmp_path) == [OPENED_FILE], "no temporary file stays"
+    assert names(tmp_path) == [OPENED_FILE], "no temporary file stays"
 
 
 def test_a_second_opening_is_refused(tmp_path: Path) -> None:
@@ -35,7 +39,7 @@ def test_again_opens_it_and_keeps_every_opening(tmp_path: Path) -> None:
     (tmp_path / RESULT_FILE).write_text("{}")
     open_test_split(tmp_path, split_sha256="ab12", run="other", again=True)
     assert [opening.run for opening in kept(tmp_path).openings] == ["final", "other"]
-    assert sorted(os.listdir(tmp_path)) == [RESULT_FILE, OPENED_FILE]
+    assert names(tmp_path) == [RESULT_FILE, OPENED_FILE]
 
 
 def test_an_opening_whose_figure_was_never_written_is_continued(tmp_path: Path) -> None:
@@ -67,6 +71,6 @@ def test_without_hard_links_it_is_recorded_all_the_same(
 
     monkeypatch.setattr(os, "link", refuse)
     open_test_split(tmp_path, split_sha256="ab12", run="final")
-    assert os.listdir(tmp_path) == [OPENED_FILE]
+    assert names(tmp_path) == [OPENED_FILE]
     with pytest.raises(UserError, match="opened once per sweep"):
         open_test_split(tmp_path, split_sha256="cd34", run="final")

@@ -4,7 +4,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from platform.errors import UsageError
@@ -21,6 +21,9 @@ from platform.tuning.spec import SweepSpec
 from tests.tuning_space.examples import EVERY_KIND, PLAIN, spec
 
 FULL = spec(EVERY_KIND)
+
+# Other programs on the machine must not fail a test: no deadline.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 
 COUNTABLE: dict[str, Any] = {
     **PLAIN,
@@ -64,6 +67,7 @@ def drawn_points(draw: st.DrawFn) -> dict[str, Any]:
     return walk(FULL.search, choose).params
 
 
+@patient
 @given(drawn_points())
 def test_any_point_makes_a_valid_run_and_is_found_again_in_it(params: dict[str, Any]) -> None:
     run = FULL.resolve(params)
@@ -72,6 +76,7 @@ def test_any_point_makes_a_valid_run_and_is_found_again_in_it(params: dict[str, 
     assert flatten_point(run.model_dump(mode="json"), FULL) == params
 
 
+@patient
 @given(drawn_points())
 def test_what_a_point_does_not_name_is_the_base(params: dict[str, Any]) -> None:
     run, base = FULL.resolve(params, seed=11).model_dump(), FULL.base.model_dump()
@@ -117,6 +122,7 @@ def test_only_what_exists_is_asked_for() -> None:
     assert all(set(trial.params) <= {d.name for d in space.dimensions} for trial in study.trials)
 
 
+@patient
 @given(drawn_points())
 def test_an_enqueued_point_is_drawn_as_it_is(params: dict[str, Any]) -> None:
     with warnings.catch_warnings():

@@ -105,7 +105,7 @@ def test_the_quantile_with_one_degree_of_freedom_is_the_tangent() -> None:
 
 @pytest.mark.parametrize(("probability", "freedom"), [(0.5, 3), (1.0, 3), (0.9, 0)])
 def test_a_quantile_that_does_not_exist_is_refused(probability: float, freedom: float) -> None:
-    with pytest.raises(ValueError, match="need 0.5 < probability < 1"):
+    with pytest.raises(ValueError, match=r"need 0\.5 < probability < 1"):
         t_quantile(probability, freedom)
 
 
