@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +25,7 @@ from platform.errors import Interrupted, UsageError, UserError, run_command
 from platform.training import run_folder
 from platform.training.config import RunConfig
 from platform.training.run_folder import RunRequest
+from platform.tuning.interrupts import sigterm_as_sigint
 from platform.tuning.space import load_run
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def main() -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
         request, folder = _resumed(arguments) if arguments.resume else _new(arguments)
-        with _sigterm_like_sigint():
+        with sigterm_as_sigint():
             return _train(request, folder, first=first)
     except UserError as error:
         if first:
@@ -219,20 +217,6 @@ def _launcher() -> str:
     if workers == "1":
         return "python -m platform.train"
     return f"torchrun --standalone --nproc_per_node={workers} -m platform.train"
-
-
-@contextmanager
-def _sigterm_like_sigint() -> Iterator[None]:
-    """Let `kill` and job schedulers stop a run as Ctrl-C does."""
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(message: str, aloud: bool = True) -> None:

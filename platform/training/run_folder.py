@@ -42,13 +42,7 @@ class RunRequest(Frozen):
 
 def write_request(folder: Path, request: RunRequest) -> None:
     """Write run.json, making the folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another --output"
-        ) from None
-    _write(folder / RUN, request.model_dump_json(indent=2) + "\n")
+    write_file(folder / RUN, request.model_dump_json(indent=2) + "\n")
 
 
 def read_request(folder: Path) -> RunRequest:
@@ -71,13 +65,33 @@ def read_request(folder: Path) -> RunRequest:
     return validate(RunRequest, content, source=str(path))
 
 
+def find_model(path: Path) -> Path:
+    """Return the model.pt meant by `path`: the file itself, a run's, or that of a sweep's champion.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist: give a model.pt, or the folder of a run or of a sweep")
+    for candidate in (path / "model.pt", path / "checkpoints" / "final" / "model.pt"):
+        if candidate.is_file():
+            return candidate
+    hint = f"the run is not finished: go on with python -m platform.train --resume {path}"
+    raise UserError(
+        f"{path} holds no model.pt"
+        + (f"; {hint}" if (path / RUN).is_file() else ": give the folder of a finished run")
+    )
+
+
 def write_metrics(folder: Path, epochs: Sequence[EpochRecord]) -> None:
     """Write metrics.csv: a header, then one line per epoch; an absent value is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(record.as_dict() for record in epochs)
-    _write(folder / METRICS, text.getvalue())
+    write_file(folder / METRICS, text.getvalue())
 
 
 def write_record(
@@ -110,7 +124,7 @@ def write_record(
         "validation_accuracy": result.validation_accuracy,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
-    _write(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_file(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> None:
@@ -140,13 +154,19 @@ def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> 
     # Neither a date nor random identifiers: equal runs give equal files. Text stays text.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    _write(folder / CURVES, text.getvalue())
+    write_file(folder / CURVES, text.getvalue())
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all, making its folder.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     from platform.data.cache import write_atomically
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
     except OSError as error:
         raise UserError(
