@@ -1,5 +1,6 @@
-"""What every test needs: the package named `platform`, also under a bare `pytest`."""
+"""What every test needs: the package named `platform`, under a bare `pytest` too, and a neutral environment."""
 
+import os
 from pathlib import Path
 
 import platform
@@ -7,3 +8,10 @@ import platform
 # Bare `pytest` imports the standard library's module before this folder is on the path.
 if not hasattr(platform, "__path__"):
     platform.__path__ = [str(Path(__file__).parents[1] / "platform")]
+
+# Before any library is imported. Networks in tests are tiny: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(MPLBACKEND="Agg", MLFLOW_DISABLE_TELEMETRY="true", RAY_USAGE_STATS_ENABLED="0")
+# A test never joins the cluster, or writes into the store, of whoever runs it.
+for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+    os.environ.pop(name, None)
