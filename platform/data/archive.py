@@ -41,7 +41,7 @@ def find(place: Path) -> Source | None:
         if present:
             return Source(
                 key=f"cifar10-batches:{folder.absolute()}",
-                fingerprint=files_fingerprint(present, folder),
+                fingerprint=files_fingerprint(present),
                 read=partial(read_folder, folder),
             )
     return source(place / ARCHIVE) if (place / ARCHIVE).is_file() else None
@@ -51,7 +51,7 @@ def source(file: Path) -> Source:
     """Return the archive `file` as a source."""
     return Source(
         key=f"cifar10-archive:{file.absolute()}",
-        fingerprint=files_fingerprint([file], file.parent),
+        fingerprint=files_fingerprint([file]),
         read=partial(read_archive, file),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,12 +119,13 @@ def quiet(message: str) -> None:
     """Ignore a progress message."""
 
 
-def files_fingerprint(files: Sequence[Path], root: Path) -> str:
-    """Return a string that changes when a file is added, removed, resized or rewritten."""
-    from hashlib import sha256
+def files_fingerprint(files: Iterable[Path | str]) -> str:
+    """Return a string that changes when a file is added, removed, resized or rewritten.
 
-    digest = sha256()
-    for file in sorted(files):
-        status = file.stat()
-        digest.update(f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    Args:
+        files: in an order that is the same at every start. Tens of thousands should be plain strings: the
+            arithmetic of `Path` would cost seconds.
+    """
+    statuses = [(os.fspath(file), os.stat(file)) for file in files]  # noqa: PTH116
+    lines = [f"{file}\0{status.st_size}\0{status.st_mtime_ns}" for file, status in statuses]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -45,13 +45,14 @@ def find(place: Path, *, own: bool = True) -> Source | None:
         )
     train_files = _labelled_files(place / "train", classes)
     test_files = _labelled_files(test, classes)
-    if empty := [name for number, name in enumerate(classes) if number not in {n for _, n in train_files}]:
+    used = {label for _, label in train_files}
+    if empty := [name for number, name in enumerate(classes) if number not in used]:
         raise UserError(f"{place / 'train'}: these classes have no images: {', '.join(empty[:5])}; {_LAYOUT}")
     if not test_files:
         raise UserError(f"{test}: no images found; {_LAYOUT}")
     return Source(
         key=f"folder:{place.absolute()}",
-        fingerprint=files_fingerprint([file for file, _ in (*train_files, *test_files)], place),
+        fingerprint=files_fingerprint(file for file, _ in (*train_files, *test_files)),
         read=partial(read, place, own, classes, train_files, test_files),
     )
 
@@ -60,8 +61,8 @@ def read(
     place: Path,
     own: bool,
     classes: tuple[str, ...],
-    train_files: Sequence[tuple[Path, int]],
-    test_files: Sequence[tuple[Path, int]],
+    train_files: Sequence[tuple[str, int]],
+    test_files: Sequence[tuple[str, int]],
     notify: Notify,
 ) -> Tables:
     """Decode all images, on all cores; with `own`, other sizes are resized to 32x32.
@@ -71,9 +72,9 @@ def read(
     """
     encodings: Counter[str] = Counter()
 
-    def split(files: Sequence[tuple[Path, int]]) -> Split:
+    def split(files: Sequence[tuple[str, int]]) -> Split:
         notify(f"decoding {len(files):,} images of {place}")
-        rows = ((str(file), file) for file, _ in files)
+        rows = ((file, Path(file)) for file, _ in files)
         images = decode_all(rows, len(files), size=SIZE, encodings=encodings, resize=own)
         return Split(images, np.array([label for _, label in files], np.int64))
 
@@ -87,12 +88,13 @@ def _class_folders(place: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
 
 
-def _labelled_files(place: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+def _labelled_files(place: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     """Return (file, label) in the order of classes and names."""
+    # Strings: Path objects for 60,000 files would cost a second at every start.
     return [
-        (place / name / file, label)
+        (f"{place}{os.sep}{name}{os.sep}{file}", label)
         for label, name in enumerate(classes)
         if (place / name).is_dir()
-        for file in sorted(os.listdir(place / name))  # noqa: PTH208 - 60,000 Path objects would cost a second
+        for file in sorted(os.listdir(place / name))  # noqa: PTH208
         if file.lower().endswith(_SUFFIXES) and file[0] != "."
     ]

@@ -34,7 +34,7 @@ def find(place: Path) -> Source | None:
         if train or test:
             return Source(
                 key=f"parquet:{folder.absolute()}",
-                fingerprint=files_fingerprint([*train, *test], folder),
+                fingerprint=files_fingerprint([*train, *test]),
                 read=partial(read, folder, train, test),
             )
     return None

@@ -28,14 +28,11 @@ def test_train_and_test_have_no_picture_in_common(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_linear_model_on_raw_pixels_stays_under_60_percent() -> None:
-    """Ridge regression on one-hot labels, the best of three penalties: measured 25.6 % with version 1."""
+    """Ridge regression on one-hot labels: 33 % with version 2, whether on 6,000 or on all 12,000 images."""
     train, test = generated.draw(6000, seed=1), generated.draw(2000, seed=2)
     x, z = (split.images.reshape(len(split), -1).astype(np.float32) / 255 for split in (train, test))
     mean = x.mean(axis=0)
     x, z = x - mean, z - mean
-    gram, moments = x.T @ x, x.T @ (np.eye(10, dtype=np.float32)[train.labels] - 0.1)
-    accuracies = []
-    for penalty in (100, 1000, 10_000):
-        weights = np.linalg.solve(gram + penalty * np.eye(len(gram), dtype=np.float32), moments)
-        accuracies.append(((z @ weights).argmax(axis=1) == test.labels).mean())
-    assert 0.15 < max(accuracies) < 0.6
+    penalty = 1000 * np.eye(x.shape[1], dtype=np.float32)  # the best of 100, 1000 and 10,000
+    weights = np.linalg.solve(x.T @ x + penalty, x.T @ (np.eye(10, dtype=np.float32)[train.labels] - 0.1))
+    assert 0.15 < ((z @ weights).argmax(axis=1) == test.labels).mean() < 0.6
