@@ -1,4 +1,4 @@
-"""What every test needs: the package named `platform`, under a bare `pytest` too, and a neutral environment."""
+"""What every test needs: the package named `platform`, under bare `pytest` too, and a neutral environment."""
 
 import os
 from pathlib import Path
