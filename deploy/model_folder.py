@@ -82,7 +82,7 @@ class SelfTest(Frozen):
 
 
 class ParityInfo(Frozen):
-    """ncnn against PyTorch in fp32."""
+    """The logits of ncnn in this precision against their reference."""
 
     images: PositiveInt
     max_abs: NonNegativeFloat
@@ -91,6 +91,8 @@ class ParityInfo(Frozen):
     top1_agreement: Fraction
     data: str = "unknown"
     """Which images: a data set's label, or `random` pictures."""
+    reference: Literal["pytorch fp32", "ncnn fp32"] = "pytorch fp32"
+    """What the logits were compared with."""
 
 
 class SourceInfo(Frozen):
@@ -130,6 +132,8 @@ class ModelDocument(BaseModel):
     """Versions of what made it."""
     tuning: dict[str, object] | None = None
     """What was changed in `model.param` for speed."""
+    quantisation: dict[str, object] | None = None
+    """How the scales of int8 were found."""
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -143,6 +147,14 @@ class ModelDocument(BaseModel):
         if set(self.files) != {PARAM, WEIGHTS}:
             raise ValueError(f"files must be {PARAM} and {WEIGHTS}")
         return self
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map uint8 images [N, C, H, W] to the network's float32 input of the same shape."""
+        shape = (self.input.channels, self.input.height, self.input.width)
+        mean = np.array(self.normalisation.mean, np.float32)
+        std = np.array(self.normalisation.std, np.float32)[:, None, None]
+        pixels = images.astype(np.float32) / np.float32(255)
+        return (pixels - mean.reshape(shape if mean.size > len(std) else (-1, 1, 1))) / std
 
 
 @dataclass(frozen=True)

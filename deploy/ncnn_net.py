@@ -20,6 +20,11 @@ EXACT: Mapping[str, bool] = {
     "use_fp16_arithmetic": False,
 }
 """Options of plain fp32: else ncnn keeps the classifier's weights in fp16 on x86, an error of 1e-4."""
+BF16: Mapping[str, bool] = {**EXACT, "use_bf16_storage": True}
+"""Options of bf16: weights and activations are stored in 16 bits, sums are fp32."""
+
+READABLE: Mapping[str, bool] = {**EXACT, "lightmode": False, "use_packing_layout": False}
+"""Options under which every blob can be read: none is freed once used, none has several channels in one."""
 
 
 def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT) -> Any:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.ncnn_net import EXACT, extract, load_net
+from deploy.model_folder import Precision
+from deploy.ncnn_net import READABLE, extract, load_net
 from deploy.param_file import FEATURE_MASK, NO_WINOGRAD, WEIGHT_COUNT, Layer, ParamFile, parse
 
 SMALL_WIDTH = 16
@@ -22,32 +23,49 @@ MANY_WEIGHTS = 65_536
 """Weights of a layer above which their transform, four times as large, is more than 1 MB: a core's cache."""
 
 
-def tune(param_text: str, weights: Path, *, input_shape: tuple[int, int, int]) -> tuple[str, tuple[str, ...]]:
-    """Switch Winograd's transform off where it costs more than it saves: many weights, small output.
+def tune(
+    param_text: str,
+    weights: Path,
+    *,
+    input_shape: tuple[int, int, int],
+    precision: Precision = "fp32",
+) -> tuple[str, tuple[str, ...]]:
+    """Switch Winograd's transform off where it costs more than it saves.
 
-    Measured on a Zen 5 core, fp32, batch 1, CPU time: ResNet-18 at 0.67 of the time it takes as exported;
-    ResNet-32, whose weights stay in the cache, would take 1.3 times as long and is left alone.
+    In fp32 (and fp16, which computes in fp32) that is: many weights and a small output. In bf16 many weights
+    suffice, as the plain path is faster there; in int8 the plain path always wins. Measured on a loaded Zen 5
+    core, batch 1, CPU time against the fp32 net as exported: ResNet-18 fp32 0.72, bf16 0.52 (0.92 with the
+    transform everywhere), int8 0.30 (0.85); ResNet-32 fp32 and bf16 are left alone (1.7 without the
+    transform), int8 0.60 (0.76).
 
     Args:
         param_text: an ncnn `.param` that fits `weights`.
-        weights: the `.bin` file.
+        weights: the fp32 `.bin` file.
         input_shape: channels, height, width of the input.
+        precision: what the net will compute in.
 
     Returns:
         the edited text, and the names of the layers it changed.
     """
     param = parse(param_text)
     widths = output_widths(param, weights, input_shape=input_shape)
-    chosen = {
+    names = tuple(
         layer.name
         for layer in param.layers
-        if is_3x3_stride_1(layer)
-        and widths[layer.outputs[0]] < SMALL_WIDTH
-        and layer.value(WEIGHT_COUNT) > MANY_WEIGHTS
-    }
-    return without_winograd(param, chosen).text(), tuple(
-        layer.name for layer in param.layers if layer.name in chosen
+        if is_3x3_stride_1(layer) and _costs_more(layer, widths[layer.outputs[0]], precision)
     )
+    return without_winograd(param, names).text(), names
+
+
+def _costs_more(layer: Layer, width: int, precision: Precision) -> bool:
+    many = layer.value(WEIGHT_COUNT) > MANY_WEIGHTS
+    match precision:
+        case "fp32" | "fp16":
+            return many and width < SMALL_WIDTH
+        case "bf16":
+            return many
+        case "int8":
+            return True
 
 
 def without_winograd(param: ParamFile, names: Collection[str]) -> ParamFile:
@@ -67,8 +85,7 @@ def output_widths(param: ParamFile, weights: Path, *, input_shape: tuple[int, in
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.param")
         file.write_text(param.text(), encoding="utf-8")
-        # Light mode frees a blob once it is used; packing would lay several channels into one.
-        net = load_net(file, weights, {**EXACT, "lightmode": False, "use_packing_layout": False})
+        net = load_net(file, weights, READABLE)
         outputs = extract(net, np.zeros(input_shape, np.float32), blobs)
         return {blob: output.shape[-1] for blob, output in zip(blobs, outputs, strict=True)}
 
