@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -14,7 +15,7 @@ from platform.training.records import EpochRecord
 from platform.tuning.interrupts import Interrupts, StopRequested
 from platform.tuning.journal import Journal
 from platform.tuning.searcher import Study, TaskQueue
-from platform.tuning.trial import TrialOutcome, TrialTask, error_text, record_from
+from platform.tuning.trial import FAILURE, TrialOutcome, TrialTask, record_from
 
 _LIVES = 3  # a trial whose process died twice is given up
 
@@ -37,8 +38,6 @@ class Ledger:
 
     def outcome(self, trial_id: str) -> TrialOutcome:
         """Return a trial as it stands; one that has not ended was interrupted."""
-        from pathlib import Path
-
         task = self.tasks[trial_id]
         status, error = self.ended.get(trial_id, (TrialStatus.INTERRUPTED, None))
         model = Path(task.checkpoint_dir) / "model.pt"
@@ -73,6 +72,7 @@ class DriverCallback(Callback):
         self._interrupts, self._study, self._queue = interrupts, study, queue
         self._max_failures = max_failures
         self._lives: dict[str, int] = {}
+        self._failures: dict[str, str] = {}
         self._actors: Sequence[Any] = ()
         self.error: Exception | None = None
         self.running: set[str] = set()
@@ -104,6 +104,8 @@ class DriverCallback(Callback):
     ) -> None:
         """Note an epoch."""
         task, record = _task(trial), record_from(result)
+        if FAILURE in result:
+            self._failures[task.trial_id] = result[FAILURE]
         known = self._ledger.records.setdefault(task.trial_id, [])
         # A trial whose process died after its report repeats nothing: its checkpoint is that far.
         if record is None or record.epoch <= len(known):
@@ -120,26 +122,30 @@ class DriverCallback(Callback):
 
     @override
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a trial that came to its end, or that the scheduler stopped."""
+        """Note a trial that failed, came to its end, or was stopped by the scheduler."""
         task = _task(trial)
         records = self._ledger.records.get(task.trial_id, [])
-        at_end = bool(records) and records[-1].epoch >= records[-1].epochs
-        self._end(task, TrialStatus.FINISHED if at_end else TrialStatus.PRUNED, None)
+        if task.trial_id in self._failures:
+            self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
+        elif records and records[-1].epoch >= records[-1].epochs:
+            self._end(task, TrialStatus.FINISHED, None)
+        else:
+            self._end(task, TrialStatus.PRUNED, None)
 
     @override
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a failed trial, or give it another life if only its process died."""
+        """Give a trial whose process died another life, or note its failure."""
         task = _task(trial)
-        text, own_fault = error_text(_raw_error(trial))
         lives = self._lives.setdefault(task.trial_id, 1)
-        if not own_fault and lives < _LIVES:
+        if task.trial_id in self._failures:
+            self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
+        elif lives < _LIVES:
             self._lives[task.trial_id] = lives + 1
             self.running.discard(task.trial_id)
             self._queue.put_back(task)
-            return
-        if not own_fault:
-            text = f"its process died {lives} times; the last time: {text}\nlog: {task.log_path}"
-        self._end(task, TrialStatus.FAILED, text)
+        else:
+            reason = f"its process died {lives} times; the last time: {_reason(trial)}"
+            self._end(task, TrialStatus.FAILED, f"{reason}\nlog: {task.log_path}")
 
     def _end(self, task: TrialTask, status: TrialStatus, error: str | None) -> None:
         def note() -> None:
@@ -170,8 +176,6 @@ def _task(trial: Any) -> TrialTask:
     return TrialTask.model_validate_json(trial.config["task"])
 
 
-def _raw_error(trial: Any) -> str:
-    from pathlib import Path
-
+def _reason(trial: Any) -> str:
     path = trial.error_file
-    return Path(path).read_text(encoding="utf-8") if path else "no error was given"
+    return Path(path).read_text(encoding="utf-8").strip() if path else "no error was given"

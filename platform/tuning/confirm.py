@@ -39,11 +39,11 @@ def run_fixed(
         provenance: goes into every trained model.
 
     Returns:
-        One outcome per trial, in order.
+        One outcome per trial, in order, the failed ones included; a later start tries those again.
 
     Raises:
         Interrupted: a signal came; running trials keep their last checkpoint.
-        UserError: a trial failed, or the journal holds another trial of that id.
+        UserError: the journal holds another trial of that id.
     """
     from platform.tuning.callback import Ledger
 
@@ -83,6 +83,7 @@ def run_fixed(
                 observer=observer,
                 tune_dir=folder.tune,
                 name=trials[0].stage,
+                max_failures=len(trials),
             )
             if not ended:
                 raise Interrupted(

@@ -7,6 +7,7 @@ group itself when Tune stops the trial. (Ray's own way leaves it behind for good
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -17,8 +18,9 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.util.queue import Empty, Queue
 from typing_extensions import override
 
+from platform.training.records import EpochRecord
 from platform.tuning.inproc import device_for, tables
-from platform.tuning.trial import TrialTask, trial_log
+from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, trial_log
 
 _POLL_S = 0.2
 _EPOCH, _GROUP = "epoch", "group"
@@ -32,9 +34,11 @@ def drive_trial(config: dict[str, Any]) -> None:
             `train_dir`, where Ray Train keeps its own records.
 
     Raises:
-        TrialError: a worker's code failed.
         SystemExit: when Tune stops the trial.
+        Exception: Ray's own, when a worker's process died or the group could not start.
     """
+    from ray import tune
+
     task = TrialTask.model_validate_json(config["task"])
     queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
     done, errors = threading.Event(), list[BaseException]()
@@ -50,61 +54,68 @@ def drive_trial(config: dict[str, Any]) -> None:
     threading.Thread(target=fit, daemon=True, name=f"train-{task.trial_id}").start()
     groups: list[Any] = []
     try:
-        _pump(queue, done, groups)
-    except BaseException:
-        _remove(groups)
-        raise
+        failure = _pump(queue, done, groups)
     finally:
-        queue.shutdown(force=True)
-    if errors:
         _remove(groups)
+        queue.shutdown(force=True)
+    if failure is not None:
+        tune.report({FAILURE: failure})
+    elif errors:
         raise errors[0]
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train as one worker of the group; Ray Train calls this in each worker."""
-    import logging
-
     import ray.train
-    import torch
+    from ray.train.v2._internal.execution import context as train_context
 
-    from platform.training.checkpoint import read_records
-    from platform.training.distributed import World
-    from platform.training.loop import fit
-
+    # This one logs every report, under its file's path as a name, where `LoggingConfig` does not reach it.
+    train_context.logger.setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     task = TrialTask.model_validate_json(config["task"])
     log = Path(task.log_path)
     if rank:
         log = log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
-    header = (
-        f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}: {task.run.model_dump_json()}"
-    )
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would log every report
-    with trial_log(log, header):
-        torch.set_num_threads(task.threads)
-        device = torch.device("cpu")
-        if task.gpus_per_worker:
-            import ray.train.torch
+    header = f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}"
+    try:
+        with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
+            _train(task, config["reported_epochs"], rank=rank, size=size)
+    except TrialFailed as failure:
+        config["queue"].put((FAILURE, failure.text))
+        raise
 
-            device = ray.train.torch.get_device()
-        world = World(rank=rank, size=size, device=device)
-        folder = Path(task.checkpoint_dir)
-        # What the sweep missed when it died; every worker reports as often as every other.
-        missed = world.share_from_first(
-            read_records(folder)[config["reported_epochs"] :] if world.is_first else None
-        )
-        for record in missed:
-            ray.train.report(record.as_dict())
-        fit(
-            task.run,
-            tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
-            world=world,
-            checkpoint_dir=folder,
-            on_epoch=lambda record: ray.train.report(record.as_dict()),
-            provenance=dict(task.provenance),
-        )
+
+def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> None:
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from platform.training.checkpoint import read_records
+    from platform.training.distributed import World
+    from platform.training.loop import fit
+
+    def report(record: EpochRecord) -> None:
+        # A barrier: every worker reports equally often. What counts is rank 0's.
+        ray.train.report(record.as_dict())
+
+    torch.set_num_threads(task.threads)
+    on_gpu = device_for(task.gpus_per_worker) == "cuda"
+    world = World(
+        rank=rank, size=size, device=ray.train.torch.get_device() if on_gpu else torch.device("cpu")
+    )
+    folder = Path(task.checkpoint_dir)
+    # What the sweep missed when it died.
+    for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
+        report(record)
+    fit(
+        task.run,
+        tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
+        world=world,
+        checkpoint_dir=folder,
+        on_epoch=report,
+        provenance=dict(task.provenance),
+    )
 
 
 class _Reports(UserCallback):
@@ -140,7 +151,11 @@ def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
         resources["GPU"] = task.gpus_per_worker
     return TorchTrainer(
         train_worker,
-        train_loop_config={"task": config["task"], "reported_epochs": config["reported_epochs"]},
+        train_loop_config={
+            "task": config["task"],
+            "reported_epochs": config["reported_epochs"],
+            "queue": queue,
+        },
         torch_config=TorchConfig(backend="nccl" if device_for(task.gpus_per_worker) == "cuda" else "gloo"),
         scaling_config=train.ScalingConfig(
             num_workers=task.workers,
@@ -157,18 +172,23 @@ def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
     )
 
 
-def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> None:
+def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> str | None:
+    """Report epochs to Tune until the run has ended; return the first worker's failure, if any."""
     from ray import tune
 
+    failure: str | None = None
     while True:
         try:
             kind, value = queue.get(timeout=_POLL_S)
         except Empty:
             if done.is_set():
-                return
+                return failure
             continue
         if kind == _GROUP:
             groups.append(value)
+        elif kind == FAILURE:
+            # The first one is the cause; what the other workers saw follows from it.
+            failure = failure or value
         else:
             tune.report(value)
 

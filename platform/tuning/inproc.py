@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from platform.tuning.trial import TrialTask, trial_log
+from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, trial_log
 
 
 def train_trial(config: dict[str, Any]) -> None:
@@ -21,14 +21,19 @@ def train_trial(config: dict[str, Any]) -> None:
         config: `task`, a TrialTask as JSON, and `reported_epochs`, what the sweep knows of it already.
 
     Raises:
-        TrialError: the trial's code failed.
         SystemExit: from within `tune.report`, when Tune stops the trial.
     """
+    from ray import tune
+
     task = TrialTask.model_validate_json(config["task"])
-    with trial_log(
-        Path(task.log_path), f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
-    ):
-        _train(task, config["reported_epochs"])
+    header = f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
+    try:
+        with trial_log(Path(task.log_path), header):
+            _train(task, config["reported_epochs"])
+    except TrialFailed as failure:
+        tune.report({FAILURE: failure.text})
+        if not failure.process_is_sound:
+            os._exit(1)  # the next trial gets a new process
 
 
 def _train(task: TrialTask, reported_epochs: int) -> None:

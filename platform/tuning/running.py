@@ -121,9 +121,10 @@ def run_tasks(
         raise callback.error
     if callback.too_many_failures:
         failed = ledger.failures()
+        last = "\n".join((ledger.ended[failed[-1]][1] or "").splitlines()[-2:])  # error and log, no traceback
         raise UserError(
             f"a sweep survives {max_failures} failed trials (max_failures), and {len(failed)} failed: "
-            f"{', '.join(failed)}. The last one: {ledger.ended[failed[-1]][1]}"
+            f"{', '.join(failed)}. The last one: {last}"
         )
     return ended
 
@@ -131,10 +132,8 @@ def run_tasks(
 def _resources(placement: Placement) -> dict[str, float]:
     if placement.backend == "ddp":
         return _DRIVER_RESOURCES
-    resources = {"CPU": placement.cpus_per_worker}
-    if placement.gpus_per_worker:
-        resources["GPU"] = placement.gpus_per_worker
-    return resources
+    wanted = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
+    return {name: amount for name, amount in wanted.items() if amount}
 
 
 def _trial_id(trial: Any) -> str:

@@ -10,8 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from platform.errors import UserError
 from platform.schema import Frozen
 from platform.tracking.events import Stage, TrialInfo, TrialStatus
 from platform.training.config import RunConfig
@@ -34,7 +35,7 @@ class TrialTask(Frozen):
     final: bool = False
     """Train on training and validation images together."""
     workers: PositiveInt = 1
-    cpus_per_worker: PositiveFloat = 1
+    cpus_per_worker: NonNegativeFloat = 1
     gpus_per_worker: NonNegativeFloat = 0
     provenance: Mapping[str, str] = {}
 
@@ -78,6 +79,10 @@ class TrialOutcome:
         return max(accuracies) if self.info.config.report == "best" else accuracies[-1]
 
 
+FAILURE = "trial_failure"
+"""The metric under which a trial reports the text of its failure: an error travels as data, so that what
+Tune sees as an error is the death of a process, and worth another try."""
+
 _RECORD_FIELDS = tuple(field.name for field in fields(EpochRecord))
 
 
@@ -88,32 +93,24 @@ def record_from(metrics: Mapping[str, Any]) -> EpochRecord | None:
     return EpochRecord(**{name: metrics[name] for name in _RECORD_FIELDS})
 
 
-class TrialError(Exception):
-    """A trial's own code failed; the text crosses processes whole, whatever the original error was."""
+class TrialFailed(Exception):  # noqa: N818 - what happened, as the sweep reports it
+    """A trial's own code failed. `text` is the traceback and the log's path."""
 
-
-_BEGIN, _END = "---8<--- the trial's error", "--->8---"
-
-
-def error_text(raw: str) -> tuple[str, bool]:
-    """Return (what to show of an error that Ray hands over, whether the trial's own code raised it).
-
-    Anything else is the death of its process (out of memory, a lost machine), worth another try.
-    """
-    # A worker group hands over one error per worker; the first is the cause, the others follow from it.
-    _, begin, rest = raw.partition(f"{_BEGIN}\n")
-    text, end, _ = rest.partition(f"\n{_END}")
-    return (text, True) if begin and end else (raw.strip(), False)
+    def __init__(self, text: str, *, process_is_sound: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        self.process_is_sound = process_is_sound
+        """Whether another trial may run here: after a diverged run yes, after a CUDA error no."""
 
 
 @contextmanager
 def trial_log(path: Path, header: str) -> Iterator[None]:
-    """Send this process's prints to the trial's log, and an error's traceback both there and on.
+    """Send this process's prints, and the traceback of an error, to the trial's log.
 
     The log is opened for appending: a resumed trial continues it.
 
     Raises:
-        TrialError: the block failed; its text is for `error_text`.
+        TrialFailed: the block raised an error.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
@@ -124,7 +121,8 @@ def trial_log(path: Path, header: str) -> Iterator[None]:
         except SystemExit:
             print("--- stopped early", file=log)
             raise
-        except Exception:  # noqa: BLE001 - whatever it was, its text goes on
+        except Exception as error:
             text = traceback.format_exc().strip()
             print(text, file=log)
-            raise TrialError(f"{_BEGIN}\n{text}\nlog: {path}\n{_END}") from None
+            sound = isinstance(error, UserError)
+            raise TrialFailed(f"{text}\nlog: {path}", process_is_sound=sound) from error
