@@ -50,7 +50,7 @@ ui: setup
 
 clean:
 	rm -rf build dist cpp_engine/build* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find platform deploy tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .venv -prune -o -name .tools -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 define need_compiler
 command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || { \
