@@ -118,8 +118,8 @@ def _check_fit(model: TrainedModel, info: DatasetInfo, path: Path) -> None:
         raise UserError(
             f"a model is evaluated on the classes and the image size it was trained for: {path} knows "
             f"{len(model.class_names)} classes ({', '.join(model.class_names[:3])}, ...) at "
-            f"{model.input_shape}, {info.label} has {len(info.class_names)} ({', '.join(info.class_names[:3])}, ...) at "
-            f"{info.image_shape}; give its data by --data-dir"
+            f"{model.input_shape}, {info.label} has {len(info.class_names)} "
+            f"({', '.join(info.class_names[:3])}, ...) at {info.image_shape}; give its data by --data-dir"
         )
     if model.data_label != info.label:
         _say(f"note: trained on {model.data_label}, evaluated on {info.label}")

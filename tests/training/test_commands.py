@@ -1,0 +1,217 @@
+"""platform.train, platform.evaluate and platform.predict as a person uses them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import platform.evaluate
+import platform.predict
+import platform.train
+from platform.errors import UsageError, UserError
+from platform.training.run_folder import read_request
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """\
+about: A run of a second.
+base:
+  model: {name: resnet32_cifar}
+  data: {name: generated, train_limit: 96, validation_size: 500}
+  epochs: 2
+  batch_size: 32
+  optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
+  schedule: {name: cosine}
+"""
+Command = Callable[..., str]
+
+
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand in a folder with a recipe; the data is drawn once for all tests here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs `python -m NAME ARGUMENTS...` here and returns its stdout."""
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        assert sys.modules[name].main() == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """Return the folder of a finished run."""
+    root = tmp_path_factory.mktemp("trained")
+    (root / "tiny.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        patch.setattr(sys, "argv", ["platform.train", str(root / "tiny.yaml"), "--output", str(root / "run")])
+        assert platform.train.main() == 0
+    return root / "run"
+
+
+def test_a_run_leaves_its_files(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"run.json", "metrics.csv", "curves.svg", "record.json", "last.pt", "model.pt"}
+    rows = metrics_of(trained)
+    record = json.loads((trained / "record.json").read_text())
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["validation_loss"]) == record["epochs"][1]["validation_loss"]
+    assert record["config"]["model"]["name"] == "resnet32_cifar"
+    assert record["data"]["train_images"] == 96
+    svg = (trained / "curves.svg").read_text()
+    assert "loss (nats)" in svg
+    assert "validation" in svg
+
+
+def test_evaluate_agrees_with_training_and_writes_its_files(
+    trained: Path, folder: Path, command: Command
+) -> None:
+    out = command("platform.evaluate", str(trained), "--split", "validation", "--precision", "auto",
+                  "--output", "evaluation")  # fmt: skip
+    record = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    last = json.loads((trained / "record.json").read_text())["epochs"][-1]
+    assert record["accuracy"] == pytest.approx(last["validation_accuracy"])
+    assert record["loss"] == pytest.approx(last["validation_loss"], rel=1e-4)
+    assert sum(map(sum, record["confusion"])) == record["data"]["images"]
+    assert f"top-1 accuracy {100 * record['accuracy']:.2f} %" in out
+    assert (folder / "evaluation" / "confusion.svg").read_text().startswith("<?xml")
+
+
+def test_predict_shows_the_likeliest_classes_of_an_image_of_any_size(
+    trained: Path, folder: Path, command: Command
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 91, 3)).astype(np.uint8)
+    Image.fromarray(image).save(folder / "a.png")
+    Image.fromarray(image[:7, :9]).save(folder / "b.jpg")
+    lines = command("platform.predict", str(trained), "a.png", "b.jpg").splitlines()
+    assert len(lines) == 12
+    assert (lines[0], lines[6]) == ("a.png", "b.jpg")
+    shares = [float(line.split()[-2]) for line in lines[1:6]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 100.1
+
+
+@pytest.mark.parametrize("name", ["platform.evaluate", "platform.predict"])
+def test_a_folder_without_a_model_is_refused(name: str, folder: Path, command: Command) -> None:
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    arguments = [".", "a.png"] if name == "platform.predict" else ["."]
+    with pytest.raises(UserError, match=r"holds no model\.pt: give the folder of a finished run"):
+        command(name, *arguments)
+
+
+def test_a_text_file_is_no_image(trained: Path, folder: Path, command: Command) -> None:
+    with pytest.raises(UserError, match=r"tiny\.yaml is not an image"):
+        command("platform.predict", str(trained), "tiny.yaml")
+
+
+def test_settings_and_seed_from_the_command_line_reach_the_run(folder: Path, command: Command) -> None:
+    command(
+        "platform.train",
+        "tiny.yaml",
+        "--set",
+        "epochs=1",
+        "optimizer.lr=0.01",
+        "--seed",
+        "7",
+        "--output",
+        "run",
+    )
+    config = read_request(folder / "run").config
+    assert (config.epochs, config.optimizer.lr, config.seed) == (1, 0.01, 7)
+    assert len(metrics_of(folder / "run")) == 1
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_over(trained: Path, folder: Path, command: Command) -> None:
+    with pytest.raises(UsageError, match="holds a run already: go on with --resume"):
+        command("platform.train", "tiny.yaml", "--output", str(trained))
+
+
+def test_resume_takes_no_other_settings(trained: Path, folder: Path, command: Command) -> None:
+    with pytest.raises(UsageError, match="as it began"):
+        command("platform.train", "--resume", str(trained), "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny.yaml", "--set", "epohcs=1"], "unknown setting 'epohcs' (did you mean 'epochs'?)"),
+        (["tiny.yaml", "--set", "optimizer.name=sdg"], "did you mean 'sgd'?"),
+        (["resnet32_cfar"], "did you mean 'resnet32_cifar'?"),
+        (["tiny.yaml", "--ouptut", "run"], "--output"),
+    ],
+    ids=str,
+)
+def test_a_typo_gets_a_suggestion_before_torch_is_loaded(
+    folder: Path, arguments: list[str], message: str
+) -> None:
+    (folder / "search_spaces").mkdir()
+    (folder / "search_spaces" / "resnet32_cifar.yaml").write_text(RECIPE)
+    # torch that cannot be imported: the answer must not need it.
+    (folder / "torch.py").write_text("raise SystemExit('torch was imported')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "platform.train", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+    folder: Path, command: Command, number: signal.Signals
+) -> None:
+    arguments = ["tiny.yaml", "--set", "epochs=15", "--output", "run"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "platform.train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    ) as process:
+        metrics = folder / "run" / "metrics.csv"
+        deadline_s = time.monotonic() + 300
+        while not metrics.is_file() and process.poll() is None and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "is saved. Go on with:\n  python -m platform.train --resume run\n" in errors
+    assert "Traceback" not in errors
+    saved = len(metrics_of(folder / "run"))
+    assert 1 <= saved < 15
+    out = command("platform.train", "--resume", "run")
+    assert "after 15 epochs" in out
+    assert [row["epoch"] for row in metrics_of(folder / "run")] == [str(n) for n in range(1, 16)]
