@@ -123,11 +123,22 @@ class SweepProgress(SweepObserver):
         return Counter(ended.status for ended in self.ended["search"].values())
 
     def leaderboard(self) -> list[Ended]:
-        """Return the search trials that have an accuracy, best first; whole runs before pruned ones."""
-        ranked = [ended for ended in self.ended["search"].values() if ended.accuracy is not None]
+        """Return the ended search trials that have an accuracy and did not fail, best first.
+
+        Whole runs come before those that were stopped early.
+        """
+        ranked = [
+            ended
+            for ended in self.ended["search"].values()
+            if ended.accuracy is not None and ended.status is not TrialStatus.FAILED
+        ]
         return sorted(
             ranked,
-            key=lambda ended: (ended.status is TrialStatus.PRUNED, -(ended.accuracy or 0.0), ended.number),
+            key=lambda ended: (
+                ended.status is not TrialStatus.FINISHED,
+                -(ended.accuracy or 0.0),
+                ended.number,
+            ),
         )
 
     def elapsed_s(self) -> float:

@@ -39,11 +39,18 @@ class SweepResults:
         return [row for row in self.trials if row.stage == stage]
 
     def leaderboard(self) -> list[TrialRow]:
-        """Return the search trials that have an accuracy, the best first; whole runs before pruned ones."""
-        ranked = [row for row in self.of_stage("search") if row.validation_accuracy is not None]
+        """Return the search trials that have an accuracy and did not fail, the best first.
+
+        Whole runs come before those that were stopped early or are not over.
+        """
+        ranked = [
+            row
+            for row in self.of_stage("search")
+            if row.validation_accuracy is not None and row.status is not TrialStatus.FAILED
+        ]
         return sorted(
             ranked,
-            key=lambda row: (row.status is TrialStatus.PRUNED, -(row.validation_accuracy or 0.0), row.number),
+            key=lambda row: (not row.whole, -(row.validation_accuracy or 0.0), row.number),
         )
 
     def champion_candidate(self) -> Mapping[str, Any] | None:

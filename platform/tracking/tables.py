@@ -68,6 +68,11 @@ class TrialRow:
     params: Mapping[str, str | int | float | bool]
     config: Mapping[str, Any]
 
+    @property
+    def whole(self) -> bool:
+        """Whether it ran to its end, so that its accuracy compares."""
+        return self.status is TrialStatus.FINISHED
+
     def run_config(self) -> RunConfig:
         """Return the trial's configuration, validated."""
         return RunConfig.model_validate(self.config)

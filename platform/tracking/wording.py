@@ -56,26 +56,31 @@ def value_text(value: Any) -> str:
     return f"{value:.3g}"
 
 
-def settings_text(params: Mapping[str, Any]) -> str:
-    """Return flat settings in one line: `sgd(lr=0.1, weight_decay=0.0005) batch_size=128 cutout.length=8`.
+def settings_cells(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return flat settings as a table's cells, those of an alternative inside its own.
 
-    Alternatives carry their own settings in brackets; a section's name before a dot is left out.
+    `{"optimizer": "sgd(lr=0.1, weight_decay=0.0005)", "batch_size": "128", "cutout.length": "8"}`
     """
-    parts: dict[str, str] = {}
+    cells: dict[str, str] = {}
     inner: dict[str, list[str]] = {}
     for name, value in params.items():
         owner = _owner(name, params)
-        if owner is not None:
+        if owner is None:
+            cells[name] = value_text(value)
+        else:
             rest = name.removeprefix(f"{owner}.{params[owner]}.")
             inner.setdefault(owner, []).append(f"{rest}={value_text(value)}")
-        else:
-            parts[name] = f"{short_name(name)}={value_text(value)}"
-    for name in parts:
-        if name in inner:
-            parts[name] = f"{value_text(params[name])}({', '.join(inner[name])})"
-        elif isinstance(params[name], str):
-            parts[name] = value_text(params[name])
-    return " ".join(parts.values())
+    return {
+        short_name(name): f"{text}({', '.join(inner[name])})" if name in inner else text
+        for name, text in cells.items()
+    }
+
+
+def settings_text(params: Mapping[str, Any]) -> str:
+    """Return flat settings in one line: `sgd(lr=0.1, weight_decay=0.0005) batch_size=128 cutout.length=8`."""
+    words = {short_name(name): isinstance(value, str) for name, value in params.items()}
+    cells = settings_cells(params)
+    return " ".join(text if words[name] else f"{name}={text}" for name, text in cells.items())
 
 
 def short_name(name: str) -> str:

@@ -1,0 +1,256 @@
+"""The report of a sweep: one HTML file that needs nothing but a browser.
+
+It is written from the sweep's folder alone, at any time: of an interrupted sweep it shows what there is
+and says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from platform.errors import UserError
+from platform.reporting import axes, curves, spread
+from platform.tracking.answer import best_latency, device_name, sentences
+from platform.tracking.atomic import write_text
+from platform.tracking.events import TrialStatus
+from platform.tracking.folder import SweepFolder
+from platform.tracking.mlflow_writer import flatten
+from platform.tracking.results import SweepResults, read_results
+from platform.tracking.tables import TrialRow
+from platform.tracking.wording import GENERATED, QUICK, duration, percent, plural, settings_cells, value_text
+from platform.tuning.space import load_spec
+
+SHOWN_TRIALS = 15
+"""Rows of the leaderboard that are open; the others can be opened."""
+
+
+def write_report(folder: Path | SweepFolder) -> Path:
+    """Write `report.html` into a sweep's folder, replacing an older one; return its path.
+
+    Raises:
+        UserError: no such folder, a damaged file in it, or it cannot be written.
+    """
+    sweep = folder if isinstance(folder, SweepFolder) else SweepFolder(folder.absolute())
+    html = render(read_results(sweep))
+    try:
+        write_text(sweep.report, html)
+    except OSError as error:
+        raise UserError(f"cannot write {sweep.report}: {error.strerror or error}") from None
+    return sweep.report
+
+
+def render(results: SweepResults) -> str:
+    """Return the page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "value": value_text, "plural": plural}
+    return environment.get_template("report.html.j2").render(context(results))
+
+
+def context(results: SweepResults) -> dict[str, Any]:
+    """Return all that the page shows, by name."""
+    plan = results.plan or {}
+    return {
+        "sweep_id": results.folder.sweep_id,
+        "space": plan.get("space") or results.folder.space,
+        "about": plan.get("about", ""),
+        "state": results.state,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "warnings": [
+            text for text, applies in ((QUICK, results.quick), (GENERATED, results.generated)) if applies
+        ],
+        "answer": sentences(results),
+        "cards": _cards(results),
+        "missing": _missing(results),
+        "champion": _champion(results),
+        "selection": results.selection,
+        "spread": spread.confirmation(results.selection) if results.selection else None,
+        "leaderboard": _leaderboard(results),
+        "accuracy_curves": curves.learning_curves(results),
+        "loss_curves": curves.learning_curves(results, loss=True),
+        "best_so_far": curves.best_so_far(results),
+        "axis_plots": axes.axis_plots(results),
+        "parity": (results.export or {}).get("parity"),
+        "export": results.export,
+        "benchmark": _benchmark(results),
+        "test": _test(results.test),
+        "failures": [row for row in results.trials if row.status is TrialStatus.FAILED],
+        "plan_rows": plan.get("rows", ()),
+        "plan_facts": [
+            (key, value_text(value))
+            for key, value in flatten({k: v for k, v in plan.items() if k not in ("rows", "provenance")})
+            if value not in (None, "", (), [])
+        ],
+        "provenance": [(key, _plain(value)) for key, value in flatten(results.provenance())],
+        "resume": f"python -m platform.sweep --resume {results.folder.sweep_id}",
+    }
+
+
+def _cards(results: SweepResults) -> list[tuple[str, str, str]]:
+    """Return (what, figure, note) of the page's head."""
+    cards = []
+    if results.test is not None:
+        images = results.test.get("images")
+        note = f"{images:,} images, looked at once" if isinstance(images, int) else "looked at once"
+        cards.append(("test accuracy", percent(results.test["accuracy"]), note))
+    entry = results.champion_candidate()
+    ranked = results.leaderboard()
+    if entry is not None:
+        spread_text = f"± {100 * entry['std']:.2f}, " if entry.get("std") is not None else ""
+        note = f"{spread_text}{plural(entry['n'], 'seed')}"
+        cards.append(("validation accuracy", percent(entry["mean"]), note))
+    elif ranked:
+        cards.append(("best validation so far", percent(ranked[0].validation_accuracy), ranked[0].trial_id))
+    fastest = best_latency(results.benchmark) if results.benchmark else None
+    if fastest is not None:
+        note = f"ncnn, {plural(int(fastest['threads']), 'thread')}, median"
+        cards.append(("one image", f"{fastest['latency_ms']['p50']:.2f} ms", note))
+    parity = (results.export or {}).get("parity")
+    if parity:
+        note = f"same class as PyTorch, {plural(parity['images'], 'image')}"
+        cards.append(("ncnn agrees", percent(parity["top1_agreement"], 1), note))
+    search = results.of_stage("search")
+    pruned = sum(row.status is TrialStatus.PRUNED for row in search)
+    epochs = sum(row.epochs_done for row in results.trials)
+    cards.append(
+        ("search", plural(len(search), "trial"), f"{pruned} stopped early, {epochs:,} epochs in all")
+    )
+    return cards
+
+
+def _missing(results: SweepResults) -> list[str]:
+    """Return what a finished sweep has and this one has not."""
+    return [
+        text
+        for text, there in (
+            ("the search: no trial has finished an epoch", any(row.epochs_done for row in results.trials)),
+            ("the confirmation over several seeds: the ranking may be luck", results.selection is not None),
+            ("the champion", results.champion is not None),
+            ("the test accuracy: the test images have not been looked at", results.test is not None),
+            ("the export to ncnn, and its parity with PyTorch", results.export is not None),
+            ("the latency on this device", results.benchmark is not None),
+        )
+        if not there
+    ]
+
+
+def _champion(results: SweepResults) -> dict[str, Any] | None:
+    champion = results.champion
+    if champion is None:
+        return None
+    config = champion.get("config") or {}
+    try:
+        base = load_spec(results.folder.path).base.model_dump(mode="json")
+    except UserError:
+        base = None
+    return {
+        "trial_id": champion.get("trial_id", ""),
+        "data_label": results.data_label(),
+        "candidate": results.champion_candidate(),
+        "settings": _compared(base, config),
+        "has_base": base is not None,
+    }
+
+
+def _compared(base: Mapping[str, Any] | None, config: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """Return (setting, base's value, champion's value, changed) of every setting."""
+    before = dict(flatten(base)) if base is not None else {}
+    after = dict(flatten(config))
+    rows = []
+    for key in dict.fromkeys((*after, *before)):
+        old, new = _plain(before.get(key, "-")), _plain(after.get(key, "-"))
+        # The seed differs in every run, and says nothing about the recipe.
+        rows.append((key, old, new, base is not None and old != new and key != "seed"))
+    return rows
+
+
+def _leaderboard(results: SweepResults) -> dict[str, Any]:
+    rows = results.leaderboard()
+    cells = [settings_cells(row.params) for row in rows]
+    columns = list(dict.fromkeys(name for cell in cells for name in cell))
+    return {
+        "columns": columns,
+        "rows": [
+            (row, [cell.get(name, "") for name in columns]) for row, cell in zip(rows, cells, strict=True)
+        ],
+        "shown": SHOWN_TRIALS,
+        "champion": (results.champion or {}).get("trial_id"),
+        "unranked": _unranked(results.of_stage("search")),
+    }
+
+
+def _unranked(rows: Sequence[TrialRow]) -> int:
+    return sum(row.validation_accuracy is None for row in rows)
+
+
+def _benchmark(results: SweepResults) -> dict[str, Any] | None:
+    record = results.benchmark
+    if record is None:
+        return None
+    noise = record.get("context", {}).get("noise") or {}
+    return {
+        "device": device_name(record),
+        "context": [
+            (key, _plain(value))
+            for key, value in flatten(record.get("context", {}))
+            if not key.startswith("noise")
+        ],
+        "results": record.get("results", []),
+        "chart": spread.latency(record.get("results", [])),
+        "accuracy": record.get("accuracy"),
+        "busy": noise.get("reason", "") if noise.get("trustworthy") is False else "",
+    }
+
+
+def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    confusion = test.get("confusion") or []
+    names = test.get("class_names") or [str(index) for index in range(len(confusion))]
+    per_class = test.get("per_class") or []
+    pairs = sorted(zip(per_class, names, strict=False))
+    confused = sorted(
+        (
+            (count, names[actual], names[predicted])
+            for actual, row in enumerate(confusion)
+            for predicted, count in enumerate(row)
+            if actual != predicted and count
+        ),
+        reverse=True,
+    )
+    return {
+        **{key: test.get(key) for key in ("accuracy", "loss", "images", "opened_at", "split_sha256")},
+        "names": names,
+        "per_class": per_class,
+        "confusion": [
+            (
+                name,
+                [
+                    (count, count / max(1, sum(row)), actual == predicted)
+                    for predicted, count in enumerate(row)
+                ],
+            )
+            for actual, (name, row) in enumerate(zip(names, confusion, strict=False))
+        ],
+        "worst": pairs[0] if pairs else None,
+        "best": pairs[-1] if pairs else None,
+        "confused": confused[:3],
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "-"
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,52 @@
+"""The summary: the answer for people on stderr, the path for programs on stdout."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from platform.console.summary import final_summary
+from tests.reporting.example_sweep import write_example
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return write_example(tmp_path_factory.mktemp("finished"), trials=12)
+
+
+def summary_of(folder, **options):
+    console = Console(file=io.StringIO(), width=200)
+    stdout = io.StringIO()
+    final_summary(folder, console=console, stdout=stdout, **options)
+    return console.file.getvalue(), stdout.getvalue()
+
+
+def test_a_finished_sweep(finished):
+    text, out = summary_of(finished, tracking_uri="sqlite:////x/mlflow.db")
+    assert out == f"{finished.path}\n"
+    for wanted in (
+        "The best recipe is t",
+        "of 10,000 test images rightly",
+        "12.10 ms",
+        str(finished.export),
+        "largest logit difference 9.5e-06",
+        "mlflow ui --backend-store-uri sqlite:////x/mlflow.db",
+        "1 trial failed (t009)",
+    ):
+        assert wanted in text
+    assert "QUICK" not in text
+
+
+def test_an_interrupted_quick_sweep(tmp_path):
+    without = ("selection", "champion", "test", "export", "benchmark")
+    folder = write_example(tmp_path, trials=5, without=without, quick=True, generated=True)
+    text, _ = summary_of(folder)
+    assert "QUICK SWEEP" in text
+    assert "GENERATED PICTURES" in text
+    assert "not yet confirmed over seeds" in text
+    assert "model for the engine" not in text
+
+
+def test_quiet_prints_the_path_only(finished, capsys):
+    final_summary(finished, quiet=True)
+    assert capsys.readouterr() == (f"{finished.path}\n", "")

@@ -1,0 +1,10 @@
+"""One finished sweep's folder for all tests that only read it."""
+
+import pytest
+
+from tests.reporting.example_sweep import write_example
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    return write_example(tmp_path_factory.mktemp("finished"))

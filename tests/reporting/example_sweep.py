@@ -1,0 +1,249 @@
+"""A finished sweep's folder, as the platform writes it, with made-up but plausible figures.
+
+`write_example(tmp_path)` leaves out what `without` names: an interrupted sweep has a part of it.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import optuna
+
+from platform.tracking.atomic import write_json
+from platform.tracking.events import TrialInfo, TrialStatus
+from platform.tracking.folder import SweepFolder
+from platform.tracking.tables import TableWriter
+from platform.training.records import EpochRecord
+from platform.tuning.plan import make_plan
+from platform.tuning.sampling import suggest
+from platform.tuning.space import load_space
+from platform.tuning.spec import trial_seed
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+EPOCHS = 30
+SAMPLES = ("t000", "t004")
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+
+def write_example(root, *, trials=24, without=(), quick=False, generated=False):
+    folder = SweepFolder(root / "resnet18_cifar-20260301-120000")
+    folder.path.mkdir(parents=True)
+    spec = load_space("resnet18_cifar", overrides=[f"base.epochs={EPOCHS}", f"trials={trials}"])
+    folder.set_state("interrupted" if without else "finished")
+    label = "generated" if generated else "cifar10"
+    if "plan" not in without:
+        folder.spec.write_text(spec.to_yaml())
+        plan = make_plan(
+            spec, {"CPU": 2, "GPU": 0}, quick=quick, device="cpu", device_reason="no GPU in the cluster"
+        )
+        write_json(
+            folder.plan,
+            {
+                **plan.model_dump(mode="json"),
+                "data_label": label,
+                "provenance": {
+                    "command": "python -m platform.sweep resnet18_cifar",
+                    "git_commit": "c79f2430aa",
+                    "git_dirty": False,
+                    "cpu": "Example CPU",
+                    "cores": 2,
+                    "versions": {"torch": "2.13.0", "ray": "2.60.0"},
+                },
+            },
+        )
+    scores = write_tables(folder, spec, trials, confirmed="selection" not in without)
+    best = sorted(scores, key=lambda name: -scores[name][0])[:3]
+    if "selection" not in without:
+        write_selection(folder, best, scores)
+    champion = best[0]
+    if "champion" not in without:
+        config = spec.resolve(scores[champion][1])
+        write_json(
+            folder.champion,
+            {"trial_id": champion, "config": config.model_dump(mode="json"), "params": scores[champion][1]},
+        )
+    if "test" not in without:
+        write_test(folder)
+    if "export" not in without:
+        folder.export.mkdir()
+        source = {"sweep": folder.sweep_id, "data": label, "test_accuracy": 0.9412}
+        parity = {"images": 256, "max_abs": 9.5e-6, "mean_abs": 1.2e-6, "top1_agreement": 1.0, "data": label}
+        write_json(
+            folder.export / "model.json",
+            {"schema_version": 1, "name": "resnet18_cifar", "parity": parity, "source": source},
+        )
+    if "benchmark" not in without:
+        write_benchmark(folder)
+    return folder
+
+
+def write_tables(folder, spec, trials, *, confirmed):
+    """Play the search and the later stages; return {trial_id: (accuracy, params)} of the whole runs."""
+    rng = np.random.default_rng(3)
+    clock = Clock()
+    writer = TableWriter(folder, now=clock)
+    # Written once at the end: a file per event would take most of a test's time.
+    save, writer._save = writer._save, lambda **_: None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5))
+    scores = {}
+    for number in range(trials):
+        params = suggest(study.ask(), spec)
+        config = spec.resolve(params, seed=trial_seed(spec, number))
+        ideal = 0.1 if config.optimizer.name == "sgd" else 0.002
+        distance = abs(np.log10(config.optimizer.lr / ideal))
+        cutout = config.augment.cutout.length
+        final = 0.945 - 0.03 * distance**2 - 0.0003 * abs(cutout - 8) - 0.01 * (config.batch_size > 256)
+        final += rng.normal(0, 0.002)
+        info = TrialInfo(
+            trial_id=f"t{number:03d}", stage="search", number=number, config=config, params=params
+        )
+        failed = number == 9
+        pruned = number > 3 and final < 0.93
+        stop = 2 if failed else int(rng.choice([5, 15])) if pruned else EPOCHS
+        play(writer, clock, info, final, stop, rng)
+        if failed:
+            error = (
+                "Traceback (most recent call last):\n  ...\n"
+                f"FloatingPointError: the loss is not a number <in epoch 3>\nlog: {folder.logs}/t009.log"
+            )
+            writer.trial_ended(info, TrialStatus.FAILED, error=error)
+        elif pruned:
+            writer.trial_ended(info, TrialStatus.PRUNED)
+        else:
+            writer.trial_ended(info, TrialStatus.FINISHED)
+            scores[info.trial_id] = (final, params)
+    if confirmed:
+        best = sorted(scores, key=lambda name: -scores[name][0])[:3]
+        runs = [(name, seed) for name in best for seed in range(3)]
+        for number, (name, seed) in enumerate(runs):
+            config = spec.resolve(scores[name][1], seed=seed)
+            info = TrialInfo(
+                trial_id=f"c{number // 3 + 1}-s{seed}",
+                stage="confirm",
+                number=number,
+                config=config,
+                params=scores[name][1],
+                candidate=name,
+            )
+            play(writer, clock, info, scores[name][0], EPOCHS, rng)
+            writer.trial_ended(info, TrialStatus.FINISHED)
+    save()
+    return scores
+
+
+def play(writer, clock, info, final, stop, rng):
+    writer.trial_started(info)
+    for epoch in range(1, stop + 1):
+        done = epoch / EPOCHS
+        accuracy = float(
+            np.clip(final - 0.45 * np.exp(-6 * done) + rng.normal(0, 0.012 * (1 - done)), 0.1, 1)
+        )
+        clock.now += timedelta(seconds=11)
+        writer.epoch_finished(
+            info,
+            EpochRecord(
+                epoch=epoch,
+                epochs=EPOCHS,
+                step=352 * epoch,
+                lr=info.config.optimizer.lr * (1 - done),
+                train_loss=float(2.0 * np.exp(-5 * done) + 0.06 + abs(rng.normal(0, 0.01))),
+                train_accuracy=accuracy,
+                validation_loss=1 - accuracy,
+                validation_accuracy=accuracy,
+                grad_norm=1.0,
+                epoch_s=10.0,
+                evaluation_s=1.0,
+                images_per_s=4500.0,
+            ),
+        )
+
+
+def write_selection(folder, best, scores):
+    rng = np.random.default_rng(4)
+    candidates = []
+    for name in best:
+        accuracies = [float(value) for value in rng.normal(scores[name][0], 0.0012, 3)]
+        mean, std = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))
+        half = 4.303 * std / 3**0.5
+        candidates.append(
+            {
+                "trial_id": name,
+                "params": scores[name][1],
+                "n": 3,
+                "mean": mean,
+                "std": std,
+                "interval95": [mean - half, mean + half],
+                "accuracies": accuracies,
+            }
+        )
+    verdict = f"{best[0]} is not separated from {best[1]}: the difference may be luck"
+    write_json(folder.selection, {"candidates": candidates, "champion": best[0], "verdict": verdict})
+
+
+def write_test(folder):
+    rng = np.random.default_rng(6)
+    confusion = np.zeros((10, 10), int)
+    for row in range(10):
+        wrong = rng.multinomial(60 if row not in (3, 5) else 120, rng.dirichlet(np.full(9, 0.4)))
+        confusion[row, [column for column in range(10) if column != row]] = wrong
+        confusion[row, row] = 1000 - wrong.sum()
+    write_json(
+        folder.test,
+        {
+            "accuracy": float(np.trace(confusion) / confusion.sum()),
+            "loss": 0.21,
+            "per_class": [float(value) for value in confusion.diagonal() / 1000],
+            "confusion": confusion.tolist(),
+            "images": 10_000,
+            "class_names": CLASSES,
+            "opened_at": "2026-03-01T18:20:11+00:00",
+            "split_sha256": "9f" * 32,
+        },
+    )
+
+
+def write_benchmark(folder, *, trustworthy=True):
+    results = []
+    for threads, median in ((1, 21.4), (2, 12.1)):
+        results.append(
+            {
+                "threads": threads,
+                "batch": 1,
+                "repetitions": 200,
+                "latency_ms": {
+                    "min": median * 0.95,
+                    "p50": median,
+                    "p90": median * 1.06,
+                    "p99": median * 1.3,
+                    "mean": median * 1.01,
+                },
+                "cpu_ms_p50": 21.5,
+                "images_per_s": 1000 / median,
+                "load_ms": 18.2,
+                "first_inference_ms": median * 1.8,
+                "peak_rss_mb": 92.5,
+            }
+        )
+    noise = {"trustworthy": trustworthy, "reason": "" if trustworthy else "tasks waited for a processor"}
+    folder.benchmark.write_text(
+        json.dumps(
+            {
+                "schema_version": 1,
+                "context": {
+                    "cpu": "Example CPU @ 2.5GHz",
+                    "cores": 2,
+                    "ncnn": "1.0.20261020",
+                    "noise": noise,
+                },
+                "model": {"name": "resnet18_cifar", "precision": "fp32"},
+                "results": results,
+            }
+        )
+    )

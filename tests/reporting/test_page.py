@@ -1,0 +1,246 @@
+"""The report: complete, alone in one file, honest about what is missing, and safe to open."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from platform.errors import UserError
+from platform.reporting.page import render, write_report
+from platform.tracking.atomic import write_json
+from platform.tracking.events import TrialStatus
+from platform.tracking.folder import SweepFolder
+from platform.tracking.results import read_results
+from platform.tracking.tables import TableWriter
+from tests.reporting.example_sweep import write_benchmark, write_example
+from tests.tracking.examples import epoch, trial
+
+VOID = {"meta", "br", "link", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in order, and collects text and attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+
+@pytest.fixture(scope="module")
+def html(finished):
+    return render(read_results(finished))
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_every_part_is_there(page, finished):
+    results = read_results(finished)
+    champion = results.champion["trial_id"]
+    for heading in (
+        f"Champion: {champion}",
+        "How sure is it?",
+        "Leaderboard",
+        "Learning curves",
+        "Every setting on its own",
+        "Test images, class by class",
+        "On this device",
+        "Failures",
+        "Plan and provenance",
+    ):
+        assert heading in page.text
+    for wanted in (
+        f"The best recipe is {champion}: ",
+        "not separated from",
+        "of 10,000 test images rightly; they were looked at once",
+        "12.10 ms (median; 99 % within 15.73 ms) with 2 threads",
+        "FloatingPointError",
+        f"{finished.logs}/t009.log",
+        "9.50e-06",
+        "optimizer.weight_decay",
+        "c79f2430aa",
+        "python -m platform.sweep resnet18_cifar",
+        "trained on cifar10".capitalize(),
+    ):
+        assert wanted in page.text
+    for absent in ("not complete", "QUICK SWEEP", "GENERATED", "do not trust"):
+        assert absent not in page.text
+
+
+def test_it_needs_nothing_but_itself(html, page):
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    addresses = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
+    assert addresses == []
+    assert "http://" not in html
+    assert "https://" not in html
+    assert not re.search(r"url\(|@import", html)
+    assert "default-src 'none'" in html
+
+
+def test_it_is_readable_in_the_dark_and_on_paper(html):
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+    # A chart takes its colours from the page.
+    assert not re.search(r'<(path|circle|rect|text)[^>]*(fill|stroke)="#', html)
+
+
+def test_charts_are_described_for_those_who_cannot_see_them(page):
+    labels = [value for name, value in page.attributes if name == "aria-label"]
+    assert page.tags.count("svg") >= len(labels) >= 11
+    assert all(labels)
+
+
+def test_the_leaderboard_has_whole_runs_first(finished):
+    ranked = read_results(finished).leaderboard()
+    whole = [row.whole for row in ranked]
+    assert whole == sorted(whole, reverse=True)
+    accuracies = [row.validation_accuracy for row in ranked if row.whole]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert "t009" not in [row.trial_id for row in ranked]
+
+
+def test_text_from_outside_stays_text(tmp_path):
+    folder = SweepFolder(tmp_path / "evil-20260301-120000")
+    folder.path.mkdir()
+    evil = "</td><script>alert(1)</script>"
+    writer = TableWriter(folder)
+    for number in (0, 1):
+        bad = trial(number, params={"name": f"{evil}{number}", evil: number})
+        writer.epoch_finished(bad, epoch(1))
+        writer.trial_ended(bad, TrialStatus.FINISHED)
+    failed = trial(2)
+    writer.trial_ended(failed, TrialStatus.FAILED, error=evil)
+    write_json(folder.plan, {"about": evil, "space": evil, "data_label": evil, "provenance": {"cpu": evil}})
+    write_json(folder.champion, {"trial_id": evil, "params": {}, "config": {evil: evil}})
+    write_json(folder.selection, {"candidates": [], "champion": evil, "verdict": evil})
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert evil in Page(html).text
+
+
+def test_the_base_that_won_is_said_so(tmp_path):
+    folder = write_example(tmp_path, trials=5)
+    results = read_results(folder)
+    from platform.tuning.space import load_spec
+
+    base = load_spec(folder.path).base.model_dump(mode="json")
+    # A run has a seed of its own, which is no part of the recipe.
+    write_json(folder.champion, {**results.champion, "config": {**base, "seed": 77}})
+    assert "The base configuration itself won" in Page(render(read_results(folder))).text
+
+
+ALL = ("plan", "selection", "champion", "test", "export", "benchmark")
+
+
+@pytest.mark.parametrize("without", [ALL[start:] for start in range(len(ALL))] + [("plan",), ("export",)])
+def test_a_part_of_a_sweep_is_reported_with_what_is_missing(finished, tmp_path, without):
+    folder = SweepFolder(tmp_path / finished.sweep_id)
+    shutil.copytree(finished.path, folder.path)
+    folder.set_state("interrupted")
+    files = {
+        "plan": [folder.plan, folder.spec],
+        "selection": [folder.selection],
+        "champion": [folder.champion],
+        "test": [folder.test],
+        "export": [folder.export / "model.json"],
+        "benchmark": [folder.benchmark],
+    }
+    for name in without:
+        for path in files[name]:
+            path.unlink()
+    page = Page(render(read_results(folder)))
+    expected = {
+        "selection": "the confirmation over several seeds",
+        "champion": "the champion",
+        "test": "the test accuracy",
+        "export": "the export to ncnn",
+        "benchmark": "the latency on this device",
+    }
+    for name, text in expected.items():
+        assert (text in page.text) == (name in without)
+    if set(without) & set(expected):
+        assert f"python -m platform.sweep --resume {finished.sweep_id}" in page.text
+
+
+def test_an_empty_folder(tmp_path):
+    folder = SweepFolder(tmp_path / "s-20260301-120000")
+    folder.path.mkdir()
+    page = Page(render(read_results(folder)))
+    assert "No trial has an accuracy yet." in page.text
+    assert "no trial has finished an epoch" in page.text
+    assert "svg" not in page.tags
+
+
+def test_a_sweep_that_runs_is_not_called_incomplete(tmp_path):
+    folder = write_example(tmp_path, trials=5, without=ALL[1:])
+    folder.set_state("running")
+    page = Page(render(read_results(folder)))
+    assert "still running" in page.text
+    assert "--resume" not in page.text
+
+
+def test_one_trial_of_one_epoch_is_enough_for_every_chart(tmp_path):
+    folder = SweepFolder(tmp_path / "s-20260301-120000")
+    folder.path.mkdir()
+    writer = TableWriter(folder)
+    writer.epoch_finished(trial(0), epoch(1, train_loss=float("nan"), accuracy=0.1))
+    writer.trial_ended(trial(0), TrialStatus.FINISHED)
+    page = Page(render(read_results(folder)))
+    assert "10.00 %" in page.text
+    assert "svg" in page.tags
+
+
+def test_quick_and_generated_say_so_loudly(tmp_path):
+    folder = write_example(tmp_path, trials=5, quick=True, generated=True)
+    text = Page(render(read_results(folder))).text
+    assert "QUICK SWEEP" in text
+    assert "GENERATED PICTURES" in text
+
+
+def test_a_measurement_on_a_busy_machine_is_not_to_be_trusted(tmp_path):
+    folder = write_example(tmp_path, trials=5)
+    write_benchmark(folder, trustworthy=False)
+    assert "The machine was busy (tasks waited for a processor)" in Page(render(read_results(folder))).text
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = SweepFolder(tmp_path / "s-20260301-120000")
+    folder.path.mkdir()
+    folder.selection.write_text('{"candidates": [')
+    with pytest.raises(UserError, match=r"selection\.json is damaged"):
+        write_report(folder)
+    assert not folder.report.exists()
+
+
+def test_it_takes_the_place_of_an_older_one(tmp_path):
+    folder = SweepFolder(tmp_path / "s-20260301-120000")
+    folder.path.mkdir()
+    folder.report.write_text("old")
+    assert write_report(folder.path) == folder.report
+    assert "old" not in folder.report.read_text(encoding="utf-8")[:10]
+    assert [path.name for path in folder.path.iterdir()] == ["report.html"]
