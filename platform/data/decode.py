@@ -59,7 +59,9 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
 
 
 def resize_image(image: Images, size: int) -> Images:
-    """Resize to a square, whatever the proportions: mean over areas to shrink, bilinear to grow.
+    """Resize to a square, whatever the proportions, by an antialiased triangle filter.
+
+    That is Pillow's BILINEAR, which widens its support when it shrinks; cpp_engine/src/resize.cpp computes the same.
 
     Args:
         image: uint8 [H, W, 3].
@@ -71,8 +73,8 @@ def resize_image(image: Images, size: int) -> Images:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    method = Image.Resampling.BOX if min(height, width) >= size else Image.Resampling.BILINEAR
-    return np.array(Image.fromarray(image).resize((size, size), method), dtype=np.uint8)
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(resized, dtype=np.uint8)
 
 
 @functools.cache

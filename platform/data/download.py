@@ -1,4 +1,4 @@
-"""Downloading CIFAR-10, with a progress bar on stderr; no network means an answer within seconds."""
+"""Downloading CIFAR-10, with progress and time left; no network means an answer within seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import http.client
 import os
 import secrets
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +18,7 @@ from platform.data.dataset import DataNotFound, Notify
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _TIMEOUT_S = 10.0
 _BLOCK = 1 << 18
+_PROGRESS_EVERY_S = 2.0
 
 
 def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) -> None:
@@ -25,19 +27,19 @@ def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) 
     Args:
         target: the file to make.
         md5: checksum the content must have.
-        notify: told what happens.
+        notify: told what happens, every two seconds while it lasts.
         url: the address, by default `URL`; proxies are taken from the environment.
 
     Raises:
         DataNotFound: no network, the server has no such file, or what came is not that file.
     """
     url = url or URL
-    notify(f"downloading {url}")
+    notify(f"downloading CIFAR-10 [{url}]")
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as opened:
-            got = _receive(url, opened)
+            got = _receive(url, opened, notify)
             opened.flush()
             os.fsync(opened.fileno())
         if got != md5:
@@ -49,21 +51,29 @@ def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) 
         temporary.unlink(missing_ok=True)
 
 
-def _receive(url: str, opened: Any) -> str:
+def _receive(url: str, opened: Any, notify: Notify) -> str:
     """Write the content of `url` to the open file and return its MD5."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     digest = hashlib.md5(usedforsecurity=False)
-    columns = (TextColumn("CIFAR-10"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with _open(url) as response, Progress(*columns, console=Console(stderr=True)) as bar:
-        size = response.headers.get("Content-Length")
-        task = bar.add_task("download", total=int(size) if size else None)
+    begun = told = time.monotonic()
+    received = 0
+    with _open(url) as response:
+        size = int(response.headers.get("Content-Length") or 0)
         while block := response.read(_BLOCK):
             opened.write(block)
             digest.update(block)
-            bar.advance(task, len(block))
+            received += len(block)
+            now = time.monotonic()
+            if now - told >= _PROGRESS_EVERY_S:
+                told = now
+                notify(f"downloading CIFAR-10 [{_so_far(received, size, now - begun)}]")
     return digest.hexdigest()
+
+
+def _so_far(received: int, size: int, elapsed_s: float) -> str:
+    if not size:
+        return f"{received / 1e6:.0f} MB"
+    left_s = elapsed_s * (size - received) / received
+    return f"{received / 1e6:.0f} of {size / 1e6:.0f} MB, {left_s:.0f} s left"
 
 
 def _open(url: str) -> Any:
