@@ -61,7 +61,8 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
 def resize_image(image: Images, size: int) -> Images:
     """Resize to a square, whatever the proportions, by an antialiased triangle filter.
 
-    That is Pillow's BILINEAR, which widens its support when it shrinks; cpp_engine/src/resize.cpp computes the same.
+    That is Pillow's BILINEAR, which widens its support when it shrinks; the engine computes the same
+    (cpp_engine/src/resize.cpp).
 
     Args:
         image: uint8 [H, W, 3].
