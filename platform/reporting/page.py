@@ -17,10 +17,18 @@ from platform.tracking.answer import best_latency, device_name, sentences
 from platform.tracking.atomic import write_text
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
-from platform.tracking.mlflow_writer import flatten
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.tables import TrialRow
-from platform.tracking.wording import GENERATED, QUICK, duration, percent, plural, settings_cells, value_text
+from platform.tracking.wording import (
+    GENERATED,
+    QUICK,
+    duration,
+    flatten,
+    percent,
+    plural,
+    settings_cells,
+    value_text,
+)
 from platform.tuning.space import load_spec
 
 SHOWN_TRIALS = 15

@@ -7,12 +7,13 @@ tag before they are created, and a metric keeps the time of its event.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform.tracking.events import SweepInfo, SweepOutcome, TrialInfo, TrialStatus
+from platform.tracking.wording import flatten
 from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -226,16 +227,6 @@ def sweep_note(sweep: SweepInfo) -> str:
         if not key.startswith("provenance")
     ]
     return "\n".join(lines)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with their dotted path."""
-    for key, value in values.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from flatten(value, path)
-        else:
-            yield path, value
 
 
 def plain(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 QUICK = "QUICK SWEEP: it shows that everything works; its accuracies mean nothing"
@@ -86,6 +86,16 @@ def settings_text(params: Mapping[str, Any]) -> str:
 def short_name(name: str) -> str:
     """Return a setting's name without its section: `cutout.length` for `augment.cutout.length`."""
     return name.partition(".")[2] or name
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings with their dotted path."""
+    for key, value in values.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, path)
+        else:
+            yield path, value
 
 
 def _owner(name: str, params: Mapping[str, Any]) -> str | None:
