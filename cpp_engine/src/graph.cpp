@@ -43,7 +43,7 @@ const std::map<std::string, std::set<int>>& known_layers() {
       {"Flatten", {}},
       {"MemoryData", {0, 1, 2, 21}},
       {"Noop", {}},
-      {"Padding", {0, 1, 2, 3, 4, 5, 7, 8}},
+      {"Padding", {0, 1, 2, 3, 4, 5, 6, 7, 8}},
       {"ReLU", {0}},
       {"Reduction", {0, 1, 2, 3, 4, 5}},
       {"Reshape", {0, 1, 2}},

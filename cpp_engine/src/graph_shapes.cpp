@@ -134,6 +134,7 @@ Shape padding(LayerCheck& check, const Shape& in) {
   const int left = check.get(2, 0, 0, 1024);
   const int right = check.get(3, 0, 0, 1024);
   const int type = check.get(4, 0, 0, 2);
+  check.get(6, 0, 0, 0);  // weights of its own (a value per channel) are not walked
   const int front = check.get(7, 0, 0, max_extent);
   const int behind = check.get(8, 0, 0, max_extent);
   check.require(in.dims == 3, "its input must have three dimensions");

@@ -125,7 +125,7 @@ TEST_CASE(residual_and_option_a_shapes) {
       "Split s 1 2 in0 a b\n"
       "Convolution conv 1 1 a c 0=5 1=3 3=2 4=1 5=1 6=135\n"
       "Pooling half 1 1 b d 0=1 1=1 2=2 5=1\n"
-      "Padding wide 1 1 d e 7=1 8=1\n"
+      "Padding wide 1 1 d e 6=0 7=1 8=1\n"
       "BinaryOp add 2 1 c e f 0=0\n"
       "Reduction mean 1 1 f g 0=3 1=0 -23303=2,1,2 4=0 5=1\n"
       "Softmax soft 1 1 g out0 0=0\n";
