@@ -16,6 +16,7 @@ from pathlib import Path
 from platform.errors import UserError
 
 _PROGRESS_EVERY_S = 5.0
+_STEP = re.compile(r"\[\d+/\d+\] ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,8 @@ def _find_compiler() -> Path:
         if found := shutil.which(name):
             return Path(found)
     raise UserError(
-        "the engine is compiled on this machine and needs a C++17 compiler; none of $CXX, c++, g++, clang++ was "
-        "found.\nInstall one with: sudo apt-get install g++"
+        "the engine is compiled on this machine and needs a C++17 compiler; none of $CXX, c++, g++, clang++ "
+        "was found.\nInstall one with: sudo apt-get install g++"
     )
 
 
@@ -114,31 +115,59 @@ def run_ninja(
     what: str,
     targets: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
+    weigh: Callable[[str], float] = lambda _: 1.0,
 ) -> None:
     """Build `targets`, telling `progress` every few seconds how far it is and the time left.
+
+    Args:
+        tools: what to build with.
+        build_dir: where cmake configured.
+        log: a file to append all output to.
+        what: the beginning of every message.
+        targets: what to build; the default targets when empty.
+        progress: told how far it is; silent by default.
+        weigh: the share of the work that a step is, from ninja's description of it.
 
     Raises:
         UserError: the build failed; the message ends with its last lines and names the log.
     """
-    started = time.monotonic()
-    last_said = started
-    first_done: int | None = None
-
-    def on_line(line: str) -> None:
-        nonlocal last_said, first_done
-        match = re.match(r"\[(\d+)/(\d+)\]", line)
-        now = time.monotonic()
-        if not match or progress is None:
-            return
-        done, total = int(match[1]), int(match[2])
-        first_done = done if first_done is None else first_done
-        if done > first_done and (now - last_said >= _PROGRESS_EVERY_S or done == total):
-            left_s = (now - started) / (done - first_done) * (total - done)
-            progress(f"{what}: {done} of {total}, {_duration(left_s)} left")
-            last_said = now
-
     command = [str(tools.ninja), "-C", str(build_dir), "-j", str(tools.jobs), *targets]
-    _run(command, tools, log=log, what=what, on_line=on_line)
+    meter = _Meter(what, progress, _steps(command, tools), weigh) if progress else None
+    _run(command, tools, log=log, what=what, on_line=meter.see if meter else lambda _: None)
+
+
+def _steps(command: list[str], tools: BuildTools) -> list[str]:
+    answer = subprocess.run(
+        [*command, "-n"], capture_output=True, text=True, check=False, env=_environment(tools)
+    )
+    return [line for line in answer.stdout.splitlines() if _STEP.match(line)]
+
+
+class _Meter:
+    """Turns ninja's lines into messages with the time left."""
+
+    def __init__(
+        self, what: str, progress: Callable[[str], None], steps: list[str], weigh: Callable[[str], float]
+    ) -> None:
+        self._what = what
+        self._progress = progress
+        self._weigh = weigh
+        self._total = sum(map(weigh, steps))
+        self._done = 0.0
+        self._started = self._last = time.monotonic()
+
+    def see(self, line: str) -> None:
+        """Take one line of ninja's output."""
+        if not _STEP.match(line):
+            return
+        self._done += self._weigh(line)
+        now = time.monotonic()
+        # The first seconds say little about the rest.
+        if now - self._last < _PROGRESS_EVERY_S or self._done >= self._total:
+            return
+        left_s = (now - self._started) / self._done * (self._total - self._done)
+        self._progress(f"{self._what}: {self._done / self._total:.0%}, {_duration(left_s)} left")
+        self._last = now
 
 
 def _duration(seconds: float) -> str:
@@ -162,9 +191,8 @@ def _run(
             errors="replace",
             env=_environment(tools),
         ) as process:
-            assert process.stdout is not None
             try:
-                for line in process.stdout:
+                for line in process.stdout or ():
                     record.write(line)
                     tail.append(line.rstrip())
                     on_line(line)

@@ -39,7 +39,7 @@ class IndexSettings:
 
 
 def _config_files(environ: Mapping[str, str]) -> list[Path]:
-    """pip's configuration files, lowest precedence first (pip documentation, "Configuration")."""
+    """Return the configuration files of pip, lowest precedence first (its documentation, "Configuration")."""
     if environ.get("PIP_CONFIG_FILE") == os.devnull:
         return []
     home = Path.home()
