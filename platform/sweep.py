@@ -145,18 +145,23 @@ def _export(sweep: Sweep, view: LiveView) -> None:
     from deploy.export import export_model
     from deploy.parity import MIN_IMAGES
     from platform.data.cache import load_split
-    from platform.tuning.finish import final_model
+    from platform.tuning import finish
 
     folder = sweep.folder
     if (folder.export / "model.json").exists():
         return
     images = load_split(sweep.info, "test").images[:MIN_IMAGES]
     export_model(
-        final_model(folder),
+        finish.final_model(folder),
         folder.export,
         parity_images=images,
         parity_data=sweep.info.label,
-        source={"sweep": folder.sweep_id, "run": "final"},
+        source={
+            "sweep": folder.sweep_id,
+            "run": "final",
+            "commit": sweep.provenance["commit"],
+            "test_accuracy": finish.measure(sweep)["accuracy"],
+        },
         progress=view.set_phase,
     )
     sweep.observer.artifact_written(folder.export, name="export")
