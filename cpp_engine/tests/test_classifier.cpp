@@ -1,0 +1,128 @@
+#include <algorithm>
+
+#include "check.h"
+#include "sweep_engine/classifier.h"
+#include "sweep_engine/dataset.h"
+#include "tiny_model.h"
+
+using sweep_engine::Classifier;
+using sweep_engine::ClassifierOptions;
+using sweep_engine::Json;
+
+namespace {
+
+std::string load_message(const tiny_model::Files& files, bool self_test = false) {
+  const tiny_model::Folder folder;
+  folder.write(files);
+  ClassifierOptions options;
+  options.self_test = self_test;
+  const auto model = Classifier::load(folder.path(), options);
+  return model.ok() ? "" : model.status().message();
+}
+
+}  // namespace
+
+TEST_CASE(a_good_folder_loads_and_classifies) {
+  const tiny_model::Folder folder;
+  folder.write(tiny_model::files());
+  ClassifierOptions options;
+  options.self_test = false;
+  const auto model = Classifier::load(folder.path(), options);
+  CHECK_EQUAL(model.status().message(), "");
+  CHECK_EQUAL(model.value().macs(), std::int64_t{108 * 64 + 20});
+  const auto first = model.value().logits(std::vector<std::uint8_t>(192, 10));
+  const auto second = model.value().logits(std::vector<std::uint8_t>(192, 200));
+  CHECK(first.ok() && second.ok() && first.value() != second.value());
+  CHECK(!model.value().logits(std::vector<std::uint8_t>(191)).ok());
+  const auto scores = model.value().classify({9, 7, std::vector<std::uint8_t>(9 * 7 * 3, 99)}, 3);
+  CHECK_EQUAL(scores.value().size(), std::size_t{3});
+  CHECK(scores.value()[0].probability >= scores.value()[1].probability);
+}
+
+TEST_CASE(threads_do_not_change_the_answer) {
+  const tiny_model::Folder folder;
+  folder.write(tiny_model::files());
+  std::vector<std::vector<float>> answers;
+  for (const int threads : {1, 2}) {
+    ClassifierOptions options;
+    options.self_test = false;
+    options.num_threads = threads;
+    const auto model = Classifier::load(folder.path(), options);
+    answers.push_back(model.value().logits(std::vector<std::uint8_t>(192, 77)).value());
+  }
+  CHECK(answers[0] == answers[1]);
+}
+
+TEST_CASE(the_self_test_compares_the_stored_logits) {
+  const tiny_model::Folder folder;
+  tiny_model::Files files = tiny_model::files();
+  folder.write(files);
+  CHECK_CONTAINS(load_message(files, true), "self-test failed");
+  ClassifierOptions options;
+  options.self_test = false;
+  const auto model = Classifier::load(folder.path(), options);
+  const auto pattern = sweep_engine::self_test_pattern(model.value().manifest().input, 0);
+  const auto logits = model.value().logits(pattern).value();
+  Json rows = Json::array();
+  rows.add(Json::array(std::vector<double>(logits.begin(), logits.end())));
+  Json self_test = Json::object();
+  self_test.set("tolerance", 0.0).set("logits", rows);
+  files.manifest.set("self_test", self_test);
+  CHECK_EQUAL(load_message(files, true), "");
+}
+
+TEST_CASE(files_that_do_not_fit_the_manifest_are_refused) {
+  tiny_model::Files files = tiny_model::files();
+  files.bin[40] = static_cast<char>(files.bin[40] + 1);
+  CHECK_CONTAINS(load_message(files), "model.bin: its SHA-256");
+  files = tiny_model::files();
+  files.bin += '\0';
+  CHECK_CONTAINS(load_message(files), "model.bin: has");
+  files = tiny_model::files();
+  files.param += "\n";
+  CHECK_CONTAINS(load_message(files), "model.param: has");
+  files = tiny_model::files();
+  Json classes = Json::array();
+  classes.add("a").add("b");
+  Json output = Json::object();
+  output.set("blob", "out0").set("classes", classes);
+  files.manifest.set("output", output);
+  CHECK_CONTAINS(load_message(files), "one number per class");
+}
+
+TEST_CASE(not_a_number_is_not_an_answer) {
+  tiny_model::Files files = tiny_model::files();
+  const float nan = std::nanf("");
+  files.bin.replace(4, 4, reinterpret_cast<const char*>(&nan), 4);
+  tiny_model::seal(files);
+  CHECK_CONTAINS(load_message(files, true), "not finite");
+}
+
+TEST_CASE(accuracy_counts_right_answers) {
+  const tiny_model::Folder folder;
+  folder.write(tiny_model::files());
+  ClassifierOptions options;
+  options.self_test = false;
+  const auto model = Classifier::load(folder.path(), options);
+  sweep_engine::ImageSet set;
+  set.channels = 3;
+  set.height = 8;
+  set.width = 8;
+  std::size_t right = 0;
+  for (int i = 0; i < 20; ++i) {
+    const std::vector<std::uint8_t> pixels(192, static_cast<std::uint8_t>(12 * i));
+    set.levels.insert(set.levels.end(), pixels.begin(), pixels.end());
+    const auto logits = model.value().logits(pixels).value();
+    const auto best =
+        static_cast<std::uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    set.labels.push_back(i % 3 == 0 ? (best + 1) % 5 : best);
+    right += i % 3 == 0 ? 0U : 1U;
+  }
+  for (const int workers : {1, 3}) {
+    const auto accuracy = sweep_engine::measure_accuracy(model.value(), set, workers);
+    CHECK_EQUAL(accuracy.value().correct, right);
+    CHECK_EQUAL(accuracy.value().images, std::size_t{20});
+  }
+  set.width = 4;
+  CHECK(!sweep_engine::measure_accuracy(model.value(), set, 1).ok());
+}
