@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from platform.schema import Frozen
 
@@ -13,6 +15,8 @@ ModelName = Literal[
     "resnet32_cifar",
     "resnet44_cifar",
     "resnet56_cifar",
+    "resnet18",
+    "resnet34",
 ]
 
 
@@ -22,13 +26,20 @@ class ModelConfig(Frozen):
     name: ModelName
     """`resnet18_cifar`, `resnet34_cifar`: 3x3 stem, no max-pool, 64 to 512 channels (11.2 M, 21.3 M
     parameters); `resnet20_cifar` to `resnet56_cifar`: He et al. 2016, section 4.2, 16 to 64 channels
-    (0.27 M to 0.85 M)."""
+    (0.27 M to 0.85 M); `resnet18`, `resnet34`: torchvision's, for pictures of about 224 pixels (11.7 M,
+    21.8 M at 1,000 classes)."""
 
     shortcut: Literal["A", "B"] | None = None
     """Where a block changes shape (He et al. 2016, section 3.3): `A` takes every second pixel and pads the
     channels with zeros, `B` is a 1x1 convolution with batch normalisation; `null`: the one the network is
-    known by (`B` for 18 and 34, `A` for 20 to 56)."""
+    known by (`B` for 18 and 34, `A` for 20 to 56). torchvision's networks have `B` only."""
 
     zero_init_residual: bool = False
     """Start the last normalisation of each block at zero, so that every block begins as its shortcut
     (Goyal et al. 2017, section 5.1)."""
+
+    @model_validator(mode="after")
+    def _torchvisions_networks_are_as_they_are(self) -> Self:
+        if self.name in ("resnet18", "resnet34") and self.shortcut == "A":
+            raise ValueError(f"{self.name} is torchvision's, whose shortcuts are B; leave 'shortcut' out")
+        return self

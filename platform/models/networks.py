@@ -1,6 +1,7 @@
-"""The CIFAR ResNets of He et al. 2016 ("Deep Residual Learning", arXiv:1512.03385), built by name.
+"""The ResNets of He et al. 2016 ("Deep Residual Learning", arXiv:1512.03385), built by name.
 
-Every network is one class and a `Shape`: channels per stage, blocks per stage, and the kind of shortcut.
+Every CIFAR network is one class and a `Shape`: channels per stage, blocks per stage, and the kind of
+shortcut. Those for larger pictures are torchvision's own modules, so that state dicts fit key for key.
 """
 
 from __future__ import annotations
@@ -42,8 +43,17 @@ SHAPES: dict[ModelName, Shape] = {
 def build(config: ModelConfig, *, num_classes: int) -> nn.Module:
     """Return the network `config` names, freshly initialised from torch's global generator.
 
-    The network maps float32 images [N, 3, H, W] to logits [N, num_classes].
+    The network maps float32 images [N, 3, H, W] to logits [N, num_classes]. torchvision's networks keep the
+    initialisation their published accuracies were reached with: `initialise`, but with fan_out.
     """
+    if config.name in ("resnet18", "resnet34"):
+        from torchvision.models import resnet18, resnet34
+
+        constructor = {"resnet18": resnet18, "resnet34": resnet34}[config.name]
+        return cast(
+            "nn.Module",
+            constructor(num_classes=num_classes, zero_init_residual=config.zero_init_residual),
+        )
     shape = SHAPES[config.name]
     network = CifarResNet(shape.widths, shape.blocks, config.shortcut or shape.shortcut, num_classes)
     initialise(network, zero_init_residual=config.zero_init_residual)

@@ -11,14 +11,18 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from platform.data.decode import resize_image
+from platform.data.framing import centre_view
 from platform.errors import UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build
@@ -61,12 +65,26 @@ class TrainedModel:
     """Where it comes from: commit, sweep, run, versions."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What was measured, by metric key: `test_accuracy`, ..."""
+    shorter_side: int | None = None
+    """What an image's shorter side is resized to in pixels, before its centre is cut out in the input's size;
+    None: the whole image is resized to that size, whatever its proportions."""
 
     def network(self) -> nn.Module:
         """Return the network with these weights, in eval mode, float32, on the CPU."""
         network = build(self.model, num_classes=len(self.class_names))
         network.load_state_dict(self.state_dict)
         return network.eval()
+
+    def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return decoded images uint8 [H, W, 3] of any size as uint8 [N, C, H, W] of the input's size."""
+        side = self.input_shape[1]
+        fitted = [
+            resize_image(image, side)
+            if self.shorter_side is None
+            else centre_view(image, shorter_side=self.shorter_side, size=side)
+            for image in images
+        ]
+        return torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Map uint8 images [N, C, H, W] to the network's float32 input of the same shape."""
@@ -88,6 +106,8 @@ def save_trained_model(path: Path, model: TrainedModel) -> None:
         "provenance": dict(model.provenance),
         "metrics": {name: float(value) for name, value in model.metrics.items()},
     }
+    if model.shorter_side is not None:
+        content["shorter_side"] = model.shorter_side
     document = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -113,9 +133,11 @@ def load_trained_model(path: Path) -> TrainedModel:
     Raises:
         UserError: the file is missing, damaged, not a trained model, or from another schema version.
     """
-    if not path.is_file():
-        raise UserError(f"no trained model at {path}; {_NEXT_STEP}")
-    document = _read(path)
+    return parse_trained_model(read_archive(path), path)
+
+
+def parse_trained_model(document: object, path: Path) -> TrainedModel:
+    """Return the trained model in `document`, which `read_archive` read from `path`; errors as above."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{path} is not a trained model of this platform; {_NEXT_STEP}")
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -124,6 +146,8 @@ def load_trained_model(path: Path) -> TrainedModel:
             f"{SCHEMA_VERSION}; use the program version that wrote it"
         )
     content: dict[str, Any] = {key: document.get(key) for key in _CONTENT}
+    if "shorter_side" in document:
+        content["shorter_side"] = document["shorter_side"]
     if not _well_formed(content) or _digest(content) != document.get("digest"):
         raise UserError(
             f"{path} is damaged: its content does not match its digest; restore it or train again"
@@ -138,6 +162,7 @@ def load_trained_model(path: Path) -> TrainedModel:
         data_label=content["data_label"],
         provenance=content["provenance"],
         metrics=content["metrics"],
+        shorter_side=content.get("shorter_side"),
     )
     try:
         model.network()
@@ -151,7 +176,14 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _read(path: Path) -> object:
+def read_archive(path: Path) -> object:
+    """Return what a torch archive holds: tensors and primitives, on the CPU; foreign objects are refused.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds anything else.
+    """
+    if not path.is_file():
+        raise UserError(f"no trained model at {path}; {_NEXT_STEP}")
     try:
         with warnings.catch_warnings():
             # torch warns of an unusual pickle protocol in a foreign file; the error below says more.

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from platform.errors import UsageError
 from platform.models.config import ModelConfig
-from platform.models.networks import SHAPES, BasicBlock, PadShortcut, build
+from platform.models.networks import BasicBlock, PadShortcut, build
 from platform.schema import validate
 
 # name, shortcut, parameters, multiply-accumulates of one 32x32 image, both at ten classes.
@@ -22,6 +23,8 @@ SIZES = [
     ("resnet56_cifar", None, 853_018, 125_485_696),
     ("resnet32_cifar", "B", 466_906, 69_124_736),
 ]
+# At 1,000 classes and 224x224.
+LARGE_SIZES = [("resnet18", 11_689_512, 1_814_073_344), ("resnet34", 21_797_672, 3_663_761_408)]
 
 
 def count_macs(network: nn.Module, image: torch.Tensor) -> int:
@@ -37,8 +40,35 @@ def test_size_is_the_published_one(name, shortcut, parameters, macs):
     assert count_macs(network, torch.zeros(1, 3, 32, 32)) == macs
 
 
-def test_every_name_has_a_shape():
-    assert set(SHAPES) == set(ModelConfig.model_fields["name"].annotation.__args__)
+@pytest.mark.parametrize(("name", "parameters", "macs"), LARGE_SIZES)
+def test_size_is_torchvisions(name, parameters, macs):
+    with torch.device("meta"):
+        network = build(ModelConfig(name=name), num_classes=1000).eval()
+        assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+        assert count_macs(network, torch.zeros(1, 3, 224, 224)) == macs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_state_dict_is_torchvisions_key_for_key_for_any_number_of_classes(name):
+    with torch.device("meta"):
+        mine = build(ModelConfig(name=name), num_classes=7).state_dict()
+        theirs = getattr(torchvision.models, name)(num_classes=7).state_dict()
+    assert {key: value.shape for key, value in mine.items()} == {
+        key: value.shape for key, value in theirs.items()
+    }
+
+
+def test_torchvisions_networks_have_one_kind_of_shortcut():
+    with pytest.raises(UsageError, match="whose shortcuts are B"):
+        validate(ModelConfig, {"name": "resnet18", "shortcut": "A"}, source="space.yaml")
+    assert ModelConfig(name="resnet18", shortcut="B") != ModelConfig(name="resnet18")
+
+
+def test_every_name_is_built():
+    for name in ModelConfig.model_fields["name"].annotation.__args__:
+        with torch.device("meta"):
+            network = build(ModelConfig(name=name, zero_init_residual=True), num_classes=3)
+            assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3), name
 
 
 @pytest.mark.parametrize("side", [32, 28, 33])

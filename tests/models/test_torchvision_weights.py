@@ -1,0 +1,140 @@
+"""Weights of torchvision's form: told apart, loaded, named, converted, refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import resnet18, resnet50
+from torchvision.transforms import v2
+
+from platform.data.framing import centre_view, view
+from platform.errors import UsageError, UserError
+from platform.models.config import ModelConfig
+from platform.models.networks import build
+from platform.models.torchvision_weights import load_model, main, read_class_names
+from platform.models.trained import TrainedModel, load_trained_model, save_trained_model
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return resnet18(num_classes=4).eval()
+
+
+@pytest.fixture(scope="module")
+def file(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def test_a_state_dict_becomes_a_model_that_answers_as_torchvision_does(file, network):
+    image = picture(300, 260)
+    model = load_model(file)
+    transforms = v2.Compose(
+        [
+            v2.Resize(256),
+            v2.CenterCrop(224),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    with torch.no_grad():
+        expected = network(transforms(Image.fromarray(image))[None])
+        got = model.network()(model.normalise(model.pixels([image])))
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    assert model.model.name == "resnet18"
+    assert model.class_names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_the_checkpoint_of_a_training_script_is_looked_into(key, network, tmp_path):
+    weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({key: weights, "epoch": 3}, tmp_path / "checkpoint.pth")
+    assert load_model(tmp_path / "checkpoint.pth").state_dict.keys() == network.state_dict().keys()
+
+
+def test_the_command_writes_a_trained_model_with_names_and_preprocessing(file, tmp_path, capsys):
+    names, output = tmp_path / "names.txt", tmp_path / "model.pt"
+    names.write_text("cat\ndog\ngreat owl\nnewt\n\n")
+    assert main([str(file), "--classes", str(names), "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    model = load_trained_model(output)
+    assert model.class_names == ("cat", "dog", "great owl", "newt")
+    assert (model.shorter_side, model.input_shape) == (256, (3, 224, 224))
+    assert model.pixels([picture(100, 333)]).shape == (1, 3, 224, 224)
+
+
+def test_a_trained_model_is_loaded_as_ever_and_keeps_its_names(tmp_path):
+    config = ModelConfig(name="resnet20_cifar")
+    model = TrainedModel(
+        model=config,
+        state_dict=build(config, num_classes=2).state_dict(),
+        mean=torch.zeros(3),
+        std=torch.ones(3),
+        class_names=("cat", "dog"),
+        input_shape=(3, 32, 32),
+        data_label="generated",
+    )
+    path = tmp_path / "model.pt"
+    save_trained_model(path, model)
+    assert "shorter_side" not in torch.load(path, weights_only=True)
+    assert load_model(path).class_names == ("cat", "dog")
+    assert load_model(path).pixels([picture(40, 50)]).shape == (1, 3, 32, 32)
+    with pytest.raises(UsageError, match="knows the names"):
+        load_model(path, class_names=["a", "b"])
+
+
+def test_a_changed_frame_is_refused(file, tmp_path):
+    main([str(file), "--output", str(tmp_path / "model.pt")])
+    document = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({**document, "shorter_side": 224}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="does not match its digest"):
+        load_trained_model(tmp_path / "model.pt")
+
+
+def test_other_files_are_refused(file, tmp_path):
+    with pytest.raises(UsageError, match="has 4 classes, got 2"):
+        load_model(file, class_names=["cat", "dog"])
+    other = tmp_path / "other.pth"
+    torch.save(resnet50(num_classes=2).state_dict(), other)
+    with pytest.raises(UserError, match="another network"):
+        load_model(other)
+    torch.save({"fc.weight": 3}, other)
+    with pytest.raises(UserError, match="not a trained model"):
+        load_model(other)
+    with pytest.raises(UserError, match="holds no state dict"):
+        main([str(other)])
+    with pytest.raises(UserError, match="no trained model at"):
+        load_model(tmp_path / "missing.pth")
+
+
+def test_class_names_need_a_line_each(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("cat\n\ndog\n")
+    with pytest.raises(UserError, match="line 2 is blank"):
+        read_class_names(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="text file"):
+        read_class_names(path)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (500, 375), (256, 256), (100, 333), (231, 230)])
+def test_the_centre_is_torchvisions_to_the_pixel(shape):
+    image = picture(*shape)
+    expected = v2.CenterCrop(224)(v2.Resize(256)(Image.fromarray(image)))
+    np.testing.assert_array_equal(centre_view(image, shorter_side=256, size=224), np.asarray(expected))
+
+
+def test_any_view_is_the_cut_of_the_resized_picture():
+    image = picture(90, 120)
+    whole = np.asarray(v2.Resize(60)(Image.fromarray(image)))
+    got = view(image, shorter_side=60, size=32, top=20, left=41)
+    assert np.abs(got.astype(int) - whole[20:52, 41:73]).max() <= 1
