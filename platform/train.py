@@ -23,8 +23,9 @@ import tyro
 
 from platform.errors import Interrupted, UsageError, UserError, run_command
 from platform.training import run_folder
+from platform.training.budget import budget_of
 from platform.training.config import RunConfig
-from platform.training.run_folder import RunRequest
+from platform.training.run_folder import LAST, RunRequest
 from platform.tuning.interrupts import sigterm_as_sigint
 from platform.tuning.space import load_run
 
@@ -83,7 +84,7 @@ def _new(arguments: Arguments) -> tuple[RunRequest, Path]:
     name = Path(arguments.space).stem
     # Every worker computes the name, but only the first one's is used.
     folder = arguments.output or Path("runs") / f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
-    if (folder / run_folder.RUN).exists():
+    if (folder / LAST).exists():
         raise UsageError(
             f"{folder} holds a run already: go on with --resume {folder}, or give another --output"
         )
@@ -114,6 +115,7 @@ def _resumed(arguments: Arguments) -> tuple[RunRequest, Path]:
 
 def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
     """Train, and write the folder."""
+    budget_of(request.config, images=1, workers=int(os.environ.get("WORLD_SIZE", "1")))
     _say("loading PyTorch", first)
     from platform.data.catalog import open_info
     from platform.data.tables import load_training_data

@@ -21,9 +21,7 @@ import torch
 from platform.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
-
-LAST = "last.pt"
-MODEL = "model.pt"
+from platform.training.run_folder import LAST
 
 _FORMAT = "resnet-sweep-platform/checkpoint"
 _SCHEMA_VERSION = 1

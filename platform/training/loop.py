@@ -19,13 +19,14 @@ from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.augment import EvaluationTable, TrainingTable, draw_epoch
 from platform.training.budget import Budget, budget_of
-from platform.training.checkpoint import LAST, MODEL, load_checkpoint, save_checkpoint
+from platform.training.checkpoint import load_checkpoint, save_checkpoint
 from platform.training.config import RunConfig
 from platform.training.distributed import World
 from platform.training.divergence import diverged
 from platform.training.evaluation import Evaluation, evaluate_table
 from platform.training.precision import Precision, choose
 from platform.training.records import EpochRecord, RunResult, StepProgress
+from platform.training.run_folder import LAST, MODEL
 from platform.training.state import Best, RunState, begin
 from platform.training.step import EpochSums, Ticker, train_epoch
 

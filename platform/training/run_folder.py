@@ -23,6 +23,8 @@ from platform.schema import Frozen, validate
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord, RunResult
 
+LAST = "last.pt"
+MODEL = "model.pt"
 RUN = "run.json"
 METRICS = "metrics.csv"
 CURVES = "curves.svg"
@@ -75,7 +77,7 @@ def find_model(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give a model.pt, or the folder of a run or of a sweep")
-    for candidate in (path / "model.pt", path / "checkpoints" / "final" / "model.pt"):
+    for candidate in (path / MODEL, path / "checkpoints" / "final" / MODEL):
         if candidate.is_file():
             return candidate
     hint = f"the run is not finished: go on with python -m platform.train --resume {path}"

@@ -6,6 +6,7 @@ the seed, so that the step is the whole of a run's memory of its luck.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,12 @@ from platform.training.distributed import World
 from platform.training.optimisers import build_optimiser
 from platform.training.records import EpochRecord
 from platform.training.schedules import LearningRate
+
+# torch 2.13 renamed the option that lets workers keep their own buffers.
+_DDP_OPTIONS = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers": False
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +112,8 @@ def begin(config: RunConfig, network: nn.Module, *, budget: Budget, world: World
         parallel = nn.parallel.DistributedDataParallel(
             network,
             device_ids=[world.device] if world.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **_OWN_BUFFERS,
         )
     return RunState(
         network=network,

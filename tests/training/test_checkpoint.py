@@ -11,11 +11,11 @@ import torch
 
 from platform.data.tables import TrainingData
 from platform.errors import UserError
-from platform.training.checkpoint import LAST
 from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit
 from platform.training.records import EpochRecord, RunResult
+from platform.training.run_folder import LAST
 
 ConfigOf = Callable[..., RunConfig]
 

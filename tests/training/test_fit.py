@@ -14,13 +14,14 @@ from platform.data.tables import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
 from platform.training.augment import TrainingTable, draw_epoch
-from platform.training.checkpoint import MODEL, read_records
+from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
 from platform.training.distributed import World, single
 from platform.training.divergence import TrainingDiverged
 from platform.training.evaluation import evaluate
 from platform.training.loop import fit
 from platform.training.records import EpochRecord, RunResult, StepProgress
+from platform.training.run_folder import MODEL
 
 ConfigOf = Callable[..., RunConfig]
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from platform.training.checkpoint import MODEL
 from platform.training.config import RunConfig
+from platform.training.run_folder import MODEL
 
 ConfigOf = Callable[..., RunConfig]
 ROOT = Path(__file__).parents[2]
