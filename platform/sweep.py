@@ -280,7 +280,7 @@ def _tracking_uri(arguments: Arguments) -> str:
 def _with_resume_value(words: Sequence[str]) -> list[str]:
     """`--resume` alone means the newest sweep."""
     done = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
         done.append(word)
         if word == "--resume" and following.startswith("-"):
             done.append("latest")

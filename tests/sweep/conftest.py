@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.examples import Place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Return a place where one sweep has finished; not to be changed."""
+    place = Place(tmp_path_factory.mktemp("swept"))
+    done = place.sweep("tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    (place.path / "stdout.txt").write_text(done.stdout)
+    (place.path / "stderr.txt").write_text(done.stderr)
+    assert place.processes() == []
+    return place
+
+
+@pytest.fixture
+def copy(swept: Place, tmp_path: Path) -> Place:
+    """Return a copy of that place, to go on in."""
+    shutil.copytree(swept.path, tmp_path, dirs_exist_ok=True, symlinks=True)
+    return Place(tmp_path)
