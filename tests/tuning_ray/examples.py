@@ -1,0 +1,96 @@
+"""A small space, its data, and an observer that remembers: what the tests of running trials share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from platform.data.dataset import DatasetInfo
+from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
+from platform.tracking.folder import SweepFolder
+from platform.training.records import EpochRecord
+from platform.tuning.running import Placement
+from platform.tuning.search import run_search
+from platform.tuning.spec import SweepSpec
+from platform.tuning.trial import TrialOutcome
+
+ONE_SLOT = Placement(backend="inproc", workers=1, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
+TWO_WORKERS = Placement(backend="ddp", workers=2, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
+
+
+def tiny_spec(**changes: Any) -> SweepSpec:
+    """Return a space of short trials: three epochs on 64 drawn images. One optimiser diverges."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "base": {
+            "model": {"name": "resnet32_cifar"},
+            "data": {"name": "generated", "train_limit": 64, "validation_size": 40},
+            "epochs": 3,
+            "batch_size": 32,
+            "optimizer": {"name": "sgd", "lr": 0.1},
+            "schedule": {"name": "constant"},
+        },
+        "search": {
+            "optimizer": [
+                {"name": "sgd", "lr": {"log_uniform": [1e-3, 1e-1]}, "momentum": 0.9},
+                {"name": "adam", "lr": {"log_uniform": [1e-4, 1e-2]}},
+                {"name": "adamw", "lr": 1e30},
+            ]
+        },
+        "trials": 4,
+        "sampler": {"name": "tpe", "startup_trials": 1},
+        "scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2},
+    }
+    return SweepSpec.model_validate(values | changes)
+
+
+def sgd(lr: float) -> dict[str, Any]:
+    """Return a starting point."""
+    return {"optimizer": "sgd", "optimizer.sgd.lr": lr}
+
+
+DIVERGES = {"optimizer": "adamw"}
+
+
+class Diary(SweepObserver):
+    """Remembers every event as text, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        self.lines.append(f"{trial.trial_id} started")
+
+    def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+        self.lines.append(f"{trial.trial_id} epoch {record.epoch}")
+
+    def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+        self.lines.append(f"{trial.trial_id} {status}")
+
+
+def search(
+    spec: SweepSpec,
+    folder: Path,
+    info: DatasetInfo,
+    *,
+    observer: SweepObserver | None = None,
+    placement: Placement = ONE_SLOT,
+) -> list[TrialOutcome]:
+    """Run (or resume) a search in `folder`."""
+    return run_search(
+        spec, placement, folder=SweepFolder(folder), info=info, observer=observer or SweepObserver()
+    )
+
+
+def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
+    """Return what must be equal between a sweep and its interrupted twin: everything but the clock."""
+    return [
+        (
+            outcome.info.trial_id,
+            dict(outcome.info.params),
+            outcome.info.config.seed,
+            outcome.status,
+            [(record.epoch, record.train_loss, record.validation_accuracy) for record in outcome.records],
+        )
+        for outcome in outcomes
+    ]

@@ -1,0 +1,59 @@
+"""A sweep's process is stopped, or killed: what it says, and that nothing lives on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+import platform
+from platform.data.dataset import DatasetInfo
+from platform.tracking.events import TrialStatus
+from platform.tuning.journal import read_journal
+
+ROOT = Path(platform.__path__[0]).parent
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["stopped", "killed"],
+)
+def test_nothing_lives_on(folder: Path, info: DatasetInfo, number: signal.Signals, status: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.tuning_ray.sweep_program", str(folder), str(info.path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "t000 epoch 1\n", process.communicate()[1]
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in child.name() for child in family)
+        if number is signal.SIGINT:
+            os.killpg(process.pid, number)  # as Ctrl-C at a terminal does: Ray's processes get it too
+        else:
+            process.kill()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    if number is signal.SIGINT:
+        assert out.splitlines()[-1] == "t000 interrupted"
+        assert err.splitlines()[-1].startswith(
+            "interrupted; go on with: python -m platform.sweep --resume tiny-"
+        )
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+
+    *events, last = read_journal(folder / "journal.jsonl")
+    assert events[0].task is not None
+    assert last.kind == "epoch", "an interruption is no end"
+    assert all(event.status is not TrialStatus.FINISHED for event in events)
+    assert (folder / "checkpoints" / "t000" / "last.pt").exists()
