@@ -1,0 +1,108 @@
+"""The training loop as the popular repositories write it, to compare with.
+
+It follows kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10 line by line where speed is concerned:
+torchvision's transforms on PIL images in the workers of a DataLoader, fp32 in the default memory layout, SGD
+without fused or foreach kernels, `.item()` of the loss and of the hits after every batch,
+cudnn.benchmark on. Two favours are done to it: pinned memory, and as many workers as there are cores (up
+to 8), where those repositories take 2 and 4.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from platform.data.normalisation import Normalisation
+from platform.models.config import ModelConfig
+from platform.models.networks import build
+
+WARMUP_STEPS = 2
+"""Steps of each repetition that are not timed: the workers' start, and cuDNN's choice of algorithms."""
+
+
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """Images as torchvision's CIFAR10 gives them: an array in memory, a PIL image per access."""
+
+    def __init__(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation
+    ) -> None:
+        from torchvision import transforms
+
+        self._images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        self._labels = labels.tolist()
+        self._transform = transforms.Compose(
+            [
+                transforms.RandomCrop(images.shape[-1], padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(normalisation.mean.tolist(), normalisation.std.tolist()),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(Image.fromarray(self._images[index])), self._labels[index]
+
+
+class ReferenceLoop:
+    """A network under training by the usual loop; it goes on from one repetition to the next."""
+
+    def __init__(
+        self, model: ModelConfig, images: PilImages, *, batch_size: int, workers: int, device: torch.device
+    ) -> None:
+        self._device = device
+        self._network = build(model, num_classes=10).to(device)
+        self._criterion = nn.CrossEntropyLoss()
+        self._optimiser = torch.optim.SGD(
+            self._network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, foreach=False, fused=False
+        )
+        self._loader = DataLoader(
+            images,
+            batch_size=batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    def images_per_s(self) -> float:
+        """Train one epoch; returns the rate after the first steps."""
+        with _usual_flags():
+            return self._epoch()
+
+    def _epoch(self) -> float:
+        self._network.train()
+        train_loss, correct, total = 0.0, 0, 0
+        began_s, counted = time.perf_counter(), 0
+        for step, (batch, answers) in enumerate(self._loader):
+            inputs, targets = batch.to(self._device), answers.to(self._device)
+            self._optimiser.zero_grad()
+            outputs = self._network(inputs)
+            loss = self._criterion(outputs, targets)
+            loss.backward()
+            self._optimiser.step()
+
+            train_loss += loss.item()
+            _, predicted = outputs.max(1)
+            total += targets.size(0)
+            correct += predicted.eq(targets).sum().item()
+            if step + 1 == WARMUP_STEPS:
+                began_s, counted = time.perf_counter(), total
+        return (total - counted) / (time.perf_counter() - began_s)
+
+
+@contextmanager
+def _usual_flags() -> Iterator[None]:
+    """Let cuDNN choose by trial, as those repositories do, whatever the caller had set."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False):
+        yield

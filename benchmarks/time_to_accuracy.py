@@ -1,0 +1,194 @@
+"""Seconds of training to a given test accuracy, over several seeds.
+
+    python -m benchmarks.time_to_accuracy                             # resnet18_ddp to 94 %, 3 seeds
+    python -m benchmarks.time_to_accuracy --recipe resnet32_modern --target 0.93 --set epochs=60 --json a.json
+
+A seed trains on all 50,000 training images and is tested after every epoch. Its time is that of the training
+steps up to the first epoch at or above the target; tests are not in it, and neither is what happens once
+(loading the data, building the network): `wall_s` has everything. The target is fixed beforehand and nothing
+is chosen by the test images: a recipe whose schedule follows a validation loss is refused. Every run goes on
+to its last epoch, whose accuracy is the other figure here. It runs where PyTorch, numpy, Pillow, pyarrow,
+psutil, PyYAML and pydantic are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import record
+from benchmarks.command import Parser, at_least
+from platform.errors import UsageError, run_command
+from platform.tuning.space import load_run
+
+if TYPE_CHECKING:
+    from platform.data.dataset import DatasetInfo
+    from platform.data.tables import TrainingData
+    from platform.training.config import RunConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train each seed, print the table, write the record."""
+    given = _parser().parse(arguments)
+    config = load_run(given.recipe, overrides=[f"base.{text}" for text in given.set])
+    if config.schedule.name == "plateau" or config.report == "best":
+        raise UsageError(
+            f"{given.recipe} takes decisions on held-out images (schedule {config.schedule.name}, report "
+            f"{config.report}), and here those are the test images: give another recipe"
+        )
+    _say("loading PyTorch")
+    import torch
+
+    from platform.data.catalog import prepare
+    from platform.tracking.provenance import usable_cores
+    from platform.training.distributed import single
+    from platform.training.precision import choose
+
+    info = prepare(config.data, data_dir=given.data_dir, progress=_say)
+    data = everything(config, info)
+    world = single()
+    if world.device.type == "cpu":
+        torch.set_num_threads(given.threads or usable_cores())
+    precision, reason = choose(config.precision, world.device)
+    where = record.context()
+    settings = {
+        "recipe": given.recipe,
+        "config": config.model_dump(mode="json"),
+        "target": given.target,
+        "data": {"label": info.label, "sha256": info.sha256, "train_images": len(data.train)},
+        "device": str(world.device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+    _say(f"{config.model.name} on {info.label}, {world.device}, {precision} ({reason})")
+    results = []
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
+        results.append(run_seed(config.changed(seed=seed), data, given.target))
+        reached = results[-1]["train_s"]
+        said = "not reached" if reached is None else f"{reached:.1f} s"
+        _say(f"seed {seed}: {said}; last epoch {100 * results[-1]['last_accuracy']:.2f} %")
+    print(table(where, settings, results))
+    if given.json:
+        record.write(given.json, record.document("time_to_accuracy", where, settings, results))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("time_to_accuracy", "Seconds of training to a given test accuracy, over several seeds.")
+    add = parser.add_argument
+    add("--recipe", default="resnet18_ddp", metavar="NAME", help="a recipe or a space; default: resnet18_ddp")
+    add("--target", type=_fraction, default=0.94, metavar="P", help="test accuracy, 0 to 1; default: 0.94")
+    add("--seeds", type=at_least(1), default=3, metavar="N", help="how many; default: 3")
+    add("--first-seed", type=at_least(0), default=0, metavar="N", help="default: 0")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    add("--data-dir", type=Path, help="where the images are; default: $CIFAR10_DIR, else the cache")
+    add("--threads", type=at_least(1), metavar="N", help="on the CPU; default: cores")
+    return parser
+
+
+def _fraction(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"an accuracy lies between 0 and 1, as in 0.94; got {word!r}")
+    return value
+
+
+def everything(config: RunConfig, info: DatasetInfo) -> TrainingData:
+    """Return all training images, or as many as `data.train_limit` says, and the test images as held out."""
+    from dataclasses import replace
+
+    from platform.data.cache import load_split
+    from platform.data.tables import load_training_data
+
+    return replace(load_training_data(config.data, info, final=True), validation=load_split(info, "test"))
+
+
+def run_seed(config: RunConfig, data: TrainingData, target: float) -> dict[str, Any]:
+    """Train once; returns the seed's row of the record.
+
+    `train_s` is the time of the training steps to the first epoch at `target`, None where it was not reached;
+    `wall_s` runs from the call to the same moment, `total_train_s` to the last epoch.
+    """
+    from platform.training.distributed import single
+    from platform.training.loop import fit
+    from platform.training.records import EpochRecord
+
+    began_s = time.perf_counter()
+    train_s = 0.0
+    reached: dict[str, Any] = {"train_s": None, "wall_s": None, "epoch": None}
+    epochs: list[dict[str, Any]] = []
+
+    def note(epoch: EpochRecord) -> None:
+        nonlocal train_s, reached
+        train_s += epoch.epoch_s
+        accuracy = epoch.validation_accuracy or 0.0
+        epochs.append(
+            {
+                "epoch": epoch.epoch,
+                "train_s": train_s,
+                "test_accuracy": accuracy,
+                "images_per_s": epoch.images_per_s,
+            }
+        )
+        if reached["epoch"] is None and accuracy >= target:
+            reached = {"train_s": train_s, "wall_s": time.perf_counter() - began_s, "epoch": epoch.epoch}
+
+    fit(config, data, world=single(), checkpoint_dir=None, on_epoch=note)
+    return {
+        "seed": config.seed,
+        **reached,
+        "last_accuracy": epochs[-1]["test_accuracy"],
+        "total_train_s": train_s,
+        "epochs": epochs,
+    }
+
+
+def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
+    """Return the table for people: each seed, then mean and spread."""
+    config, data = settings["config"], settings["data"]
+    what = f"{config['model']['name']} on {data['train_images']:,} images of {data['label']}"
+    how = f"batch {config['batch_size']}, {settings['precision']} on {settings['device']}"
+    goal = f"to {100 * settings['target']:g} %, s"
+    lines = [
+        record.describe(where),
+        f"{settings['recipe']}: {what}, {how}",
+        "",
+        f"seed {goal:>14}  epoch  with tests, s  last epoch, %  all epochs, s",
+        *(
+            f"{row['seed']:4} {_number(row['train_s'], 1):>14} {_number(row['epoch'], 0):>6} "
+            f"{_number(row['wall_s'], 1):>14} {100 * row['last_accuracy']:14.2f} {row['total_train_s']:14.1f}"
+            for row in results
+        ),
+    ]
+    seconds = [row["train_s"] for row in results if row["train_s"] is not None]
+    reached = f"reached by {len(seconds)} of {len(results)} seeds"
+    time_said = f", in {_spread(seconds, 1)} s of training (over those)" if seconds else ""
+    accuracies = [100 * row["last_accuracy"] for row in results]
+    return "\n".join([*lines, "", f"{reached}{time_said}; last epoch {_spread(accuracies, 2)} %"])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Return mean and standard deviation, or the only value."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f} (n = 1)"
+    return f"{mean(values):.{digits}f} +- {stdev(values):.{digits}f} (n = {len(values)})"
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)

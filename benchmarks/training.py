@@ -1,0 +1,254 @@
+"""Images per second of this project's training, against the loop of the popular repositories.
+
+    python -m benchmarks.training                             # ResNet-18 and ResNet-32, CPU or GPU as found
+    python -m benchmarks.training --models resnet32_cifar --repetitions 9 --json training.json
+
+Both sides train the same network on the same random images, in one process, in turn: an epoch of
+`platform.training.loop.fit` (all of it: shuffling, augmentation, schedule, the reading of its sums), then an
+epoch of `benchmarks.reference_loop`, again and again. A ratio is formed within each pair, so that what
+disturbs the machine for longer than a pair disturbs both sides. `of GEMM` is the share of the machine's own
+fastest matrix product in the side's precision, measured beforehand (`benchmarks.roofline`). It runs where
+PyTorch, torchvision, numpy, Pillow, pyarrow, psutil and pydantic are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any, get_args
+
+from benchmarks import record
+from benchmarks.command import Parser, at_least, one_of, several_of
+from platform.errors import UsageError, run_command
+from platform.models.config import ModelName
+
+if TYPE_CHECKING:
+    import torch
+
+    from platform.data.tables import TrainingData
+    from platform.training.config import RunConfig
+
+MODELS = tuple(name for name in get_args(ModelName) if name.endswith("_cifar"))
+# An epoch of a quarter of a minute or so on two cores; on a GPU, all of CIFAR-10.
+IMAGES_ON_CPU = {"resnet18_cifar": 1024, "resnet34_cifar": 512}
+IMAGES_ON_CPU_OF_OTHERS = 5120
+IMAGES_ON_CUDA = 49_920
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the record."""
+    given = _parser().parse(arguments)
+    _say("loading PyTorch")
+    import torch
+
+    from platform.tracking.provenance import usable_cores
+    from platform.training.distributed import pick_device
+    from platform.training.precision import choose
+
+    device = torch.device(given.device) if given.device else pick_device()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda needs a GPU that PyTorch can use; there is none here")
+    if device.type == "cpu":
+        torch.set_num_threads(given.threads or usable_cores())
+    precision, reason = choose(given.precision, device)
+    workers = min(8, usable_cores()) if given.workers is None else given.workers
+    where = record.context()
+    settings = {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "precision_reason": reason,
+        "reference_precision": "fp32",
+        "batch_size": given.batch_size,
+        "reference_workers": workers,
+        "repetitions": given.repetitions,
+    }
+    _say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roof")
+    roofs = _roofs(device, precision)
+    results = []
+    for name in given.models:
+        images = given.images or _images_for(name, device)
+        images = max(4, images // given.batch_size) * given.batch_size
+        _say(f"{name}: {given.repetitions} pairs of epochs of {images} images")
+        results.append(_compare(name, images, device, precision, workers, roofs, given))
+    print(table(where, settings, results))
+    if given.json:
+        record.write(given.json, record.document("training", where, settings, results))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("training", "Images per second of training, against the popular repositories' loop.")
+    add = parser.add_argument
+    add("--models", type=several_of(MODELS), default=["resnet18_cifar", "resnet32_cifar"], metavar="A,B")
+    add("--batch-size", type=at_least(1), default=128, metavar="N", help="default: 128")
+    add("--images", type=at_least(1), metavar="N", help="images an epoch; default: by model and device")
+    add("--repetitions", type=at_least(1), default=5, metavar="N", help="pairs of epochs; default: 5")
+    add(
+        "--workers",
+        type=at_least(0),
+        metavar="N",
+        help="of the reference's DataLoader; default: cores, up to 8",
+    )
+    add("--threads", type=at_least(1), metavar="N", help="on the CPU, of either side; default: cores")
+    add("--precision", type=one_of(("auto", "fp32", "bf16")), default="auto", metavar="P", help="of our side")
+    add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: as found")
+    return parser
+
+
+def _images_for(name: str, device: torch.device) -> int:
+    return IMAGES_ON_CUDA if device.type == "cuda" else IMAGES_ON_CPU.get(name, IMAGES_ON_CPU_OF_OTHERS)
+
+
+def _roofs(device: torch.device, precision: str) -> dict[str, list[float]]:
+    from benchmarks.roofline import gemm_flop_per_s
+
+    return {kind: gemm_flop_per_s(device, kind) for kind in {precision, "fp32"}}
+
+
+def _compare(
+    name: str,
+    images: int,
+    device: torch.device,
+    precision: str,
+    workers: int,
+    roofs: dict[str, list[float]],
+    given: argparse.Namespace,
+) -> dict[str, Any]:
+    """Run the pairs of one model; returns its row of the record."""
+    from benchmarks.reference_loop import PilImages, ReferenceLoop
+    from benchmarks.roofline import flop_per_image
+    from platform.training.distributed import World
+    from platform.training.loop import fit
+    from platform.training.records import EpochRecord
+
+    config = run_config(name, batch_size=given.batch_size, epochs=given.repetitions + 1, precision=precision)
+    data = random_data(images)
+    reference = ReferenceLoop(
+        config.model,
+        PilImages(data.train.images, data.train.labels, data.normalisation),
+        batch_size=given.batch_size,
+        workers=workers,
+        device=device,
+    )
+    reference.images_per_s()  # warms up, as our first epoch does
+    ours, theirs = [], []
+
+    def measure(epoch: EpochRecord) -> None:
+        if epoch.epoch == 1:
+            return
+        ours.append(epoch.images_per_s)
+        theirs.append(reference.images_per_s())
+        _say(f"  {ours[-1]:,.0f} against {theirs[-1]:,.0f} images/s, {ours[-1] / theirs[-1]:.2f}x")
+
+    fit(config, data, world=World(rank=0, size=1, device=device), checkpoint_dir=None, on_epoch=measure)
+    flop = flop_per_image(config.model)
+
+    def side(rates: list[float], kind: str) -> dict[str, Any]:
+        roof = median(roofs[kind])
+        return {
+            "images_per_s": rates,
+            "images_per_s_median": median(rates),
+            "precision": kind,
+            "gemm_flop_per_s": roofs[kind],
+            "share_of_gemm": median(rates) * flop / roof,
+        }
+
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return {
+        "model": name,
+        "images_per_epoch": images,
+        "flop_per_image": flop,
+        "ours": side(ours, precision),
+        "reference": side(theirs, "fp32"),
+        "ratios": ratios,
+        "ratio_median": median(ratios),
+    }
+
+
+def run_config(name: str, *, batch_size: int, epochs: int, precision: str) -> RunConfig:
+    """Return the run that is measured: crop, flip, SGD with momentum, as the reference."""
+    from platform.training.config import RunConfig
+
+    return RunConfig.model_validate(
+        {
+            "model": {"name": name},
+            "data": {"name": "generated"},
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+            "schedule": {"name": "constant"},
+            "augment": {"crop_padding": 4, "flip": True},
+            "precision": precision,
+        }
+    )
+
+
+def random_data(images: int) -> TrainingData:
+    """Return noise in CIFAR-10's shape: what is in an image does not change what it costs."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
+    from platform.data.normalisation import compute
+    from platform.data.tables import TrainingData
+
+    draws = np.random.default_rng(0)
+    split = Split(
+        draws.integers(0, 256, (images, 3, 32, 32), dtype=np.uint8),
+        draws.integers(0, 10, images, dtype=np.int64),
+    )
+    info = DatasetInfo(
+        name="generated",
+        label="noise",
+        sha256="",
+        class_names=CIFAR10_CLASSES,
+        train_images=images,
+        test_images=0,
+        image_shape=(3, 32, 32),
+        path=Path(),
+    )
+    return TrainingData(
+        train=split, validation=None, normalisation=compute(split.images, "channel"), info=info
+    )
+
+
+def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
+    """Return the table for people: medians, each repetition's ratio, shares of the roof."""
+    sides = (
+        f"ours in {settings['precision']}, "
+        f"reference in fp32 with {settings['reference_workers']} loader workers"
+    )
+    lines = [
+        record.describe(where),
+        f"batch {settings['batch_size']}, {settings['device']}, {settings['threads']} threads; {sides}",
+        "",
+        f"{'images/s':16} {'ours':>10} {'reference':>10} {'ratio':>7}  of GEMM  (ref.)  every ratio",
+        *(_line(row) for row in results),
+    ]
+    roofs = {
+        row[side]["precision"]: row[side]["gemm_flop_per_s"]
+        for row in results
+        for side in ("ours", "reference")
+    }
+    rates = ", ".join(f"{kind} {median(rate) / 1e12:.3g}" for kind, rate in sorted(roofs.items()))
+    return "\n".join([*lines, "", f"GEMM, TFLOP/s: {rates}"])
+
+
+def _line(row: dict[str, Any]) -> str:
+    ours, reference = row["ours"], row["reference"]
+    every = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
+    rates = f"{ours['images_per_s_median']:10,.0f} {reference['images_per_s_median']:10,.0f}"
+    shares = f"{ours['share_of_gemm']:8.1%} {reference['share_of_gemm']:7.1%}"
+    return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}"
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,74 @@
+"""The comparison with the popular loop: its arithmetic, its record, what the reference does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import roofline, training
+from benchmarks.reference_loop import PilImages, ReferenceLoop
+from platform.models.config import ModelConfig
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "_SIDES", {"cpu": (32, 64)})
+
+
+def test_a_comparison_prints_a_table_and_writes_every_repetition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "training.json"
+    arguments = "--models resnet20_cifar --batch-size 4 --images 16 --repetitions 2 --workers 0 --threads 1"
+    assert (
+        training.main([*arguments.split(), "--device", "cpu", "--precision", "fp32", "--json", str(path)])
+        == 0
+    )
+    (row,) = json.loads(path.read_text())["results"]
+    ours, theirs = (row[side]["images_per_s"] for side in ("ours", "reference"))
+    assert row["ratios"] == pytest.approx([ours[0] / theirs[0], ours[1] / theirs[1]])
+    assert len(row["ratios"]) == 2
+    assert row["ratio_median"] == pytest.approx(sum(row["ratios"]) / 2)
+    for side in ("ours", "reference"):
+        rate, roof = row[side]["images_per_s_median"], sorted(row[side]["gemm_flop_per_s"])[2]
+        assert row[side]["share_of_gemm"] == pytest.approx(rate * row["flop_per_image"] / roof)
+    out = capsys.readouterr().out
+    assert f"{row['ratio_median']:.2f}x" in out
+    assert "resnet20_cifar" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "gflop"),
+    [("resnet18_cifar", 3.329), ("resnet32_cifar", 0.412)],
+)
+def test_flop_of_an_image_are_three_times_the_forward_pass_less_the_first_layers_input(
+    name: str, gflop: float
+) -> None:
+    assert roofline.flop_per_image(ModelConfig(name=name)) / 1e9 == pytest.approx(gflop, abs=5e-4)
+
+
+def test_the_roof_is_that_of_the_faster_size() -> None:
+    rates = roofline.gemm_flop_per_s(torch.device("cpu"), "fp32", repetitions=3)
+    assert len(rates) == 3
+    assert min(rates) > 0
+
+
+def test_the_reference_trains_on_the_same_images() -> None:
+    data = training.random_data(16)
+    images = PilImages(data.train.images, data.train.labels, data.normalisation)
+    assert len(images) == 16
+    shape = (3, 1, 1)
+    mean, std = (torch.tensor(part).view(shape) for part in (data.normalisation.mean, data.normalisation.std))
+    plain = (torch.from_numpy(data.train.images[3]) / 255 - mean) / std
+    # Whatever the shift, the middle of a view is a part of the image, or of the mirrored image.
+    parts = torch.cat([plain, plain.flip(-1)], dim=-1).unfold(1, 8, 1).unfold(2, 8, 1)
+    for _ in range(10):
+        middle = images[3][0][:, 12:20, 12:20].view(3, 1, 1, 8, 8)
+        assert (parts - middle).abs().amax(dim=(0, 3, 4)).min() < 1e-4
+    loop = ReferenceLoop(
+        ModelConfig(name="resnet20_cifar"), images, batch_size=4, workers=0, device=torch.device("cpu")
+    )
+    before = loop._network.fc.weight.detach().clone()
+    assert loop.images_per_s() > 0
+    assert not torch.equal(before, loop._network.fc.weight.detach())
