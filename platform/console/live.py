@@ -5,6 +5,7 @@ Nothing here writes to stdout, which belongs to results.
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -94,7 +95,7 @@ class LiveView(SweepObserver):
         """Name what the sweep is busy with between trials; None when that is over.
 
         The same phase with new figures (`building the engine [120/269]`) replaces the line on a terminal;
-        elsewhere only a phase with another first word is printed.
+        elsewhere it is printed once.
         """
         with self._lock:
             known = self._phase
@@ -290,7 +291,7 @@ def _warnings(sweep: SweepInfo) -> list[str]:
 
 def _subject(phase: str) -> str:
     """Return what a phase is about, without its figures: `building the engine`."""
-    return phase.partition("[")[0].strip()
+    return re.sub(r"\[.*|[\d.,]+", "", phase).strip()
 
 
 def _is_milestone(record: EpochRecord) -> bool:

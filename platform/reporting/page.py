@@ -82,6 +82,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "missing": _missing(results),
         "champion": _champion(results),
         "selection": results.selection,
+        "verdict": str((results.selection or {}).get("verdict", "")).replace("+-", "±"),
         "spread": spread.confirmation(results.selection) if results.selection else None,
         "leaderboard": _leaderboard(results),
         "accuracy_curves": curves.learning_curves(results),

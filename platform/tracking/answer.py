@@ -48,17 +48,14 @@ def _certainty(results: SweepResults) -> str:
     if entry is None:
         return ""
     runs = int(entry["n"])
+    verdict = str((results.selection or {}).get("verdict", "")).strip().replace("+-", "±")
+    if verdict:
+        # It gives the means and the spread, and says whether the winner is separated from the second.
+        return f"Retrained with {plural(runs, 'seed')}: {verdict}"
     text = f"Retrained with {plural(runs, 'seed')} it reached {percent(entry['mean'])}"
     if runs > 1 and entry.get("std") is not None:
         text += f" ± {100 * entry['std']:.2f} (standard deviation)"
-    text += " on validation"
-    interval = entry.get("interval95")
-    if interval:
-        text += f", 95 % interval of the mean {100 * interval[0]:.2f} to {percent(interval[1])}"
-    verdict = str((results.selection or {}).get("verdict", "")).strip()
-    if verdict:
-        text += f"; {verdict}" if verdict[0].islower() else f". {verdict}"
-    return text if text.endswith(".") else f"{text}."
+    return f"{text} on validation."
 
 
 def _test(results: SweepResults) -> str:

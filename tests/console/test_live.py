@@ -118,9 +118,12 @@ def test_phases_with_figures_are_one_line_in_a_log(progress):
     view = LiveView(console=console, progress=progress)
     for done in range(1, 270):
         view.set_phase(f"building the engine [{done}/269] 2 min left")
+    for done in range(0, 50_000, 5000):
+        view.set_phase(f"converting {done:,} of 50,000 images")
     view.set_phase("measuring the latency")
     assert text_of(console).splitlines() == [
         "… building the engine [1/269] 2 min left",
+        "… converting 0 of 50,000 images",
         "… measuring the latency",
     ]
 

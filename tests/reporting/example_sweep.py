@@ -16,6 +16,7 @@ from platform.tracking.tables import TableWriter
 from platform.training.records import EpochRecord
 from platform.tuning.plan import make_plan
 from platform.tuning.sampling import suggest
+from platform.tuning.selection import choose_champion, summarise
 from platform.tuning.space import load_space
 from platform.tuning.spec import trial_seed
 
@@ -60,9 +61,9 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False):
         )
     scores = write_tables(folder, spec, trials, confirmed="selection" not in without)
     best = sorted(scores, key=lambda name: -scores[name][0])[:3]
-    if "selection" not in without:
-        write_selection(folder, best, scores)
     champion = best[0]
+    if "selection" not in without:
+        champion = write_selection(folder, best, scores)
     if "champion" not in without:
         config = spec.resolve(scores[champion][1])
         write_json(
@@ -167,24 +168,27 @@ def play(writer, clock, info, final, stop, rng):
 
 def write_selection(folder, best, scores):
     rng = np.random.default_rng(4)
-    candidates = []
-    for name in best:
-        accuracies = [float(value) for value in rng.normal(scores[name][0], 0.0012, 3)]
-        mean, std = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))
-        half = 4.303 * std / 3**0.5
-        candidates.append(
-            {
-                "trial_id": name,
-                "params": scores[name][1],
-                "n": 3,
-                "mean": mean,
-                "std": std,
-                "interval95": [mean - half, mean + half],
-                "accuracies": accuracies,
-            }
-        )
-    verdict = f"{best[0]} is not separated from {best[1]}: the difference may be luck"
-    write_json(folder.selection, {"candidates": candidates, "champion": best[0], "verdict": verdict})
+    summaries = [
+        summarise(name, [float(value) for value in rng.normal(scores[name][0], 0.0012, 3)]) for name in best
+    ]
+    candidates = [
+        {
+            "trial_id": summary.candidate,
+            "params": scores[summary.candidate][1],
+            "n": summary.n,
+            "mean": summary.mean,
+            "std": summary.std,
+            "interval95": summary.interval95,
+            "accuracies": summary.accuracies,
+        }
+        for summary in summaries
+    ]
+    champion = choose_champion(summaries)
+    write_json(
+        folder.selection,
+        {"candidates": candidates, "champion": champion.candidate, "verdict": champion.verdict},
+    )
+    return champion.candidate
 
 
 def write_test(folder):
