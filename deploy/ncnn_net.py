@@ -20,11 +20,16 @@ EXACT: Mapping[str, bool] = {
     "use_fp16_arithmetic": False,
 }
 """Options of plain fp32: else ncnn keeps the classifier's weights in fp16 on x86, an error of 1e-4."""
-BF16: Mapping[str, bool] = {**EXACT, "use_bf16_storage": True}
+BF16: Mapping[str, bool] = {**EXACT, "use_bf16_packed": True, "use_bf16_storage": True}
 """Options of bf16: weights and activations are stored in 16 bits, sums are fp32."""
 
 READABLE: Mapping[str, bool] = {**EXACT, "lightmode": False, "use_packing_layout": False}
 """Options under which every blob can be read: none is freed once used, none has several channels in one."""
+
+
+def options_for(precision: str) -> Mapping[str, bool]:
+    """Return the options that the C++ engine runs a model folder of this precision with."""
+    return BF16 if precision == "bf16" else EXACT
 
 
 def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT) -> Any:

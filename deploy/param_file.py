@@ -16,6 +16,8 @@ FEATURE_MASK = 31
 """The key every layer knows: options of the net switched off for this layer, as bits (ncnn `src/net.cpp`)."""
 NO_WINOGRAD = 1 << 6
 """The bit of `FEATURE_MASK` that makes a convolution keep its plain weights."""
+SHAPE_HINTS = -23330
+"""The key every layer knows as 30, an array: dims, width, height, channels of each of its outputs."""
 WEIGHT_COUNT = 6
 """The key of a Convolution that says how many weights it has."""
 
@@ -35,8 +37,11 @@ class Layer:
         """Return the whole number under `key`."""
         return int(dict(self.params).get(key, default))
 
-    def with_value(self, key: int, value: int) -> Layer:
-        """Return the layer with `key` set, in place of an old value or at the end of the line."""
+    def with_value(self, key: int, value: int | str) -> Layer:
+        """Return the layer with `key` set, in place of an old value or at the end of the line.
+
+        The text of an array, whose key is negative, begins with its length: `4,3,32,32,64`.
+        """
         params = dict(self.params)
         if key in params:
             text = self.text.replace(f" {key}={params[key]}", f" {key}={value}", 1)

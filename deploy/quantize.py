@@ -18,7 +18,7 @@ from deploy import calibration as cal
 from deploy import model_folder as mf
 from deploy.folder_swap import replacing_folder
 from deploy.int8 import write_int8
-from deploy.ncnn_net import BF16, EXACT, READABLE, load_net, run
+from deploy.ncnn_net import READABLE, load_net, options_for, run
 from deploy.param_file import parse
 from deploy.parity import Parity, compare
 from deploy.tuning import tune
@@ -133,7 +133,7 @@ def _describe(
 ) -> QuantizeResult:
     document = source.document
     before = load_net(source.param, source.weights)
-    after = load_net(new / mf.PARAM, new / mf.WEIGHTS, BF16 if precision == "bf16" else EXACT)
+    after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
     inputs = document.normalise(images)
     parity = compare(run(before, inputs), run(after, inputs))
 

@@ -9,9 +9,9 @@ from deploy.conversion import convert
 from deploy.export import ExportResult
 from deploy.model_folder import PARAM, WEIGHTS
 from deploy.ncnn_net import load_net, run
-from deploy.param_file import FEATURE_MASK, NO_WINOGRAD, parse
+from deploy.param_file import FEATURE_MASK, NO_WINOGRAD, SHAPE_HINTS, parse
 from deploy.parity import compare
-from deploy.tuning import is_3x3_stride_1, output_widths, tune, without_winograd
+from deploy.tuning import blob_shapes, is_3x3_stride_1, tune, without_winograd
 from tests.deploy.examples import trained_like
 
 
@@ -48,14 +48,25 @@ def test_tuning_keeps_the_answers(resnet18, tmp_path):
 def test_the_small_weights_of_resnet32_stay(export: ExportResult):
     assert export.tuned_layers == ()
     param = parse((export.folder / PARAM).read_text())
-    widths = output_widths(param, export.folder / WEIGHTS, input_shape=(3, 32, 32))
+    shapes = blob_shapes(param, export.folder / WEIGHTS, input_shape=(3, 32, 32))
     convolutions = [layer for layer in param.layers if layer.type == "Convolution"]
-    assert [widths[layer.outputs[0]] for layer in convolutions] == [32] * 11 + [16] * 10 + [8] * 10
+    assert [shapes[layer.outputs[0]][-1] for layer in convolutions] == [32] * 11 + [16] * 10 + [8] * 10
     # All but the two that halve the image.
     assert sum(is_3x3_stride_1(layer) for layer in convolutions) == 29
+
+
+def test_the_file_leaves_nothing_to_an_engines_own_rule(export: ExportResult):
+    layers = parse((export.folder / PARAM).read_text()).layers
+    candidates = [layer for layer in layers if is_3x3_stride_1(layer)]
+    assert all(dict(layer.params)[FEATURE_MASK] == "0" for layer in candidates)
+    hints = {layer.name: dict(layer.params)[SHAPE_HINTS] for layer in layers}
+    assert (hints["in0"], hints["gap_0"]) == ("4,3,32,32,3", "4,1,64,1,1")
+    assert hints["splitncnn_0"] == "8,3,32,32,16,3,32,32,16"
 
 
 def test_other_bits_of_a_layers_mask_are_kept():
     text = "7767517\n1 1\nConvolution a 0 1 out0 0=8 1=3 6=216 31=4\n"
     (layer,) = without_winograd(parse(text), {"a"}).layers
     assert layer.value(FEATURE_MASK) == 4 | NO_WINOGRAD
+    (layer,) = without_winograd(parse(text.replace("31=4", "31=68")), set()).layers
+    assert layer.value(FEATURE_MASK) == 4
