@@ -148,7 +148,7 @@ class SweepRuns:
             "status": "running",
             "folder": str(sweep.folder),
             "mlflow.note.content": sweep_note(sweep),
-            "mlflow.source.name": sweep.command,
+            "mlflow.source.name": "platform.sweep",
             "mlflow.source.type": "LOCAL",
         }
         if "git_commit" in sweep.tags:
@@ -165,7 +165,7 @@ class SweepRuns:
     def _tags(self, trial: TrialInfo) -> dict[str, str]:
         tags = {
             "mlflow.parentRunId": self.parent_id,
-            "mlflow.source.name": self._sweep.command,
+            "mlflow.source.name": "platform.sweep",
             "sweep_id": self._sweep.sweep_id,
             "trial_id": trial.trial_id,
             "stage": trial.stage,
