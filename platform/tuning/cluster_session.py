@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 import platform
 from platform.errors import UserError
@@ -22,6 +24,8 @@ from platform.tuning.interrupts import sigterm_as_sigint
 _OBJECT_STORE_BYTES = (
     256 * 2**20
 )  # images never pass through Ray's object store: each process maps the tables
+
+_LOCAL_ATTEMPTS = 3
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -123,7 +127,6 @@ def worker_environment() -> dict[str, str]:
 
 
 def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) -> None:
-    import ray
 
     runtime_env: dict[str, Any] = {"env_vars": worker_environment()}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -140,8 +143,8 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
         # Other machines may have neither this checkout nor the package: ship it (a few hundred kilobytes).
         runtime_env["py_modules"] = [str(Path(platform.__path__[0]).resolve())]
     try:
-        ray.init(**options, runtime_env=runtime_env)
-    except Exception as error:  # a busy machine's slow start is a plain Exception (ray/_private/node.py)
+        _start(options | {"runtime_env": runtime_env}, attempts=1 if address else _LOCAL_ATTEMPTS)
+    except Exception as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
         step = (
             "check the address (`ray status` on its head), or unset RAY_ADDRESS to use this machine alone"
@@ -149,6 +152,38 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
             else "see the newest session under /tmp/ray for its logs"
         )
         raise UserError(f"cannot reach {where}: {_first_line(error)}; {step}") from error
+
+
+def _start(options: Mapping[str, Any], *, attempts: int) -> None:
+    """Start Ray, or join a cluster; a machine too busy to do it in Ray's fixed 30 s gets another chance."""
+    import ray
+
+    before = set(psutil.Process().children())
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(**options)
+        except BaseException as error:
+            # Ray forgets the processes of a start that failed or was interrupted.
+            _end(set(psutil.Process().children()) - before)
+            # A plain Exception (ray/_private/node.py); others are what they say.
+            if attempt == attempts or "timed out during startup" not in str(error):
+                raise
+        else:
+            return
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    family = [relative for process in processes for relative in (process, *_descendants(process))]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return process.children(recursive=True)
+    return []
 
 
 def _nodes() -> tuple[NodeResources, ...]:
