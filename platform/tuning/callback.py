@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune import Callback
 from typing_extensions import override
@@ -14,7 +14,7 @@ from platform.tracking.events import SweepObserver, TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.interrupts import Interrupts, StopRequested
 from platform.tuning.journal import Journal
-from platform.tuning.searcher import Study, TaskQueue
+from platform.tuning.searcher import TaskQueue
 from platform.tuning.trial import FAILURE, TrialOutcome, TrialTask, record_from
 
 _LIVES = 3  # a trial whose process died twice is given up
@@ -50,8 +50,18 @@ class Ledger:
         )
 
 
+class Learner(Protocol):
+    """Takes decisions from what happens: the sampler's study, the search's stops."""
+
+    def epoch(self, trial_id: str, record: EpochRecord) -> None:
+        """Learn an epoch."""
+
+    def ended(self, trial_id: str, status: TrialStatus, value: float | None) -> None:
+        """Learn how a trial ended; `value` is its validation accuracy, 0..1."""
+
+
 class DriverCallback(Callback):
-    """Writes the journal first, then teaches the study, then tells the observer.
+    """Writes the journal first, then teaches the learners, then tells the observer.
 
     An error in any of them ends Tune's loop at its next step and is kept in `error`: an exception thrown
     inside Tune would come out as text.
@@ -64,12 +74,12 @@ class DriverCallback(Callback):
         journal: Journal,
         observer: SweepObserver,
         interrupts: Interrupts,
-        study: Study | None,
+        learners: Sequence[Learner],
         queue: TaskQueue,
         max_failures: int,
     ) -> None:
         self._ledger, self._journal, self._observer = ledger, journal, observer
-        self._interrupts, self._study, self._queue = interrupts, study, queue
+        self._interrupts, self._learners, self._queue = interrupts, learners, queue
         self._max_failures = max_failures
         self._lives: dict[str, int] = {}
         self._failures: dict[str, str] = {}
@@ -114,8 +124,8 @@ class DriverCallback(Callback):
         def note() -> None:
             self._journal.epoch(task.trial_id, record)
             known.append(record)
-            if self._study is not None:
-                self._study.epoch(task.trial_id, record)
+            for learner in self._learners:
+                learner.epoch(task.trial_id, record)
             self._observer.epoch_finished(task.info(), record)
 
         self._guard(note)
@@ -151,9 +161,9 @@ class DriverCallback(Callback):
         def note() -> None:
             self._journal.ended(task.trial_id, status, error)
             self._ledger.ended[task.trial_id] = (status, error)
-            if self._study is not None:
-                accuracy = self._ledger.outcome(task.trial_id).validation_accuracy
-                self._study.ended(task.trial_id, status, accuracy)
+            accuracy = self._ledger.outcome(task.trial_id).validation_accuracy
+            for learner in self._learners:
+                learner.ended(task.trial_id, status, accuracy)
             self._observer.trial_ended(task.info(), status, error=error)
 
         self.running.discard(task.trial_id)

@@ -3,6 +3,11 @@
     {"event": "trial", "task": {...}}                    a trial was created (its complete TrialTask)
     {"event": "epoch", "trial": "t007", "record": {...}}
     {"event": "ended", "trial": "t007", "status": "pruned", "error": null}
+    {"event": "begin"}                                   the search began, or went on after an interruption
+    {"event": "stopped", "note": "..."}                  the search is over before its last trial, and why
+    {"event": "extended", "note": "..."}                 the user asked for more trials
+
+Every line also has `at`, the time it was written, in seconds since 1970.
 
 Each line is on disk before the sweep goes on, so replaying the file rebuilds the sampler, the scheduler's
 rungs and the list of what is still to do, after any kind of death. `Tuner.restore` cannot: it forgets the
@@ -14,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +31,7 @@ from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.trial import TrialTask
 
-Kind = Literal["trial", "epoch", "ended"]
+Kind = Literal["trial", "epoch", "ended", "begin", "stopped", "extended"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +39,15 @@ class Event:
     """One line; the fields that its kind does not have are None."""
 
     kind: Kind
-    trial_id: str
+    trial_id: str = ""
+    """Empty for what concerns the whole search."""
     task: TrialTask | None = None
     record: EpochRecord | None = None
     status: TrialStatus | None = None
     error: str | None = None
+    note: str | None = None
+    at: float | None = None
+    """Seconds since 1970; None in journals of before there were times."""
 
 
 class Journal:
@@ -61,7 +71,20 @@ class Journal:
         """Note the end of a trial. An interruption is no end: what has none is continued on resume."""
         self._append({"event": "ended", "trial": trial_id, "status": str(status), "error": error})
 
+    def begin(self) -> None:
+        """Note that the search begins, or goes on."""
+        self._append({"event": "begin"})
+
+    def stopped(self, note: str) -> None:
+        """Note that the search draws no more trials, and why."""
+        self._append({"event": "stopped", "note": note})
+
+    def extended(self, note: str) -> None:
+        """Note that the search gets more trials."""
+        self._append({"event": "extended", "note": note})
+
     def _append(self, line: dict[str, Any]) -> None:
+        line["at"] = round(time.time(), 3)
         os.write(self._fd, (json.dumps(line) + "\n").encode())
         os.fsync(self._fd)
 
@@ -115,13 +138,15 @@ def _parse(path: Path, content: bytes) -> Iterator[Event]:
 
 
 def _event(line: dict[str, Any]) -> Event:
-    kind = line["event"]
+    kind, at = line["event"], line.get("at")
     if kind == "trial":
         task = TrialTask.model_validate(line["task"])
-        return Event(kind="trial", trial_id=task.trial_id, task=task)
+        return Event(kind="trial", trial_id=task.trial_id, task=task, at=at)
     if kind == "epoch":
-        return Event(kind="epoch", trial_id=line["trial"], record=EpochRecord(**line["record"]))
+        return Event(kind="epoch", trial_id=line["trial"], record=EpochRecord(**line["record"]), at=at)
     if kind == "ended":
         status = TrialStatus(line["status"])
-        return Event(kind="ended", trial_id=line["trial"], status=status, error=line["error"])
+        return Event(kind="ended", trial_id=line["trial"], status=status, error=line["error"], at=at)
+    if kind in ("begin", "stopped", "extended"):
+        return Event(kind=kind, note=line.get("note"), at=at)
     raise ValueError(f"unknown event {kind!r}")

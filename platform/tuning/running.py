@@ -7,7 +7,7 @@ journal holds every decision.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,8 @@ def run_tasks(
     tune_dir: Path,
     name: str,
     scheduler: Any = None,
-    study: Any = None,
+    learners: Sequence[Any] = (),
+    stop_running: Callable[[], bool] | None = None,
     max_failures: int = 0,
 ) -> bool:
     """Run trials until there are no more; every event is noted as it happens.
@@ -62,7 +63,8 @@ def run_tasks(
         tune_dir: where Tune keeps its own records.
         name: of the Tune run, below `tune_dir`.
         scheduler: Tune's scheduler; None to stop no trial early.
-        study: learns what happens (`platform.tuning.searcher.Study`), or None.
+        learners: learn what happens, in order (`platform.tuning.callback.Learner`).
+        stop_running: asked after each epoch; True stops the trial, unless that epoch was its last.
         max_failures: failed trials to survive; one more ends the run.
 
     Returns:
@@ -90,7 +92,7 @@ def run_tasks(
             journal=journal,
             observer=observer,
             interrupts=caught,
-            study=study,
+            learners=learners,
             queue=queue,
             max_failures=max_failures,
         )
@@ -107,7 +109,13 @@ def run_tasks(
                 trial_name_creator=_trial_id,
                 trial_dirname_creator=_trial_id,
             ),
-            run_config=tune.RunConfig(name=name, storage_path=str(tune_dir), callbacks=[callback], verbose=0),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(tune_dir),
+                callbacks=[callback],
+                stop=_stopper(stop_running),
+                verbose=0,
+            ),
         )
         ended = True
         try:
@@ -134,6 +142,14 @@ def _resources(placement: Placement) -> dict[str, float]:
         return _DRIVER_RESOURCES
     wanted = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
     return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _stopper(stop_running: Callable[[], bool] | None) -> Any:
+    if stop_running is None:
+        return None
+    from platform.tuning.scheduler import StopBetweenEpochs
+
+    return StopBetweenEpochs(stop_running)
 
 
 def _trial_id(trial: Any) -> str:

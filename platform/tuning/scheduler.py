@@ -6,26 +6,36 @@ judged: whoever gets there ends by itself, with its model written.
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from ray.tune import Stopper
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from typing_extensions import override
 
-from platform.errors import UsageError
 from platform.training.records import EpochRecord
-from platform.tuning.settings import Asha, NoStopping, Scheduler
+from platform.tuning.settings import Asha, Median, Scheduler
 
 _NO_LAST_RUNG = 10**6  # epochs; a trial's own end is the end of its rungs
 
 
+@runtime_checkable
+class Replayed(Protocol):
+    """A scheduler with a memory, which the journal gives back to it after an interruption."""
+
+    def replay(self, trial_id: str, record: EpochRecord) -> None:
+        """Learn an epoch as it was learned before the interruption."""
+
+
 def make_scheduler(settings: Scheduler) -> FIFOScheduler:
     """Return Tune's scheduler for a space file's `scheduler` section."""
-    if isinstance(settings, NoStopping):
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
     if isinstance(settings, Asha):
         return EpochAsha(grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor)
-    raise UsageError(f"scheduler.name: {settings.name!r} cannot be run yet; use asha or none")
+    if isinstance(settings, Median):
+        return EpochMedian(grace_epochs=settings.grace_epochs, min_trials=settings.min_trials)
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
 class EpochAsha(AsyncHyperBandScheduler):
@@ -69,6 +79,66 @@ class EpochAsha(AsyncHyperBandScheduler):
         if trial_id not in self._trial_info:
             self.on_trial_add(None, trial)
         self.on_trial_result(None, trial, record.as_dict())
+
+
+class EpochMedian(FIFOScheduler):
+    """The median rule of Vizier (Golovin et al. 2017, section 3.2.1), on reported epochs.
+
+    A trial is stopped if its best accuracy so far is below the median of the other trials' running means
+    at the same epoch. Ray Tune's own rule compares by the clock, so that its decisions depend on the
+    machine's load.
+    """
+
+    def __init__(self, *, grace_epochs: int, min_trials: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._grace, self._min_trials = grace_epochs, min_trials
+        self._accuracies: dict[str, list[float]] = {}
+
+    @override
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Return whether the trial goes on after this epoch."""
+        if "epoch" not in result:
+            return str(TrialScheduler.CONTINUE)
+        epoch, epochs = result["epoch"], result["epochs"]
+        return self._judge(trial.config["trial_id"], epoch, epochs, result["validation_accuracy"])
+
+    def replay(self, trial_id: str, record: EpochRecord) -> None:
+        """Learn an epoch as it was learned before the interruption."""
+        self._judge(trial_id, record.epoch, record.epochs, record.validation_accuracy)
+
+    def _judge(self, trial_id: str, epoch: int, epochs: int, validation_accuracy: float | None) -> str:
+        own = self._accuracies.setdefault(trial_id, [])
+        # A trial whose process died repeats epochs.
+        del own[epoch - 1 :]
+        own.append(validation_accuracy or 0.0)
+        others = [
+            statistics.fmean(known[:epoch])
+            for name, known in self._accuracies.items()
+            if name != trial_id and len(known) >= epoch
+        ]
+        if epoch < self._grace or epoch >= epochs or len(others) < self._min_trials:
+            return str(TrialScheduler.CONTINUE)
+        behind = max(own) < statistics.median(others)
+        return str(TrialScheduler.STOP if behind else TrialScheduler.CONTINUE)
+
+
+class StopBetweenEpochs(Stopper):
+    """Stops every trial after its epoch once the search is over; a trial's last epoch ends it by itself."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self._is_over = is_over
+
+    @override
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return result.get("epoch", 0) < result.get("epochs", 0) and self._is_over()
+
+    @override
+    def stop_all(self) -> bool:
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its configuration for a `Tuner.restore` that is not used here.
+        return {}
 
 
 def _by_own_id(trial: Any) -> Any:

@@ -12,7 +12,9 @@ from platform.tracking.folder import SweepFolder
 from platform.tuning.journal import Journal, open_journal
 from platform.tuning.running import Placement, run_tasks
 from platform.tuning.spec import SweepSpec, trial_seed
+from platform.tuning.stops import Stops
 from platform.tuning.trial import TrialOutcome, TrialTask
+from platform.tuning.warm_start import read_earlier_trials
 
 
 def run_search(
@@ -61,31 +63,42 @@ def _run(
 ) -> list[TrialOutcome]:
     from platform.tuning.callback import Ledger
     from platform.tuning.sampling import planned_trials
-    from platform.tuning.scheduler import EpochAsha, make_scheduler
+    from platform.tuning.scheduler import Replayed, make_scheduler
     from platform.tuning.searcher import Study
 
-    study, scheduler, ledger = Study(spec), make_scheduler(spec.scheduler), Ledger()
+    study = Study(spec, earlier=read_earlier_trials(folder))
+    scheduler, ledger = make_scheduler(spec.scheduler), Ledger()
+    stops = Stops(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
     # The past, in the order in which it happened: sampler and rungs come out as they were.
     for event in journal.past:
         if event.task is not None and event.task.stage == "search":
             study.replay(event.trial_id, event.task.params)
             ledger.tasks[event.trial_id] = event.task
-        elif event.trial_id not in ledger.tasks:
+        elif event.trial_id and event.trial_id not in ledger.tasks:
             continue
         elif event.record is not None:
             ledger.records.setdefault(event.trial_id, []).append(event.record)
             study.epoch(event.trial_id, event.record)
-            if isinstance(scheduler, EpochAsha):
+            if isinstance(scheduler, Replayed):
                 scheduler.replay(event.trial_id, event.record)
         elif event.status is not None:
             ledger.ended[event.trial_id] = (event.status, event.error)
             accuracy = ledger.outcome(event.trial_id).validation_accuracy
             study.ended(event.trial_id, event.status, accuracy)
+            stops.ended(event.trial_id, event.status, accuracy)
+        stops.replay(event)
     planned = planned_trials(spec)
+
+    def is_over() -> bool:
+        reason = stops.reached()
+        if reason is not None and stops.reason is None:
+            stops.reason = reason
+            journal.stopped(reason)
+        return reason is not None
 
     def next_task() -> TrialTask | None:
         number = len(ledger.tasks)
-        if number >= planned:
+        if number >= planned or is_over():
             return None
         trial_id = f"t{number:03d}"
         params = study.ask(trial_id)
@@ -108,7 +121,9 @@ def _run(
         return task
 
     waiting = [task for trial_id, task in ledger.tasks.items() if trial_id not in ledger.ended]
-    if waiting or len(ledger.tasks) < planned:
+    if waiting or (len(ledger.tasks) < planned and not is_over()):
+        journal.begin()
+        stops.begin()
         ended = run_tasks(
             next_task,
             waiting=waiting,
@@ -119,7 +134,8 @@ def _run(
             tune_dir=folder.tune,
             name="search",
             scheduler=scheduler,
-            study=study,
+            learners=(study, stops),
+            stop_running=is_over,
             max_failures=spec.max_failures,
         )
         if not ended:

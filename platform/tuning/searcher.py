@@ -7,7 +7,7 @@ list, to Tune one free slot at a time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -21,6 +21,7 @@ from platform.tuning.sampling import initial_points, make_sampler, suggest
 from platform.tuning.settings import Random, Tpe
 from platform.tuning.spec import SweepSpec, trial_seed
 from platform.tuning.trial import TrialTask
+from platform.tuning.warm_start import EarlierTrial
 
 
 class Study:
@@ -30,10 +31,24 @@ class Study:
     a resumed sweep asks on exactly as an uninterrupted one would.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: SweepSpec, *, earlier: Sequence[EarlierTrial] = ()) -> None:
+        """Begin with what is known.
+
+        Args:
+            spec: the space.
+            earlier: finished trials of another sweep, which the sampler learns from first.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         self._study = optuna.create_study(direction="maximize", sampler=make_sampler(spec))
+        for known in earlier:
+            fixed = optuna.trial.FixedTrial(dict(known.params))
+            suggest(fixed, spec)  # type: ignore[arg-type]  # what it asks for is all that is used here
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    params=fixed.params, distributions=fixed.distributions, value=known.accuracy
+                )
+            )
         self._asked: dict[str, optuna.Trial] = {}
         self._first_points = initial_points(spec)
         for point in self._first_points:

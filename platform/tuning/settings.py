@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from platform.schema import Frozen
 
@@ -73,6 +73,20 @@ class NoStopping(Frozen):
 Scheduler = Annotated[Asha | Median | NoStopping, Field(discriminator="name")]
 
 Workers = PositiveInt | Literal["auto"]
+
+
+class Stop(Frozen):
+    """When the search ends before its last trial; the confirmation goes on with what there is.
+
+    Trials that run then are stopped after their epoch. `--extend` gives a search a fresh allowance.
+    """
+
+    wall_hours: PositiveFloat | None = None
+    """Wall time of the search, over all its starts."""
+    gpu_hours: PositiveFloat | None = None
+    """GPUs of a trial times its hours of training and evaluating, over all trials."""
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Validation accuracy, 0..1; reached when a trial that ran to its end has it."""
 
 
 class Confirm(Frozen):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -43,6 +44,7 @@ from platform.tuning.settings import (
     Median,
     Sampler,
     Scheduler,
+    Stop,
     Tpe,
     WorkerResources,
 )
@@ -75,10 +77,13 @@ class SweepSpec(Frozen):
     """`inproc`: the trainer inside a reused process, one worker; `ddp`: Ray Train; `auto`: by the workers."""
     max_failures: NonNegativeInt = 10
     """Failed trials the sweep survives; one more ends it."""
+    stop: Stop = Stop()
     confirm: Confirm = Confirm()
     final: Final = Final()
     seed: NonNegativeInt = 0
     """Seed of everything random in the sweep; each run's own is derived from it."""
+    cost_per_hour: PositiveFloat | None = None
+    """Price of the whole cluster per hour, in any currency; the plan then says what the sweep will cost."""
 
     @field_validator("search", mode="plain")
     @classmethod

@@ -82,7 +82,7 @@ class Place:
         Args:
             arguments: of the command.
             when: polled; says that the moment has come.
-            signals: `ctrl-c` (SIGINT to the whole group, as a terminal does) or `kill` (SIGTERM to the driver).
+            signals: `ctrl-c` (SIGINT to the group, as a terminal does) or `kill` (SIGTERM to the driver).
         """
         with self.start(*arguments) as process:
             end = time.monotonic() + _PATIENCE_S
