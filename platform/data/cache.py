@@ -17,13 +17,14 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.data.dataset import DatasetInfo, Images, Source, Split, Tables
+from platform.data.dataset import DatasetInfo, Source, Split, Tables
 from platform.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -77,14 +78,22 @@ def store(cache_dir: Path, source: Source, tables: Tables) -> DatasetInfo:
         UserError: the cache cannot be written; nothing half-written is left.
     """
     sha256 = content_hash(tables)
-    folder = cache_dir / "datasets" / f"{_slug(tables.label)}-{sha256[:16]}"
+    name = f"{_slug(tables.label)}-{sha256[:16]}"
+    return store_folder(cache_dir, source, name, lambda folder: _write_folder(folder, tables, sha256))
+
+
+def store_folder(
+    cache_dir: Path, source: Source, name: str, write_files: Callable[[Path], None]
+) -> DatasetInfo:
+    """Make the data set's folder `name` with what `write_files` writes into it; otherwise as `store`."""
+    folder = cache_dir / "datasets" / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder.parent)
         temporary = folder.parent / f".partial-{secrets.token_hex(6)}"
         temporary.mkdir()
         try:
-            _write_folder(temporary, tables, sha256)
+            write_files(temporary)
             _move_into_place(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -147,6 +156,8 @@ def load_split(info: DatasetInfo, which: Literal["train", "test"]) -> Split:
     """
     import pyarrow as pa
 
+    if info.name == "pictures":
+        raise UserError(f"{info.label} has no table of pixels: its pictures are decoded while training")
     file = info.path / f"{which}.arrow"
     count = info.train_images if which == "train" else info.test_images
     try:
@@ -198,31 +209,37 @@ def _index_file(cache_dir: Path, source: Source) -> Path:
 
 
 def _write_folder(folder: Path, tables: Tables, sha256: str) -> None:
-    files = {}
-    for name, split in (("train.arrow", tables.train), ("test.arrow", tables.test)):
-        _write_arrow(folder / name, split.images, split)
-        files[name] = {"bytes": (folder / name).stat().st_size, "images": len(split)}
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "name": tables.name,
-        "label": tables.label,
-        "sha256": sha256,
-        "class_names": tables.class_names,
-        "image_shape": tables.train.images.shape[1:],
-        "files": files,
+    import pyarrow as pa
+
+    for which, split in (("train", tables.train), ("test", tables.test)):
+        images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
+        labels = pa.array(split.labels, type=pa.int64())
+        write_arrow(folder / f"{which}.arrow", pa.record_batch({"image": images, "label": labels}))
+    write_record(
+        folder,
+        name=tables.name,
+        label=tables.label,
+        sha256=sha256,
+        class_names=tables.class_names,
+        image_shape=tables.train.images.shape[1:],
+        images={"train": len(tables.train), "test": len(tables.test)},
+    )
+
+
+def write_record(folder: Path, *, images: dict[str, int], **entries: Any) -> None:
+    """Write dataset.json, the last file of a data set's folder: what `open_info` reads."""
+    files = {
+        f"{which}.arrow": {"bytes": (folder / f"{which}.arrow").stat().st_size, "images": count}
+        for which, count in images.items()
     }
+    record = {"schema_version": SCHEMA_VERSION, **entries, "files": files}
     write_atomically(folder / "dataset.json", json.dumps(record, indent=1).encode())
 
 
-def _write_arrow(file: Path, images: Images, split: Split) -> None:
+def write_arrow(file: Path, table: Any) -> None:
+    """Write one record batch and flush it to disk."""
     import pyarrow as pa
 
-    table = pa.record_batch(
-        {
-            "image": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(images)),
-            "label": pa.array(split.labels, type=pa.int64()),
-        }
-    )
     with file.open("wb") as opened:
         with pa.ipc.new_file(opened, table.schema) as writer:
             writer.write_batch(table)

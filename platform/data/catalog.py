@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from platform.data import archive, cache, download, folder, generated, parquet
+from platform.data import archive, cache, download, folder, generated, parquet, pictures
 from platform.data.cache import load_split, open_info
 from platform.data.config import DataConfig
 from platform.data.dataset import (
@@ -58,7 +58,7 @@ def prepare(
     Raises:
         DataNotFound: CIFAR-10 is nowhere on this machine and cannot be downloaded.
         UserError: the place that was named has no such data, or the data there is damaged or incomplete.
-        UsageError: `data.name: folder` without a place.
+        UsageError: `data.name: folder` or `pictures` without a place.
     """
     notify = progress or quiet
     cache_dir = cache_dir or cache.default_cache_dir()
@@ -75,6 +75,16 @@ def prepare(
                     "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
                 )
             return _convert(_recognise(named, option, own=True), cache_dir, notify)
+        case "pictures":
+            # CIFAR10_DIR does not count: whoever has set it has set it for another data set.
+            if data_dir is None:
+                raise UsageError(
+                    "'data.name: pictures' needs to know where they are: give --data-dir ROOT, "
+                    "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
+                )
+            place = Path(data_dir).expanduser()
+            size = config.picture_size or pictures.SIZE
+            return pictures.prepare(place, size=size, cache_dir=cache_dir, notify=notify)
         case "cifar10":
             if named is not None:
                 return _convert(_cifar10(_recognise(named, option, own=False), named), cache_dir, notify)

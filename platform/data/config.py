@@ -12,8 +12,12 @@ from platform.schema import Frozen
 class DataConfig(Frozen):
     """The data of a run. Where the files lie is not part of it: that is `--data-dir` or `CIFAR10_DIR`."""
 
-    name: Literal["cifar10", "folder", "generated"] = "cifar10"
-    """`cifar10` (python archive or parquet), `folder` (one folder per class), or `generated` pictures."""
+    name: Literal["cifar10", "folder", "pictures", "generated"] = "cifar10"
+    """`cifar10` (python archive or parquet), `folder` (one folder per class, resized to 32x32 once),
+    `pictures` (such folders of larger pictures, decoded while training), or `generated` images."""
+
+    picture_size: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Side in pixels of the square that the network sees of a picture, with `pictures` only; `null`: 224."""
 
     normalisation: Literal["channel", "pixel"] = "channel"
     """`channel`: subtract the mean and divide by the standard deviation of each colour channel;

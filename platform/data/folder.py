@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +20,42 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", 
 _LAYOUT = "lay the images out as ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
 
 
+@dataclass(frozen=True)
+class Tree:
+    """The files of a tree, unread."""
+
+    classes: tuple[str, ...]
+    train_files: list[tuple[str, int]]
+    """(path, label), in the order of classes and names."""
+    test_files: list[tuple[str, int]]
+
+    def fingerprint(self) -> str:
+        """Return a string that changes when a file does."""
+        return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
+
+
 def find(place: Path, *, own: bool = True) -> Source | None:
     """Return the tree at `place`, if it has a `train` folder with folders in it.
 
     Args:
         place: the root of the tree.
         own: images of the user's own, of any size; otherwise it is to be CIFAR-10, whose images are 32x32.
+
+    Raises:
+        UserError: as `find_tree`.
+    """
+    tree = find_tree(place)
+    if tree is None:
+        return None
+    return Source(
+        key=f"folder:{place.absolute()}",
+        fingerprint=tree.fingerprint(),
+        read=partial(read, place, own, tree.classes, tree.train_files, tree.test_files),
+    )
+
+
+def find_tree(place: Path) -> Tree | None:
+    """Return the files of the tree at `place`, if it has a `train` folder with folders in it.
 
     Raises:
         UserError: it has, but there is no `test` or `val` folder beside it, or a folder without images.
@@ -50,11 +81,7 @@ def find(place: Path, *, own: bool = True) -> Source | None:
         raise UserError(f"{place / 'train'}: these classes have no images: {', '.join(empty[:5])}; {_LAYOUT}")
     if not test_files:
         raise UserError(f"{test}: no images found; {_LAYOUT}")
-    return Source(
-        key=f"folder:{place.absolute()}",
-        fingerprint=files_fingerprint(file for file, _ in (*train_files, *test_files)),
-        read=partial(read, place, own, classes, train_files, test_files),
-    )
+    return Tree(classes, train_files, test_files)
 
 
 def read(

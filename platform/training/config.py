@@ -148,6 +148,14 @@ class AugmentConfig(Frozen):
     cutout: Cutout = Cutout()
     mixup: NonNegativeFloat = 0.0
     """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 switches it off."""
+    shorter_side: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """With `data.name: pictures` only, and needed there: least and largest length in pixels to which a
+    picture's shorter side is resized before a random square is cut out (He et al. 2016, section 3.4)."""
+    colour: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
+    """With `pictures` only: deviation of the random shares of the principal colours that are added to each
+    picture (Krizhevsky et al. 2012, section 4.1); `null`: none."""
 
 
 class RunConfig(Frozen):
@@ -182,6 +190,28 @@ class RunConfig(Frozen):
     def _one_budget(self) -> Self:
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError("give exactly one of 'epochs' and 'iterations'")
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_fits_the_data(self) -> Self:
+        augment, size = self.augment, self.data.picture_size or 224
+        if self.data.name != "pictures":
+            if augment.shorter_side or augment.colour or self.data.picture_size:
+                raise ValueError(
+                    "augment.shorter_side, augment.colour and data.picture_size are for data.name: pictures; "
+                    f"it is {self.data.name}"
+                )
+            return self
+        if augment.crop_padding or augment.cutout.length or augment.mixup:
+            raise ValueError(
+                "data.name: pictures has no crop_padding, cutout or mixup: set augment.crop_padding to 0 and "
+                "leave the others out"
+            )
+        if augment.shorter_side is None or not size <= augment.shorter_side[0] <= augment.shorter_side[1]:
+            raise ValueError(
+                "data.name: pictures needs augment.shorter_side, two ascending lengths of at least the "
+                f"{size} pixels that are cut out, for example [256, 480]; got {augment.shorter_side}"
+            )
         return self
 
     def digest(self) -> str:
