@@ -23,7 +23,7 @@ class Arguments:
     """Classify images with a trained model."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A model.pt, the folder of a run or of a sweep, or a state dict of torchvision's resnet18 or resnet34."""
+    """A model.pt, the folder of a run or a sweep, or a state dict of torchvision's resnet18 or resnet34."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Image files: PNG, JPEG, or whatever else Pillow reads."""
     top: int = 5
