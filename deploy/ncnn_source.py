@@ -192,6 +192,7 @@ def _fetch_from(
         trusted_hosts=settings.trusted_hosts, verify=settings.verify(), timeout=settings.timeout_s
     )
     partial = archive.with_name(f".{archive.name}.{os.getpid()}")
+    failures: tuple[type[Exception], ...] = (*_http_errors(), UnpackError, OSError)
     try:
         # The client is the one that the finder makes for itself, with our certificates; its types disagree.
         finder = PackageFinder(client, index_urls=index_urls, find_links=find_links, no_binary=["ncnn"])  # type: ignore[arg-type]
@@ -204,7 +205,7 @@ def _fetch_from(
             partial.mkdir(parents=True, exist_ok=True)
             fetched = Path(shutil.copy2(fetched, partial))
         fetched.replace(archive)
-    except (*_http_errors(), UnpackError, OSError) as error:
+    except failures as error:
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise UserError(f"{_source_name(index_urls, find_links)}: {reason}") from None
     else:
