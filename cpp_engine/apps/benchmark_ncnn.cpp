@@ -28,6 +28,7 @@ const std::vector<Flag> flags = {
     {"--warmup", "N", "unmeasured inferences of each configuration (default: 10)"},
     {"--repetitions", "N", "measured inferences of each configuration, at least (default: 200)"},
     {"--min-time-s", "S", "measured seconds of each configuration, at least (default: 1)"},
+    {"--max-time-s", "S", "measured seconds of each configuration, at most (default: 60)"},
     {"--images", "FILE", "also count the right answers on this image set"},
     {"--json", "FILE", "write the record there; - for stdout, without the table"},
     {"--version", "", "print the versions and stop"},
@@ -178,7 +179,9 @@ int main(int argc, char** argv) {
       !command_line::parse_count("--repetitions", parsed.get("--repetitions", "200"), 1, 100000,
                                  settings.repetitions, error) ||
       !command_line::parse_seconds("--min-time-s", parsed.get("--min-time-s", "1"), 3600.0,
-                                   settings.min_time_s, error)) {
+                                   settings.min_time_s, error) ||
+      !command_line::parse_seconds("--max-time-s", parsed.get("--max-time-s", "60"), 3600.0,
+                                   settings.max_time_s, error)) {
     return command_line::fail(exit_usage, error);
   }
   if (parsed.rest.size() != 1) {

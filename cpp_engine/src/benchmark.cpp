@@ -20,6 +20,7 @@ namespace {
 
 constexpr int block = 5;  // inferences of one configuration before the next has its turn
 constexpr std::size_t most_samples = 100000;
+constexpr std::size_t fewest_samples = 10;
 
 double wall_ms() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -74,9 +75,7 @@ Status run_block(Configuration& configuration, int count, bool measured) {
   return {};
 }
 
-Result<Configuration> configure(const std::string& folder, int threads) {
-  const Result<ColdStart> cold = measure_cold_start(folder, threads);
-  if (!cold.ok()) return cold.status();
+Result<Configuration> configure(const std::string& folder, int threads, const ColdStart& cold) {
   ClassifierOptions options;
   options.num_threads = threads;
   Result<Classifier> model = Classifier::load(folder, options);
@@ -85,7 +84,7 @@ Result<Configuration> configure(const std::string& folder, int threads) {
   if (!input.ok()) return input.status();
   LatencySeries series;
   series.threads = threads;
-  series.cold = cold.value();
+  series.cold = cold;
   return Configuration{std::move(model).value(), std::move(input).value(), std::move(series), 0.0};
 }
 
@@ -131,10 +130,17 @@ Result<ColdStart> measure_cold_start(const std::string& folder, int threads) {
 Result<std::vector<LatencySeries>> measure_latency(const std::string& folder,
                                                    const BenchmarkSettings& settings,
                                                    const Progress& progress) {
-  std::vector<Configuration> all;
   progress("loading " + folder);
+  // All cold starts first: a fork inherits what is loaded, and OpenMP's threads do not survive one.
+  std::vector<ColdStart> cold;
   for (const int threads : settings.threads) {
-    Result<Configuration> made = configure(folder, threads);
+    const Result<ColdStart> measured = measure_cold_start(folder, threads);
+    if (!measured.ok()) return measured.status();
+    cold.push_back(measured.value());
+  }
+  std::vector<Configuration> all;
+  for (std::size_t i = 0; i < cold.size(); ++i) {
+    Result<Configuration> made = configure(folder, settings.threads[i], cold[i]);
     if (!made.ok()) return made.status();
     all.push_back(std::move(made).value());
   }
@@ -146,8 +152,10 @@ Result<std::vector<LatencySeries>> measure_latency(const std::string& folder,
   progress("measuring");
   const auto enough = [&](const Configuration& configuration) {
     const std::size_t count = configuration.series.samples_ms.size();
-    return count >= most_samples || (count >= static_cast<std::size_t>(settings.repetitions) &&
-                                     configuration.measured_ms >= 1e3 * settings.min_time_s);
+    if (count >= most_samples) return true;
+    if (count >= fewest_samples && configuration.measured_ms >= 1e3 * settings.max_time_s) return true;
+    return count >= static_cast<std::size_t>(settings.repetitions) &&
+           configuration.measured_ms >= 1e3 * settings.min_time_s;
   };
   while (!std::all_of(all.begin(), all.end(), enough)) {
     for (Configuration& configuration : all) {

@@ -15,6 +15,7 @@ struct BenchmarkSettings {
   int warmup = 10;                 ///< unmeasured inferences of each configuration
   int repetitions = 200;           ///< at least so many measured inferences of each configuration
   double min_time_s = 1.0;         ///< and at least so much measured time of each
+  double max_time_s = 60.0;        ///< but no more than that, whatever the repetitions, once there are ten
 };
 
 /// What it costs to get the first answer, measured in a process of its own.

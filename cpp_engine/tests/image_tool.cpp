@@ -1,0 +1,33 @@
+// Decode pictures for the Python tests: image_tool OUT_DIR - FILE ... writes OUT_DIR/0.ppm, 1.ppm, ...; a
+// size (32x24) instead of - also resizes. One line per file on stdout: ok, or what is wrong.
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "sweep_engine/image.h"
+
+int main(int argc, char** argv) {
+  if (argc < 4) return 2;
+  int width = 0;
+  int height = 0;
+  const bool resizes = std::strcmp(argv[2], "-") != 0;
+  if (resizes && std::sscanf(argv[2], "%dx%d", &width, &height) != 2) return 2;
+  for (int i = 3; i < argc; ++i) {
+    sweep_engine::Result<sweep_engine::Image> image = sweep_engine::decode_image_file(argv[i]);
+    if (image.ok() && resizes) image = sweep_engine::resize_image(image.value(), width, height);
+    if (!image.ok()) {
+      std::printf("%s: %s\n", sweep_engine::status_code_name(image.status().code()),
+                  image.status().message().c_str());
+      continue;
+    }
+    const std::string path = std::string(argv[1]) + "/" + std::to_string(i - 3) + ".ppm";
+    std::FILE* file = std::fopen(path.c_str(), "wb");
+    if (file == nullptr) return 1;
+    std::fprintf(file, "P6 %d %d 255\n", image.value().width, image.value().height);
+    std::fwrite(image.value().rgb.data(), 1, image.value().rgb.size(), file);
+    std::fclose(file);
+    std::printf("ok\n");
+  }
+  return 0;
+}

@@ -1,0 +1,28 @@
+"""Labelled images in one file, for the engine to count its right answers on.
+
+Little-endian: "SWEEPIMG", u32 version (1), u32 count, channels, height, width, then a u32 label per image,
+then the pixels, uint8 in image, channel, row, column order. The engine's dataset.h describes the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_image_file(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """Write images uint8 [N, C, H, W] and their labels int64 [N] to `path`.
+
+    Raises:
+        ValueError: the two do not fit together.
+    """
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise ValueError(f"images uint8 [N, C, H, W] and labels [N]; got {images.shape} and {labels.shape}")
+    with path.open("wb") as file:
+        file.write(struct.pack("<8s5I", b"SWEEPIMG", 1, *images.shape))
+        file.write(labels.astype("<u4").tobytes())
+        for start in range(0, len(images), 1000):
+            file.write(np.ascontiguousarray(images[start : start + 1000]).tobytes())

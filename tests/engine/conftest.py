@@ -1,0 +1,157 @@
+"""The engine, built once per session, and a tiny model folder for it."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.build_tools import find_build_tools, run_cmake, run_ninja
+from deploy.engine import EngineBinaries, ensure_engine
+from deploy.ncnn_source import ENGINE_DIR, ensure_ncnn, locked
+
+CLASSES = ("ant", "bee", "cat", "dog", "elk")
+SIDE = 8
+
+PARAM = """7767517
+4 4
+Input            in0      0 1 in0
+Convolution      conv     1 1 in0 1 0=4 1=3 4=1 5=1 6=108 9=1
+Pooling          pool     1 1 1 2 0=1 4=1
+InnerProduct     fc       1 1 2 out0 0=5 1=1 2=20
+"""
+
+
+def quiet(_: str) -> None:
+    """No progress."""
+
+
+@pytest.fixture(scope="session")
+def engine() -> EngineBinaries:
+    """The engine's programs; the first time on a machine this builds ncnn too."""
+    return ensure_engine(progress=quiet)
+
+
+@pytest.fixture(scope="session")
+def sanitized() -> Path:
+    """A build of the library, its programs and its tests with address and undefined-behaviour sanitizers."""
+    tools = find_build_tools()
+    prefix = ensure_ncnn(tools, progress=quiet)
+    build_dir = ENGINE_DIR / "build" / "asan"
+    log = build_dir / "build.log"
+    with locked(build_dir.with_name("asan.lock"), progress=quiet):
+        arguments = ["--preset", "asan", "-S", str(ENGINE_DIR), "-B", str(build_dir)]
+        run_cmake(tools, [*arguments, f"-Dncnn_DIR={prefix}/lib/cmake/ncnn"], log=log, what="configuring")
+        run_ninja(tools, build_dir, log=log, what="building with sanitizers")
+    return build_dir
+
+
+@dataclass
+class TinyModel:
+    """A convolution, a mean and a classifier, and what they compute."""
+
+    weights: dict[str, np.ndarray]
+    document: dict[str, Any]
+
+    @property
+    def param(self) -> bytes:
+        return PARAM.encode()
+
+    @property
+    def bin(self) -> bytes:
+        w = {name: value.astype("<f4").tobytes() for name, value in self.weights.items()}
+        tag = struct.pack("<I", 0)
+        return tag + w["conv"] + w["conv_bias"] + tag + w["fc"] + w["fc_bias"]
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute the logits [classes] of uint8 [3, H, W] in double precision."""
+        norm = self.document["normalisation"]
+        mean, std = (np.array(norm[key], np.float32)[:, None, None] for key in ("mean", "std"))
+        x = np.pad(((pixels.astype(np.float32) / 255 - mean) / std).astype(float), ((0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+        hidden = np.einsum("chwij,ocij->ohw", windows, self.weights["conv"])
+        hidden = np.maximum(hidden + self.weights["conv_bias"][:, None, None], 0).mean((1, 2))
+        return self.weights["fc"] @ hidden + self.weights["fc_bias"]
+
+    def write(self, folder: Path, *, seal: bool = True, **changes: Any) -> Path:
+        """Write the folder; `changes` replace `param`, `bin` or members of the document."""
+        param, weights = changes.pop("param", self.param), changes.pop("bin", self.bin)
+        document = self.document | changes
+        if seal:
+            document = document | {"files": _files(param, weights)}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.param").write_bytes(param)
+        (folder / "model.bin").write_bytes(weights)
+        (folder / "model.json").write_text(json.dumps(document, indent=1))
+        return folder
+
+
+def _files(param: bytes, weights: bytes) -> dict[str, Any]:
+    return {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for name, data in (("model.param", param), ("model.bin", weights))
+    }
+
+
+def pattern(k: int) -> np.ndarray:
+    """The engine's self-test picture number `k`."""
+    i = np.arange(3 * SIDE * SIDE).reshape(3, SIDE, SIDE)
+    h = np.arange(SIDE)[None, :, None]
+    return ((31 * i + 17 * h + 97 * k) % 256).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TinyModel:
+    rng = np.random.default_rng(7)
+    weights = {
+        "conv": rng.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32),
+        "conv_bias": rng.normal(0, 0.3, 4).astype(np.float32),
+        "fc": rng.normal(0, 1, (5, 4)).astype(np.float32),
+        "fc_bias": rng.normal(0, 0.3, 5).astype(np.float32),
+    }
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "tiny",
+        "input": {
+            "blob": "in0",
+            "channels": 3,
+            "height": SIDE,
+            "width": SIDE,
+            "color": "RGB",
+            "resize": "direct",
+        },
+        "normalisation": {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]},
+        "output": {"blob": "out0", "classes": CLASSES},
+        "precision": "fp32",
+        "source": {"test_accuracy": 0.5},
+    }
+    model = TinyModel(weights, document)
+    document["files"] = _files(model.param, model.bin)
+    rows = [model.logits(pattern(k)).tolist() for k in range(3)]
+    document["self_test"] = {"tolerance": 1e-3, "logits": rows}
+    return model
+
+
+@pytest.fixture
+def tiny_folder(tiny: TinyModel, tmp_path: Path) -> Path:
+    return tiny.write(tmp_path / "model")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[int], Path]:
+    """Write a random PNG of the network's size."""
+
+    def write(seed: int) -> Path:
+        from PIL import Image
+
+        pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        path = tmp_path / f"{seed}.png"
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return write

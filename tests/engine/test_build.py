@@ -1,0 +1,132 @@
+"""Finding tools and ncnn's sources; builds that fail or are interrupted."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy import build_tools, ncnn_source, package_index
+from deploy.build_tools import BuildTools, find_build_tools
+from deploy.ncnn_source import SDIST_NAME, ensure_ncnn, fetch_sdist
+from deploy.package_index import IndexSettings, index_settings
+from platform.errors import UserError
+
+EMPTY = {"PIP_CONFIG_FILE": "/dev/null"}
+
+
+def quiet(_: str) -> None:
+    """No progress."""
+
+
+def test_missing_compiler_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"apt-get install g\+\+"):
+        find_build_tools()
+
+
+def test_build_tools_lie_beside_the_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("python", "cmake", "ninja"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(build_tools.sys, "executable", str(tmp_path / "python"))
+    tools = find_build_tools()
+    assert (tools.cmake, tools.ninja) == (tmp_path / "cmake", tmp_path / "ninja")
+
+
+def test_index_of_the_environment_is_asked() -> None:
+    assert index_settings(EMPTY) == IndexSettings()
+    settings = index_settings(
+        EMPTY | {"PIP_INDEX_URL": "https://a/simple", "PIP_EXTRA_INDEX_URL": "https://b https://c"}
+    )
+    assert settings.index_urls == ("https://a/simple", "https://b", "https://c")
+    assert not settings.use_default_index
+    assert index_settings(
+        EMPTY | {"UV_DEFAULT_INDEX": "https://u", "UV_INDEX": "n=https://v"}
+    ).index_urls == (
+        "https://u",
+        "https://v",
+    )
+    assert not index_settings(EMPTY | {"PIP_NO_INDEX": "1"}).use_default_index
+    assert index_settings(EMPTY | {"PIP_FIND_LINKS": "/x/y"}).find_links == ("file:///x/y",)
+
+
+def test_index_of_the_configuration_file_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # This machine's own files must not count.
+    monkeypatch.setattr(package_index, "_config_files", lambda environ: [Path(environ["PIP_CONFIG_FILE"])])
+    file = tmp_path / "pip.conf"
+    file.write_text("[global]\nindex-url = https://file\ncert = /c.pem\n[install]\ntrusted-host = t\n")
+    settings = index_settings({"PIP_CONFIG_FILE": str(file)})
+    assert settings.index_urls == ("https://file",)
+    assert (settings.trusted_hosts, settings.certificates) == (("t",), "/c.pem")
+    overridden = index_settings({"PIP_CONFIG_FILE": str(file), "PIP_INDEX_URL": "https://env"})
+    assert overridden.index_urls == ("https://env",)
+
+
+def test_sources_with_a_wrong_hash_are_refused(tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (shelf / SDIST_NAME).write_bytes(b"something else")
+    archive = tmp_path / "cache" / SDIST_NAME
+    settings = IndexSettings(find_links=(shelf.as_uri(),), use_default_index=False)
+    with pytest.raises(UserError, match=r"(?s)Hash mismatch.*PIP_INDEX_URL"):
+        fetch_sdist(archive, progress=quiet, settings=settings)
+    assert not archive.exists()
+
+
+def test_nothing_found_names_the_remedies(tmp_path: Path) -> None:
+    settings = IndexSettings(find_links=(tmp_path.as_uri(),), use_default_index=False)
+    with pytest.raises(UserError, match=r"(?s)has no ncnn.*Go online"):
+        fetch_sdist(tmp_path / SDIST_NAME, progress=quiet, settings=settings)
+
+
+@pytest.fixture
+def tools() -> BuildTools:
+    return BuildTools(
+        cmake=Path("cmake"), ninja=Path("ninja"), compiler=Path("c++"), compiler_identity="test", jobs=1
+    )
+
+
+def test_interrupted_build_is_not_taken_for_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tools: BuildTools
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "source"
+    (source / "src").mkdir(parents=True)
+    (source / "src" / "stb_image.h").write_text("")
+    monkeypatch.setattr(ncnn_source, "run_cmake", lambda *_, **__: None)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ncnn_source, "run_ninja", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_ncnn(tools, progress=quiet, source_dir=source)
+
+    def build(_: BuildTools, build_dir: Path, *, what: str, **__: object) -> None:
+        if what.startswith("installing"):
+            (build_dir.parent / "installed" / "include").mkdir(parents=True)
+
+    monkeypatch.setattr(ncnn_source, "run_ninja", build)
+    prefix = ensure_ncnn(tools, progress=quiet, source_dir=source)
+    assert (prefix / "include" / "stb_image.h").is_file()
+    monkeypatch.setattr(ncnn_source, "run_ninja", interrupt)
+    assert ensure_ncnn(tools, progress=quiet, source_dir=source) == prefix
+
+
+def test_failed_build_ends_with_its_log(tmp_path: Path) -> None:
+    found = find_build_tools()
+    (tmp_path / "build.ninja").write_text("rule no\n command = echo broken && false\nbuild x: no\n")
+    with pytest.raises(UserError, match=r"(?s)building x failed.*broken.*build\.log"):
+        build_tools.run_ninja(found, tmp_path, log=tmp_path / "build.log", what="building x")
+
+
+def test_progress_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_tools, "_PROGRESS_EVERY_S", 0.0)
+    rules = "rule wait\n command = true\n" + "".join(f"build x{i}: wait\n" for i in range(4))
+    (tmp_path / "build.ninja").write_text(rules)
+    said: list[str] = []
+    build_tools.run_ninja(
+        find_build_tools(), tmp_path, log=tmp_path / "log", what="building x", progress=said.append
+    )
+    assert said[0].startswith("building x: 25%, ")
+    assert all(line.endswith("left") for line in said)
