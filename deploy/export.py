@@ -1,9 +1,10 @@
 """Export a trained network to ncnn: a model folder that the C++ engine runs.
 
-    python -m deploy.export SWEEP|MODEL.pt [--output DIR] [--data-dir DIR]
+    python -m deploy.export SWEEP|MODEL.pt [--precision fp32,bf16,int8] [--tune] [--output DIR]
 
 SWEEP is a sweep's folder or its id under runs/, `latest` for the newest; its final model is exported. An
-export whose answers differ from PyTorch's is refused. The result, the folder's path, is printed on stdout.
+export whose answers differ from PyTorch's is refused, a lower precision that costs more than 1 point of
+accuracy too. The results, the folders' paths, are printed on stdout.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
-from deploy.export_source import find_images, find_target
+from deploy.export_source import exporter_versions, find_images, find_target, known_source
 from deploy.folder_swap import replacing_folder
-from platform.errors import UserError, run_command
+from deploy.model_folder import Precision
+from platform.errors import UsageError, UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,10 @@ class ExportResult:
     tuned_layers: tuple[str, ...]
     """Convolutions that do not use Winograd's transform."""
 
+    def at(self, folder: Path) -> ExportResult:
+        """Return the same export after it was moved."""
+        return replace(self, folder=folder)
+
 
 def export_model(
     model_path: Path,
@@ -56,6 +61,7 @@ def export_model(
     parity_images: NDArray[np.uint8] | None = None,
     parity_data: str | None = None,
     source: Mapping[str, Any] | None = None,
+    tuned: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportResult:
     """Convert a trained model to a model folder in fp32, checked against PyTorch.
@@ -66,6 +72,7 @@ def export_model(
         parity_images: test images uint8 [N, C, H, W] to compare on, 256 or more; `None`: random pictures.
         parity_data: what they are; by default the label of the data that the model was trained on.
         source: `run`, `sweep`, `commit`, `data`, `test_accuracy`, beyond what the trained model knows itself.
+        tuned: choose Winograd's transform by measurement on this machine, not by rule.
         progress: told, in words, what is going on.
 
     Raises:
@@ -86,7 +93,8 @@ def export_model(
             out_dir,
             parity_images,
             parity_data or model.data_label,
-            _source(model, source or {}),
+            known_source(model, source or {}),
+            tuned,
             progress,
         )
 
@@ -98,18 +106,26 @@ def _export(
     images: NDArray[np.uint8],
     images_label: str,
     origin: Mapping[str, Any],
+    tuned: bool,
     progress: Callable[[str], None],
 ) -> ExportResult:
     from deploy import model_folder as mf
     from deploy.conversion import convert
     from deploy.ncnn_net import load_net, run
     from deploy.parity import FP32_TOLERANCE, compare, reference_logits
+    from deploy.tuner import tune_here
     from deploy.tuning import tune
 
     with tempfile.TemporaryDirectory() as scratch:
         progress(f"converting {model.model.name} to ncnn")
         param, weights = convert(model.network(), input_shape=model.input_shape, scratch=Path(scratch))
-        text, tuned = tune(param.read_text(encoding="utf-8"), weights, input_shape=model.input_shape)
+        text, plain = tune(param.read_text(encoding="utf-8"), weights, input_shape=model.input_shape)
+        tuning: dict[str, object] = {"method": "rule", "no_winograd": plain}
+        if tuned:
+            found = tune_here(
+                text, weights, input_shape=model.input_shape, precision="fp32", progress=progress
+            )
+            text, plain, tuning = found.text, found.no_winograd, found.record()
         (folder / mf.PARAM).write_text(text, encoding="utf-8")
         shutil.copyfile(weights, folder / mf.WEIGHTS)
 
@@ -148,7 +164,7 @@ def _export(
         parity=mf.ParityInfo(**asdict(parity), data=images_label),
         source=mf.SourceInfo(**origin),
         exporter=exporter_versions(),
-        tuning={"no_winograd": tuned},
+        tuning=tuning,
     )
     mf.write_document(folder, document)
     mf.open_model_folder(folder)
@@ -158,75 +174,104 @@ def _export(
         bytes=document.files[mf.WEIGHTS].bytes,
         parity=parity,
         parity_data=images_label,
-        tuned_layers=tuned,
+        tuned_layers=plain,
     )
 
 
-def exporter_versions() -> dict[str, str]:
-    """Return the versions of the programs that an export depends on."""
-    versions = {}
-    for name in ("torch", "pnnx", "ncnn"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    known: dict[str, Any] = {
-        key: model.provenance[key] for key in ("run", "sweep", "commit") if key in model.provenance
-    }
-    known["data"] = model.data_label
-    if "test_accuracy" in model.metrics:
-        known["test_accuracy"] = model.metrics["test_accuracy"]
-    return {**known, **{key: value for key, value in given.items() if value is not None}}
-
-
 def main() -> None:
-    """Read the command line, export, print the folder."""
+    """Read the command line, export, print the folders."""
     run_command(lambda: tyro.cli(_command, prog="python -m deploy.export"))
 
 
 def _command(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|MODEL.pt")],
     output: Path | None = None,
+    precision: str = "fp32",
+    tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    accept_loss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    calibration: Literal["percentile", "minmax", "kl"] = "percentile",
     data_dir: Path | None = None,
     runs: Path = Path("runs"),
-) -> None:
+) -> int:
     """Export a trained network to ncnn.
 
     Args:
         model: a sweep (its folder, its id under runs/, or `latest`), or the model.pt of a training run.
         output: the model folder to write; by default export/ in the sweep's folder or beside MODEL.pt.
-        data_dir: the data set to compare ncnn with PyTorch on; by default the one that the model was trained
-            on, if it is in the cache, else random pictures.
+        precision: some of fp32,fp16,bf16,int8; fp32 goes to OUTPUT in any case, int8 to OUTPUT-int8.
+        tune: choose Winograd's transform by measurement on this machine, not by rule.
+        accept_loss: keep a precision that costs more than 1 point of top-1 accuracy.
+        calibration: how the scales of int8 are found.
+        data_dir: the data to compare ncnn with PyTorch on, to calibrate and to judge with; by default what
+            the model was trained on, if it is in the cache, else random pictures (int8 needs real ones).
         runs: where sweeps are kept.
     """
+    wanted = parse_precisions(precision)
     target = find_target(model, runs=runs)
+    out_dir = output or target.out_dir
 
     from deploy.parity import MIN_IMAGES
     from platform.models.trained import load_trained_model
 
-    images, label = find_images(load_trained_model(target.model_path), data_dir, count=MIN_IMAGES) or (
-        None,
-        None,
-    )
+    trained = load_trained_model(target.model_path)
+    images, label = find_images(trained, data_dir, count=MIN_IMAGES) or (None, None)
     result = export_model(
         target.model_path,
-        output or target.out_dir,
+        out_dir,
         parity_images=images,
         parity_data=label,
         source=target.source,
-        progress=lambda message: print(message, file=sys.stderr),
+        tuned=tune,
+        progress=_say,
     )
     parity = result.parity
-    print(
+    _say(
         f"ncnn against PyTorch on {parity.images} images ({result.parity_data}): logits within "
-        f"{parity.max_abs:.1e} (mean {parity.mean_abs:.1e}), top-1 agreement {parity.top1_agreement:.2%}",
-        file=sys.stderr,
+        f"{parity.max_abs:.1e} (mean {parity.mean_abs:.1e}), top-1 agreement {parity.top1_agreement:.2%}"
     )
     print(result.folder)
+    lower = [one for one in wanted if one != "fp32"]
+    if not lower:
+        return 0
+
+    from deploy.accuracy import counter
+    from deploy.pictures import find_pictures
+    from deploy.precisions import Judge, PrecisionRefused, export_precisions
+
+    pictures = find_pictures(trained, data_dir)
+    judge = Judge(out_dir, pictures, counter(_say), accept_loss=accept_loss) if pictures else None
+    if judge is None:
+        _say("the data the model was trained on is not in the cache: the accuracy of no precision is judged")
+    status = 0
+    for outcome in export_precisions(
+        out_dir, out_dir, lower, judge=judge, method=calibration, tune=tune, progress=_say
+    ):
+        if isinstance(outcome, PrecisionRefused):
+            status = outcome.exit_code
+            _say(f"error: {outcome}")
+        else:
+            print(outcome)
+    return status
+
+
+def parse_precisions(text: str) -> list[Precision]:
+    """Read `fp32,bf16,int8`.
+
+    Raises:
+        UsageError: one of them is no precision.
+    """
+    valid: dict[str, Precision] = {name: name for name in get_args(Precision)}
+    words = list(dict.fromkeys(text.split(",")))
+    for word in words:
+        if word not in valid:
+            raise UsageError(
+                f"--precision takes some of {','.join(valid)}; got {word!r}{did_you_mean(word, valid)}"
+            )
+    return [valid[word] for word in words]
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 if __name__ == "__main__":

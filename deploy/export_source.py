@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from platform.data.dataset import DatasetInfo
     from platform.models.trained import TrainedModel
 
 MODEL_FILE = "model.pt"
@@ -65,44 +67,83 @@ def find_target(name: str, *, runs: Path) -> Target:
     return Target(model_path=model_path, out_dir=sweep.export, source=source)
 
 
-def find_images(
-    model: TrainedModel, data_dir: Path | None, *, count: int
-) -> tuple[NDArray[np.uint8], str] | None:
-    """Return test images uint8 [count, C, H, W] of the data set `model` was trained on, and its label.
+def find_dataset(model: TrainedModel, data_dir: Path | None) -> DatasetInfo | None:
+    """Return the data set `model` was trained on.
 
     Args:
         model: the trained model.
         data_dir: where the data is; by default it must be in the cache already.
-        count: how many images; they are spread evenly over the test set.
 
     Returns:
         nothing when the data set is not in the cache, or its images have another size.
 
     Raises:
-        UserError: the data in `data_dir` cannot be read, or is of another size.
+        UserError: the data in `data_dir` cannot be read, or does not suit the model.
     """
-    import numpy as np
-
     from platform.data import cache, catalog
     from platform.data.config import DataConfig
 
     if data_dir is None:
         info = cache.find_label(cache.default_cache_dir(), model.data_label)
-    else:
-        info = catalog.prepare(
-            DataConfig(name="folder" if model.data_label.startswith("folder") else "cifar10"),
-            data_dir=data_dir,
+        if info is None or info.image_shape != model.input_shape:
+            return None
+        return info if len(info.class_names) == len(model.class_names) else None
+    info = catalog.prepare(
+        DataConfig(name="folder" if model.data_label.startswith("folder") else "cifar10"), data_dir=data_dir
+    )
+    if info.image_shape != model.input_shape:
+        raise UserError(
+            f"the model takes images of shape {model.input_shape}, those in {data_dir} have shape "
+            f"{info.image_shape}"
         )
-        if info.image_shape != model.input_shape:
-            raise UserError(
-                f"the model takes images of shape {model.input_shape}, those in {data_dir} have shape "
-                f"{info.image_shape}"
-            )
-    if info is None or info.image_shape != model.input_shape:
+    if len(info.class_names) != len(model.class_names):
+        raise UserError(
+            f"the model knows {len(model.class_names)} classes, the data in {data_dir} has "
+            f"{len(info.class_names)}"
+        )
+    return info
+
+
+def find_images(
+    model: TrainedModel, data_dir: Path | None, *, count: int
+) -> tuple[NDArray[np.uint8], str] | None:
+    """Return test images uint8 [count, C, H, W] of that data set, spread evenly over it, and its label.
+
+    Returns:
+        nothing where `find_dataset` finds nothing; it raises the same errors.
+    """
+    import numpy as np
+
+    from platform.data import cache
+
+    info = find_dataset(model, data_dir)
+    if info is None:
         return None
-    images = catalog.load_split(info, "test").images
+    images = cache.load_split(info, "test").images
     chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
     return images[chosen], info.label
+
+
+def exporter_versions() -> dict[str, str]:
+    """Return the versions of the programs that an export depends on."""
+    versions = {}
+    for name in ("torch", "pnnx", "ncnn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def known_source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `source` of model.json says: what the trained model knows, and what is `given`."""
+    known: dict[str, Any] = {
+        key: model.provenance[key] for key in ("run", "sweep", "commit") if key in model.provenance
+    }
+    known["data"] = model.data_label
+    if "test_accuracy" in model.metrics:
+        known["test_accuracy"] = model.metrics["test_accuracy"]
+    return {**known, **{key: value for key, value in given.items() if value is not None}}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

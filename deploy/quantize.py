@@ -21,6 +21,7 @@ from deploy.int8 import write_int8
 from deploy.ncnn_net import READABLE, load_net, options_for, run
 from deploy.param_file import parse
 from deploy.parity import Parity, compare
+from deploy.tuner import tune_here
 from deploy.tuning import tune
 from deploy.weights_file import read_weights, write_weights
 from platform.errors import UsageError, UserError
@@ -50,6 +51,7 @@ def convert_precision(
     images_label: str,
     calibration: NDArray[np.uint8] | None = None,
     method: cal.Method = "percentile",
+    tuned: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> QuantizeResult:
     """Write the network of an fp32 model folder in another precision.
@@ -62,6 +64,7 @@ def convert_precision(
         images_label: the label of their data set.
         calibration: int8 only: 512 or more training or validation images uint8, never test images.
         method: int8 only: how the scales are found.
+        tuned: choose Winograd's transform by measurement on this machine.
         progress: told, in words, what is going on.
 
     Raises:
@@ -80,6 +83,8 @@ def convert_precision(
     with replacing_folder(out_dir, own_files=mf.FILES) as new:
         progress(f"converting {folder.document.name} to {precision}")
         notes = _write_files(folder, new, precision, calibration, method, progress)
+        if tuned:
+            notes["tuning"] = _tune(new, precision, folder.document.input, progress)
         progress(f"comparing {precision} with fp32 on {len(images)} images ({images_label})")
         return _describe(folder, new, out_dir, precision, images, images_label, notes)
 
@@ -94,7 +99,6 @@ def _write_files(
 ) -> dict[str, object]:
     """Write the two ncnn files into `new`; return what model.json says of how they were made."""
     image = source.document.input
-    # What fp32 does without Winograd's transform, the other precisions do without it too.
     text, no_winograd = tune(
         source.param.read_text(encoding="utf-8"),
         source.weights,
@@ -103,7 +107,7 @@ def _write_files(
     )
     param = parse(text)
     weights = read_weights(param, source.weights.read_bytes())
-    notes: dict[str, object] = {"tuning": {"no_winograd": no_winograd}}
+    notes: dict[str, object] = {"tuning": {"method": "rule", "no_winograd": no_winograd}}
     if precision != "int8" or calibration is None:
         content = write_weights(param, weights, "bf16" if precision == "bf16" else "fp16")
     else:
@@ -120,6 +124,21 @@ def _write_files(
     (new / mf.PARAM).write_text(param.text(), encoding="utf-8")
     (new / mf.WEIGHTS).write_bytes(content)
     return notes
+
+
+def _tune(
+    new: Path, precision: mf.Precision, image: mf.InputInfo, progress: Callable[[str], None]
+) -> dict[str, object]:
+    """Choose Winograd's transform by measurement in the files of `new`; return what model.json says of it."""
+    tuned = tune_here(
+        (new / mf.PARAM).read_text(encoding="utf-8"),
+        new / mf.WEIGHTS,
+        input_shape=(image.channels, image.height, image.width),
+        precision=precision,
+        progress=progress,
+    )
+    (new / mf.PARAM).write_text(tuned.text, encoding="utf-8")
+    return tuned.record()
 
 
 def _describe(
