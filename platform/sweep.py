@@ -1,9 +1,12 @@
 """Sweep a search space and hand over the winner: trained, confirmed, exported, timed, reported.
 
     python -m platform.sweep resnet18_cifar              # the whole thing
-    python -m platform.sweep resnet18_cifar --dry-run    # its plan; nothing is started or written
+    python -m platform.sweep resnet18_cifar --dry-run    # its plan; nothing is trained or written
     python -m platform.sweep resnet18_cifar --quick      # every stage in a few minutes; figures mean nothing
     python -m platform.sweep --resume                    # go on with the newest sweep that has not finished
+    python -m platform.sweep --resume SWEEP --extend 10  # ten more trials, and what follows from them
+    python -m platform.sweep --list                      # the sweeps there are
+    python -m platform.sweep --export SWEEP t007         # any trial as a model folder for the engine
 
 Progress goes to stderr; the sweep's folder, `runs/<space>-<time>`, to stdout.
 """
@@ -12,18 +15,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
-from platform.errors import Interrupted, UsageError, UserError, run_command
-from platform.tracking.folder import SweepFolder, find_sweep, latest, new_sweep_folder
-from platform.tuning.quick import quick_variant
-from platform.tuning.space import SweepSpec, changed_fields, load_space, load_spec
+from platform.console.sweep_command import Arguments, read_command, was_quick, what_to_sweep
+from platform.errors import Interrupted, UserError, run_command
+from platform.tracking.folder import SweepFolder, find_sweep, new_sweep_folder
+from platform.tuning.space import SweepSpec
 
 if TYPE_CHECKING:
     from platform.console.live import LiveView
@@ -33,52 +33,36 @@ if TYPE_CHECKING:
     from platform.tuning.stages import Sweep
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Sweep a search space: search, confirm, train the champion, export, benchmark, report."""
-
-    space: Annotated[str | None, tyro.conf.Positional] = None
-    """A name in search_spaces/, or the path of a .yaml file."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the plan and stop."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Every stage, hardly any training; without CIFAR-10 at hand, on generated pictures."""
-    settings: Annotated[
-        tuple[tuple[str, ...], ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(name="set", metavar="KEY=VALUE ..."),
-    ] = ()
-    """Settings of the space file to change: trials=12 base.epochs=6 ..."""
-    resume: str | None = None
-    """Go on with an interrupted sweep: its folder or id; the newest one if none is named."""
-    data_dir: Path | None = None
-    """Where the images are; default: $CIFAR10_DIR, else the cache, else a download."""
-    offline: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Download nothing."""
-    output: Path = Path("runs")
-    """Where sweeps are kept."""
-    tracking_uri: str | None = None
-    """MLflow's store; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
-    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No progress, only the result."""
-
-
 def main() -> int:
     """Run the command."""
-    arguments = tyro.cli(Arguments, prog="python -m platform.sweep", args=_with_resume_value(sys.argv[1:]))
-    spec, folder = _what_to_sweep(arguments)
+    arguments = read_command(sys.argv[1:])
+    if arguments.list:
+        from platform.console.sweep_list import sweep_list
+
+        print(sweep_list(arguments.root()))
+        return 0
+    if arguments.export is None:
+        spec, folder = what_to_sweep(arguments)
     from platform.console.live import LiveView
     from platform.tuning.interrupts import sigterm_as_sigint
 
     with sigterm_as_sigint(), LiveView(quiet=arguments.quiet) as view:
+        if arguments.export is not None:
+            return _export_trial(*arguments.export, arguments.root(), view)
         return _sweep(arguments, spec, folder, view)
 
 
 def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, view: LiveView) -> int:
     """Plan, and unless that was all, run every stage."""
+    from platform.tuning.extension import extend, extended, refuse_second_opening
     from platform.tuning.opening import find_data, open_sweep, plan_here
+    from platform.tuning.warm_start import earlier_trials, keep_earlier_trials
 
-    quick = arguments.quick or _was_quick(folder)
+    quick = arguments.quick or was_quick(folder)
+    ended_before = folder is not None and not folder.unfinished
+    if folder is not None and arguments.extend is not None:
+        refuse_second_opening(folder, again=arguments.again)
+        spec = extended(spec, arguments.extend)
     with view.phase("finding the data"):
         spec, info = find_data(
             spec,
@@ -90,15 +74,24 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
     with view.phase("looking at the machine"):
         plan = plan_here(spec, info, quick=quick)
     _show_plan(arguments, plan, info, view)
+    earlier = None
+    if arguments.warm_start is not None:
+        earlier = earlier_trials(find_sweep(arguments.warm_start, root=arguments.output), spec)
     if arguments.dry_run:
         return 0
     folder = folder or new_sweep_folder(arguments.output, spec.name)
+    if earlier is not None:
+        keep_earlier_trials(folder, earlier)
+    if arguments.extend is not None:
+        extend(folder, spec)
+    # A figure that stands is measured again only where that is all that was asked for.
+    again = arguments.again and (not folder.test.exists() or (ended_before and arguments.extend is None))
     observers = _observers(arguments, folder, view)
-    with _ending(folder, observers):
+    with _ending(folder, observers, again=arguments.again):
         with view.phase("opening MLflow"):
             sweep = open_sweep(spec, plan, folder, info, observers)
         _train(sweep, view)
-        _hand_over(sweep, arguments, view)
+        _hand_over(sweep, arguments, view, again=again)
     view.close()
     from platform.console.summary import final_summary
 
@@ -112,23 +105,26 @@ def _train(sweep: Sweep, view: LiveView) -> None:
     from platform.tuning.cluster_session import session
     from platform.tuning.finish import is_trained
 
-    if is_trained(sweep.folder):
+    if is_trained(sweep.folder, sweep.spec):
         return
     first = sweep.plan.nodes[0]
     view.set_phase("starting Ray")
     with session(num_cpus=int(first.CPU), num_gpus=int(first.GPU)):
         trials = stages.search(sweep)
+        reason = stages.why_stopped(sweep)
+        if reason is not None:
+            view.console.print(f"the search has ended early: {reason}", highlight=False, markup=False)
         champion = stages.confirm(sweep, trials)
         stages.train_final(sweep, champion, trials)
 
 
-def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView) -> None:
+def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
     """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
     from platform.reporting.page import write_report
     from platform.tuning import finish
 
-    with view.phase("reading the test split, once"):
-        finish.measure(sweep)
+    with view.phase("reading the test split again" if again else "reading the test split, once"):
+        finish.measure(sweep, again=again)
     with view.phase("exporting to ncnn"):
         _export(sweep, view)
     with view.phase("benchmarking on this machine"):
@@ -145,7 +141,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
     from deploy.export import export_model
     from deploy.parity import MIN_IMAGES
     from platform.data.cache import load_split
-    from platform.tuning import finish
+    from platform.tuning import extension, finish
 
     folder = sweep.folder
     if (folder.export / "model.json").exists():
@@ -158,7 +154,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         parity_data=sweep.info.label,
         source={
             "sweep": folder.sweep_id,
-            "run": "final",
+            "run": extension.final_run(folder),
             "commit": sweep.provenance["commit"],
             "test_accuracy": finish.measure(sweep)["accuracy"],
         },
@@ -180,42 +176,33 @@ def _benchmark(sweep: Sweep, view: LiveView) -> None:
     sweep.observer.artifact_written(sweep.folder.benchmark, name="benchmark")
 
 
-def _what_to_sweep(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
-    """Return the spec, and the folder of a sweep that is resumed."""
-    settings = [text for group in arguments.settings for text in group]
-    if arguments.resume is None:
-        if arguments.space is None:
-            from platform.tuning.space import find_spaces
+def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
+    """Convert one trial of a sweep to a model folder, and print where it is."""
+    from deploy.export import export_model
+    from deploy.parity import MIN_IMAGES
+    from platform.data.cache import load_split, open_info
+    from platform.tuning.trial_model import find_task, trial_model
 
-            names = ", ".join(find_spaces())
-            raise UsageError(f"name a search space: python -m platform.sweep SPACE; there are: {names}")
-        spec = load_space(arguments.space, overrides=settings)
-        return (quick_variant(spec) if arguments.quick else spec), None
-    newest = arguments.resume == "latest"
-    folder = (
-        latest(arguments.output, unfinished=True)
-        if newest
-        else find_sweep(arguments.resume, root=arguments.output)
-    )
-    spec = load_spec(folder.path)
-    if arguments.space is not None or settings:
-        _refuse_changes(arguments, settings, spec, folder)
-    return spec, folder
-
-
-def _refuse_changes(
-    arguments: Arguments, settings: Sequence[str], spec: SweepSpec, folder: SweepFolder
-) -> None:
-    """A resumed sweep goes on as it began; UsageError names what differs."""
-    given = load_space(arguments.space or spec.name, overrides=settings)
-    if arguments.quick or _was_quick(folder):
-        given = quick_variant(given)
-    changed = [name for name in changed_fields(spec, given) if name != "base.data.name"]
-    if changed:
-        raise UsageError(
-            f"a resumed sweep goes on as it began, but {', '.join(changed)} changed since {folder.sweep_id} "
-            f"began; undo that, or start a new sweep without --resume"
+    folder = find_sweep(name, root=root)
+    task = find_task(folder, trial_id)
+    out = folder.path / "exports" / trial_id
+    with view.phase(f"exporting {trial_id}"), trial_model(folder, task) as model:
+        info = open_info(Path(task.data_path))
+        export_model(
+            model,
+            out,
+            parity_images=load_split(info, "test").images[:MIN_IMAGES],
+            parity_data=info.label,
+            source={
+                "sweep": folder.sweep_id,
+                "run": trial_id,
+                "commit": task.provenance.get("commit"),
+            },
+            progress=view.set_phase,
         )
+    view.close()
+    print(out)
+    return 0
 
 
 def _show_plan(arguments: Arguments, plan: Plan, info: DatasetInfo, view: LiveView) -> None:
@@ -242,49 +229,33 @@ def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Obs
 
 
 @contextmanager
-def _ending(folder: SweepFolder, observers: Observers) -> Iterator[None]:
+def _ending(folder: SweepFolder, observers: Observers, *, again: bool) -> Iterator[None]:
     """Whatever ends the sweep, say so in its folder and to its observers, and to the user how to go on."""
     from platform.tracking.events import SweepOutcome
     from platform.tuning.finish import figures
 
     root = folder.path.parent
     where = "" if root == Path("runs").absolute() else f" --output {shlex.quote(str(root))}"
-    again = f"python -m platform.sweep --resume {folder.sweep_id}{where}"
+    go_on = f"python -m platform.sweep --resume {folder.sweep_id}{where}{' --again' if again else ''}"
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
         folder.set_state("interrupted")
-        observers.sweep_ended(SweepOutcome(status="interrupted", message=f"go on with: {again}"))
-        raise Interrupted(f"stopped; everything so far is kept. Go on with:\n  {again}") from None
+        observers.sweep_ended(SweepOutcome(status="interrupted", message=f"go on with: {go_on}"))
+        raise Interrupted(f"stopped; everything so far is kept. Go on with:\n  {go_on}") from None
     except BaseException as error:
         folder.set_state("failed", str(error))
         observers.sweep_ended(SweepOutcome(status="failed", message=str(error)))
         if isinstance(error, UserError):
-            raise type(error)(f"{error}\nwhen that is mended, go on with: {again}") from None
+            raise type(error)(f"{error}\nwhen that is mended, go on with: {go_on}") from None
         raise
     observers.sweep_ended(SweepOutcome(status="finished", metrics=figures(folder)))
-
-
-def _was_quick(folder: SweepFolder | None) -> bool:
-    from platform.tracking.results import read_results
-
-    return folder is not None and read_results(folder).quick
 
 
 def _tracking_uri(arguments: Arguments) -> str:
     from platform.tracking.mlflow_store import resolve_tracking_uri
 
     return resolve_tracking_uri(arguments.tracking_uri)
-
-
-def _with_resume_value(words: Sequence[str]) -> list[str]:
-    """`--resume` alone means the newest sweep."""
-    done = []
-    for word, following in zip(words, [*words[1:], "--"], strict=False):
-        done.append(word)
-        if word == "--resume" and following.startswith("-"):
-            done.append("latest")
-    return done
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m platform.train resnet32_cifar
     python -m platform.train resnet32_cifar --set epochs=10 optimizer.lr=0.05 --output runs/short
     python -m platform.train --resume runs/short
+    python -m platform.train --trial resnet32_cifar-20260101-120000 t007     # a sweep's trial, exactly
     torchrun --standalone --nproc_per_node=2 -m platform.train resnet32_cifar
 
 Progress goes to stderr, the result to stdout. The folder of the run holds metrics.csv, curves.svg,
@@ -25,7 +26,7 @@ from platform.errors import Interrupted, UsageError, UserError, run_command
 from platform.training import run_folder
 from platform.training.budget import budget_of
 from platform.training.config import RunConfig
-from platform.training.run_folder import LAST, RunRequest
+from platform.training.run_folder import LAST, Repeats, RunRequest
 from platform.tuning.interrupts import sigterm_as_sigint
 from platform.tuning.space import load_run
 
@@ -55,6 +56,8 @@ class Arguments:
     """Folder of a run to go on with, instead of SPACE."""
     seed: int | None = None
     """Seed of initialisation, order and augmentation, in place of the file's."""
+    trial: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="SWEEP TRIAL")] = None
+    """Repeat one trial of a sweep, instead of SPACE: the sweep's folder or id, and the trial's id."""
 
 
 def main() -> int:
@@ -62,7 +65,7 @@ def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m platform.train")
     first = os.environ.get("RANK", "0") == "0"
     try:
-        request, folder = _resumed(arguments) if arguments.resume else _new(arguments)
+        request, folder = _request(arguments)
         with sigterm_as_sigint():
             return _train(request, folder, first=first)
     except UserError as error:
@@ -70,6 +73,44 @@ def main() -> int:
             raise
         # Every worker meets the same error; the first one tells it.
         return error.exit_code
+
+
+def _request(arguments: Arguments) -> tuple[RunRequest, Path]:
+    if arguments.resume:
+        return _resumed(arguments)
+    return _repeated(arguments) if arguments.trial else _new(arguments)
+
+
+def _repeated(arguments: Arguments) -> tuple[RunRequest, Path]:
+    """Return what to do and where, for a run that repeats a trial of a sweep."""
+    from platform.tracking.folder import find_sweep
+    from platform.tuning.trial_model import find_task
+
+    if arguments.space or arguments.settings or arguments.seed is not None or arguments.trial is None:
+        raise UsageError("--trial repeats a trial as it was: give neither SPACE, --set nor --seed with it")
+    sweep = find_sweep(arguments.trial[0], root=Path("runs"))
+    task = find_task(sweep, arguments.trial[1])
+    repeats = Repeats(
+        sweep=sweep.sweep_id,
+        trial_id=task.trial_id,
+        data_path=task.data_path,
+        data_sha256=task.provenance.get("data_sha256", ""),
+        final=task.final,
+        workers=task.workers,
+        threads=task.threads,
+    )
+    name = f"train-{sweep.sweep_id}-{task.trial_id}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
+    folder = _unused(arguments.output or Path("runs") / name)
+    data_dir = str(arguments.data_dir.absolute()) if arguments.data_dir else None
+    return RunRequest(space=sweep.space, config=task.run, data_dir=data_dir, repeats=repeats), folder
+
+
+def _unused(folder: Path) -> Path:
+    if (folder / LAST).exists():
+        raise UsageError(
+            f"{folder} holds a run already: go on with --resume {folder}, or give another --output"
+        )
+    return folder
 
 
 def _new(arguments: Arguments) -> tuple[RunRequest, Path]:
@@ -83,11 +124,8 @@ def _new(arguments: Arguments) -> tuple[RunRequest, Path]:
     config = load_run(arguments.space, overrides=overrides)
     name = Path(arguments.space).stem
     # Every worker computes the name, but only the first one's is used.
-    folder = arguments.output or Path("runs") / f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
-    if (folder / LAST).exists():
-        raise UsageError(
-            f"{folder} holds a run already: go on with --resume {folder}, or give another --output"
-        )
+    own = f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
+    folder = _unused(arguments.output or Path("runs") / own)
     data_dir = str(arguments.data_dir.absolute()) if arguments.data_dir else None
     return RunRequest(space=arguments.space, config=config, data_dir=data_dir), folder
 
@@ -100,16 +138,16 @@ def _resumed(arguments: Arguments) -> tuple[RunRequest, Path]:
         or arguments.settings
         or arguments.output
         or arguments.seed is not None
+        or arguments.trial
         or folder is None
     ):
         raise UsageError(
-            "--resume goes on with a run as it began: give neither SPACE, --set, --seed nor --output with it"
+            "--resume goes on with a run as it began: "
+            "give neither SPACE, --set, --seed, --trial nor --output with it"
         )
     request = run_folder.read_request(folder)
     if arguments.data_dir:
-        request = RunRequest(
-            space=request.space, config=request.config, data_dir=str(arguments.data_dir.absolute())
-        )
+        request = request.model_copy(update={"data_dir": str(arguments.data_dir.absolute())})
     return request, folder
 
 
@@ -125,11 +163,13 @@ def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
     from platform.training.loop import fit
     from platform.training.progress import Progress
 
-    config = request.config
+    config, repeats = request.config, request.repeats
+    if repeats is not None:
+        _run_alike(repeats)
     with world_from_env() as world:
         folder = Path(world.share_from_first(str(folder)))
         info = open_info(Path(_path_of_data(request, world)))
-        data = load_training_data(config.data, info)
+        data = load_training_data(config.data, info, final=repeats is not None and repeats.final)
         _say_what(config, info, world, len(data.train.labels))
         provenance = collect()
         if world.is_first:
@@ -161,6 +201,26 @@ def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
     return 0
 
 
+def _run_alike(repeats: Repeats) -> None:
+    """Use as many workers and threads as the trial had: sums of floats depend on both.
+
+    Raises:
+        UsageError: this command was started with another number of workers.
+    """
+    import torch
+
+    workers = int(os.environ.get("WORLD_SIZE", "1"))
+    if workers != repeats.workers:
+        started = (
+            "python" if repeats.workers == 1 else f"torchrun --standalone --nproc_per_node={repeats.workers}"
+        )
+        raise UsageError(
+            f"trial {repeats.trial_id} had {repeats.workers} worker(s), and this command has {workers}; "
+            f"start it with: {started} -m platform.train --trial {repeats.sweep} {repeats.trial_id}"
+        )
+    torch.set_num_threads(repeats.threads)
+
+
 def _path_of_data(request: RunRequest, world: World) -> str:
     """Return the data's folder in the cache; the first worker converts, the others wait for it."""
     from platform.data.catalog import prepare
@@ -169,13 +229,28 @@ def _path_of_data(request: RunRequest, world: World) -> str:
     if world.is_first:
         try:
             directory = Path(request.data_dir) if request.data_dir else None
-            found = str(prepare(request.config.data, data_dir=directory, progress=_say).path)
+            repeats = request.repeats
+            if repeats is not None and Path(repeats.data_path).is_dir():
+                found = repeats.data_path
+            else:
+                info = prepare(request.config.data, data_dir=directory, progress=_say)
+                found = str(info.path)
+                _refuse_other_data(repeats, info)
         except UserError as error:
             found = error
     found = world.share_from_first(found)
     if isinstance(found, UserError):
         raise found
     return found
+
+
+def _refuse_other_data(repeats: Repeats | None, info: DatasetInfo) -> None:
+    if repeats is not None and repeats.data_sha256 not in ("", info.sha256):
+        raise UserError(
+            f"trial {repeats.trial_id} of {repeats.sweep} was trained on other images (sha256 "
+            f"{repeats.data_sha256[:12]}) than those found ({info.label}, {info.sha256[:12]}); "
+            "give the right ones with --data-dir"
+        )
 
 
 def _say_what(config: RunConfig, info: DatasetInfo, world: World, images: int) -> None:

@@ -112,13 +112,21 @@ class SweepFolder:
         return self.path / "logs"
 
     def checkpoint_dir(self, trial_id: str) -> Path:
-        """Where the trainer of `trial_id` keeps last.pt and model.pt."""
-        return self.checkpoints / trial_id
+        """Where the trainer of `trial_id` keeps last.pt and model.pt.
+
+        The final model of an extended sweep (`final-2`) takes the place of the one before.
+        """
+        return self.checkpoints / ("final" if trial_id.startswith("final-") else trial_id)
 
     def set_state(self, state: State, message: str = "") -> None:
-        """Record how the sweep stands; the first call also records when it started."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        """Record how the sweep stands, when it first started, and the wall time of all its lives."""
+        moment = datetime.now(UTC)
+        now = moment.isoformat(timespec="seconds")
         known = self._state_record()
+        since = known.get("running_since") if known.get("state") == "running" else None
+        active_s = float(known.get("active_s", 0.0))
+        if since is not None and known.get("pid") == os.getpid():
+            active_s += max(0.0, (moment - datetime.fromisoformat(since)).total_seconds())
         write_json(
             self.state,
             {
@@ -126,9 +134,22 @@ class SweepFolder:
                 "message": message,
                 "started_at": known.get("started_at", now),
                 "updated_at": now,
+                "running_since": moment.isoformat() if state == "running" else None,
+                "active_s": round(active_s, 1),
                 "pid": os.getpid(),
             },
         )
+
+    @property
+    def active_s(self) -> float:
+        """Wall seconds that the sweep has run, pauses left out, up to the last change of its state."""
+        return float(self._state_record().get("active_s", 0.0))
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the sweep first started; None where nothing says it."""
+        text = self._state_record().get("started_at")
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
 
     def get_state(self) -> State:
         """Return how the sweep stands; one that was killed is `interrupted`, as nobody runs it any more."""

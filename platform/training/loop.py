@@ -21,7 +21,7 @@ from platform.training.augment import EvaluationTable, TrainingTable, draw_epoch
 from platform.training.budget import Budget, budget_of
 from platform.training.checkpoint import load_checkpoint, save_checkpoint
 from platform.training.config import RunConfig
-from platform.training.distributed import World
+from platform.training.distributed import World, single
 from platform.training.divergence import diverged
 from platform.training.evaluation import Evaluation, evaluate_table
 from platform.training.precision import Precision, choose
@@ -80,6 +80,39 @@ def fit(
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             run.train(on_epoch, on_step)
     return _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
+
+
+def write_model_so_far(
+    config: RunConfig,
+    data: TrainingData,
+    *,
+    checkpoint_dir: Path,
+    out_dir: Path,
+    provenance: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the model of a run's last checkpoint, although the run has not come to its end.
+
+    Args:
+        config: the run.
+        data: what it trains on.
+        checkpoint_dir: where its last.pt is.
+        out_dir: where model.pt is written.
+        provenance: what model.pt says about its origin.
+
+    Returns:
+        The path of model.pt.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged or another run's.
+    """
+    world = single("cpu")
+    budget = budget_of(config, images=len(data.train.labels))
+    state = begin(config, _fresh_network(config, data), budget=budget, world=world)
+    _restore(state, config, data, world=world, folder=checkpoint_dir)
+    if not state.records:
+        raise UserError(f"{checkpoint_dir} holds no checkpoint of this run: it has not finished an epoch")
+    _finish(state, config, data, world=world, folder=out_dir, provenance=provenance or {})
+    return out_dir / MODEL
 
 
 class _Run:

@@ -18,6 +18,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
+
 from platform.errors import UserError
 from platform.schema import Frozen, validate
 from platform.training.config import RunConfig
@@ -32,6 +34,22 @@ RECORD = "record.json"
 SCHEMA_VERSION = 1
 
 
+class Repeats(Frozen):
+    """How a trial of a sweep was run: what, besides its configuration, decides its numbers."""
+
+    sweep: str
+    trial_id: str
+    data_path: str
+    """The data set's folder in the cache."""
+    data_sha256: str
+    """Content hash of the data set."""
+    final: bool
+    """It trained on training and validation images together."""
+    workers: PositiveInt
+    threads: PositiveInt
+    """CPU threads of each worker."""
+
+
 class RunRequest(Frozen):
     """What a run was asked to do: enough to go on with it."""
 
@@ -40,6 +58,8 @@ class RunRequest(Frozen):
     config: RunConfig
     data_dir: str | None = None
     """`--data-dir` made absolute, if it was given."""
+    repeats: Repeats | None = None
+    """The trial of a sweep that the run repeats."""
 
 
 def write_request(folder: Path, request: RunRequest) -> None:

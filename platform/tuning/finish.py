@@ -10,6 +10,9 @@ from platform.errors import UserError
 from platform.tracking.atomic import write_json
 from platform.tracking.folder import SweepFolder
 from platform.tracking.results import read_results
+from platform.tuning.extension import champion_of_final, final_run
+from platform.tuning.sampling import planned_trials
+from platform.tuning.spec import SweepSpec
 from platform.tuning.stages import Sweep
 from platform.tuning.test_split import open_test_split
 
@@ -26,9 +29,15 @@ def final_model(folder: SweepFolder) -> Path:
     return path
 
 
-def is_trained(folder: SweepFolder) -> bool:
-    """Return whether nothing is left to train."""
-    return (folder.checkpoint_dir("final") / "model.pt").exists() and folder.selection.exists()
+def is_trained(folder: SweepFolder, spec: SweepSpec) -> bool:
+    """Return whether nothing is left to train: the selection saw all trials, and its champion is final."""
+    if not (folder.checkpoint_dir("final") / "model.pt").exists() or not folder.selection.exists():
+        return False
+    planned, selection = planned_trials(spec), _read(folder.selection)
+    return bool(
+        selection.get("planned_trials", planned) == planned
+        and selection["champion"] == champion_of_final(folder)
+    )
 
 
 def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
     from platform.training.precision import choose
 
     model = load_trained_model(final_model(folder))
-    openings = open_test_split(folder.path, split_sha256=info.sha256, run="final", again=again)
+    openings = open_test_split(folder.path, split_sha256=info.sha256, run=final_run(folder), again=again)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision, _ = choose(sweep.spec.base.precision, device)
     result = evaluate(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from platform.data.dataset import DatasetInfo
+from platform.errors import UserError
 from platform.schema import validate
 from platform.tracking.atomic import write_json, write_text
 from platform.tracking.events import SweepInfo, SweepObserver
@@ -87,6 +89,14 @@ def plan_here(spec: SweepSpec, info: DatasetInfo, *, quick: bool) -> Plan:
     )
 
 
+def _planned_for(folder: SweepFolder) -> str:
+    """Return the digest of the spec that the folder's plan was made for: another one when it is extended."""
+    try:
+        return str(json.loads(folder.plan.read_text(encoding="utf-8"))["spec_digest"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{folder.plan} is damaged ({error!r}); restore it from a copy") from None
+
+
 def open_sweep(
     spec: SweepSpec,
     plan: Plan,
@@ -107,7 +117,7 @@ def open_sweep(
         "provenance": provenance.as_dict(),
     }
     folder.set_state("running")
-    if not folder.plan.exists():
+    if not folder.plan.exists() or _planned_for(folder) != plan.spec_digest:
         write_json(folder.plan, document)
     if not folder.spec.exists():
         write_text(folder.spec, spec.to_yaml())

@@ -16,10 +16,14 @@ from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tuning import selection
 from platform.tuning.confirm import run_fixed
+from platform.tuning.extension import candidate_numbers, final_run_for
+from platform.tuning.journal import read_journal
 from platform.tuning.plan import Plan, StagePlan
 from platform.tuning.running import Placement
-from platform.tuning.search import run_search
+from platform.tuning.sampling import planned_trials
+from platform.tuning.search import journal_path, run_search
 from platform.tuning.spec import SweepSpec, trial_seed
+from platform.tuning.stops import stop_reason
 from platform.tuning.trial import TrialOutcome
 
 
@@ -47,6 +51,11 @@ def search(sweep: Sweep) -> list[TrialOutcome]:
     )
 
 
+def why_stopped(sweep: Sweep) -> str | None:
+    """Return why the search ended before its last trial; None if it did not."""
+    return stop_reason(read_journal(journal_path(sweep.folder)))
+
+
 def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
     """Repeat the best trials over several seeds at the full budget; write selection.json, champion.json.
 
@@ -55,17 +64,19 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
     Raises:
         UserError: no trial of the search, or no run of any candidate, finished.
     """
-    candidates = selection.top_candidates(map(_searched, trials), sweep.spec.confirm.candidates)
+    past = read_journal(journal_path(sweep.folder))
+    numbered = _numbered(sweep.spec, trials, candidate_numbers(past))
+    candidates = [candidate for _, candidate in numbered]
     infos = [
         TrialInfo(
-            trial_id=f"c{rank}-s{seed}",
+            trial_id=f"c{number}-s{seed}",
             stage="confirm",
-            number=(rank - 1) * sweep.spec.confirm.seeds + seed,
+            number=(number - 1) * sweep.spec.confirm.seeds + seed,
             config=sweep.spec.resolve(candidate.params, seed=trial_seed(sweep.spec, seed, stage="confirm")),
             params=candidate.params,
             candidate=candidate.trial_id,
         )
-        for rank, candidate in enumerate(candidates, start=1)
+        for number, candidate in numbered
         for seed in range(sweep.spec.confirm.seeds)
     ]
     outcomes = run_fixed(
@@ -106,6 +117,8 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
                 }
                 for summary in summaries
             ],
+            "planned_trials": planned_trials(sweep.spec),
+            "search_stopped": stop_reason(past),
             "champion": champion.candidate,
             "separated": champion.separated,
             "difference": champion.difference,
@@ -134,11 +147,12 @@ def train_final(sweep: Sweep, champion: selection.Champion, trials: Sequence[Tri
         UserError: the run failed.
     """
     [chosen] = [trial for trial in trials if trial.info.trial_id == champion.candidate]
+    config = sweep.spec.resolve(chosen.info.params, seed=trial_seed(sweep.spec, 0, stage="final"))
     info = TrialInfo(
-        trial_id="final",
+        trial_id=final_run_for(sweep.folder, config),
         stage="final",
         number=0,
-        config=sweep.spec.resolve(chosen.info.params, seed=trial_seed(sweep.spec, 0, stage="final")),
+        config=config,
         params=chosen.info.params,
         candidate=champion.candidate,
     )
@@ -165,6 +179,22 @@ def placement(stage: StagePlan) -> Placement:
         gpus_per_worker=stage.resources_per_worker.GPU,
         concurrent=stage.concurrency,
     )
+
+
+def _numbered(
+    spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int]
+) -> list[tuple[int, selection.TrialOutcome]]:
+    """Return the candidates with the numbers of their runs.
+
+    Who has been a candidate stays one, though more trials may have come: its runs over several seeds say
+    more than a single run that looks better. Newcomers get the next numbers, in order of their rank.
+    """
+    searched = {trial.info.trial_id: _searched(trial) for trial in trials}
+    earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]
+    same = [dict(candidate.params) for _, candidate in earlier]
+    ranked = selection.top_candidates(searched.values(), spec.confirm.candidates)
+    new = [candidate for candidate in ranked if dict(candidate.params) not in same]
+    return earlier + list(enumerate(new, start=max(known.values(), default=0) + 1))
 
 
 def _searched(trial: TrialOutcome) -> selection.TrialOutcome:

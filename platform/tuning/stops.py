@@ -7,7 +7,7 @@ search that was stopped stays stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
@@ -15,6 +15,17 @@ from platform.tuning.journal import Event
 from platform.tuning.settings import Stop
 
 _HOUR_S = 3600.0
+
+
+def stop_reason(past: Iterable[Event]) -> str | None:
+    """Return why a search ended before its last trial, from its journal; None if it did not."""
+    reason = None
+    for event in past:
+        if event.kind == "stopped":
+            reason = event.note
+        elif event.kind == "extended":
+            reason = None
+    return reason
 
 
 class Stops:

@@ -1,0 +1,62 @@
+"""The sweeps under a folder, one line each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from platform.errors import UserError
+from platform.tracking.events import TrialStatus
+from platform.tracking.folder import SweepFolder, all_sweeps
+from platform.tracking.results import SweepResults, read_results
+from platform.tracking.wording import duration, percent
+
+_HEADER = ("sweep", "state", "trials", "best validation", "test", "took", "age")
+
+
+def sweep_list(root: Path, *, now: datetime | None = None) -> str:
+    """Return a table of the sweeps under `root`, the newest last.
+
+    `best validation` is the champion's mean over seeds where there is one, else the best trial so far;
+    an asterisk marks a quick sweep, whose accuracies mean nothing.
+    """
+    sweeps = all_sweeps(root)
+    if not sweeps:
+        return f"no sweeps in {root.absolute()}"
+    now = now or datetime.now(UTC)
+    rows = [_HEADER, *(_row(folder, now) for folder in sweeps)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(folder: SweepFolder, now: datetime) -> tuple[str, ...]:
+    began = folder.started_at
+    age = duration((now - began).total_seconds()) if began else "-"
+    took = duration(folder.active_s) if folder.active_s else "-"
+    try:
+        results = read_results(folder)
+    except UserError:
+        return (folder.sweep_id, "damaged", "-", "-", "-", took, age)
+    done = [row for row in results.of_stage("search") if row.status is not TrialStatus.RUNNING]
+    planned = ((results.plan or {}).get("search") or {}).get("runs")
+    test = percent(results.test["accuracy"]) if results.test else "-"
+    return (
+        folder.sweep_id + (" *" if results.quick else ""),
+        results.state,
+        f"{len(done)}" + (f"/{planned}" if planned else ""),
+        _best(results),
+        test,
+        took,
+        age,
+    )
+
+
+def _best(results: SweepResults) -> str:
+    entry = results.champion_candidate()
+    if entry is not None:
+        spread = f" ± {100 * entry['std']:.2f}" if entry.get("std") is not None else ""
+        return f"{entry['trial_id']} {percent(entry['mean'])}{spread}"
+    ranked = results.leaderboard()
+    return f"{ranked[0].trial_id} {percent(ranked[0].validation_accuracy)}" if ranked else "-"
