@@ -68,9 +68,11 @@ def extract(net: Any, image: NDArray[np.float32], blobs: list[str]) -> Iterator[
     """Yield the blobs of one normalised image [C, H, W], in the order asked."""
     import ncnn
 
-    # One extractor per image: it keeps its results. The clone: a Mat made from an array borrows its memory.
+    # One extractor per image: it keeps its results. The clone: a Mat made from an array borrows its memory,
+    # and does not keep the array alive either, so that it must have a name until then.
     extractor = net.create_extractor()
-    extractor.input(INPUT_BLOB, ncnn.Mat(np.ascontiguousarray(image)).clone())
+    contiguous = np.ascontiguousarray(image)
+    extractor.input(INPUT_BLOB, ncnn.Mat(contiguous).clone())
     for blob in blobs:
         code, output = extractor.extract(blob)
         if code != 0:
