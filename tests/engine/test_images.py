@@ -108,13 +108,22 @@ def tool(sanitized: Path, tmp_path: Path) -> Tool:
     return run
 
 
-def test_pixels_equal_pillows(tool: Tool, tmp_path: Path) -> None:
+@pytest.fixture
+def stb(sanitized: Path) -> bool:
+    """Whether this machine lacks the headers of libjpeg and libpng, and stb_image decodes instead."""
+    program = [str(sanitized / "resnet18"), "--version"]
+    return "stb_image" in subprocess.run(program, capture_output=True, text=True, check=True).stdout
+
+
+def test_pixels_equal_pillows(tool: Tool, tmp_path: Path, stb: bool) -> None:
     decoded = tool(write_all(tmp_path, PICTURES), "-")
     differing = {}
     for (name, content), got in zip(PICTURES.items(), decoded, strict=True):
         expected = decode_image(content)
         if isinstance(got, str) or got.shape != expected.shape:
             differing[name] = got if isinstance(got, str) else f"{got.shape} for {expected.shape}"
+        elif stb and name.startswith("jpeg") and np.abs(got.astype(int) - expected).mean() < 4:
+            continue  # another inverse transform, and other interpolation of the colours
         elif not np.array_equal(got, expected):
             differing[name] = f"differs by up to {np.abs(got.astype(int) - expected).max()}"
     assert differing == {}
@@ -131,7 +140,7 @@ def test_resizing_equals_pillows(tool: Tool, tmp_path: Path, size: tuple[int, in
         assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_damaged_pictures_are_refused(tool: Tool, tmp_path: Path) -> None:
+def test_damaged_pictures_are_refused(tool: Tool, tmp_path: Path, stb: bool) -> None:
     jpeg, png = PICTURES["jpeg-420"], PICTURES["png-rgb"]
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 4
@@ -152,7 +161,7 @@ def test_damaged_pictures_are_refused(tool: Tool, tmp_path: Path) -> None:
     for (name, answer), word in zip(answers.items(), words, strict=True):
         assert isinstance(answer, str), f"{name} was decoded"
         assert answer.startswith("image_invalid"), name
-        assert word in answer
+        assert word in answer or (stb and "damaged" in answer)
 
 
 def test_pictures_damaged_at_random_never_crash(tool: Tool, tmp_path: Path) -> None:
