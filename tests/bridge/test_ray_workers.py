@@ -11,6 +11,12 @@ import ray
 
 from platform.tuning.cluster_session import project_root, session
 
+pytestmark = [
+    pytest.mark.timeout(1800),
+    # Ray's own default settings use names that Ray has deprecated.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def started() -> Iterator[None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
@@ -16,22 +18,20 @@ from tests.tuning_ray.examples import DIVERGES, TWO_WORKERS, Diary, search, sgd,
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(1800)]
 
 
-def test_two_workers_finish_are_stopped_and_fail(folder: Path, info: DatasetInfo) -> None:
-    # A learning rate of 1e-9 learns nothing, so the first rung stops it: both start from one seed's accuracy.
-    spec = tiny_spec(
-        search={
-            "optimizer": [
-                {"name": "sgd", "lr": {"log_uniform": [1e-9, 1e-1]}, "momentum": 0.9},
-                {"name": "adamw", "lr": 1e30},
-            ]
-        },
-        workers_per_trial=2,
-        start_from=[sgd(0.05), sgd(1e-9), DIVERGES],
-        trials=3,
-        seed=1,
-    )
-    diary = Diary()
-    outcomes = search(spec, folder, info, observer=diary, placement=TWO_WORKERS)
+class StopSecond(FIFOScheduler):
+    """Stops the second trial after its first epoch, whatever it has learned."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        second = trial.config["trial_id"] == "t001"
+        return TrialScheduler.STOP if second else TrialScheduler.CONTINUE
+
+
+def test_two_workers_finish_are_stopped_and_fail(
+    folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.tuning.scheduler.make_scheduler", lambda _: StopSecond())
+    spec = tiny_spec(workers_per_trial=2, start_from=[sgd(0.05), sgd(0.02), DIVERGES], trials=3)
+    outcomes = search(spec, folder, info, observer=Diary(), placement=TWO_WORKERS)
 
     assert outcomes[0].status is TrialStatus.FINISHED, outcomes[0].error
     assert [record.epoch for record in outcomes[0].records] == [1, 2, 3]
@@ -39,7 +39,8 @@ def test_two_workers_finish_are_stopped_and_fail(folder: Path, info: DatasetInfo
     assert model.metrics["validation_accuracy"] == pytest.approx(outcomes[0].validation_accuracy)
     assert "worker 1 of 2" in (folder / "logs" / "t000.rank1.log").read_text()
 
-    assert outcomes[1].status in (TrialStatus.PRUNED, TrialStatus.FINISHED)
+    assert outcomes[1].status is TrialStatus.PRUNED
+    assert len(outcomes[1].records) == 1
     assert outcomes[2].status is TrialStatus.FAILED
     assert "TrainingDiverged" in outcomes[2].error
     assert left_over() == []

@@ -19,9 +19,10 @@ from platform.tuning.journal import read_journal
 ROOT = Path(platform.__path__[0]).parent
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)],
     ids=["stopped", "killed"],
 )
 def test_nothing_lives_on(folder: Path, info: DatasetInfo, number: signal.Signals, status: int) -> None:
@@ -49,7 +50,8 @@ def test_nothing_lives_on(folder: Path, info: DatasetInfo, number: signal.Signal
         assert err.splitlines()[-1].startswith(
             "interrupted; go on with: python -m platform.sweep --resume tiny-"
         )
-    _, alive = psutil.wait_procs(family, timeout=30)
+    # Ray's agents look for their dead parent only now and then.
+    _, alive = psutil.wait_procs(family, timeout=120)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
     *events, last = read_journal(folder / "journal.jsonl")
