@@ -72,7 +72,13 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
             progress=view.set_phase,
         )
     with view.phase("looking at the machine"):
-        plan = plan_here(spec, info, quick=quick)
+        plan = plan_here(
+            spec,
+            info,
+            quick=quick,
+            calibrate=folder is None and not quick,
+            progress=view.set_phase,
+        )
     _show_plan(arguments, plan, info, view)
     earlier = None
     if arguments.warm_start is not None:
@@ -93,9 +99,12 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
         _train(sweep, view)
         _hand_over(sweep, arguments, view, again=again)
     view.close()
+    from platform.console.estimate_text import took
     from platform.console.summary import final_summary
 
     final_summary(folder, tracking_uri=_tracking_uri(arguments), quiet=arguments.quiet)
+    if not arguments.quiet:
+        view.console.print(took(folder), highlight=False, markup=False)
     return 0
 
 
@@ -206,6 +215,7 @@ def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
 
 
 def _show_plan(arguments: Arguments, plan: Plan, info: DatasetInfo, view: LiveView) -> None:
+    from platform.console.estimate_text import plan_details
     from platform.console.plan_table import plan_table
 
     images = f"{info.label}: {info.train_images:,} training images, {info.test_images:,} test images"
@@ -216,6 +226,8 @@ def _show_plan(arguments: Arguments, plan: Plan, info: DatasetInfo, view: LiveVi
             generated=info.name == "generated",
             folder=None if arguments.dry_run else arguments.output.absolute(),
             tracking_uri=_tracking_uri(arguments),
+            estimate_s=plan.estimate.wall_s if plan.estimate else None,
+            details=plan_details(plan),
         )
     )
 

@@ -14,6 +14,7 @@ from platform.tracking.atomic import write_json, write_text
 from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.folder import SweepFolder
 from platform.tracking.provenance import collect, command_line
+from platform.tuning.capacity import slots
 from platform.tuning.plan import Plan, make_plan
 from platform.tuning.spec import SweepSpec
 from platform.tuning.stages import Sweep
@@ -53,10 +54,22 @@ def find_data(
     return spec, find(spec)
 
 
-def plan_here(spec: SweepSpec, info: DatasetInfo, *, quick: bool) -> Plan:
+def plan_here(
+    spec: SweepSpec,
+    info: DatasetInfo,
+    *,
+    quick: bool,
+    calibrate: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Plan:
     """Plan a sweep for this machine, or for the cluster that `RAY_ADDRESS` names.
 
-    Nothing is started; a cluster is asked what it has.
+    Args:
+        spec: the sweep.
+        info: its data set in the cache.
+        quick: whether it is a quick one.
+        calibrate: measure this machine's speed where it is not known, which takes some seconds.
+        progress: told, in words, what takes a while.
 
     Raises:
         UsageError: a run can never be placed.
@@ -77,7 +90,7 @@ def plan_here(spec: SweepSpec, info: DatasetInfo, *, quick: bool) -> Plan:
     here = torch.cuda.is_available()
     device = torch.device("cuda" if here else "cpu")
     precision, reason = choose(spec.base.precision, device)
-    return make_plan(
+    plan = make_plan(
         spec,
         nodes,
         quick=quick,
@@ -87,6 +100,45 @@ def plan_here(spec: SweepSpec, info: DatasetInfo, *, quick: bool) -> Plan:
         precision=precision,
         precision_reason=reason,
     )
+    return _with_estimate(plan, spec, info, calibrate=calibrate, progress=progress)
+
+
+def _with_estimate(
+    plan: Plan, spec: SweepSpec, info: DatasetInfo, *, calibrate: bool, progress: Callable[[str], None]
+) -> Plan:
+    """Return the plan with its estimate, or with a note why there is none."""
+    import torch
+
+    from platform.data.cache import load_split
+    from platform.data.splits import train_validation_indices
+    from platform.tuning import calibration
+    from platform.tuning.estimate import Sizes, estimate
+
+    need, node = plan.search.resources_per_worker, plan.nodes[0]
+    on_gpu = need.GPU > 0
+    if on_gpu and not torch.cuda.is_available():
+        note = "no estimate of the time: trials run on GPUs, and this machine has none to measure"
+        return plan.model_copy(update={"notes": (*plan.notes, note)})
+    question = calibration.Question(
+        run=spec.base, data_path=str(info.path), threads=max(1, int(need.CPU)), gpu=on_gpu
+    )
+    # On a GPU, those that share it; else as many as trials will run beside each other on this machine.
+    processes = int(1 / need.GPU + 1e-9) or 1 if on_gpu else slots(need, [node.model_dump()])
+    processes = min(processes, plan.search.concurrency * plan.search.workers)
+    known = calibration.cached_speed(question, processes=processes)
+    if known is None and not calibrate:
+        return plan
+    try:
+        speed = known or calibration.calibrate(question, processes=processes, progress=progress)
+    except UserError as error:
+        return plan.model_copy(update={"notes": (*plan.notes, f"no estimate of the time: {error}")})
+    train, validation = train_validation_indices(load_split(info, "train").labels, spec.base.data)
+    sizes = Sizes(train=len(train), validation=len(validation), test=info.test_images)
+    notes = plan.notes
+    if speed.busy:
+        notes = (*notes, "the time was estimated while this machine had other work: alone it will be faster")
+    found = estimate(plan, speed, sizes, cost_per_hour=spec.cost_per_hour)
+    return plan.model_copy(update={"estimate": found, "notes": notes})
 
 
 def _planned_for(folder: SweepFolder) -> str:

@@ -10,6 +10,7 @@ from platform.training.budget import budget_of
 from platform.training.config import RunConfig
 from platform.tuning.capacity import Need, NodeResources, concurrency, decide, slots
 from platform.tuning.distributions import Alternatives, Choice, Dimension
+from platform.tuning.estimate import Estimate
 from platform.tuning.halving import expected_epochs, rungs
 from platform.tuning.sampling import initial_points, planned_trials
 from platform.tuning.settings import Asha, Grid, Median, Workers
@@ -82,6 +83,10 @@ class Plan(Frozen):
     device_reason: str
     precision: str
     precision_reason: str
+    estimate: Estimate | None = None
+    """Time and hours, from a measurement; None where there is none."""
+    stops: tuple[str, ...] = ()
+    """What may end the search before its last trial, in words."""
     notes: tuple[str, ...]
     """What the user should know before it starts: settings without effect, unused hardware."""
 
@@ -150,6 +155,7 @@ def make_plan(
         device_reason=device_reason,
         precision=precision,
         precision_reason=precision_reason,
+        stops=tuple(_stops(spec)),
         notes=tuple(_notes(spec, nodes, search, trials, marks)),
     )
 
@@ -235,6 +241,17 @@ def _row(dimension: Dimension) -> PlanRow:
     return PlanRow(name=dimension.name, kind=kind, values=node.text(), only_if=only_if)
 
 
+def _stops(spec: SweepSpec) -> list[str]:
+    stop, found = spec.stop, []
+    if stop.wall_hours is not None:
+        found.append(f"after {stop.wall_hours:g} h")
+    if stop.gpu_hours is not None:
+        found.append(f"after {stop.gpu_hours:g} GPU hours")
+    if stop.target_accuracy is not None:
+        found.append(f"at {100 * stop.target_accuracy:g} % on validation")
+    return found
+
+
 def _notes(
     spec: SweepSpec,
     nodes: Sequence[NodeResources],
@@ -257,6 +274,8 @@ def _notes(
         notes.append("confirm.seeds is 1: nothing can be said about luck, so the champion stays unconfirmed")
     if spec.confirm.candidates > trials:
         notes.append(f"confirm.candidates: only {trials} trials to choose from")
+    if spec.stop.gpu_hours is not None and not search.resources_per_worker.GPU:
+        notes.append("stop.gpu_hours has no effect: trials use no GPU")
     unused = sum(node.get("GPU", 0) for node in nodes)
     if unused and not search.resources_per_worker.GPU:
         notes.append(f"{unused:g} GPU(s) stay unused: resources_per_worker.GPU is 0")

@@ -1,0 +1,64 @@
+"""The speed of this machine: measured once, in as many processes as there are slots."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from platform.data.catalog import prepare
+from platform.data.config import DataConfig
+from platform.errors import UserError
+from platform.tuning import calibration
+from platform.tuning.calibration import Question, cached_speed, calibrate
+from tests.tuning_space.examples import BASE, spec
+
+
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> Question:
+    info = prepare(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
+    run = spec(base={**BASE, "model": {"name": "resnet20_cifar"}, "data": {"name": "generated"}}).base
+    return Question(run=run, data_path=str(info.path), threads=1, gpu=False)
+
+
+def test_two_processes_measure_together_and_the_cache_remembers(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    said: list[str] = []
+    assert cached_speed(question, processes=2, cache_dir=tmp_path) is None
+    speed = calibrate(question, processes=2, cache_dir=tmp_path, progress=said.append)
+    assert (speed.processes, speed.threads, speed.busy) == (2, 1, False)
+    assert speed.evaluation_images_per_s > speed.train_images_per_s, "a step is more than its forward pass"
+    assert said == ["measuring how fast resnet20_cifar trains here (some seconds, once)"]
+    assert calibrate(question, processes=2, cache_dir=tmp_path, progress=said.append) == speed
+    assert len(said) == 1
+    other = question.model_copy(update={"run": question.run.changed(batch_size=64)})
+    assert cached_speed(other, processes=2, cache_dir=tmp_path) is None
+    assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
+
+
+def test_a_busy_machine_is_not_remembered(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30)
+    monkeypatch.setattr(calibration, "_ask", lambda *_: [answer])
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    assert calibrate(question, processes=1, cache_dir=tmp_path).busy
+    assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
+
+
+def test_what_goes_wrong_in_a_process_is_told(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "raise SystemExit('no such device')"
+    monkeypatch.setattr(
+        calibration.subprocess,
+        "Popen",
+        lambda command, popen=calibration.subprocess.Popen, **options: popen(
+            [command[0], "-c", code], **options
+        ),
+    )
+    with pytest.raises(UserError, match="could not be measured: no such device"):
+        calibrate(question, processes=2, cache_dir=tmp_path)
