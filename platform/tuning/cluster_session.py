@@ -6,8 +6,10 @@ cluster this job's actors and placement groups.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -170,6 +172,10 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
                 raise
         else:
             return
+        with warnings.catch_warnings():
+            # Nobody waited for the processes just ended, which their Popen objects would complain about.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 def _end(processes: Iterable[psutil.Process]) -> None:
