@@ -78,4 +78,4 @@ def counter(progress: Callable[[str], None] = lambda _: None) -> Count:
     except UserError as error:
         progress(f"counting in Python, the C++ engine is not to be had: {str(error).splitlines()[0]}")
         return count_in_python
-    return lambda folder, split: count_in_cpp(folder, split, progress=progress)
+    return count_in_cpp

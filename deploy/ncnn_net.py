@@ -32,8 +32,8 @@ def options_for(precision: str) -> Mapping[str, bool]:
     return BF16 if precision == "bf16" else EXACT
 
 
-def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT) -> Any:
-    """Return an `ncnn.Net`, one thread, ready to run.
+def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *, num_threads: int = 1) -> Any:
+    """Return an `ncnn.Net`, ready to run.
 
     ncnn trusts what it loads and can crash on files that do not fit each other: pass only files that this
     program wrote or whose hashes it has checked.
@@ -44,7 +44,7 @@ def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT) ->
     import ncnn
 
     net = ncnn.Net()
-    net.opt.num_threads = 1
+    net.opt.num_threads = num_threads
     for name, value in options.items():
         setattr(net.opt, name, value)
     if net.load_param(str(param)) != 0:
