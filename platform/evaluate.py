@@ -25,6 +25,7 @@ from platform.training.run_folder import find_model, write_file
 
 if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo, Split
+    from platform.data.pictures import PictureSplit
     from platform.models.trained import TrainedModel
 
 
@@ -71,6 +72,7 @@ def main() -> int:
         Normalisation(mean=model.mean.numpy(), std=model.std.numpy()),
         device=device,
         precision=precision,
+        size=info.image_shape[1],
     )
     print(
         f"top-1 accuracy {100 * done.accuracy:.2f} % of {len(split):,} {arguments.split} images "
@@ -127,18 +129,20 @@ def _check_fit(model: TrainedModel, info: DatasetInfo, path: Path) -> None:
 
 def _split(
     info: DatasetInfo, config: DataConfig, which: Literal["test", "validation"], model: TrainedModel
-) -> Split:
+) -> Split | PictureSplit:
     from platform.data.catalog import load_split
+    from platform.data.pictures import NAME, load_pictures
     from platform.data.splits import train_validation_indices
 
+    load = load_pictures if info.name == NAME else load_split
     if which == "test":
-        return load_split(info, "test")
+        return load(info, "test")
     if "config" not in model.provenance or "validation_accuracy" not in model.metrics:
         raise UserError(
             "the validation split is what a model's own training held out, and this model's training "
             "held out nothing: use --split test"
         )
-    whole = load_split(info, "train")
+    whole = load(info, "train")
     return whole.take(train_validation_indices(whole.labels, config)[1])
 
 

@@ -156,12 +156,12 @@ def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
     budget_of(request.config, images=1, workers=int(os.environ.get("WORLD_SIZE", "1")))
     _say("loading PyTorch", first)
     from platform.data.catalog import open_info
-    from platform.data.tables import load_training_data
     from platform.tracking.provenance import collect
     from platform.training.checkpoint import read_records
     from platform.training.distributed import world_from_env
     from platform.training.loop import fit
     from platform.training.progress import Progress
+    from platform.training.tables import load_data
 
     config, repeats = request.config, request.repeats
     if repeats is not None:
@@ -169,7 +169,12 @@ def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
     with world_from_env() as world:
         folder = Path(world.share_from_first(str(folder)))
         info = open_info(Path(_path_of_data(request, world)))
-        data = load_training_data(config.data, info, final=repeats is not None and repeats.final)
+        data = load_data(
+            config.data,
+            info,
+            final=repeats is not None and repeats.final,
+            notify=lambda message: _say(message, world.is_first),
+        )
         _say_what(config, info, world, len(data.train.labels))
         provenance = collect()
         if world.is_first:

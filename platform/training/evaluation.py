@@ -10,10 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from platform.data.dataset import Split
 from platform.data.normalisation import Normalisation
+from platform.data.pictures import PictureSplit
 from platform.errors import UserError
-from platform.training.augment import EvaluationTable
 from platform.training.distributed import World
 from platform.training.precision import Precision, autocast
+from platform.training.tables import EvaluationBatches, open_evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,14 @@ class Evaluation:
 
 def evaluate(
     network: nn.Module,
-    split: Split,
+    split: Split | PictureSplit,
     normalisation: Normalisation,
     *,
     device: torch.device,
     precision: Precision,
     batch_size: int = 500,
     keep_logits: bool = False,
+    size: int = 224,
 ) -> Evaluation:
     """Evaluate `network` on `split`.
 
@@ -52,10 +54,11 @@ def evaluate(
         precision: what to compute in.
         batch_size: images at a time.
         keep_logits: whether to return the logits too.
+        size: side of what the network sees of a picture (a `PictureSplit`).
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    table = EvaluationTable(split, normalisation, device=device)
     world = World(rank=0, size=1, device=device)
+    table = open_evaluation(split, normalisation, size=size, world=world)
     return evaluate_table(
         network, table, world=world, precision=precision, batch_size=batch_size, keep_logits=keep_logits
     )
@@ -63,7 +66,7 @@ def evaluate(
 
 def evaluate_table(
     network: nn.Module,
-    table: EvaluationTable,
+    table: EvaluationBatches,
     *,
     world: World,
     precision: Precision,

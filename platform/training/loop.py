@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from platform.data.pictures import PictureData, evaluation_side
 from platform.data.tables import TrainingData
 from platform.errors import UserError
 from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
-from platform.training.augment import EvaluationTable, TrainingTable, draw_epoch
 from platform.training.budget import Budget, budget_of
 from platform.training.checkpoint import load_checkpoint, save_checkpoint
 from platform.training.config import RunConfig
@@ -29,6 +29,7 @@ from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import LAST, MODEL
 from platform.training.state import Best, RunState, begin
 from platform.training.step import EpochSums, Ticker, train_epoch
+from platform.training.tables import draw_of, open_evaluation, open_training
 
 
 def _ignore(_: object) -> None:
@@ -37,7 +38,7 @@ def _ignore(_: object) -> None:
 
 def fit(
     config: RunConfig,
-    data: TrainingData,
+    data: TrainingData | PictureData,
     *,
     world: World,
     checkpoint_dir: Path | None,
@@ -84,7 +85,7 @@ def fit(
 
 def write_model_so_far(
     config: RunConfig,
-    data: TrainingData,
+    data: TrainingData | PictureData,
     *,
     checkpoint_dir: Path,
     out_dir: Path,
@@ -121,7 +122,7 @@ class _Run:
     def __init__(
         self,
         config: RunConfig,
-        data: TrainingData,
+        data: TrainingData | PictureData,
         world: World,
         budget: Budget,
         precision: Precision,
@@ -130,9 +131,9 @@ class _Run:
     ) -> None:
         self._config, self._data, self._world, self._budget = config, data, world, budget
         self._precision, self._state, self._folder = precision, state, folder
-        self._table = TrainingTable(data.train, data.normalisation, config.augment, device=world.device)
+        self._table = open_training(config, data, budget=budget, world=world)
         self._held_out = (
-            EvaluationTable(data.validation, data.normalisation, device=world.device)
+            open_evaluation(data.validation, data.normalisation, size=data.info.image_shape[1], world=world)
             if data.validation is not None
             else None
         )
@@ -181,15 +182,7 @@ class _Run:
         config, state, world, budget = self._config, self._state, self._world, self._budget
         began_s = time.monotonic()
         steps = budget.steps_in(epoch)
-        draw = draw_epoch(
-            config.augment,
-            images=len(self._table),
-            size=self._table.size,
-            steps=steps,
-            seed=config.seed,
-            epoch=epoch,
-            device=world.device,
-        )
+        draw = draw_of(self._table, config, budget=budget, epoch=epoch, device=world.device)
         sums = train_epoch(
             state,
             self._table,
@@ -261,20 +254,22 @@ class _Run:
         )
 
 
-def _fresh_network(config: RunConfig, data: TrainingData) -> nn.Module:
+def _fresh_network(config: RunConfig, data: TrainingData | PictureData) -> nn.Module:
     """Initialise from the run's seed, leaving the process's own generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build(config.model, num_classes=len(data.info.class_names))
 
 
-def _key_of(data: TrainingData) -> str:
+def _key_of(data: TrainingData | PictureData) -> str:
     """Name the training images: the data set, and how many of its images are held out."""
     held_out = 0 if data.validation is None else len(data.validation.labels)
     return f"{data.info.label} {data.info.sha256[:12]}, {len(data.train.labels)} + {held_out} held out"
 
 
-def _restore(state: RunState, config: RunConfig, data: TrainingData, *, world: World, folder: Path) -> None:
+def _restore(
+    state: RunState, config: RunConfig, data: TrainingData | PictureData, *, world: World, folder: Path
+) -> None:
     """Go on from the checkpoint in `folder` if there is one; only rank 0 needs to see the folder."""
     found: dict[str, object] | UserError | None = None
     if world.is_first and (folder / LAST).is_file():
@@ -293,7 +288,7 @@ def _restore(state: RunState, config: RunConfig, data: TrainingData, *, world: W
 def _finish(
     state: RunState,
     config: RunConfig,
-    data: TrainingData,
+    data: TrainingData | PictureData,
     *,
     world: World,
     folder: Path | None,
@@ -318,6 +313,9 @@ def _finish(
                 std=torch.tensor(data.normalisation.std),
                 class_names=data.info.class_names,
                 input_shape=data.info.image_shape,
+                shorter_side=(
+                    evaluation_side(data.info.image_shape[1]) if isinstance(data, PictureData) else None
+                ),
                 data_label=data.info.label,
                 provenance={"config": config.model_dump_json(), **provenance},
                 metrics=metrics,

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from platform.training.augment import Batch, EpochDraw, TrainingTable
+from platform.training.augment import Batch, EpochDraw
 from platform.training.budget import Budget
 from platform.training.config import RunConfig
 from platform.training.distributed import World
 from platform.training.optimisers import set_lr
+from platform.training.pictures import PictureDraw
 from platform.training.precision import Precision, autocast
 from platform.training.state import RunState
+from platform.training.tables import Batches
 
 TICK_S = 1.0
 
@@ -64,8 +66,8 @@ class Ticker:
 
 def train_epoch(
     state: RunState,
-    table: TrainingTable,
-    draw: EpochDraw,
+    table: Batches,
+    draw: EpochDraw | PictureDraw,
     *,
     config: RunConfig,
     budget: Budget,
