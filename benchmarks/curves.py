@@ -1,0 +1,167 @@
+"""Learning curves of many configurations over many seeds: recorded once, replayed often.
+
+A Parquet file of one row per epoch: `config` (number), `params` (JSON, as the sampler gave them), `seed`
+(number), `epoch`, `epochs`, `validation_accuracy`, `validation_loss`, `epoch_s`. What was recorded (space,
+overrides, data, versions) stands in the file's metadata under `settings`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from platform.errors import UserError
+from platform.tracking.atomic import replacing
+from platform.training.records import EpochRecord
+
+if TYPE_CHECKING:
+    from platform.tuning.spec import SweepSpec
+
+_COLUMNS = (
+    "config",
+    "params",
+    "seed",
+    "epoch",
+    "epochs",
+    "validation_accuracy",
+    "validation_loss",
+    "epoch_s",
+)
+Train = Callable[[int, Mapping[str, Any], int], Sequence[EpochRecord]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Validation accuracies of every configuration, seed and epoch."""
+
+    accuracy: NDArray[np.float64]
+    """[configurations, seeds, epochs], 0..1."""
+    params: tuple[Mapping[str, Any], ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """Mean over all seeds of the last epoch's accuracy, [configurations]: the best there is to know."""
+        return np.asarray(self.accuracy[:, :, -1].mean(axis=1))
+
+
+def read_curves(path: Path) -> Curves:
+    """Read a complete recording.
+
+    Raises:
+        UserError: there is no file, it is another kind of file, or runs are missing.
+    """
+    rows, settings = _read(path)
+    if not rows:
+        raise UserError(
+            f"no learning curves at {path}: record them with python -m benchmarks.selection --record"
+        )
+    found = {(row["config"], row["seed"], row["epoch"]): row["validation_accuracy"] for row in rows}
+    configs, seeds, epochs = (1 + max(key[axis] for key in found) for axis in range(3))
+    accuracy = np.full((configs, seeds, epochs - 1), np.nan)
+    for (config, seed, epoch), value in found.items():
+        accuracy[config, seed, epoch - 1] = value
+    missing = int(np.isnan(accuracy).any(axis=2).sum())
+    if missing:
+        raise UserError(
+            f"{path}: {missing} of {configs * seeds} runs are not recorded (yet): "
+            "python -m benchmarks.selection --record goes on"
+        )
+    params = {row["config"]: json.loads(row["params"]) for row in rows}
+    return Curves(accuracy, tuple(params[config] for config in range(configs)), settings)
+
+
+def draw_configurations(spec: SweepSpec, count: int) -> list[dict[str, Any]]:
+    """Return `count` random points of a space; the first ones are the same for any `count`."""
+    import optuna
+
+    from platform.tuning.sampling import suggest
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=spec.seed))
+    return [suggest(study.ask(), spec) for _ in range(count)]
+
+
+def record_curves(
+    path: Path,
+    configurations: Sequence[Mapping[str, Any]],
+    *,
+    seeds: int,
+    settings: Mapping[str, Any],
+    train: Train,
+) -> None:
+    """Train what the file lacks; it is whole after every run, so that a recording may be stopped at any time.
+
+    All configurations get a seed before any gets the next one.
+
+    Args:
+        path: the file; it is made if it is not there.
+        configurations: what to train.
+        seeds: runs of each.
+        settings: what is recorded; a file of other settings is refused.
+        train: trains (number, parameters, seed) and returns the epochs.
+
+    Raises:
+        UserError: the file holds a recording of something else.
+    """
+    rows, before = _read(path)
+    if rows and dict(before) != dict(settings):
+        differ = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+        raise UserError(
+            f"{path} holds curves of other settings ({', '.join(differ)} differ); give another --curves, "
+            "or remove it"
+        )
+    known = {(row["config"], row["seed"]) for row in rows}
+    for seed in range(seeds):
+        for number, params in enumerate(configurations):
+            if (number, seed) in known:
+                continue
+            print(
+                f"configuration {number + 1} of {len(configurations)}, seed {seed + 1} of {seeds}",
+                file=sys.stderr,
+            )
+            rows += [
+                {
+                    "config": number,
+                    "params": json.dumps(dict(params)),
+                    "seed": seed,
+                    "epoch": record.epoch,
+                    "epochs": record.epochs,
+                    "validation_accuracy": record.validation_accuracy,
+                    "validation_loss": record.validation_loss,
+                    "epoch_s": record.epoch_s,
+                }
+                for record in train(number, params, seed)
+            ]
+            _write(path, rows, settings)
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
+    if not path.exists():
+        return [], {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, memory_map=False, partitioning=None)
+        settings = json.loads((table.schema.metadata or {})[b"settings"])
+        return table.select(list(_COLUMNS)).to_pylist(), settings
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} holds no learning curves: {error}") from None
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: [row[name] for row in rows] for name in _COLUMNS})
+    table = table.replace_schema_metadata({"settings": json.dumps(dict(settings))})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
