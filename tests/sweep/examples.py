@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +37,18 @@ confirm: {candidates: 1, seeds: 1, workers_per_run: 1}
 final: {workers_per_run: 1}
 """
 
-_PATIENCE_S = 500.0
+# Seconds on a quiet machine; a hang is what this ends, not a slow start beside other work.
+_PATIENCE_S = 1800.0
 _MARK = "SWEEP_OF_THIS_TEST"
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever fails in a test, the process goes; Ray's own follow their driver."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 @dataclass
@@ -72,7 +83,7 @@ class Place:
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
-        with self.start(*arguments) as process:
+        with self.start(*arguments) as process, _ended(process):
             out, err = process.communicate(timeout=_PATIENCE_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -84,7 +95,7 @@ class Place:
             when: polled; says that the moment has come.
             signals: `ctrl-c` (SIGINT to the group, as a terminal does) or `kill` (SIGTERM to the driver).
         """
-        with self.start(*arguments) as process:
+        with self.start(*arguments) as process, _ended(process):
             end = time.monotonic() + _PATIENCE_S
             while not when() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)

@@ -14,7 +14,7 @@ from platform.tuning.search import journal_path
 from tests.sweep.examples import Place
 
 # Ray starts three times.
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def past(place: Place) -> list[Event]:
@@ -68,7 +68,7 @@ def test_sigterm_before_anything_has_begun(place: Place) -> None:
         assert process.stderr is not None
         line = process.stderr.readline()
         process.terminate()
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=1800)
     assert (process.returncode, out) == (130, ""), line + err
     assert "Traceback" not in err
     assert place.processes() == []

@@ -13,7 +13,7 @@ from platform.tracking.tables import read_epochs, read_trials
 from tests.sweep.examples import Place
 
 # Minutes on two cores: Ray starts once, Ray Train twice.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture

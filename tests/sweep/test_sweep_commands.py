@@ -15,7 +15,7 @@ from platform.tracking.tables import read_epochs, read_trials
 from platform.tuning.extension import final_run
 from tests.sweep.examples import ROOT, Place
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture
