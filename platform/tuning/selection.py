@@ -90,7 +90,7 @@ class CandidateSummary(Frozen):
     std: float | None
     """Sample standard deviation (n - 1); None for a single run."""
     interval95: tuple[float, float] | None
-    """95 % interval of the mean by Student's t; None for a single run."""
+    """95 % interval of the mean by Student's t, cut at 0 and 1; None for a single run."""
 
 
 def summarise(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
@@ -102,7 +102,7 @@ def summarise(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
     interval = None
     if std is not None:
         half = t_quantile((1 + _LEVEL) / 2, n - 1) * std / math.sqrt(n)
-        interval = (mean - half, mean + half)
+        interval = (max(0.0, mean - half), min(1.0, mean + half))
     return CandidateSummary(
         candidate=candidate, accuracies=tuple(accuracies), n=n, mean=mean, std=std, interval95=interval
     )
