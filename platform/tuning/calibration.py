@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,7 @@ _TIMEOUT_S = 300.0
 _MOST_PROCESSES = 16
 _IMAGES_ON_CPU = 256
 _IMAGES_ON_GPU = 8192
+_BUSY_KEPT_S = 3600.0
 _BUSY = 1.5  # runnable processes per core, beyond which a measurement says little
 
 
@@ -53,8 +55,10 @@ class Question(Frozen):
 def cached_speed(question: Question, *, processes: int, cache_dir: Path | None = None) -> Speed | None:
     """Return what was measured before on this machine, or None."""
     path = _path(question, _at_once(processes), cache_dir)
-    with suppress(OSError, ValueError):
-        return Speed.model_validate(json.loads(path.read_text(encoding="utf-8"))["speed"])
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        speed = Speed.model_validate(json.loads(path.read_text(encoding="utf-8"))["speed"])
+        if not speed.busy or time.time() - path.stat().st_mtime < _BUSY_KEPT_S:
+            return speed
     return None
 
 
@@ -67,7 +71,7 @@ def calibrate(
 ) -> Speed:
     """Measure, or return what was measured before.
 
-    A measurement on a machine with other work is marked as such, and not kept.
+    A measurement on a machine with other work is marked as such, and kept for an hour only.
 
     Args:
         question: the run, its data, and what a process gets.
@@ -92,10 +96,9 @@ def calibrate(
         threads=question.threads,
         busy=busy,
     )
-    if not busy:
-        document = {"speed": speed.model_dump(), "of": _identity(question, count)}
-        with suppress(OSError):  # a cache that cannot be written only costs the next sweep some seconds
-            write_text(_path(question, count, cache_dir), json.dumps(document, indent=1) + "\n")
+    document = {"speed": speed.model_dump(), "of": _identity(question, count)}
+    with suppress(OSError):  # a cache that cannot be written only costs the next sweep some seconds
+        write_text(_path(question, count, cache_dir), json.dumps(document, indent=1) + "\n")
     return speed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,16 @@ def test_two_processes_measure_together_and_the_cache_remembers(
     assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
 
 
-def test_a_busy_machine_is_not_remembered(
+def test_a_busy_machine_is_remembered_for_an_hour(
     question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30)
     monkeypatch.setattr(calibration, "_ask", lambda *_: [answer])
     monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
     assert calibrate(question, processes=1, cache_dir=tmp_path).busy
+    assert cached_speed(question, processes=1, cache_dir=tmp_path) is not None
+    [kept] = (tmp_path / "calibration").iterdir()
+    os.utime(kept, (time.time() - 3700, time.time() - 3700))
     assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
 
 
