@@ -76,4 +76,13 @@ def _speed(results: SweepResults) -> str:
     return (
         f"On {cpu} the exported model answers one image in {latency['p50']:.2f} ms (median; "
         f"99 % within {latency['p99']:.2f} ms) with {plural(int(fastest['threads']), 'thread')}."
+        f"{_doubt(results.benchmark)}"
     )
+
+
+def _doubt(benchmark: Mapping[str, Any]) -> str:
+    """Return why a benchmark's figures should not be trusted, if its own noise stamp says so."""
+    noise = benchmark.get("context", {}).get("noise") or {}
+    if noise.get("trustworthy", True):
+        return ""
+    return f" The machine was not quiet ({noise.get('reason', 'no reason given')}): measure again before you rely on it."
