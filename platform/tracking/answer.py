@@ -85,4 +85,5 @@ def _doubt(benchmark: Mapping[str, Any]) -> str:
     noise = benchmark.get("context", {}).get("noise") or {}
     if noise.get("trustworthy", True):
         return ""
-    return f" The machine was not quiet ({noise.get('reason', 'no reason given')}): measure again before you rely on it."
+    reason = noise.get("reason", "no reason given")
+    return f" The machine was not quiet ({reason}): measure again before you rely on it."
