@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ _OBJECT_STORE_BYTES = (
     256 * 2**20
 )  # images never pass through Ray's object store: each process maps the tables
 
-_LOCAL_ATTEMPTS = 3
+_LOCAL_ATTEMPTS = 2
+_START_TIMEOUT_S = 180.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -157,13 +159,14 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
 
 
 def _start(options: Mapping[str, Any], *, attempts: int) -> None:
-    """Start Ray, or join a cluster; a machine too busy to do it in Ray's fixed 30 s gets another chance."""
+    """Start Ray, or join a cluster; a local start that took too long gets another chance."""
     import ray
 
     before = set(psutil.Process().children())
     for attempt in range(1, attempts + 1):
         try:
-            ray.init(**options)
+            with _patience():
+                ray.init(**options)
         except BaseException as error:
             # Ray forgets the processes of a start that failed or was interrupted.
             _end(set(psutil.Process().children()) - before)
@@ -176,6 +179,30 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
             # Nobody waited for the processes just ended, which their Popen objects would complain about.
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give the local node minutes to register: Ray gives it 30 s, fixed, and a busy machine needs more."""
+    from ray._private import services
+
+    ask: Callable[[str, str], Any] = services.get_node
+
+    def wait(gcs_address: str, node_id: str) -> Any:
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                return ask(gcs_address, node_id)
+            except RuntimeError:  # not there yet
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = wait
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def _end(processes: Iterable[psutil.Process]) -> None:
