@@ -24,6 +24,7 @@ from platform.tracking.wording import (
     QUICK,
     duration,
     flatten,
+    looked_at,
     percent,
     plural,
     settings_cells,
@@ -110,7 +111,8 @@ def _cards(results: SweepResults) -> list[tuple[str, str, str]]:
     cards = []
     if results.test is not None:
         images = results.test.get("images")
-        note = f"{images:,} images, looked at once" if isinstance(images, int) else "looked at once"
+        note = looked_at(results.test)
+        note = f"{images:,} images, {note}" if isinstance(images, int) else note
         cards.append(("test accuracy", percent(results.test["accuracy"]), note))
     entry = results.champion_candidate()
     ranked = results.leaderboard()

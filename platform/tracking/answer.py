@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from platform.tracking.results import SweepResults
-from platform.tracking.wording import percent, plural, settings_text
+from platform.tracking.wording import looked_at, percent, plural, settings_text
 
 
 def sentences(results: SweepResults) -> list[str]:
-    """Return the recipe, how sure it is, the test accuracy, and how fast the model runs here."""
-    found = [_recipe(results), _certainty(results), _test(results), _speed(results)]
+    """Return the recipe, an early end of the search, how sure it is, the test accuracy, the speed here."""
+    found = [_recipe(results), _early_end(results), _certainty(results), _test(results), _speed(results)]
     return [sentence for sentence in found if sentence]
 
 
@@ -43,6 +43,11 @@ def _recipe(results: SweepResults) -> str:
     return "No trial has an accuracy yet."
 
 
+def _early_end(results: SweepResults) -> str:
+    reason = (results.selection or {}).get("search_stopped")
+    return f"The search ended before its last trial ({reason})." if reason else ""
+
+
 def _certainty(results: SweepResults) -> str:
     entry = results.champion_candidate()
     if entry is None:
@@ -64,7 +69,7 @@ def _test(results: SweepResults) -> str:
     images = results.test.get("images")
     seen = f"{images:,} test images" if isinstance(images, int) else "the test images"
     accuracy = percent(results.test["accuracy"])
-    return f"The final model classifies {accuracy} of {seen} rightly; they were looked at once."
+    return f"The final model classifies {accuracy} of {seen} rightly; they were {looked_at(results.test)}."
 
 
 def _speed(results: SweepResults) -> str:

@@ -49,6 +49,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def looked_at(test: Mapping[str, Any]) -> str:
+    """Return how often a sweep's test images were looked at: `looked at once`, as an honest one says."""
+    times = int(test.get("times_opened") or 1)
+    return "looked at once" if times == 1 else f"looked at {times} times"
+
+
 def value_text(value: Any) -> str:
     """Return a setting's value, numbers with three significant digits."""
     if isinstance(value, bool) or not isinstance(value, float):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from platform.tracking.wording import duration, percent, plural, roughly, settings_text
+from platform.tracking.wording import duration, looked_at, percent, plural, roughly, settings_text
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,9 @@ def test_a_setting_of_another_alternative_is_not_put_in_brackets():
 def test_counts_and_shares():
     assert (plural(1, "trial"), plural(1200, "trial")) == ("1 trial", "1,200 trials")
     assert (percent(0.93125), percent(None), percent(float("nan"))) == ("93.12 %", "-", "-")
+
+
+def test_a_second_look_at_the_test_images_is_told():
+    assert looked_at({"accuracy": 0.9}) == "looked at once"
+    assert looked_at({"times_opened": 1}) == "looked at once"
+    assert looked_at({"times_opened": 3}) == "looked at 3 times"
