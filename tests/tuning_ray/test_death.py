@@ -55,7 +55,7 @@ def test_nothing_lives_on(folder: Path, info: DatasetInfo, number: signal.Signal
     assert [child for child in alive if not _is_ending(child)] == []
 
     *events, last = read_journal(folder / "journal.jsonl")
-    assert events[0].task is not None
+    assert any(event.task is not None for event in events)
     assert last.kind == "epoch", "an interruption is no end"
     assert all(event.status is not TrialStatus.FINISHED for event in events)
     assert (folder / "checkpoints" / "t000" / "last.pt").exists()
