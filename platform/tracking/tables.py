@@ -1,6 +1,6 @@
 """The tables of a sweep, as Parquet files that any tool reads, and that are whole at any moment.
 
-`trials.parquet`, one row per trial, in order of their first start:
+`trials.parquet`, one row per trial, in order of stage and number:
 
     trial_id             string     `t007` (search), `c1-s0` (confirmation), `final`
     stage                string     search, confirm or final
@@ -22,7 +22,7 @@
                                     null where the trial has no such setting
     config               string     the complete RunConfig as JSON
 
-`epochs.parquet`, one row per epoch of a trial: `trial_id`, `stage`, then the fields of
+`epochs.parquet`, one row per epoch of a trial, in the same order: `trial_id`, `stage`, then the fields of
 `platform.training.records.EpochRecord` (epoch, epochs, step, lr, train_loss, ...).
 An epoch that a resumed trial repeats takes the place of its earlier row.
 """
@@ -35,7 +35,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from platform.errors import UserError
 from platform.tracking.atomic import replacing
@@ -79,7 +79,7 @@ class TrialRow:
 
 
 def read_trials(folder: SweepFolder) -> list[TrialRow]:
-    """Return the trials of a sweep in order of their start; none where the table does not exist yet.
+    """Return the trials of a sweep in order of stage and number; none where the table does not exist yet.
 
     Raises:
         UserError: the file is not such a table.
@@ -196,7 +196,7 @@ class TableWriter(SweepObserver):
 
     def _save(self, *, epochs: bool = True) -> None:
         try:
-            _write(self._folder.trials, _trials_table(list(self._rows.values())))
+            _write(self._folder.trials, _trials_table(self._in_order()))
             if epochs:
                 _write(self._folder.epochs, self._epochs_table())
         except OSError as error:
@@ -207,21 +207,27 @@ class TableWriter(SweepObserver):
         else:
             self._warned = False
 
+    def _in_order(self) -> list[TrialRow]:
+        # Trials that run side by side start in any order: the same sweep twice must give the same tables.
+        return sorted(self._rows.values(), key=lambda row: (_STAGES.index(row.stage), row.number))
+
     def _epochs_table(self) -> Any:
         import pyarrow as pa
 
         tables = []
-        for trial_id, records in self._epochs.items():
-            table = self._settled.get(trial_id)
+        for row in self._in_order():
+            if row.trial_id not in self._epochs:
+                continue
+            table = self._settled.get(row.trial_id)
             if table is None:
-                row = self._rows[trial_id]
-                table = _epoch_rows_table(trial_id, row.stage, records)
+                table = _epoch_rows_table(row.trial_id, row.stage, self._epochs[row.trial_id])
                 if row.status is not TrialStatus.RUNNING:
-                    self._settled[trial_id] = table
+                    self._settled[row.trial_id] = table
             tables.append(table)
         return pa.concat_tables(tables) if tables else _epoch_rows_table("", "search", [])
 
 
+_STAGES: tuple[Stage, ...] = get_args(Stage)
 _TRIAL_FIELDS = tuple(field.name for field in fields(TrialRow))
 _EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
 _EPOCH_INTEGERS = ("epoch", "epochs", "step")

@@ -104,6 +104,15 @@ def test_a_resume_continues_the_rows(folder, clock):
     assert read_epochs(folder) == {"t000": [epoch(1)], "t001": [epoch(1), epoch(2)]}
 
 
+def test_the_order_of_the_rows_is_not_the_order_of_the_starts(folder):
+    writer = TableWriter(folder)
+    for each in (trial(1), trial(0)):
+        writer.trial_started(each)
+        writer.epoch_finished(each, epoch(1))
+    assert [row.trial_id for row in read_trials(folder)] == ["t000", "t001"]
+    assert list(read_epochs(folder)) == ["t000", "t001"]
+
+
 def test_a_trial_that_starts_over_forgets_its_later_epochs(folder):
     writer = TableWriter(folder)
     for number in (1, 2, 3, 1):
