@@ -32,6 +32,41 @@ class TrialStatus(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialInfo:
+    """One training run of a sweep."""
+
+    trial_id: str
+    """Stable over resumes: `t007` (search), `c1-s0` (confirmation of candidate 1, seed 0), `final`."""
+    stage: Stage
+    number: int
+    """Order of creation, from 0, within its stage."""
+    config: RunConfig
+    params: Mapping[str, str | int | float | bool]
+    """The searched settings, flat (`optimizer`, `optimizer.sgd.lr`, ...): the axes of every comparison."""
+    candidate: str | None = None
+    """In the confirmation: the search trial whose configuration is repeated."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What its network costs, by objective (`parameters`, `latency_ms`, ...); empty where none counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPast:
+    """What the journal knows of a trial when its sweep goes on: an observer adds what it has not seen."""
+
+    trial: TrialInfo
+    created_at: float | None
+    """Seconds since 1970, as all times here; None in journals of before there were times."""
+    records: tuple[EpochRecord, ...]
+    """Its epochs, in order."""
+    recorded_at: tuple[float | None, ...]
+    """When each of them was noted."""
+    status: TrialStatus | None
+    """How it ended; None if it goes on."""
+    error: str | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepInfo:
     """A sweep that starts."""
 
@@ -47,22 +82,9 @@ class SweepInfo:
     """Provenance: git commit, versions, hardware, data label and hash, `quick`, `generated_data`."""
     trials: int
     """Search trials planned."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialInfo:
-    """One training run of a sweep."""
-
-    trial_id: str
-    """Stable over resumes: `t007` (search), `c1-s0` (confirmation of candidate 1, seed 0), `final`."""
-    stage: Stage
-    number: int
-    """Order of creation, from 0, within its stage."""
-    config: RunConfig
-    params: Mapping[str, str | int | float | bool]
-    """The searched settings, flat (`optimizer`, `optimizer.sgd.lr`, ...): the axes of every comparison."""
-    candidate: str | None = None
-    """In the confirmation: the search trial whose configuration is repeated."""
+    past: Sequence[TrialPast] = ()
+    """Of a sweep that goes on: its trials in the order in which they ended, then those that have not. It may
+    have died after the journal's line of an event and before the observers were told."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform.tracking.delivery import Delivery
-from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
+from platform.tracking.events import (
+    SweepInfo,
+    SweepObserver,
+    SweepOutcome,
+    TrialInfo,
+    TrialPast,
+    TrialStatus,
+)
 from platform.tracking.mlflow_registry import register_champion
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_writer import SweepRuns
@@ -64,6 +72,22 @@ class MlflowObserver(SweepObserver):
         self._best = list(runs.best)
         self._folder = sweep.folder
         self._open = (runs, Delivery(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))
+        if sweep.past:
+            self._catch_up(sweep.past)
+
+    def _catch_up(self, pasts: Sequence[TrialPast]) -> None:
+        """Add what an earlier start noted in the journal, and died before it was delivered."""
+        time_ms = _now_ms()
+        self._put(lambda runs: runs.catch_up(pasts, time_ms=time_ms))
+        delivered, self._best = len(self._best), []
+        for past in pasts:
+            for record in past.records:
+                self._learn_accuracy(past.trial, record)
+            if past.status is not None and self._learn_best(past.trial, past.status):
+                best, step = self._best[-1], len(self._best)
+                ended_ms = int((past.ended_at or time_ms / 1000) * 1000)
+                if step > delivered:
+                    self._put(partial(SweepRuns.log_best, accuracy=best, step=step, time_ms=ended_ms))
 
     def trial_started(self, trial: TrialInfo) -> None:
         time_ms = _now_ms()
@@ -71,26 +95,32 @@ class MlflowObserver(SweepObserver):
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         time_ms = _now_ms()
-        if record.validation_accuracy is not None:
-            accuracy = record.validation_accuracy
-            if trial.config.report == "best":
-                accuracy = max(accuracy, self._accuracy.get(trial.trial_id, 0.0))
-            self._accuracy[trial.trial_id] = accuracy
+        self._learn_accuracy(trial, record)
         self._put(lambda runs: runs.log_epoch(trial, record, time_ms=time_ms))
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         time_ms = _now_ms()
         self._put(lambda runs: runs.close_trial(trial, status, error=error, time_ms=time_ms))
-        accuracy = self._accuracy.get(trial.trial_id)
-        if (
-            trial.stage == "search"
-            and status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
-            and accuracy is not None
-        ):
-            best = max([accuracy, *self._best[-1:]])
-            self._best.append(best)
-            step = len(self._best)
+        if self._learn_best(trial, status):
+            best, step = self._best[-1], len(self._best)
             self._put(lambda runs: runs.log_best(best, step=step, time_ms=time_ms))
+
+    def _learn_accuracy(self, trial: TrialInfo, record: EpochRecord) -> None:
+        if record.validation_accuracy is None:
+            return
+        accuracy = record.validation_accuracy
+        if trial.config.report == "best":
+            accuracy = max(accuracy, self._accuracy.get(trial.trial_id, 0.0))
+        self._accuracy[trial.trial_id] = accuracy
+
+    def _learn_best(self, trial: TrialInfo, status: TrialStatus) -> bool:
+        """Return whether the end of this trial is a step of the search's best accuracy."""
+        accuracy = self._accuracy.get(trial.trial_id)
+        counts = status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
+        if trial.stage != "search" or not counts or accuracy is None:
+            return False
+        self._best.append(max([accuracy, *self._best[-1:]]))
+        return True
 
     def artifact_written(self, path: Path, *, name: str) -> None:
         self._put(lambda runs: runs.log_artifact(path, name))

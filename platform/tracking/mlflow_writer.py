@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform.tracking.events import SweepInfo, SweepOutcome, TrialInfo, TrialStatus
+from platform.tracking.events import SweepInfo, SweepOutcome, TrialInfo, TrialPast, TrialStatus
 from platform.tracking.wording import flatten
 from platform.training.records import EpochRecord
 
@@ -57,7 +57,7 @@ class SweepRuns:
 
     def open_trial(self, trial: TrialInfo, *, time_ms: int) -> str:
         """Return the run of a trial; created, or opened again when an earlier start created it."""
-        from mlflow.entities import Param
+        from mlflow.entities import Metric, Param
 
         if trial.trial_id in self._trials:
             return self._trials[trial.trial_id]
@@ -78,7 +78,8 @@ class SweepRuns:
             run_id = str(run.info.run_id)
         if known is None or not known.data.params:
             params = [Param(key, plain(value)[:_PARAM_LENGTH]) for key, value in trial_params(trial).items()]
-            self._client.log_batch(run_id, params=params[:_PARAMS_PER_CALL])
+            costs = [Metric(f"cost/{name}", value, time_ms, 0) for name, value in trial.costs.items()]
+            self._client.log_batch(run_id, params=params[:_PARAMS_PER_CALL], metrics=costs)
         self._trials[trial.trial_id] = run_id
         return run_id
 
@@ -112,6 +113,36 @@ class SweepRuns:
         self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
         # A later start of the same trial finds its run by tag and opens it again.
         del self._trials[trial.trial_id]
+
+    def catch_up(self, pasts: Sequence[TrialPast], *, time_ms: int) -> None:
+        """Add what the sweep's journal knows and this store does not.
+
+        Writes arrive in order, so a run that has been closed as its trial ended lacks nothing.
+        """
+        known = self._statuses()
+        for past in pasts:
+            trial_id, ended = past.trial.trial_id, past.status is not None
+            if (ended and known.get(trial_id) == past.status) or not (past.records or ended):
+                continue
+            self.open_trial(past.trial, time_ms=_ms(past.created_at, time_ms))
+            for record, at in zip(past.records, past.recorded_at, strict=True):
+                self.log_epoch(past.trial, record, time_ms=_ms(at, time_ms))
+            if past.status is not None:
+                ended_ms = _ms(past.ended_at, time_ms)
+                self.close_trial(past.trial, past.status, error=past.error, time_ms=ended_ms)
+
+    def _statuses(self) -> dict[str, str]:
+        """Return the status of every trial's run, by trial id."""
+        query, found, token = f"tags.sweep_id = '{self._sweep.sweep_id}'", dict[str, str](), None
+        while True:
+            page = self._client.search_runs([self._experiment_id], query, max_results=1000, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                if "trial_id" in tags:
+                    found[tags["trial_id"]] = tags.get("status", "")
+            token = page.token
+            if not token:
+                return found
 
     def log_best(self, accuracy: float, *, step: int, time_ms: int) -> None:
         """Log the best validation accuracy so far to the parent; step = search trials ended."""
@@ -234,6 +265,10 @@ def plain(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return format(Decimal(repr(value)), "f") if math.isfinite(value) else str(value)
+
+
+def _ms(seconds: float | None, otherwise_ms: int) -> int:
+    return otherwise_ms if seconds is None else int(seconds * 1000)
 
 
 def _short(tags: Mapping[str, str]) -> dict[str, str]:

@@ -20,6 +20,9 @@
     params               string     the searched settings as JSON, exactly as the sampler gave them
     params.<path>                   each of them as a column of its own (`params.optimizer.sgd.lr`),
                                     null where the trial has no such setting
+    costs                string     what its network costs as JSON, by objective of the space; `{}` where
+                                    accuracy is the only one
+    costs.<objective>               each of them as a column of its own (`costs.parameters`)
     config               string     the complete RunConfig as JSON
 
 `epochs.parquet`, one row per epoch of a trial, in the same order: `trial_id`, `stage`, then the fields of
@@ -32,14 +35,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 from platform.errors import UserError
 from platform.tracking.atomic import replacing
-from platform.tracking.events import Stage, SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
+from platform.tracking.events import (
+    Stage,
+    SweepInfo,
+    SweepObserver,
+    SweepOutcome,
+    TrialInfo,
+    TrialPast,
+    TrialStatus,
+)
 from platform.tracking.folder import SweepFolder
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
@@ -66,6 +77,7 @@ class TrialRow:
     starts: int = 1
     error: str | None = None
     params: Mapping[str, str | int | float | bool]
+    costs: Mapping[str, float] = field(default_factory=dict)
     config: Mapping[str, Any]
 
     @property
@@ -86,9 +98,10 @@ def read_trials(folder: SweepFolder) -> list[TrialRow]:
     """
     return [
         TrialRow(
-            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", "params", "config")},
+            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", *_JSON_FIELDS)},
             status=TrialStatus(row["status"]),
             params=json.loads(row["params"]),
+            costs=json.loads(row.get("costs") or "{}"),  # tables of before there were costs have none
             config=json.loads(row["config"]),
         )
         for row in _read(folder.trials)
@@ -124,21 +137,33 @@ class TableWriter(SweepObserver):
         self._settled: dict[str, Any] = {}
         self._warned = False
 
-    def sweep_started(self, sweep: SweepInfo) -> None:  # noqa: ARG002 - an observer's signature
+    def sweep_started(self, sweep: SweepInfo) -> None:
+        for past in sweep.past:
+            if past.records or past.status is not None:
+                self._catch_up(past)
         self._save()
+
+    def _catch_up(self, past: TrialPast) -> None:
+        """Add what an earlier start noted in the journal, and died before it was written here."""
+        trial_id = past.trial.trial_id
+        row = self._rows.get(trial_id) or _fresh_row(past.trial, _moment(past.created_at) or self._now())
+        if past.records and self._epochs.get(trial_id) != list(past.records):
+            known = {record.epoch for record in self._epochs.get(trial_id, [])}
+            missed = [record for record in past.records if record.epoch not in known]
+            self._epochs[trial_id] = list(past.records)
+            row = replace(
+                _with_epochs(row, past.records, past.trial.config),
+                duration_s=row.duration_s + sum(record.epoch_s + record.evaluation_s for record in missed),
+            )
+        if past.status is not None and row.status in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED):
+            row = replace(
+                row, status=past.status, error=past.error, ended_at=_moment(past.ended_at) or self._now()
+            )
+        self._rows[trial_id] = row
 
     def trial_started(self, trial: TrialInfo) -> None:
         now = self._now()
-        fresh = TrialRow(
-            trial_id=trial.trial_id,
-            stage=trial.stage,
-            number=trial.number,
-            candidate=trial.candidate,
-            status=TrialStatus.RUNNING,
-            started_at=now,
-            params=dict(trial.params),
-            config=trial.config.model_dump(mode="json"),
-        )
+        fresh = _fresh_row(trial, now)
         known = self._rows.get(trial.trial_id)
         if known is not None:
             fresh = replace(
@@ -162,15 +187,8 @@ class TableWriter(SweepObserver):
         earlier = [known for known in self._epochs.get(trial.trial_id, []) if known.epoch < record.epoch]
         self._epochs[trial.trial_id] = [*earlier, record]
         self._settled.pop(trial.trial_id, None)
-        told = _reported(self._epochs[trial.trial_id], trial.config)
-        self._rows[trial.trial_id] = replace(
-            self._rows[trial.trial_id],
-            validation_accuracy=told.validation_accuracy,
-            validation_loss=told.validation_loss,
-            epochs_done=record.epoch,
-            epochs_planned=record.epochs,
-            duration_s=self._duration(trial.trial_id),
-        )
+        row = _with_epochs(self._rows[trial.trial_id], self._epochs[trial.trial_id], trial.config)
+        self._rows[trial.trial_id] = replace(row, duration_s=self._duration(trial.trial_id))
         self._save()
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
@@ -228,9 +246,39 @@ class TableWriter(SweepObserver):
 
 
 _STAGES: tuple[Stage, ...] = get_args(Stage)
-_TRIAL_FIELDS = tuple(field.name for field in fields(TrialRow))
-_EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
+_TRIAL_FIELDS = tuple(each.name for each in fields(TrialRow))
+_JSON_FIELDS = ("params", "costs", "config")
+_EPOCH_FIELDS = tuple(each.name for each in fields(EpochRecord))
 _EPOCH_INTEGERS = ("epoch", "epochs", "step")
+
+
+def _fresh_row(trial: TrialInfo, started_at: datetime) -> TrialRow:
+    return TrialRow(
+        trial_id=trial.trial_id,
+        stage=trial.stage,
+        number=trial.number,
+        candidate=trial.candidate,
+        status=TrialStatus.RUNNING,
+        started_at=started_at,
+        params=dict(trial.params),
+        costs=dict(trial.costs),
+        config=trial.config.model_dump(mode="json"),
+    )
+
+
+def _with_epochs(row: TrialRow, records: Sequence[EpochRecord], config: RunConfig) -> TrialRow:
+    told = _reported(records, config)
+    return replace(
+        row,
+        validation_accuracy=told.validation_accuracy,
+        validation_loss=told.validation_loss,
+        epochs_done=records[-1].epoch,
+        epochs_planned=records[-1].epochs,
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _reported(records: Sequence[EpochRecord], config: RunConfig) -> EpochRecord:
@@ -256,11 +304,14 @@ def _trials_table(rows: Sequence[TrialRow]) -> Any:
     columns = {
         name: pa.array([getattr(row, name) for row in rows], type=types.get(name, pa.string()))
         for name in _TRIAL_FIELDS
-        if name not in ("params", "config")
+        if name not in _JSON_FIELDS
     }
     columns["params"] = pa.array([json.dumps(dict(row.params)) for row in rows], type=pa.string())
     for name in dict.fromkeys(name for row in rows for name in row.params):
         columns[f"params.{name}"] = _column([row.params.get(name) for row in rows])
+    columns["costs"] = pa.array([json.dumps(dict(row.costs)) for row in rows], type=pa.string())
+    for name in dict.fromkeys(name for row in rows for name in row.costs):
+        columns[f"costs.{name}"] = pa.array([row.costs.get(name) for row in rows], type=pa.float64())
     columns["config"] = pa.array([json.dumps(dict(row.config)) for row in rows], type=pa.string())
     return pa.table(columns)
 

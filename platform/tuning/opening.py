@@ -15,7 +15,10 @@ from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.folder import SweepFolder
 from platform.tracking.provenance import collect, command_line
 from platform.tuning.capacity import slots
+from platform.tuning.history import trial_pasts
+from platform.tuning.journal import read_journal
 from platform.tuning.plan import Plan, make_plan
+from platform.tuning.search import journal_path
 from platform.tuning.spec import SweepSpec
 from platform.tuning.stages import Sweep
 
@@ -188,6 +191,7 @@ def open_sweep(
                 "generated_data": str(info.name == "generated").lower(),
             },
             trials=plan.search.runs,
+            past=trial_pasts(read_journal(journal_path(folder))),
         )
     )
     origin = {"sweep": folder.sweep_id, "commit": provenance.git_commit or "", "data_sha256": info.sha256}

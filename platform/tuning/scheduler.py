@@ -25,8 +25,8 @@ _NO_LAST_RUNG = 10**6  # epochs; a trial's own end is the end of its rungs
 class Replayed(Protocol):
     """A scheduler with a memory, which the journal gives back to it after an interruption."""
 
-    def replay(self, trial_id: str, record: EpochRecord) -> None:
-        """Learn an epoch as it was learned before the interruption."""
+    def replay(self, trial_id: str, record: EpochRecord) -> bool:
+        """Learn an epoch as it was learned before the interruption; return whether the trial goes on."""
 
 
 def make_scheduler(settings: Scheduler) -> FIFOScheduler:
@@ -73,12 +73,12 @@ class EpochAsha(AsyncHyperBandScheduler):
         """Forget a trial that never ran."""
         self._trial_info.pop(trial.config["trial_id"], None)
 
-    def replay(self, trial_id: str, record: EpochRecord) -> None:
-        """Mark the rungs as the trial's epoch did before the interruption."""
+    def replay(self, trial_id: str, record: EpochRecord) -> bool:
+        """Mark the rungs as the trial's epoch did before the interruption; return whether it goes on."""
         trial = SimpleNamespace(trial_id=trial_id, config={"trial_id": trial_id})
         if trial_id not in self._trial_info:
             self.on_trial_add(None, trial)
-        self.on_trial_result(None, trial, record.as_dict())
+        return self.on_trial_result(None, trial, record.as_dict()) == TrialScheduler.CONTINUE
 
 
 class EpochMedian(FIFOScheduler):
@@ -102,9 +102,10 @@ class EpochMedian(FIFOScheduler):
         epoch, epochs = result["epoch"], result["epochs"]
         return self._judge(trial.config["trial_id"], epoch, epochs, result["validation_accuracy"])
 
-    def replay(self, trial_id: str, record: EpochRecord) -> None:
-        """Learn an epoch as it was learned before the interruption."""
-        self._judge(trial_id, record.epoch, record.epochs, record.validation_accuracy)
+    def replay(self, trial_id: str, record: EpochRecord) -> bool:
+        """Learn an epoch as it was learned before the interruption; return whether the trial goes on."""
+        verdict = self._judge(trial_id, record.epoch, record.epochs, record.validation_accuracy)
+        return verdict == TrialScheduler.CONTINUE
 
     def _judge(self, trial_id: str, epoch: int, epochs: int, validation_accuracy: float | None) -> str:
         own = self._accuracies.setdefault(trial_id, [])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from platform.models.config import ModelConfig
-from platform.tracking.events import SweepInfo, TrialInfo
+from platform.tracking.events import SweepInfo, TrialInfo, TrialPast
 from platform.training.config import Cosine, RunConfig, Sgd
 from platform.training.records import EpochRecord
 
@@ -47,6 +47,19 @@ def epoch(number, *, accuracy=None, **changes):
             "images_per_s": 1000.0,
             **changes,
         }
+    )
+
+
+def past(one, *records, status=None, error=None):
+    """Return what a journal knows of a trial: created at 1000 s, then one event every ten seconds."""
+    return TrialPast(
+        trial=one,
+        created_at=1000.0,
+        records=records,
+        recorded_at=tuple(1000.0 + 10 * (position + 1) for position in range(len(records))),
+        status=status,
+        error=error,
+        ended_at=1000.0 + 10 * (len(records) + 1) if status is not None else None,
     )
 
 

@@ -10,7 +10,7 @@ from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import open_store, resolve_tracking_uri, ui_command
 from platform.tracking.mlflow_writer import find_sweep_run, plain, sweep_note
-from tests.tracking.examples import epoch, sweep, trial
+from tests.tracking.examples import epoch, past, run_config, sweep, trial
 
 
 @pytest.fixture
@@ -115,6 +115,45 @@ def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):
     assert children["t000"].info.status == "FINISHED"
     assert [step for step, _ in steps(client, children["t000"], "train/loss")] == [1, 2, 3]
     assert steps(client, parent, "best/val_accuracy") == [(1, 0.5), (2, pytest.approx(0.6))]
+
+
+def test_a_resume_adds_what_only_the_journal_knows(client, mlflow_uri, tmp_path):
+    folder = tmp_path / "killed-20260301-120000"
+    first = MlflowObserver(mlflow_uri)
+    first.sweep_started(sweep(folder, space="killed"))
+    first.trial_started(trial(0))
+    first.epoch_finished(trial(0), epoch(1))
+    first.trial_started(trial(1))
+    assert first._open[1].flush(timeout_s=60) == 0  # killed here: nothing is closed
+
+    best = trial(2, config=run_config(report="best"))
+    pasts = (
+        past(trial(0), epoch(1), epoch(2), status=TrialStatus.PRUNED),
+        past(trial(1), status=TrialStatus.FAILED, error="ValueError; log: /x.log"),
+        past(best, epoch(1, accuracy=0.7)),
+        past(trial(3)),
+    )
+    for _ in range(2):  # it may die again before anything else happens
+        again = MlflowObserver(mlflow_uri)
+        again.sweep_started(sweep(folder, space="killed", past=pasts))
+        assert again._open[1].flush(timeout_s=60) == 0
+    again.trial_started(best)
+    again.epoch_finished(best, epoch(2, accuracy=0.5))
+    again.trial_ended(best, TrialStatus.FINISHED)
+    again.sweep_ended(SweepOutcome(status="finished"))
+
+    (parent,), children = runs_of(client, "killed")
+    assert {name: (run.info.status, run.data.tags["status"]) for name, run in children.items()} == {
+        "t000": ("KILLED", "pruned"),
+        "t001": ("FAILED", "failed"),
+        "t002": ("FINISHED", "finished"),
+    }
+    assert sorted(step for step, _ in steps(client, children["t000"], "train/loss")) == [1, 2]
+    assert sorted(step for step, _ in steps(client, children["t002"], "train/loss")) == [1, 2]
+    history = client.get_metric_history(children["t000"].info.run_id, "train/loss")
+    assert [metric.timestamp for metric in history if metric.step == 2] == [1_020_000], "when it happened"
+    assert "/x.log" in children["t001"].data.tags["mlflow.note.content"]
+    assert steps(client, parent, "best/val_accuracy") == [(1, pytest.approx(0.4)), (2, pytest.approx(0.7))]
 
 
 def test_a_fault_in_mid_sweep_loses_nothing_and_doubles_nothing(client, mlflow_uri, tmp_path, monkeypatch):

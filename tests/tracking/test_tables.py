@@ -11,7 +11,7 @@ from platform.tracking import tables
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.tables import TableWriter, read_epochs, read_trials
-from tests.tracking.examples import epoch, run_config, sweep, trial
+from tests.tracking.examples import epoch, past, run_config, sweep, trial
 
 
 class Clock:
@@ -102,6 +102,45 @@ def test_a_resume_continues_the_rows(folder, clock):
     assert rows["t001"].duration_s == 3 + 4
     assert rows["t001"].status is TrialStatus.FINISHED
     assert read_epochs(folder) == {"t000": [epoch(1)], "t001": [epoch(1), epoch(2)]}
+
+
+def test_a_resume_adds_what_only_the_journal_knows(folder, clock):
+    first = TableWriter(folder, now=clock)
+    first.trial_started(trial(0))
+    first.epoch_finished(trial(0), epoch(1))
+    first.trial_started(trial(1))
+    # Killed with an epoch, the ends of two trials and a whole third one in the journal only.
+    pasts = (
+        past(trial(0), epoch(1), epoch(2), status=TrialStatus.PRUNED),
+        past(trial(1), status=TrialStatus.FAILED, error="Traceback ..."),
+        past(trial(2), epoch(1)),
+        past(trial(3)),
+    )
+    for _ in range(2):  # it may die again before anything else happens
+        TableWriter(folder, now=clock).sweep_started(sweep(folder.path, past=pasts))
+        rows = read_trials(folder)
+        assert [(row.trial_id, row.status, row.epochs_done, row.starts) for row in rows] == [
+            ("t000", TrialStatus.PRUNED, 2, 1),
+            ("t001", TrialStatus.FAILED, 0, 1),
+            ("t002", TrialStatus.RUNNING, 1, 1),
+        ]
+        assert read_epochs(folder) == {"t000": [epoch(1), epoch(2)], "t002": [epoch(1)]}
+        assert rows[0].ended_at == datetime.fromtimestamp(1030, UTC)
+        assert rows[0].duration_s == epoch(2).epoch_s + epoch(2).evaluation_s
+        assert rows[1].error == "Traceback ..."
+        assert rows[2].started_at == datetime.fromtimestamp(1000, UTC)
+
+
+def test_what_the_tables_know_already_stays_as_it_is(folder, clock):
+    first = TableWriter(folder, now=clock)
+    clock.advance(3)
+    first.epoch_finished(trial(0), epoch(1))
+    clock.advance(3)
+    first.trial_ended(trial(0), TrialStatus.FINISHED)
+    before = read_trials(folder)
+    known = past(trial(0), epoch(1), status=TrialStatus.FINISHED)
+    TableWriter(folder, now=clock).sweep_started(sweep(folder.path, past=(known,)))
+    assert read_trials(folder) == before
 
 
 def test_the_order_of_the_rows_is_not_the_order_of_the_starts(folder):
