@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platform.data.dataset import DatasetInfo
 from platform.errors import Interrupted
-from platform.tracking.events import SweepObserver
+from platform.tracking.events import SweepObserver, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tuning.journal import Journal, open_journal
 from platform.tuning.running import Placement, run_tasks
@@ -69,6 +69,7 @@ def _run(
     study = Study(spec, earlier=read_earlier_trials(folder))
     scheduler, ledger = make_scheduler(spec.scheduler), Ledger()
     stops = Stops(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
+    stopped: set[str] = set()
     # The past, in the order in which it happened: sampler and rungs come out as they were.
     for event in journal.past:
         if event.task is not None and event.task.stage == "search":
@@ -79,14 +80,22 @@ def _run(
         elif event.record is not None:
             ledger.records.setdefault(event.trial_id, []).append(event.record)
             study.epoch(event.trial_id, event.record)
-            if isinstance(scheduler, Replayed):
-                scheduler.replay(event.trial_id, event.record)
+            if isinstance(scheduler, Replayed) and not scheduler.replay(event.trial_id, event.record):
+                stopped.add(event.trial_id)
         elif event.status is not None:
             ledger.ended[event.trial_id] = (event.status, event.error)
             accuracy = ledger.outcome(event.trial_id).validation_accuracy
             study.ended(event.trial_id, event.status, accuracy)
             stops.ended(event.trial_id, event.status, accuracy)
         stops.replay(event)
+    # Killed between the epoch after which the scheduler stopped a trial and the note of that.
+    for trial_id in sorted(stopped - set(ledger.ended)):
+        journal.ended(trial_id, TrialStatus.PRUNED, None)
+        ledger.ended[trial_id] = (TrialStatus.PRUNED, None)
+        accuracy = ledger.outcome(trial_id).validation_accuracy
+        study.ended(trial_id, TrialStatus.PRUNED, accuracy)
+        stops.ended(trial_id, TrialStatus.PRUNED, accuracy)
+        observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.PRUNED)
     planned = planned_trials(spec)
 
     def is_over() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -84,6 +85,19 @@ def test_a_search_that_died_resumes_exactly(finished, folder: Path, info: Datase
     again = search(SPEC, folder, info, observer=diary)
     assert table(again) == table(outcomes)
     assert len(diary.lines) == len(set(diary.lines)), "an event was told twice"
+
+
+def test_a_stop_that_was_decided_and_not_noted_holds(finished, folder: Path, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+    whole, _, outcomes = finished
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(number for number, line in enumerate(lines) if b'"pruned"' in line)
+    trial_id = json.loads(lines[cut])["trial"]
+    # Killed between the last epoch of a trial that the scheduler has stopped and the note of its end.
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+    shutil.copytree(whole / "checkpoints", folder / "checkpoints")
+    diary = Diary()
+    assert table(search(SPEC, folder, info, observer=diary)) == table(outcomes)
+    assert [line for line in diary.lines if trial_id in line] == [f"{trial_id} pruned"]
 
 
 def test_a_finished_search_has_nothing_to_resume(finished, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
