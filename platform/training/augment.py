@@ -35,6 +35,10 @@ class Batch:
     share: float
     """How much of each image is its own, 0..1; the rest is the image mixed in."""
 
+    def rows(self, rows: slice) -> Batch:
+        """Return some of the images."""
+        return Batch(self.images[rows], self.labels[rows], self.other_labels[rows], self.share)
+
 
 @dataclass(frozen=True)
 class EpochDraw:

@@ -46,6 +46,7 @@ def fit(
     on_step: Callable[[StepProgress], None] = _ignore,
     provenance: Mapping[str, str] | None = None,
     resume: bool = True,
+    accumulate: int = 1,
 ) -> RunResult:
     """Train `config` on `data`; every worker of a run calls it alike.
 
@@ -62,21 +63,26 @@ def fit(
         on_step: called on every worker about once a second.
         provenance: what model.pt says about its origin.
         resume: whether to go on from `checkpoint_dir`/last.pt if it is there.
+        accumulate: pieces into which each worker's part of a batch is cut, one after another through the
+            network, for a device too small for the whole. The images of each step, their order and their
+            weight stay the same; what differs is batch normalisation, which sees a piece at a time.
 
     Returns:
         The run's records, those before a resume included; a run that was finished already returns at once.
 
     Raises:
-        UserError: the batch size does not divide by the workers, or the checkpoint is damaged or another's.
+        UserError: the batch size does not divide by the workers, `accumulate` exceeds a worker's part of it,
+            or the checkpoint is damaged or another's.
         TrainingDiverged: the loss became NaN or infinite.
     """
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
+    _refuse_empty_pieces(accumulate, config, world)
     precision, _ = choose(config.precision, world.device)
     state = begin(config, _fresh_network(config, data), budget=budget, world=world)
     if resume and checkpoint_dir is not None:
         _restore(state, config, data, world=world, folder=checkpoint_dir)
     if state.step < budget.total_steps:
-        run = _Run(config, data, world, budget, precision, state, checkpoint_dir)
+        run = _Run(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
         # Without this, cuDNN may choose other algorithms from one run to the next.
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             run.train(on_epoch, on_step)
@@ -128,9 +134,11 @@ class _Run:
         precision: Precision,
         state: RunState,
         folder: Path | None,
+        accumulate: int,
     ) -> None:
         self._config, self._data, self._world, self._budget = config, data, world, budget
         self._precision, self._state, self._folder = precision, state, folder
+        self._accumulate = accumulate
         self._table = open_training(config, data, budget=budget, world=world)
         self._held_out = (
             open_evaluation(data.validation, data.normalisation, size=data.info.image_shape[1], world=world)
@@ -193,6 +201,7 @@ class _Run:
             precision=self._precision,
             world=world,
             ticker=ticker,
+            accumulate=self._accumulate,
         )
         self._refuse_divergence(sums, epoch)
         images = budget.images_in(epoch)
@@ -251,6 +260,15 @@ class _Run:
             lr=self._state.lr.at(step),
             checkpoint=path if path is not None and path.is_file() else None,
             last_epoch=len(self._state.records),
+        )
+
+
+def _refuse_empty_pieces(accumulate: int, config: RunConfig, world: World) -> None:
+    share = config.batch_size // world.size
+    if not 1 <= accumulate <= share:
+        raise UserError(
+            f"accumulate cuts a worker's {share} images of a batch into pieces of at least one: it must lie "
+            f"between 1 and {share}, got {accumulate}"
         )
 
 

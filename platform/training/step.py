@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from platform.training.augment import Batch, EpochDraw
@@ -75,8 +76,13 @@ def train_epoch(
     precision: Precision,
     world: World,
     ticker: Ticker,
+    accumulate: int = 1,
 ) -> EpochSums:
-    """Run `steps` optimiser steps from the state's step on; returns the sums over all workers."""
+    """Run `steps` optimiser steps from the state's step on; returns the sums over all workers.
+
+    With `accumulate` above 1, each worker's part of a batch passes the network in so many pieces, whose
+    gradients add up to one step.
+    """
     sums = EpochSums.zeros(steps, world.device)
     state.network.train()
     for step in range(steps):
@@ -86,7 +92,14 @@ def train_epoch(
         batch = table.batch(draw, step, rows, part)
         set_lr(state.optimiser, state.lr.at(state.step))
         loss, hits, grad_norm = _train_step(
-            state, batch, config=config, scale=weight / count, workers=world.size, precision=precision
+            state,
+            batch,
+            config=config,
+            scale=weight / count,
+            workers=world.size,
+            precision=precision,
+            # Every worker cuts alike, so that all of them meet in each exchange within the network.
+            pieces=max(1, min(accumulate, count // world.size)),
         )
         sums.losses[step] = loss
         sums.hits[step] = hits * weight
@@ -101,13 +114,43 @@ def train_epoch(
 
 
 def _train_step(
-    state: RunState, batch: Batch, *, config: RunConfig, scale: float, workers: int, precision: Precision
+    state: RunState,
+    batch: Batch,
+    *,
+    config: RunConfig,
+    scale: float,
+    workers: int,
+    precision: Precision,
+    pieces: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take one step; returns loss (this worker's part of the batch's mean), hits and gradient norm, each [].
 
-    Workers may hold unequal parts of the last batch, so each weighs its sum by the whole batch's size
-    instead of taking its own mean.
+    Workers may hold unequal parts of the last batch, and a batch may be cut into unequal pieces, so each
+    weighs its sum by the whole batch's size instead of taking its own mean.
     """
+    loss, hits = torch.zeros(2, device=batch.labels.device)
+    images = len(batch.labels)
+    for piece in range(pieces):
+        rows = slice(piece * images // pieces, (piece + 1) * images // pieces)
+        with _without_exchange(state) if piece + 1 < pieces else nullcontext():
+            piece_loss, piece_hits = _add_gradients(
+                state, batch.rows(rows), config=config, scale=scale, workers=workers, precision=precision
+            )
+        loss, hits = loss + piece_loss, hits + piece_hits
+    parameters = [parameter for parameter in state.network.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    grad_norm = torch.nn.utils.get_total_norm(gradients)
+    if config.clip_grad_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_grad_norm, grad_norm)
+    state.optimiser.step()
+    state.optimiser.zero_grad(set_to_none=True)
+    return loss, hits, grad_norm
+
+
+def _add_gradients(
+    state: RunState, batch: Batch, *, config: RunConfig, scale: float, workers: int, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of `batch` to those there; returns its part of the loss and its hits, each []."""
     with autocast(precision, batch.images.device):
         logits = state.parallel(batch.images)
     logits = logits.float()
@@ -119,14 +162,14 @@ def _train_step(
         hits = hits + (predicted == batch.other_labels).sum() * (1 - batch.share)
     # DistributedDataParallel averages the gradients over the workers; this makes it a sum.
     (loss * workers).backward()  # type: ignore[no-untyped-call]
-    parameters = [parameter for parameter in state.network.parameters() if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    grad_norm = torch.nn.utils.get_total_norm(gradients)
-    if config.clip_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_grad_norm, grad_norm)
-    state.optimiser.step()
-    state.optimiser.zero_grad(set_to_none=True)
-    return loss.detach(), hits, grad_norm
+    return loss.detach(), hits
+
+
+def _without_exchange(state: RunState) -> AbstractContextManager[None]:
+    """Return the context in which gradients stay with their worker, to be exchanged with the last piece's."""
+    if isinstance(state.parallel, nn.parallel.DistributedDataParallel):
+        return state.parallel.no_sync()
+    return nullcontext()
 
 
 def _summed_loss(logits: Tensor, labels: Tensor, config: RunConfig) -> Tensor:

@@ -82,8 +82,10 @@ def main() -> None:
             checkpoint_dir=folder,
             on_epoch=lambda record: seen.append(record.epoch),
         )
+        in_pieces = loop.fit(config, data, world=world, checkpoint_dir=None, accumulate=4)
         out = {
             "size": world.size,
+            "epochs_in_pieces": [record.as_dict() for record in in_pieces.epochs],
             "refused": refused,
             "resumed_epochs": seen,
             "model_path": str(result.model_path),

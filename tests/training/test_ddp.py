@@ -64,6 +64,13 @@ def test_two_workers_record_the_numbers_of_one(runs: dict[int, list[dict[str, An
         assert [two[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
 
 
+def test_workers_that_cut_their_parts_into_pieces_record_the_numbers_of_one_that_does_not(
+    runs: dict[int, list[dict[str, Any]]],
+) -> None:
+    for one, cut in zip(runs[1][0]["epochs"], runs[2][1]["epochs_in_pieces"], strict=True):
+        assert [cut[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
+
+
 def test_every_worker_records_the_same(runs: dict[int, list[dict[str, Any]]]) -> None:
     first, second = ([[e[key] for key in RECORDED] for e in worker["epochs"]] for worker in runs[2])
     assert first == second

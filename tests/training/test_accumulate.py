@@ -1,0 +1,132 @@
+"""A batch cut into pieces takes the step of the whole batch; batch normalisation alone can tell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from platform.data.tables import TrainingData
+from platform.errors import UserError
+from platform.training import loop
+from platform.training.config import RunConfig
+from platform.training.distributed import single
+from platform.training.loop import fit
+from platform.training.records import RunResult
+
+ConfigOf = Callable[..., RunConfig]
+
+CLIPPED_MIXTURE = {
+    "augment": {"mixup": 0.4, "cutout": {"length": 8}},
+    "label_smoothing": 0.1,
+    "clip_grad_norm": 0.3,
+    "ema_decay": 0.5,
+}
+
+
+class FixedStatistics(nn.BatchNorm2d):
+    """Batch normalisation in eval mode, whatever its network is in; its weights are trained."""
+
+    def train(self, mode: bool = True) -> nn.BatchNorm2d:
+        return super().train(False)
+
+
+def use_network(monkeypatch: pytest.MonkeyPatch, normalisation: Callable[[int], nn.Module]) -> None:
+    def build(_config: object, *, num_classes: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            normalisation(8),
+            nn.ReLU(),
+            nn.AvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(8 * 16, num_classes),
+        )
+
+    monkeypatch.setattr(loop, "build", build)
+
+
+def run(config: RunConfig, data: TrainingData, accumulate: int) -> RunResult:
+    return fit(config, data, world=single("cpu"), checkpoint_dir=None, accumulate=accumulate)
+
+
+def numbers(result: RunResult) -> list[float]:
+    return [
+        value
+        for e in result.epochs
+        for value in (e.train_loss, e.train_accuracy, e.validation_loss or 0.0, e.grad_norm)
+    ]
+
+
+@pytest.mark.parametrize("changes", [{}, CLIPPED_MIXTURE], ids=["plain", "clipped mixture"])
+@pytest.mark.parametrize("normalisation", [lambda _: nn.Identity(), FixedStatistics], ids=["none", "fixed"])
+# 72 images in batches of 32: the last batch has 8. 3 divides neither, and 32 is more than the last one has.
+@pytest.mark.parametrize("accumulate", [2, 3, 32])
+def test_pieces_add_up_to_the_whole_batch(
+    config_of: ConfigOf,
+    data: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulate: int,
+    normalisation: Callable[[int], nn.Module],
+    changes: dict[str, Any],
+) -> None:
+    use_network(monkeypatch, normalisation)
+    config = config_of(**changes)
+    cut, whole = run(config, data, accumulate), run(config, data, 1)
+    assert numbers(cut) == pytest.approx(numbers(whole), rel=1e-5)
+    assert [e.step for e in cut.epochs] == [e.step for e in whole.epochs]
+
+
+def test_the_network_sees_the_batch_in_order_and_a_piece_at_a_time(
+    config_of: ConfigOf, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Watch(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                seen.append(images.detach().mean(dim=(1, 2, 3)))
+            return images
+
+    use_network(monkeypatch, lambda _: Watch())
+    config = config_of(epochs=1, optimizer={"name": "sgd", "lr": 1e-30})
+    run(config, data, 1)
+    whole, sizes = torch.cat(seen), [len(images) for images in seen]
+    seen.clear()
+    run(config, data, 3)
+    assert sizes == [32, 32, 8]
+    assert [len(images) for images in seen] == [10, 11, 11, 10, 11, 11, 2, 3, 3]
+    torch.testing.assert_close(torch.cat(seen), whole)
+
+
+def test_batch_statistics_are_those_of_a_piece(
+    config_of: ConfigOf, data: TrainingData, small_network: None
+) -> None:
+    """What docs/training.md says of batch normalisation: the numbers are near, and not the same."""
+    cut, whole = run(config_of(), data, 2), run(config_of(), data, 1)
+    assert numbers(cut) != pytest.approx(numbers(whole), rel=1e-4)
+    assert cut.epochs[-1].train_loss == pytest.approx(whole.epochs[-1].train_loss, rel=0.2)
+
+
+def test_a_run_may_go_on_in_pieces(
+    config_of: ConfigOf, data: TrainingData, small_network: None, tmp_path: Any
+) -> None:
+    """Running out of memory is no reason to begin anew: the pieces are not part of the configuration."""
+
+    class OutOfMemoryError(Exception):
+        pass
+
+    def fail(_record: object) -> None:
+        raise OutOfMemoryError
+
+    config, world = config_of(), single("cpu")
+    with pytest.raises(OutOfMemoryError):
+        fit(config, data, world=world, checkpoint_dir=tmp_path, on_epoch=fail)
+    epochs = fit(config, data, world=world, checkpoint_dir=tmp_path, accumulate=2).epochs
+    assert [record.epoch for record in epochs] == [1, 2]
+
+
+@pytest.mark.parametrize("accumulate", [0, 33])
+def test_empty_pieces_are_refused(config_of: ConfigOf, data: TrainingData, accumulate: int) -> None:
+    with pytest.raises(UserError, match=f"between 1 and 32, got {accumulate}"):
+        run(config_of(), data, accumulate)
