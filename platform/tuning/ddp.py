@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from platform.training.records import EpochRecord
 from platform.tuning.inproc import device_for, tables
-from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, trial_log
+from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, epoch_line, trial_log
 
 _POLL_S = 0.2
 _EPOCH, _GROUP = "epoch", "group"
@@ -99,6 +99,10 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
         # A barrier: every worker reports equally often. What counts is rank 0's.
         ray.train.report(record.as_dict())
 
+    def ended(record: EpochRecord) -> None:
+        print(epoch_line(record))
+        report(record)
+
     torch.set_num_threads(task.threads)
     on_gpu = device_for(task.gpus_per_worker) == "cuda"
     world = World(
@@ -113,7 +117,7 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
         tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
         world=world,
         checkpoint_dir=folder,
-        on_epoch=report,
+        on_epoch=ended,
         provenance=dict(task.provenance),
     )
 

@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, trial_log
+from platform.training.records import EpochRecord
+from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, epoch_line, trial_log
 
 
 def train_trial(config: dict[str, Any]) -> None:
@@ -49,12 +50,17 @@ def _train(task: TrialTask, reported_epochs: int) -> None:
     # The sweep died between a checkpoint and its note of the epoch: tell it, in order, before going on.
     for record in read_records(folder)[reported_epochs:]:
         tune.report(record.as_dict())
+
+    def report(record: EpochRecord) -> None:
+        print(epoch_line(record))
+        tune.report(record.as_dict())
+
     fit(
         task.run,
         tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
         world=single(device_for(task.gpus_per_worker)),
         checkpoint_dir=folder,
-        on_epoch=lambda record: tune.report(record.as_dict()),
+        on_epoch=report,
         provenance=dict(task.provenance),
     )
 

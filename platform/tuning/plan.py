@@ -122,7 +122,8 @@ def make_plan(
     trials = planned_trials(spec)
     marks, expected = _stopping(spec, trials, epochs)
     search = _stage(spec, nodes, "a trial", runs=trials, epochs=epochs, workers=spec.workers_per_trial)
-    search = search.model_copy(update={"expected_epochs": expected})
+    at_once = min(search.concurrency, spec.concurrent_trials or search.concurrency)
+    search = search.model_copy(update={"expected_epochs": expected, "concurrency": at_once})
     confirm_runs = min(spec.confirm.candidates, trials) * spec.confirm.seeds
     confirm = _stage(
         spec,

@@ -72,6 +72,8 @@ class SweepSpec(Frozen):
     scheduler: Scheduler = Asha(name="asha")
     workers_per_trial: PositiveInt = 1
     """Data-parallel processes of one trial of the search."""
+    concurrent_trials: PositiveInt | None = None
+    """Most trials of the search at once; `null`: all that fit. With 1 the same sweep twice decides alike."""
     resources_per_worker: WorkerResources = WorkerResources()
     backend: Literal["auto", "inproc", "ddp"] = "auto"
     """`inproc`: the trainer inside a reused process, one worker; `ddp`: Ray Train; `auto`: by the workers."""

@@ -93,6 +93,15 @@ def record_from(metrics: Mapping[str, Any]) -> EpochRecord | None:
     return EpochRecord(**{name: metrics[name] for name in _RECORD_FIELDS})
 
 
+def epoch_line(record: EpochRecord) -> str:
+    """Return an epoch as one line of the trial's log; written once its checkpoint is."""
+    accuracy = record.validation_accuracy
+    validated = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+    took_s = record.epoch_s + record.evaluation_s
+    done = f"epoch {record.epoch}/{record.epochs}: train loss {record.train_loss:.4f}"
+    return f"{done}{validated}, {took_s:.1f} s"
+
+
 class TrialFailed(Exception):  # noqa: N818 - what happened, as the sweep reports it
     """A trial's own code failed. `text` is the traceback and the log's path."""
 

@@ -128,6 +128,12 @@ def test_concurrency_is_counted_node_by_node(
     assert (got.confirm.workers, got.confirm.concurrency, got.confirm.backend) == confirm
 
 
+@pytest.mark.parametrize(("asked", "at_once"), [(None, 16), (3, 3), (40, 16)])
+def test_fewer_trials_at_once_may_be_asked_for(asked: int | None, at_once: int) -> None:
+    made = plan({"CPU": 16.0}, trials=40, concurrent_trials=asked)
+    assert (made.search.concurrency, made.confirm.concurrency) == (at_once, 8)
+
+
 def test_an_odd_batch_size_is_confirmed_by_one_worker() -> None:
     got = plan(search={"batch_size": {"choice": [128, 75]}})
     assert (got.confirm.workers, got.confirm.backend_reason) == (1, "one worker: a batch size is odd")
