@@ -117,7 +117,7 @@ def read_epochs(folder: SweepFolder) -> dict[str, list[EpochRecord]]:
     epochs: dict[str, list[EpochRecord]] = {}
     for row in _read(folder.epochs):
         epochs.setdefault(row["trial_id"], []).append(
-            EpochRecord(**{name: row[name] for name in _EPOCH_FIELDS})
+            EpochRecord(**{name: row[name] for name in _EPOCH_FIELDS if name in row})
         )
     return epochs
 
@@ -249,7 +249,7 @@ _STAGES: tuple[Stage, ...] = get_args(Stage)
 _TRIAL_FIELDS = tuple(each.name for each in fields(TrialRow))
 _JSON_FIELDS = ("params", "costs", "config")
 _EPOCH_FIELDS = tuple(each.name for each in fields(EpochRecord))
-_EPOCH_INTEGERS = ("epoch", "epochs", "step")
+_EPOCH_INTEGERS = ("epoch", "epochs", "step", "loss_spikes")
 
 
 def _fresh_row(trial: TrialInfo, started_at: datetime) -> TrialRow:

@@ -25,6 +25,7 @@ from platform.training.distributed import World, single
 from platform.training.divergence import diverged
 from platform.training.evaluation import Evaluation, evaluate_table
 from platform.training.precision import Precision, choose
+from platform.training.probe import Probe, count_spikes, look_fields
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import LAST, MODEL
 from platform.training.state import Best, RunState, begin
@@ -145,6 +146,10 @@ class _Run:
             if data.validation is not None
             else None
         )
+        # Pictures in files would have to be decoded for it; the step there is another kind of slow.
+        self._probe = (
+            Probe(data, device=world.device, precision=precision) if isinstance(data, TrainingData) else None
+        )
 
     def train(self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]) -> None:
         """Train from the state's step to the end of the budget."""
@@ -214,6 +219,7 @@ class _Run:
         held_out = self._evaluate()
         state.lr.epoch_ended(held_out.loss if held_out else train_loss)
         self._keep_best(epoch, held_out)
+        grad_norms = sums.grad_norms.cpu().double()
         return EpochRecord(
             epoch=epoch + 1,
             epochs=budget.epochs,
@@ -223,10 +229,13 @@ class _Run:
             train_accuracy=float(sums.hits.cpu().double().sum()) / images,
             validation_loss=held_out.loss if held_out else None,
             validation_accuracy=held_out.accuracy if held_out else None,
-            grad_norm=float(sums.grad_norms.cpu().double().mean()),
+            grad_norm=float(grad_norms.mean()),
+            grad_norm_max=float(grad_norms.max()),
+            loss_spikes=count_spikes(sums.losses.cpu().double().numpy()),
             epoch_s=epoch_s,
             evaluation_s=time.monotonic() - began_s - epoch_s,
             images_per_s=images / epoch_s,
+            **look_fields(self._probe.look(state.network) if self._probe is not None else None),
         )
 
     def _evaluate(self) -> Evaluation | None:

@@ -32,6 +32,17 @@ class EpochRecord:
     evaluation_s: float
     images_per_s: float
     """Training images per wall second, all workers together."""
+    grad_norm_max: float | None = None
+    """Largest gradient norm of a step."""
+    loss_spikes: int | None = None
+    """How often the loss leapt within the epoch (`platform.training.probe.count_spikes`)."""
+    # What a look inside the network saw at the epoch's end (`platform.training.probe.Look`); None where the
+    # images are files, and in records of before there was one.
+    first_grad_norm: float | None = None
+    last_grad_norm: float | None = None
+    dead_units: float | None = None
+    feature_rank: float | None = None
+    weight_norm: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

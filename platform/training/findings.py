@@ -1,0 +1,53 @@
+"""What a diagnosis consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from platform.training.records import EpochRecord
+
+Phenomenon = Literal[
+    "loss spikes",
+    "divergence",
+    "overfitting",
+    "underfitting",
+    "vanishing gradients",
+    "exploding gradients",
+    "periodicity",
+    "loss of plasticity",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One phenomenon seen in one run."""
+
+    name: Phenomenon
+    epochs: tuple[int, ...]
+    """Where it was seen, from 1."""
+    evidence: str
+    """What was measured, with figures: a sentence without its full stop."""
+    advice: str
+    """What to try: the same."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return f"{self.name}: {self.evidence}. Try: {self.advice}."
+
+
+def listed(records: Sequence[EpochRecord]) -> str:
+    """Return `epoch 3` or `epochs 3, 5, 8`; of many, the first four."""
+    numbers = [str(record.epoch) for record in records[:4]]
+    more = ", ..." if len(records) > len(numbers) else ""
+    return f"epoch{'' if len(records) == 1 else 's'} {', '.join(numbers)}{more}"
+
+
+def peak_lr(records: Sequence[EpochRecord]) -> float:
+    """Return the largest learning rate that an epoch ended with."""
+    return max(record.lr for record in records)
