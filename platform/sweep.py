@@ -120,6 +120,7 @@ def _train(sweep: Sweep, view: LiveView) -> None:
     view.set_phase("starting Ray")
     with session(num_cpus=int(first.CPU), num_gpus=int(first.GPU)):
         trials = stages.search(sweep)
+    _measure_networks(sweep, view)
         reason = stages.why_stopped(sweep)
         if reason is not None:
             view.console.print(f"the search has ended early: {reason}", highlight=False, markup=False)
@@ -131,6 +132,25 @@ def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: boo
     """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
     from platform.reporting.page import write_report
     from platform.tuning import finish
+def _measure_networks(sweep: Sweep, view: LiveView) -> None:
+    """Where the space asks for small or fast networks, count or time each of them before the search."""
+    from deploy.untrained import untrained_latency_ms
+    from platform.models.config import ModelConfig
+    from platform.tuning.objectives import measure_architectures
+
+    def latency_ms(model: ModelConfig) -> float:
+        return untrained_latency_ms(
+            model,
+            input_shape=sweep.info.image_shape,
+            num_classes=len(sweep.info.class_names),
+            progress=view.set_phase,
+        )
+
+    measure_architectures(
+        sweep.spec, sweep.folder, sweep.info, latency_ms=latency_ms, progress=view.set_phase
+    )
+
+
 
     with view.phase("reading the test split again" if again else "reading the test split, once"):
         finish.measure(sweep, again=again)

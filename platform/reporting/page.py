@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from platform.errors import UserError
-from platform.reporting import axes, curves, spread
+from platform.reporting import axes, curves, pareto, spread
 from platform.tracking.answer import best_latency, device_name, sentences
 from platform.tracking.atomic import write_text
 from platform.tracking.events import TrialStatus
@@ -85,6 +85,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "selection": results.selection,
         "verdict": str((results.selection or {}).get("verdict", "")).replace("+-", "±"),
         "spread": spread.confirmation(results.selection) if results.selection else None,
+        "pareto": pareto.pareto_view(results),
         "leaderboard": _leaderboard(results),
         "accuracy_curves": curves.learning_curves(results),
         "loss_curves": curves.learning_curves(results, loss=True),

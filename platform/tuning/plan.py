@@ -13,7 +13,7 @@ from platform.tuning.distributions import Alternatives, Choice, Dimension
 from platform.tuning.estimate import Estimate
 from platform.tuning.halving import expected_epochs, rungs
 from platform.tuning.sampling import initial_points, planned_trials
-from platform.tuning.settings import Asha, Grid, Median, Workers
+from platform.tuning.settings import Asha, Grid, Median, Nsga2, Workers
 from platform.tuning.spec import SweepSpec
 
 CIFAR10_TRAINING_IMAGES = 45_000
@@ -64,6 +64,8 @@ class Plan(Frozen):
     """The resolved search space."""
     starting_points: int
     """Known good points (or a grid's), tried first."""
+    objectives: tuple[str, ...] = ("validation_accuracy",)
+    """What the sampler raises (accuracy) or lowers (costs)."""
     sampler: str
     scheduler: str
     rungs: tuple[int, ...]
@@ -141,6 +143,7 @@ def make_plan(
         quick=quick,
         rows=tuple(_row(dimension) for dimension in spec.dimensions),
         starting_points=len(initial_points(spec)),
+        objectives=spec.objectives,
         sampler=spec.sampler.name,
         scheduler=spec.scheduler.name,
         rungs=marks,
@@ -280,6 +283,16 @@ def _notes(
     unused = sum(node.get("GPU", 0) for node in nodes)
     if unused and not search.resources_per_worker.GPU:
         notes.append(f"{unused:g} GPU(s) stay unused: resources_per_worker.GPU is 0")
+    if len(spec.objectives) > 1 and isinstance(spec.scheduler, Asha | Median):
+        notes.append(
+            f"scheduler {spec.scheduler.name} stops trials by their accuracy alone, so small networks that "
+            "learn less are stopped too; scheduler.name=none lets all of them reach the front"
+        )
+    if isinstance(spec.sampler, Nsga2) and trials <= spec.sampler.population_size:
+        notes.append(
+            f"sampler nsga2 draws its first {spec.sampler.population_size} trials at random, "
+            f"and there are only {trials}: nothing is bred; lower sampler.population_size"
+        )
     if not isinstance(spec.sampler, Grid) and trials == len(initial_points(spec)):
         notes.append("every trial is a starting point: nothing is searched")
     return notes

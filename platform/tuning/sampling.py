@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from platform.errors import UsageError
-from platform.tuning.distributions import Alternatives, Choice, Dimension, Range, Scalar, walk
+from platform.tuning.distributions import Alternatives, Choice, Dimension, Range, Scalar, SearchTree, walk
 from platform.tuning.points import OutsideSpaceError, read_point
-from platform.tuning.settings import Grid, Random, Tpe
+from platform.tuning.settings import Grid, Nsga2, Random, Tpe
 from platform.tuning.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(n_startup_trials=sampler.startup_trials, seed=seed)
     if isinstance(sampler, Random | Grid):
         return optuna.samplers.RandomSampler(seed=seed)
+    if isinstance(sampler, Nsga2):
+        return optuna.samplers.NSGAIISampler(population_size=sampler.population_size, seed=seed)
+    from platform.tuning.named_draws import NamedDraws
+
     with warnings.catch_warnings():
         # Experimental since Optuna 3; the version is bounded in pyproject.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -66,7 +70,7 @@ def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
             scramble=True,
             seed=seed,
             warn_independent_sampling=False,  # settings inside alternatives are drawn at random
-            independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+            independent_sampler=NamedDraws(seed),
         )
 
 
@@ -100,11 +104,14 @@ def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
             f"{spec.name}: sampler 'grid' needs choice or quantised for every setting; "
             f"these are ranges: {', '.join(endless)}"
         )
-    return list(_combinations(spec))
+    return list(combinations(spec.search))
 
 
-def _combinations(spec: SweepSpec) -> Iterator[dict[str, Scalar]]:
-    """Count as an odometer does, except that the later wheels depend on what the earlier ones show."""
+def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
+    """Yield every combination of a tree without continuous ranges.
+
+    It counts as an odometer does, except that the later wheels depend on what the earlier ones show.
+    """
     shown: dict[str, int] = {}
     while True:
         wheels: list[tuple[str, int]] = []
@@ -115,7 +122,7 @@ def _combinations(spec: SweepSpec) -> Iterator[dict[str, Scalar]]:
             wheels.append((dimension.name, len(values)))
             return values[shown.get(dimension.name, 0)]  # noqa: B023 - called before `shown` changes
 
-        yield walk(spec.search, choose).params
+        yield walk(tree, choose).params
         while wheels and shown.get(wheels[-1][0], 0) == wheels[-1][1] - 1:
             wheels.pop()
         if not wheels:

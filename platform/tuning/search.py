@@ -10,6 +10,7 @@ from platform.errors import Interrupted
 from platform.tracking.events import SweepObserver, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tuning.journal import Journal, open_journal
+from platform.tuning.objectives import costs_wanted, read_architectures
 from platform.tuning.running import Placement, run_tasks
 from platform.tuning.spec import SweepSpec, trial_seed
 from platform.tuning.stops import Stops
@@ -66,7 +67,8 @@ def _run(
     from platform.tuning.scheduler import Replayed, make_scheduler
     from platform.tuning.searcher import Study
 
-    study = Study(spec, earlier=read_earlier_trials(folder))
+    architectures = read_architectures(folder)
+    study = Study(spec, earlier=read_earlier_trials(folder), architectures=architectures)
     scheduler, ledger = make_scheduler(spec.scheduler), Ledger()
     stops = Stops(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
     stopped: set[str] = set()
@@ -113,10 +115,11 @@ def _run(
         params = study.ask(trial_id)
         task = TrialTask(
             trial_id=trial_id,
+        run = spec.resolve(params, seed=trial_seed(spec, number))
             stage="search",
             number=number,
             params=params,
-            run=spec.resolve(params, seed=trial_seed(spec, number)),
+            run=run,
             data_path=str(info.path),
             checkpoint_dir=str(folder.checkpoint_dir(trial_id)),
             log_path=str(folder.logs / f"{trial_id}.log"),
@@ -126,6 +129,7 @@ def _run(
             provenance=provenance,
         )
         journal.trial(task)
+            costs=architectures.costs(run) if costs_wanted(spec) else {},
         ledger.tasks[trial_id] = task
         return task
 

@@ -17,8 +17,11 @@ from typing_extensions import override
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
+from platform.tuning.distributions import Scalar
+from platform.tuning.objectives import ACCURACY, Architectures
+from platform.tuning.pareto import HIGHER_IS_BETTER
 from platform.tuning.sampling import initial_points, make_sampler, suggest
-from platform.tuning.settings import Random, Tpe
+from platform.tuning.settings import Nsga2, Random, Tpe
 from platform.tuning.spec import SweepSpec, trial_seed
 from platform.tuning.trial import TrialTask
 from platform.tuning.warm_start import EarlierTrial
@@ -31,22 +34,36 @@ class Study:
     a resumed sweep asks on exactly as an uninterrupted one would.
     """
 
-    def __init__(self, spec: SweepSpec, *, earlier: Sequence[EarlierTrial] = ()) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        *,
+        earlier: Sequence[EarlierTrial] = (),
+        architectures: Architectures | None = None,
+    ) -> None:
         """Begin with what is known.
 
         Args:
             spec: the space.
             earlier: finished trials of another sweep, which the sampler learns from first.
+            architectures: the costs of the space's networks; needed where costs are objectives.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
-        self._study = optuna.create_study(direction="maximize", sampler=make_sampler(spec))
+        self._architectures = architectures or Architectures(architectures=())
+        self._study = optuna.create_study(
+            directions=["maximize" if name in HIGHER_IS_BETTER else "minimize" for name in spec.objectives],
+            sampler=make_sampler(spec),
+        )
+        self._params: dict[str, dict[str, Scalar]] = {}
         for known in earlier:
             fixed = optuna.trial.FixedTrial(dict(known.params))
             suggest(fixed, spec)  # type: ignore[arg-type]  # what it asks for is all that is used here
             self._study.add_trial(
                 optuna.trial.create_trial(
-                    params=fixed.params, distributions=fixed.distributions, value=known.accuracy
+                    params=fixed.params,
+                    distributions=fixed.distributions,
+                    values=self._values(known.params, known.accuracy),
                 )
             )
         self._asked: dict[str, optuna.Trial] = {}
@@ -54,12 +71,16 @@ class Study:
         for point in self._first_points:
             self._study.enqueue_trial(dict(point))
 
-    def ask(self, trial_id: str) -> dict[str, str | int | float | bool]:
+    def ask(self, trial_id: str) -> dict[str, Scalar]:
         """Return the flat parameters of the next trial."""
         self._study.sampler = _sampler_for(self._spec, len(self._asked)) or self._study.sampler
         trial = self._study.ask()
+        # Optuna draws lazily: without this, a trial whose settings are known (a starting point, a replayed
+        # one) would not count in the sequence of `qmc`, nor belong to a generation of `nsga2`.
+        _ = trial.relative_params
         self._asked[trial_id] = trial
-        return suggest(trial, self._spec)
+        self._params[trial_id] = suggest(trial, self._spec)
+        return self._params[trial_id]
 
     def replay(self, trial_id: str, params: Mapping[str, Any]) -> None:
         """Ask as before the interruption, for a trial whose parameters are known.
@@ -77,8 +98,8 @@ class Study:
             )
 
     def epoch(self, trial_id: str, record: EpochRecord) -> None:
-        """Learn an intermediate value."""
-        if record.validation_accuracy is not None:
+        """Learn an intermediate value; of several objectives Optuna takes none."""
+        if record.validation_accuracy is not None and len(self._spec.objectives) == 1:
             self._asked[trial_id].report(record.validation_accuracy, step=record.epoch)
 
     def ended(self, trial_id: str, status: TrialStatus, value: float | None) -> None:
@@ -90,13 +111,21 @@ class Study:
         if state is optuna.trial.TrialState.COMPLETE and value is None:
             state = optuna.trial.TrialState.FAIL
         complete = state is optuna.trial.TrialState.COMPLETE
-        self._study.tell(self._asked[trial_id], value if complete else None, state=state)
+        values = self._values(self._params[trial_id], value) if complete and value is not None else None
+        self._study.tell(self._asked[trial_id], values, state=state)
+
+    def _values(self, params: Mapping[str, Scalar], accuracy: float) -> list[float]:
+        """Return what a trial is worth in each objective."""
+        if len(self._spec.objectives) == 1:
+            return [accuracy]
+        known = {ACCURACY: accuracy, **self._architectures.costs(self._spec.resolve(params))}
+        return [known[name] for name in self._spec.objectives]
 
 
 def _sampler_for(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler | None:
     """Return a sampler whose luck is the trial's number's alone; None where it has no luck of its own."""
     settings = spec.sampler
-    if not isinstance(settings, Tpe | Random):
+    if not isinstance(settings, Tpe | Random | Nsga2):
         return None
     seeded = spec if settings.seed is None else spec.model_copy(update={"seed": settings.seed})
     own = settings.model_copy(update={"seed": trial_seed(seeded, number, stage="sampler")})

@@ -16,6 +16,8 @@ from platform.errors import UserError
 from platform.schema import Frozen
 from platform.tracking.events import TrialStatus
 from platform.tuning.distributions import Scalar
+from platform.tuning.pareto import front
+from platform.tuning.settings import Objective
 from platform.tuning.student import t_quantile
 
 _LEVEL = 0.95
@@ -36,10 +38,16 @@ class TrialOutcome:
     validation_loss: float | None
     params: Mapping[str, Scalar] = field(default_factory=dict)
     """Trials of equal parameters count as one candidate."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What its network costs, by objective."""
 
 
-def top_candidates(trials: Iterable[TrialOutcome], k: int) -> list[TrialOutcome]:
+def top_candidates(
+    trials: Iterable[TrialOutcome], k: int, objectives: Sequence[Objective] = ("validation_accuracy",)
+) -> list[TrialOutcome]:
     """Return the best `k` distinct configurations, best first; fewer if there are not so many.
+
+    With several objectives they are the most accurate of the Pareto front, where there is one.
 
     Trials that finished their budget come first, by validation accuracy; ties go to the lower
     validation loss, then to the earlier trial. Stopped ones follow only where finished ones do not
@@ -48,6 +56,9 @@ def top_candidates(trials: Iterable[TrialOutcome], k: int) -> list[TrialOutcome]
     Raises:
         UserError: no trial can be a candidate.
     """
+    trials = list(trials)
+    if len(objectives) > 1:
+        trials = pareto_front(trials, objectives) or trials
     able = [
         trial
         for trial in trials
@@ -64,6 +75,29 @@ def top_candidates(trials: Iterable[TrialOutcome], k: int) -> list[TrialOutcome]
         same = tuple(sorted(trial.params.items())) if trial.params else trial.trial_id
         distinct.setdefault(same, trial)
     return list(distinct.values())[:k]
+
+
+def pareto_front(trials: Iterable[TrialOutcome], objectives: Sequence[Objective]) -> list[TrialOutcome]:
+    """Return the whole runs that no other one beats in every objective, the most accurate first.
+
+    Trials that were stopped early are not among them: their accuracy does not compare.
+
+    Args:
+        trials: of the search.
+        objectives: accuracy, and the costs that count.
+    """
+    whole = {
+        trial.trial_id: trial
+        for trial in trials
+        if trial.status is TrialStatus.FINISHED
+        and trial.validation_accuracy is not None
+        and math.isfinite(trial.validation_accuracy)
+    }
+    points = {
+        name: {**trial.costs, "validation_accuracy": trial.validation_accuracy or 0.0}
+        for name, trial in whole.items()
+    }
+    return sorted((whole[name] for name in front(points, objectives)), key=_rank)
 
 
 def _rank(trial: TrialOutcome) -> tuple[float, ...]:

@@ -41,7 +41,20 @@ class Grid(Frozen):
     name: Literal["grid"]
 
 
-Sampler = Annotated[Tpe | Random | Qmc | Grid, Field(discriminator="name")]
+class Nsga2(Frozen):
+    """Genetic algorithm (NSGA-II, Deb et al. 2002): for several objectives, but not only for them."""
+
+    name: Literal["nsga2"]
+    population_size: Annotated[int, Field(ge=2)] = 10
+    """Trials of a generation; the first one is drawn at random."""
+    seed: NonNegativeInt | None = None
+    """Seed of the sampler; `null`: the sweep's."""
+
+
+Sampler = Annotated[Tpe | Random | Qmc | Grid | Nsga2, Field(discriminator="name")]
+
+Objective = Literal["validation_accuracy", "parameters", "multiply_accumulates", "latency_ms"]
+"""What trials are compared by: accuracy, to be raised; what the network costs, to be lowered."""
 
 
 class Asha(Frozen):

@@ -42,6 +42,7 @@ from platform.tuning.settings import (
     Confirm,
     Final,
     Median,
+    Objective,
     Sampler,
     Scheduler,
     Stop,
@@ -68,6 +69,8 @@ class SweepSpec(Frozen):
     """Known good points, tried first."""
     trials: PositiveInt = 40
     """Runs of the search, the starting points included."""
+    objectives: tuple[Objective, ...] = ("validation_accuracy",)
+    """What the sampler is to raise (accuracy) or to lower (costs of the network), all at once."""
     sampler: Sampler = Tpe(name="tpe")
     scheduler: Scheduler = Asha(name="asha")
     workers_per_trial: PositiveInt = 1
@@ -127,6 +130,24 @@ class SweepSpec(Frozen):
     @field_serializer("start_from")
     def _write_points(self, points: tuple[Mapping[str, Scalar], ...]) -> list[dict[str, Scalar]]:
         return [dict(point) for point in points]
+
+    @field_validator("objectives")
+    @classmethod
+    def _worth_comparing(
+        cls, objectives: tuple[Objective, ...], info: ValidationInfo
+    ) -> tuple[Objective, ...]:
+        if "validation_accuracy" not in objectives:
+            raise ValueError("must name validation_accuracy: the champion is chosen by it")
+        if len(set(objectives)) < len(objectives):
+            raise ValueError(f"must name each objective once, got {', '.join(objectives)}")
+        tree = info.data.get("search")
+        costs = [name for name in objectives if name != "validation_accuracy"]
+        if costs and tree is not None and not any(of_network(entry.path) for entry in tree.entries):
+            raise ValueError(
+                f"{', '.join(costs)}: the same for every trial, since the space varies nothing of the model; "
+                "search model.name, or leave it out"
+            )
+        return objectives
 
     @field_validator("scheduler")
     @classmethod
@@ -249,6 +270,11 @@ def _refuse(found: Sequence[Problem], raw: Any) -> None:
     ]
     if details:
         raise ValidationError.from_exception_data("SweepSpec", details)
+
+
+def of_network(path: str) -> bool:
+    """Return whether a setting can change what a network costs."""
+    return path == "model" or (path.startswith("model.") and path != "model.zero_init_residual")
 
 
 def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:

@@ -192,7 +192,7 @@ def _numbered(
     searched = {trial.info.trial_id: _searched(trial) for trial in trials}
     earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]
     same = [dict(candidate.params) for _, candidate in earlier]
-    ranked = selection.top_candidates(searched.values(), spec.confirm.candidates)
+    ranked = selection.top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
     new = [candidate for candidate in ranked if dict(candidate.params) not in same]
     return earlier + list(enumerate(new, start=max(known.values(), default=0) + 1))
 
@@ -208,4 +208,5 @@ def _searched(trial: TrialOutcome) -> selection.TrialOutcome:
         validation_accuracy=trial.validation_accuracy,
         validation_loss=last.validation_loss if last else None,
         params=trial.info.params,
+        costs=trial.info.costs,
     )

@@ -38,6 +38,10 @@ class TrialTask(Frozen):
     cpus_per_worker: NonNegativeFloat = 1
     gpus_per_worker: NonNegativeFloat = 0
     provenance: Mapping[str, str] = {}
+    accumulate: PositiveInt = 1
+    """Pieces of each worker's part of a batch, one after another; above 1 after it ran out of memory."""
+    costs: Mapping[str, float] = {}
+    """What its network costs, by objective; nothing where accuracy is the only one."""
 
     def info(self) -> TrialInfo:
         """Return the trial as observers know it."""
@@ -48,6 +52,7 @@ class TrialTask(Frozen):
             config=self.run,
             params=dict(self.params),
             candidate=self.candidate,
+            costs=dict(self.costs),
         )
 
     @property

@@ -17,7 +17,7 @@ from platform.training.records import EpochRecord
 from platform.tuning.plan import make_plan
 from platform.tuning.sampling import suggest
 from platform.tuning.selection import choose_champion, summarise
-from platform.tuning.space import load_space
+from platform.tuning.space import SweepSpec, load_space
 from platform.tuning.spec import trial_seed
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -33,10 +33,30 @@ class Clock:
         return self.now
 
 
-def write_example(root, *, trials=24, without=(), quick=False, generated=False):
+# (parameters, latency_ms) of the networks that a space with several objectives draws from.
+COSTS = {
+    "resnet20_cifar": (269_722, 0.52),
+    "resnet32_cifar": (464_154, 0.86),
+    "resnet56_cifar": (853_018, 1.62),
+    "resnet18_cifar": (11_173_962, 8.95),
+}
+_LOSSES = dict(zip(COSTS, (0.035, 0.022, 0.012, 0.0), strict=True))
+
+
+def write_example(root, *, trials=24, without=(), quick=False, generated=False, objectives=None):
     folder = SweepFolder(root / "resnet18_cifar-20260301-120000")
     folder.path.mkdir(parents=True)
     spec = load_space("resnet18_cifar", overrides=[f"base.epochs={EPOCHS}", f"trials={trials}"])
+    if objectives:
+        networks = {"model.name": {"choice": list(COSTS)}}
+        spec = SweepSpec.model_validate(
+            {
+                **spec.to_dict(),
+                "search": {**networks, **spec.to_dict()["search"]},
+                "start_from": [],
+                "objectives": objectives,
+            }
+        )
     folder.set_state("interrupted" if without else "finished")
     label = "generated" if generated else "cifar10"
     if "plan" not in without:
@@ -102,11 +122,22 @@ def write_tables(folder, spec, trials, *, confirmed):
         cutout = config.augment.cutout.length
         final = 0.945 - 0.03 * distance**2 - 0.0003 * abs(cutout - 8) - 0.01 * (config.batch_size > 256)
         final += rng.normal(0, 0.002)
+        costs = {}
+        if len(spec.objectives) > 1:
+            final -= _LOSSES[config.model.name]
+            parameters, latency_ms = COSTS[config.model.name]
+            known = {"parameters": parameters, "latency_ms": latency_ms}
+            costs = {name: known[name] for name in spec.objectives if name in known}
         info = TrialInfo(
-            trial_id=f"t{number:03d}", stage="search", number=number, config=config, params=params
+            trial_id=f"t{number:03d}",
+            stage="search",
+            number=number,
+            config=config,
+            params=params,
+            costs=costs,
         )
         failed = number == 9
-        pruned = number > 3 and final < 0.93
+        pruned = number > 3 and final < (0.88 if costs else 0.93)
         stop = 2 if failed else int(rng.choice([5, 15])) if pruned else EPOCHS
         play(writer, clock, info, final, stop, rng)
         if failed:

@@ -8,6 +8,7 @@ import pytest
 
 from platform.errors import UserError
 from platform.reporting.page import render, write_report
+from platform.reporting.pareto import pareto_view
 from platform.tracking.atomic import write_json
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
@@ -47,6 +48,48 @@ class Page(HTMLParser):
     @property
     def text(self):
         return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+
+def test_accuracy_alone_has_no_front(page):
+    assert "Accuracy and cost" not in page.text
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    return write_example(
+        tmp_path_factory.mktemp("several"), objectives=["validation_accuracy", "parameters", "latency_ms"]
+    )
+
+
+def test_the_front_is_drawn_and_listed_and_nothing_on_it_is_beaten(several):
+    results = read_results(several)
+    view = pareto_view(results)
+    assert [title for title, _ in view.charts] == [
+        "Validation accuracy over parameters",
+        "Validation accuracy over latency of one image, ms",
+    ]
+    whole = [row for row in results.leaderboard() if row.whole]
+    chosen = {row.trial_id for row, _, _ in view.rows}
+    assert 1 < len(chosen) < len(whole) == view.whole
+    for row in whole:
+        beaten = any(
+            other.validation_accuracy > row.validation_accuracy
+            and all(other.costs[name] <= row.costs[name] for name in row.costs)
+            for other in whole
+        )
+        assert beaten != (row.trial_id in chosen)
+    accuracies = [row.validation_accuracy for row, _, _ in view.rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    for _, svg in view.charts:
+        assert svg.count("<circle") == len(results.leaderboard())
+        assert svg.count('class="dot best') == 1
+
+
+def test_the_page_tells_the_front(several):
+    page = Page(render(read_results(several)))
+    assert "beaten by no other in every objective at once (the Pareto front)" in page.text
+    assert "11,173,962" in page.text
+    assert "with untrained weights" in page.text
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,16 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
 
 def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):
     info = sweep(tmp_path / "again-20260301-120000", space="again")
+def test_what_a_network_costs_is_a_metric(client, mlflow_uri, tmp_path):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "costs-20260301-120000", space="costs"))
+    observer.trial_started(trial(0, costs={"parameters": 269_722, "latency_ms": 0.5}))
+    observer.trial_ended(trial(0), TrialStatus.FINISHED)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    _, children = runs_of(client, "costs")
+    assert children["t000"].data.metrics == {"cost/parameters": 269_722.0, "cost/latency_ms": 0.5}
+
+
     first = MlflowObserver(mlflow_uri)
     first.sweep_started(info)
     first.trial_started(trial(0))

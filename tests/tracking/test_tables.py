@@ -79,6 +79,22 @@ def test_each_setting_is_a_column_and_mixed_ones_stay_readable(folder):
     assert isinstance(exact[0]["x"], int)
 
 
+def test_each_cost_is_a_column(folder):
+    writer = TableWriter(folder)
+    writer.trial_started(trial(0, costs={"parameters": 269_722, "latency_ms": 0.5}))
+    writer.trial_started(trial(1))
+    table = pq.read_table(folder.trials).to_pydict()
+    assert table["costs.parameters"] == [269_722.0, None]
+    assert table["costs"] == ['{"parameters": 269722, "latency_ms": 0.5}', "{}"]
+    assert [row.costs for row in read_trials(folder)] == [{"parameters": 269_722, "latency_ms": 0.5}, {}]
+
+
+def test_a_table_of_before_there_were_costs_is_read(folder):
+    TableWriter(folder).trial_started(trial(0))
+    pq.write_table(pq.read_table(folder.trials).drop_columns(["costs"]), folder.trials)
+    assert [row.costs for row in read_trials(folder)] == [{}]
+
+
 def test_a_resume_continues_the_rows(folder, clock):
     first = TableWriter(folder, now=clock)
     for number in (0, 1):

@@ -6,13 +6,20 @@ import pytest
 from ray.tune.search import Searcher
 
 from platform.errors import UserError
+from platform.models.config import ModelConfig
 from platform.tracking.events import TrialStatus
+from platform.tuning.objectives import Architecture, Architectures
 from platform.tuning.searcher import Study, TaskQueue
 from platform.tuning.trial import TrialTask
 from tests.tuning_ray.examples import sgd, tiny_spec
 from tests.tuning_ray.test_journal import a_record, a_task
 
-SAMPLERS: list[dict[str, Any]] = [{"name": "tpe", "startup_trials": 3}, {"name": "random"}]
+SAMPLERS: list[dict[str, Any]] = [
+    {"name": "tpe", "startup_trials": 3},
+    {"name": "random"},
+    {"name": "qmc"},
+    {"name": "nsga2", "population_size": 2},
+]
 
 
 def live(study: Study, number: int) -> dict[str, Any]:
@@ -35,10 +42,27 @@ def test_known_points_come_first() -> None:
     assert [live(study, 0), live(study, 1)] == [sgd(0.05), sgd(0.02)]
 
 
+NETWORKS: dict[str, Any] = {
+    "model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]},
+    **tiny_spec().to_dict()["search"],
+}
+SIZES = Architectures(
+    architectures=tuple(
+        Architecture(model=ModelConfig(name=name), costs={"parameters": size})
+        for name, size in (("resnet20_cifar", 270_000), ("resnet32_cifar", 464_000))
+    )
+)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["accuracy", "accuracy and size"])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler["name"])
-def test_a_replayed_study_asks_as_the_lived_one(sampler: dict[str, Any]) -> None:
+def test_a_replayed_study_asks_as_the_lived_one(sampler: dict[str, Any], several: bool) -> None:
     spec = tiny_spec(start_from=[sgd(0.05)], sampler=sampler, trials=20)
-    lived, replayed = Study(spec), Study(spec)
+    if several:
+        spec = tiny_spec(
+            sampler=sampler, trials=20, search=NETWORKS, objectives=["validation_accuracy", "parameters"]
+        )
+    lived, replayed = (Study(spec, architectures=SIZES) for _ in range(2))
     past = [live(lived, number) for number in range(8)]
     assert len({str(params) for params in past}) > 4, "the sampler repeats itself"
     for number, params in enumerate(past):
@@ -47,6 +71,24 @@ def test_a_replayed_study_asks_as_the_lived_one(sampler: dict[str, Any]) -> None
     assert [live(replayed, number) for number in range(8, 12)] == [
         live(lived, number) for number in range(8, 12)
     ]
+
+
+def test_the_genetic_sampler_breeds_small_and_accurate_networks() -> None:
+    """Small networks learn as well here, so that all of the front is small."""
+    spec = tiny_spec(
+        sampler={"name": "nsga2", "population_size": 4},
+        trials=60,
+        search=NETWORKS,
+        objectives=["validation_accuracy", "parameters"],
+    )
+    study, names = Study(spec, architectures=SIZES), []
+    for number in range(40):
+        trial_id = f"t{number:03d}"
+        params = study.ask(trial_id)
+        names.append(params["model.name"])
+        study.ended(trial_id, TrialStatus.FINISHED, 0.5)
+    assert names[:8].count("resnet32_cifar") > 0
+    assert names[-20:].count("resnet20_cifar") > 14
 
 
 def test_a_point_outside_the_space_is_refused_on_replay() -> None:

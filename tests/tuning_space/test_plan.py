@@ -187,6 +187,19 @@ def test_the_longest_run_is_found(changes: dict[str, Any], epochs: int) -> None:
     assert plan(**changes).search.epochs == epochs
 
 
+SIZES: dict[str, Any] = {
+    "search": {"model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]}},
+    "objectives": ["validation_accuracy", "parameters"],
+}
+
+
+def test_a_plan_names_the_objectives() -> None:
+    assert plan().objectives == ("validation_accuracy",)
+    several = plan(**SIZES)
+    assert several.objectives == ("validation_accuracy", "parameters")
+    assert several.notes == ()
+
+
 @pytest.mark.parametrize(
     ("resources", "changes", "note"),
     [
@@ -200,6 +213,12 @@ def test_the_longest_run_is_found(changes: dict[str, Any], epochs: int) -> None:
             TWO_CORES,
             {"sampler": {"name": "grid"}, "search": {"batch_size": {"choice": [64, 128, 256]}}},
             "the grid has 3 points",
+        ),
+        (TWO_CORES, {"sampler": {"name": "nsga2"}, "trials": 10}, "lower sampler.population_size"),
+        (
+            TWO_CORES,
+            {**SIZES, "scheduler": {"name": "median"}},
+            "scheduler median stops trials by their accuracy alone",
         ),
     ],
 )

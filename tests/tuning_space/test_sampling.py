@@ -85,7 +85,7 @@ def test_what_a_point_does_not_name_is_the_base(params: dict[str, Any]) -> None:
     assert run["seed"] == 11
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
 def test_a_sampler_draws_valid_runs_and_the_same_ones_for_the_same_seed(name: str) -> None:
     def draw(seed: int) -> list[dict[str, Any]]:
         space = spec(EVERY_KIND, sampler={"name": name}, seed=seed)

@@ -1,0 +1,71 @@
+"""How fast a network is in ncnn on this machine, before anyone has trained it: weights cost no time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from platform.models.config import ModelConfig
+
+_SEED = 0
+_CALIBRATION_IMAGES = 32
+
+
+def untrained_latency_ms(
+    model: ModelConfig,
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> float:
+    """Return the median latency of one image on one thread, in milliseconds, as the engine measures it.
+
+    Args:
+        model: the network; its weights are drawn, the same ones each time.
+        input_shape: channels, height, width of an image.
+        num_classes: classes it tells apart.
+        progress: told, in words, what is going on.
+
+    Raises:
+        UserError: the network cannot be converted, or the engine cannot be built.
+    """
+    from deploy.engine import run_benchmark
+    from deploy.export import export_model
+
+    with tempfile.TemporaryDirectory(prefix="untrained-") as scratch:
+        trained, folder = Path(scratch) / "model.pt", Path(scratch) / "export"
+        _save(model, trained, input_shape, num_classes)
+        export_model(trained, folder, progress=progress)
+        record = run_benchmark(folder, threads=(1,), progress=progress)
+    return float(record["results"][0]["latency_ms"]["p50"])
+
+
+def _save(model: ModelConfig, path: Path, input_shape: tuple[int, int, int], num_classes: int) -> None:
+    import torch
+
+    from platform.models.networks import build
+    from platform.models.trained import TrainedModel, save_trained_model
+
+    channels = input_shape[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = build(model, num_classes=num_classes)
+        # Fresh statistics would let activations grow from block to block, beyond what float32 compares well.
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        with torch.no_grad():
+            network.train()(torch.randn(_CALIBRATION_IMAGES, *input_shape))
+    save_trained_model(
+        path,
+        TrainedModel(
+            model=model,
+            state_dict=network.state_dict(),
+            mean=torch.full((channels,), 0.5),
+            std=torch.full((channels,), 0.25),
+            class_names=tuple(str(index) for index in range(num_classes)),
+            input_shape=input_shape,
+            data_label="none",
+        ),
+    )
