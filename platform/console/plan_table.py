@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -33,7 +33,7 @@ def plan_table(
         folder: where the sweep will lie.
         tracking_uri: the MLflow store.
         estimate_s: expected wall time, where it is known.
-        details: further lines, by name.
+        details: further lines, by name, beside the time.
     """
     parts: list[RenderableType] = []
     title = Text.assemble((plan.space, "bold"))
@@ -48,9 +48,7 @@ def plan_table(
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
-    for name, text in _facts(plan, data, folder, tracking_uri, estimate_s).items():
-        facts.add_row(name, Text(text))
-    for name, text in (details or {}).items():
+    for name, text in _facts(plan, data, folder, tracking_uri, estimate_s, details or {}).items():
         facts.add_row(name, Text(text))
     parts.append(facts)
     parts += [Text(f"note: {note}", style="yellow") for note in plan.notes]
@@ -72,38 +70,51 @@ def _space(plan: Plan) -> Table:
 
 
 def _stages(plan: Plan) -> Table:
+    """Return the stages in numbers: narrow enough for 80 columns; `_facts` gives the reasons."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("stage", no_wrap=True)
-    for name in ("runs", "epochs", "at once", "workers", "each worker"):
+    for name in ("runs", "epochs", "at once"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("how")
-    confirm = f"confirm {plural(plan.candidates, 'candidate')} x {plural(plan.seeds, 'seed')}"
-    for name, stage in (("search", plan.search), (confirm, plan.confirm), ("final training", plan.final)):
+    table.add_column("each run")
+    for name, stage in _named(plan):
+        how = f"{stage.backend}, {plural(stage.workers, 'worker')} with {_need(stage.resources_per_worker)}"
         table.add_row(
             name,
             str(stage.runs),
             _epochs(stage),
             str(stage.concurrency),
-            str(stage.workers),
-            _need(stage.resources_per_worker),
-            f"{stage.backend}: {stage.backend_reason}",
+            Text(f"{how} each" if stage.workers > 1 else how),
         )
     return table
 
 
+def _named(plan: Plan) -> tuple[tuple[str, StagePlan], ...]:
+    return (("search", plan.search), ("confirm", plan.confirm), ("final", plan.final))
+
+
 def _facts(
-    plan: Plan, data: str | None, folder: Path | None, tracking_uri: str | None, estimate_s: float | None
+    plan: Plan,
+    data: str | None,
+    folder: Path | None,
+    tracking_uri: str | None,
+    estimate_s: float | None,
+    details: Mapping[str, str],
 ) -> dict[str, str]:
     start = f", after {plural(plan.starting_points, 'starting point')}" if plan.starting_points else ""
     rungs = f", may stop trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
     saved = f", expected to save {plan.saved_share:.0%} of the search" if plan.saved_share else ""
     facts = {
+        **({"objectives": _objectives(plan.objectives)} if len(plan.objectives) > 1 else {}),
         "sampler": f"{plan.sampler}{start}",
         "scheduler": f"{plan.scheduler}{rungs}{saved}",
         "at most": plural(plan.worst_case_epochs, "epoch") + " in all stages",
     }
+    repeats = f"{plural(plan.candidates, 'candidate')} x {plural(plan.seeds, 'seed')}, "
+    for name, stage in _named(plan):
+        facts[name] = f"{repeats if name == 'confirm' else ''}{stage.backend}: {stage.backend_reason}"
     if estimate_s is not None:
         facts["time"] = roughly(estimate_s)
+    facts |= details
     if data:
         facts["data"] = data
     facts["cluster"] = " | ".join(_need(node) for node in plan.nodes)
@@ -116,6 +127,12 @@ def _facts(
     if tracking_uri is not None:
         facts["MLflow"] = tracking_uri
     return facts
+
+
+def _objectives(names: Sequence[str]) -> str:
+    """Return what is raised and what is lowered, in words."""
+    costs = [name.replace("_", " ") for name in names if name != "validation_accuracy"]
+    return f"highest validation accuracy, lowest {', lowest '.join(costs)}; the champion by accuracy"
 
 
 def _epochs(stage: StagePlan) -> str:

@@ -35,8 +35,8 @@ def plan():
     return make_plan(spec, {"CPU": 2, "GPU": 0}, device="cpu", device_reason="no GPU in the cluster")
 
 
-def shown(renderable):
-    console = Console(file=io.StringIO(), width=160)
+def shown(renderable, width=160):
+    console = Console(file=io.StringIO(), width=width)
     console.print(renderable)
     return console.file.getvalue()
 
@@ -49,7 +49,7 @@ def test_the_space_the_stages_and_the_place(plan, tmp_path):
         "Which rate?",
         "log uniform",
         "optimizer = adam",
-        "confirm 3 candidates x 3 seeds",
+        "3 candidates x 3 seeds, ddp: two slots",
         "may stop trials after epoch 5, 15, 45",
         "cpu (no GPU in the cluster)",
         "about 30 min",
@@ -58,10 +58,32 @@ def test_the_space_the_stages_and_the_place(plan, tmp_path):
         "sqlite:////x.db",
     ):
         assert wanted in text
-    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert rows["search"][1] == "12"
+    assert stage_row(text, "search").startswith("12 ")
     assert "QUICK" not in text
     assert "GENERATED" not in text
+
+
+def stage_row(text, name):
+    """Return what the table of stages says of one: it stands before the facts."""
+    found = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return found[0].removeprefix(name).strip()
+
+
+def test_eighty_columns_cut_no_word_of_the_stages(plan):
+    text = shown(plan_table(plan), width=80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    assert stage_row(text, "search").split()[-6:] == ["inproc,", "1", "worker", "with", "1", "CPU"]
+    assert stage_row(text, "confirm").endswith("1  ddp, 2 workers with 1 CPU each")
+    assert stage_row(text, "final").endswith("1  ddp, 2 workers with 1 CPU each")
+
+
+def test_several_objectives_are_named(plan):
+    assert "objectives" not in shown(plan_table(plan))
+    several = plan.model_copy(update={"objectives": ("validation_accuracy", "latency_ms")})
+    assert "highest validation accuracy, lowest latency ms; the champion by accuracy" in shown(
+        plan_table(several)
+    )
 
 
 def test_what_means_nothing_is_said_loudly(plan):
