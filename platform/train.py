@@ -3,6 +3,7 @@
     python -m platform.train resnet32_cifar
     python -m platform.train resnet32_cifar --set epochs=10 optimizer.lr=0.05 --output runs/short
     python -m platform.train --resume runs/short
+    python -m platform.train resnet18_cifar --compile --accumulate 2
     python -m platform.train --trial resnet32_cifar-20260101-120000 t007     # a sweep's trial, exactly
     torchrun --standalone --nproc_per_node=2 -m platform.train resnet32_cifar
 
@@ -56,6 +57,10 @@ class Arguments:
     """Folder of a run to go on with, instead of SPACE."""
     seed: int | None = None
     """Seed of initialisation, order and augmentation, in place of the file's."""
+    accumulate: int | None = None
+    """Pieces into which each worker cuts its part of a batch, where memory is short; default: 1."""
+    compile: bool = False
+    """Pass the network through torch.compile first: minutes at the beginning, a faster step from then on."""
     trial: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="SWEEP TRIAL")] = None
     """Repeat one trial of a sweep, instead of SPACE: the sweep's folder or id, and the trial's id."""
 
@@ -67,7 +72,7 @@ def main() -> int:
     try:
         request, folder = _request(arguments)
         with sigterm_as_sigint():
-            return _train(request, folder, first=first)
+            return _train(request, folder, arguments, first=first)
     except UserError as error:
         if first:
             raise
@@ -98,6 +103,7 @@ def _repeated(arguments: Arguments) -> tuple[RunRequest, Path]:
         final=task.final,
         workers=task.workers,
         threads=task.threads,
+        accumulate=task.accumulate,
     )
     name = f"train-{sweep.sweep_id}-{task.trial_id}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
     folder = _unused(arguments.output or Path("runs") / name)
@@ -151,7 +157,7 @@ def _resumed(arguments: Arguments) -> tuple[RunRequest, Path]:
     return request, folder
 
 
-def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
+def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bool) -> int:
     """Train, and write the folder."""
     budget_of(request.config, images=1, workers=int(os.environ.get("WORLD_SIZE", "1")))
     _say("loading PyTorch", first)
@@ -176,6 +182,8 @@ def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
             notify=lambda message: _say(message, world.is_first),
         )
         _say_what(config, info, world, len(data.train.labels))
+        if arguments.compile:
+            _say("compiling the network, which takes a while", world.is_first)
         provenance = collect()
         if world.is_first:
             run_folder.write_request(folder, request)
@@ -191,6 +199,8 @@ def _train(request: RunRequest, folder: Path, *, first: bool) -> int:
                 on_epoch=progress.epoch_finished,
                 on_step=progress.step_finished,
                 provenance=provenance.as_tags() | {"space": request.space},
+                accumulate=arguments.accumulate or (1 if repeats is None else repeats.accumulate),
+                compile_network=arguments.compile,
             )
         except KeyboardInterrupt:
             raise Interrupted(_how_to_go_on(folder)) from None
@@ -282,6 +292,8 @@ def _print_result(result: RunResult, folder: Path) -> None:
         best = " (best epoch)" if result.validation_accuracy != last.validation_accuracy else ""
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} %{best} after {last.epoch} epochs")
     print(f"train loss {result.train_loss:.4f}")
+    if result.compile_s is not None:
+        print(f"compiled in {result.compile_s:.1f} s")
     print(f"run {folder}")
     _say(f"next: python -m platform.evaluate {folder} --split test")
 

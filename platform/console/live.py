@@ -145,6 +145,9 @@ class LiveView(SweepObserver):
             shown = f"  val {percent(accuracy)}" if accuracy is not None else ""
             self._line(f"[dim]{trial.trial_id}  {where}{shown}[/dim]")
 
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        self._line(f"{trial.trial_id}  [yellow]{escape(note)}[/yellow]")
+
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         with self._lock:
             self._progress.trial_ended(trial, status, error=error)

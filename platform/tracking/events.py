@@ -63,6 +63,8 @@ class TrialPast:
     status: TrialStatus | None
     """How it ended; None if it goes on."""
     error: str | None
+    note: str | None
+    """What `trial_noted` told."""
     ended_at: float | None
 
 
@@ -109,6 +111,9 @@ class SweepObserver:
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         """Called for each epoch of each trial, in order within a trial."""
 
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        """Called when something is worth knowing of a trial that goes on: it ran out of GPU memory, say."""
+
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         """Called once per trial; `error` is the traceback and the log's path of a failed one."""
 
@@ -136,6 +141,10 @@ class Observers(SweepObserver):
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         for observer in self._observers:
             observer.epoch_finished(trial, record)
+
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        for observer in self._observers:
+            observer.trial_noted(trial, note)
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         for observer in self._observers:

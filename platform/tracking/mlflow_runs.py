@@ -98,6 +98,10 @@ class MlflowObserver(SweepObserver):
         self._learn_accuracy(trial, record)
         self._put(lambda runs: runs.log_epoch(trial, record, time_ms=time_ms))
 
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        time_ms = _now_ms()
+        self._put(lambda runs: runs.note_trial(trial, note, time_ms=time_ms))
+
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         time_ms = _now_ms()
         self._put(lambda runs: runs.close_trial(trial, status, error=error, time_ms=time_ms))

@@ -104,6 +104,10 @@ class SweepRuns:
         ]
         self._client.log_batch(run_id, metrics=metrics)
 
+    def note_trial(self, trial: TrialInfo, note: str, *, time_ms: int) -> None:
+        """Tag a trial's run with what is worth knowing of it."""
+        self._client.set_tag(self.open_trial(trial, time_ms=time_ms), "note", note[:_TAG_LENGTH])
+
     def close_trial(self, trial: TrialInfo, status: TrialStatus, *, error: str | None, time_ms: int) -> None:
         """End a trial's run: FINISHED, KILLED (pruned or interrupted; the tag tells) or FAILED."""
         run_id = self.open_trial(trial, time_ms=time_ms)
@@ -127,6 +131,8 @@ class SweepRuns:
             self.open_trial(past.trial, time_ms=_ms(past.created_at, time_ms))
             for record, at in zip(past.records, past.recorded_at, strict=True):
                 self.log_epoch(past.trial, record, time_ms=_ms(at, time_ms))
+            if past.note is not None:
+                self.note_trial(past.trial, past.note, time_ms=time_ms)
             if past.status is not None:
                 ended_ms = _ms(past.ended_at, time_ms)
                 self.close_trial(past.trial, past.status, error=past.error, time_ms=ended_ms)

@@ -17,6 +17,8 @@
     duration_s           float64    wall seconds in all its lives together
     starts               int64      1, plus one for each resume
     error                string     traceback and log path of a failed trial; else null
+    note                 string     what else is worth knowing: that it ran out of GPU memory and went on with
+                                    gradient accumulation; else null
     params               string     the searched settings as JSON, exactly as the sampler gave them
     params.<path>                   each of them as a column of its own (`params.optimizer.sgd.lr`),
                                     null where the trial has no such setting
@@ -76,6 +78,7 @@ class TrialRow:
     duration_s: float = 0.0
     starts: int = 1
     error: str | None = None
+    note: str | None = None
     params: Mapping[str, str | int | float | bool]
     costs: Mapping[str, float] = field(default_factory=dict)
     config: Mapping[str, Any]
@@ -98,8 +101,9 @@ def read_trials(folder: SweepFolder) -> list[TrialRow]:
     """
     return [
         TrialRow(
-            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", *_JSON_FIELDS)},
+            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", "note", *_JSON_FIELDS)},
             status=TrialStatus(row["status"]),
+            note=row.get("note"),  # tables of before there were notes have none
             params=json.loads(row["params"]),
             costs=json.loads(row.get("costs") or "{}"),  # tables of before there were costs have none
             config=json.loads(row["config"]),
@@ -159,7 +163,7 @@ class TableWriter(SweepObserver):
             row = replace(
                 row, status=past.status, error=past.error, ended_at=_moment(past.ended_at) or self._now()
             )
-        self._rows[trial_id] = row
+        self._rows[trial_id] = replace(row, note=past.note or row.note)
 
     def trial_started(self, trial: TrialInfo) -> None:
         now = self._now()
@@ -190,6 +194,12 @@ class TableWriter(SweepObserver):
         row = _with_epochs(self._rows[trial.trial_id], self._epochs[trial.trial_id], trial.config)
         self._rows[trial.trial_id] = replace(row, duration_s=self._duration(trial.trial_id))
         self._save()
+
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        if trial.trial_id not in self._rows:
+            self.trial_started(trial)
+        self._rows[trial.trial_id] = replace(self._rows[trial.trial_id], note=note)
+        self._save(epochs=False)
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         if trial.trial_id not in self._rows:

@@ -48,6 +48,8 @@ class Repeats(Frozen):
     workers: PositiveInt
     threads: PositiveInt
     """CPU threads of each worker."""
+    accumulate: PositiveInt = 1
+    """Pieces into which each worker's part of a batch was cut, for lack of memory."""
 
 
 class RunRequest(Frozen):

@@ -12,12 +12,14 @@ from typing_extensions import override
 
 from platform.tracking.events import SweepObserver, TrialStatus
 from platform.training.records import EpochRecord
+from platform.tuning.cluster_session import refuse_dead_node
 from platform.tuning.interrupts import Interrupts, StopRequested
 from platform.tuning.journal import Journal
 from platform.tuning.searcher import TaskQueue
-from platform.tuning.trial import FAILURE, TrialOutcome, TrialTask, record_from
+from platform.tuning.trial import FAILURE, OUT_OF_MEMORY, TrialOutcome, TrialTask, record_from
 
 _LIVES = 3  # a trial whose process died twice is given up
+_PIECES = 2  # of a batch, for a trial that ran out of GPU memory; once
 
 
 @dataclass
@@ -27,6 +29,12 @@ class Ledger:
     tasks: dict[str, TrialTask] = field(default_factory=dict)
     records: dict[str, list[EpochRecord]] = field(default_factory=dict)
     ended: dict[str, tuple[TrialStatus, str | None]] = field(default_factory=dict)
+
+    def retry(self, trial_id: str, *, accumulate: int) -> TrialTask:
+        """Let a trial go on with smaller pieces; return what it does now."""
+        task = self.tasks[trial_id].model_copy(update={"accumulate": accumulate})
+        self.tasks[trial_id] = task
+        return task
 
     def epochs_known(self, trial_id: str) -> int:
         """Return how many epochs of the trial have been noted."""
@@ -83,6 +91,7 @@ class DriverCallback(Callback):
         self._max_failures = max_failures
         self._lives: dict[str, int] = {}
         self._failures: dict[str, str] = {}
+        self._short_of_memory: set[str] = set()
         self._actors: Sequence[Any] = ()
         self.error: Exception | None = None
         self.running: set[str] = set()
@@ -98,6 +107,7 @@ class DriverCallback(Callback):
         """Leave Tune's loop if there is a reason to; between two steps nothing is half done."""
         self._actors = trials
         self._interrupts.check()
+        self._guard(refuse_dead_node)
         if self.error is not None or self.too_many_failures:
             raise StopRequested
 
@@ -116,6 +126,8 @@ class DriverCallback(Callback):
         task, record = _task(trial), record_from(result)
         if FAILURE in result:
             self._failures[task.trial_id] = result[FAILURE]
+            if result.get(OUT_OF_MEMORY) and _can_be_cut(task):
+                self._short_of_memory.add(task.trial_id)
         known = self._ledger.records.setdefault(task.trial_id, [])
         # A trial whose process died after its report repeats nothing: its checkpoint is that far.
         if record is None or record.epoch <= len(known):
@@ -135,7 +147,9 @@ class DriverCallback(Callback):
         """Note a trial that failed, came to its end, or was stopped by the scheduler."""
         task = _task(trial)
         records = self._ledger.records.get(task.trial_id, [])
-        if task.trial_id in self._failures:
+        if task.trial_id in self._short_of_memory:
+            self._retry_in_pieces(task)
+        elif task.trial_id in self._failures:
             self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
         elif records and records[-1].epoch >= records[-1].epochs:
             self._end(task, TrialStatus.FINISHED, None)
@@ -147,7 +161,9 @@ class DriverCallback(Callback):
         """Give a trial whose process died another life, or note its failure."""
         task = _task(trial)
         lives = self._lives.setdefault(task.trial_id, 1)
-        if task.trial_id in self._failures:
+        if task.trial_id in self._short_of_memory:
+            self._retry_in_pieces(task)
+        elif task.trial_id in self._failures:
             self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
         elif lives < _LIVES:
             self._lives[task.trial_id] = lives + 1
@@ -156,6 +172,25 @@ class DriverCallback(Callback):
         else:
             reason = f"its process died {lives} times; the last time: {_reason(trial)}"
             self._end(task, TrialStatus.FAILED, f"{reason}\nlog: {task.log_path}")
+
+    def _retry_in_pieces(self, task: TrialTask) -> None:
+        """Put a trial back that was too large for its GPU: the same batches, the half of one at a time."""
+        self._short_of_memory.discard(task.trial_id)
+        del self._failures[task.trial_id]
+        said = (
+            f"out of GPU memory at batch size {task.run.batch_size}; tried again with each batch in "
+            f"{_PIECES} pieces whose gradients add up (batch normalisation sees the pieces); "
+            f"log: {task.log_path}"
+        )
+
+        def note() -> None:
+            self._journal.retry(task.trial_id, accumulate=_PIECES, note=said)
+            smaller = self._ledger.retry(task.trial_id, accumulate=_PIECES)
+            self._observer.trial_noted(task.info(), said)
+            self._queue.put_back(smaller)
+
+        self.running.discard(task.trial_id)
+        self._guard(note)
 
     def _end(self, task: TrialTask, status: TrialStatus, error: str | None) -> None:
         def note() -> None:
@@ -184,6 +219,10 @@ class DriverCallback(Callback):
 
 def _task(trial: Any) -> TrialTask:
     return TrialTask.model_validate_json(trial.config["task"])
+
+
+def _can_be_cut(task: TrialTask) -> bool:
+    return task.accumulate == 1 and task.run.batch_size // task.workers >= _PIECES
 
 
 def _reason(trial: Any) -> str:

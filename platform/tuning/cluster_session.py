@@ -113,6 +113,26 @@ def session(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iter
                     os.environ[name] = old
 
 
+def refuse_dead_node() -> None:
+    """End a sweep whose local Ray has lost one of its processes: Ray itself would wait for ever.
+
+    Asking also buries the dead process: while it is a zombie, Ray's workers take it for alive and live on.
+
+    Raises:
+        UserError: the raylet or the GCS of this driver's own session is gone.
+    """
+    from ray._private import worker
+
+    node: Any = worker._global_node  # the only holder of the processes' handles
+    for name in ("raylet", "gcs_server"):
+        for info in node.all_processes.get(name, ()) if node is not None else ():
+            if info.process.poll() is not None:
+                raise UserError(
+                    f"Ray's process {name} on this machine has died (exit code {info.process.returncode}): "
+                    "it was killed, or memory was short; what was trained so far is kept"
+                )
+
+
 def project_root() -> Path:
     """Return the folder that holds the package: what workers need first on their path."""
     return Path(platform.__path__[0]).resolve().parent

@@ -61,6 +61,8 @@ def run_fixed(
                 ledger.tasks[event.trial_id] = wanted[event.trial_id]
             elif event.record is not None:
                 ledger.records.setdefault(event.trial_id, []).append(event.record)
+            elif event.accumulate is not None:
+                ledger.retry(event.trial_id, accumulate=event.accumulate)
             elif event.status is TrialStatus.FINISHED:
                 ledger.ended[event.trial_id] = (event.status, event.error)
         waiting = [task for trial_id, task in ledger.tasks.items() if trial_id not in ledger.ended]

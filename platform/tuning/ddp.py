@@ -59,7 +59,7 @@ def drive_trial(config: dict[str, Any]) -> None:
         _remove(groups)
         queue.shutdown(force=True)
     if failure is not None:
-        tune.report({FAILURE: failure})
+        tune.report(failure)
     elif errors:
         raise errors[0]
 
@@ -82,7 +82,7 @@ def train_worker(config: dict[str, Any]) -> None:
         with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
             _train(task, config["reported_epochs"], rank=rank, size=size)
     except TrialFailed as failure:
-        config["queue"].put((FAILURE, failure.text))
+        config["queue"].put((FAILURE, failure.as_metrics()))
         raise
 
 
@@ -119,6 +119,7 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
         checkpoint_dir=folder,
         on_epoch=ended,
         provenance=dict(task.provenance),
+        accumulate=task.accumulate,
     )
 
 
@@ -176,11 +177,11 @@ def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
     )
 
 
-def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> str | None:
+def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> dict[str, Any] | None:
     """Report epochs to Tune until the run has ended; return the first worker's failure, if any."""
     from ray import tune
 
-    failure: str | None = None
+    failure: dict[str, Any] | None = None
     while True:
         try:
             kind, value = queue.get(timeout=_POLL_S)

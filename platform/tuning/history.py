@@ -17,6 +17,7 @@ class _Told:
     created_at: float | None
     records: list[EpochRecord] = field(default_factory=list)
     recorded_at: list[float | None] = field(default_factory=list)
+    note: str | None = None
     end: tuple[TrialStatus, str | None, float | None] | None = None
 
 
@@ -38,6 +39,8 @@ def trial_pasts(events: Iterable[Event]) -> tuple[TrialPast, ...]:
             told[trial_id].recorded_at.append(event.at)
             told[trial_id].end = None
             ended.pop(trial_id, None)
+        elif event.accumulate is not None:
+            told[trial_id].note = event.note
         elif event.status is not None:
             told[trial_id].end = (event.status, event.error, event.at)
             ended.pop(trial_id, None)
@@ -55,5 +58,6 @@ def _past(told: _Told) -> TrialPast:
         recorded_at=tuple(told.recorded_at),
         status=status,
         error=error,
+        note=told.note,
         ended_at=ended_at,
     )

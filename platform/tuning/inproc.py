@@ -7,12 +7,13 @@ the compiled kernels: 0.02 s from one trial to the next on two cores, against 9 
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from pathlib import Path
 from typing import Any
 
 from platform.training.records import EpochRecord
-from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, epoch_line, trial_log
+from platform.tuning.trial import TrialFailed, TrialTask, epoch_line, trial_log
 
 
 def train_trial(config: dict[str, Any]) -> None:
@@ -28,12 +29,17 @@ def train_trial(config: dict[str, Any]) -> None:
 
     task = TrialTask.model_validate_json(config["task"])
     header = f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
+    metrics, sound = dict[str, Any](), True
     try:
         with trial_log(Path(task.log_path), header):
             _train(task, config["reported_epochs"])
     except TrialFailed as failure:
-        tune.report({FAILURE: failure.text})
-        if not failure.process_is_sound:
+        metrics, sound = failure.as_metrics(), failure.process_is_sound
+    if metrics:
+        # Only now: the error's frames held the network.
+        _free_memory()
+        tune.report(metrics)
+        if not sound:
             os._exit(1)  # the next trial gets a new process
 
 
@@ -62,7 +68,15 @@ def _train(task: TrialTask, reported_epochs: int) -> None:
         checkpoint_dir=folder,
         on_epoch=report,
         provenance=dict(task.provenance),
+        accumulate=task.accumulate,
     )
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,6 +3,7 @@
     {"event": "trial", "task": {...}}                    a trial was created (its complete TrialTask)
     {"event": "epoch", "trial": "t007", "record": {...}}
     {"event": "ended", "trial": "t007", "status": "pruned", "error": null}
+    {"event": "retry", "trial": "t007", "accumulate": 2, "note": "..."}  it goes on with smaller pieces
     {"event": "begin"}                                   the search began, or went on after an interruption
     {"event": "stopped", "note": "..."}                  the search is over before its last trial, and why
     {"event": "extended", "note": "..."}                 the user asked for more trials
@@ -31,7 +32,7 @@ from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.trial import TrialTask
 
-Kind = Literal["trial", "epoch", "ended", "begin", "stopped", "extended"]
+Kind = Literal["trial", "epoch", "ended", "retry", "begin", "stopped", "extended"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Event:
     record: EpochRecord | None = None
     status: TrialStatus | None = None
     error: str | None = None
+    accumulate: int | None = None
+    """Pieces of a batch from here on."""
     note: str | None = None
     at: float | None = None
     """Seconds since 1970; None in journals of before there were times."""
@@ -70,6 +73,10 @@ class Journal:
     def ended(self, trial_id: str, status: TrialStatus, error: str | None) -> None:
         """Note the end of a trial. An interruption is no end: what has none is continued on resume."""
         self._append({"event": "ended", "trial": trial_id, "status": str(status), "error": error})
+
+    def retry(self, trial_id: str, *, accumulate: int, note: str) -> None:
+        """Note that a trial that ran out of memory goes on with each batch in `accumulate` pieces."""
+        self._append({"event": "retry", "trial": trial_id, "accumulate": accumulate, "note": note})
 
     def begin(self) -> None:
         """Note that the search begins, or goes on."""
@@ -147,6 +154,10 @@ def _event(line: dict[str, Any]) -> Event:
     if kind == "ended":
         status = TrialStatus(line["status"])
         return Event(kind="ended", trial_id=line["trial"], status=status, error=line["error"], at=at)
+    if kind == "retry":
+        return Event(
+            kind=kind, trial_id=line["trial"], accumulate=line["accumulate"], note=line["note"], at=at
+        )
     if kind in ("begin", "stopped", "extended"):
         return Event(kind=kind, note=line.get("note"), at=at)
     raise ValueError(f"unknown event {kind!r}")

@@ -84,6 +84,8 @@ def _run(
             study.epoch(event.trial_id, event.record)
             if isinstance(scheduler, Replayed) and not scheduler.replay(event.trial_id, event.record):
                 stopped.add(event.trial_id)
+        elif event.accumulate is not None:
+            ledger.retry(event.trial_id, accumulate=event.accumulate)
         elif event.status is not None:
             ledger.ended[event.trial_id] = (event.status, event.error)
             accuracy = ledger.outcome(event.trial_id).validation_accuracy
@@ -113,9 +115,9 @@ def _run(
             return None
         trial_id = f"t{number:03d}"
         params = study.ask(trial_id)
+        run = spec.resolve(params, seed=trial_seed(spec, number))
         task = TrialTask(
             trial_id=trial_id,
-        run = spec.resolve(params, seed=trial_seed(spec, number))
             stage="search",
             number=number,
             params=params,
@@ -127,9 +129,9 @@ def _run(
             cpus_per_worker=placement.cpus_per_worker,
             gpus_per_worker=placement.gpus_per_worker,
             provenance=provenance,
+            costs=architectures.costs(run) if costs_wanted(spec) else {},
         )
         journal.trial(task)
-            costs=architectures.costs(run) if costs_wanted(spec) else {},
         ledger.tasks[trial_id] = task
         return task
 

@@ -107,14 +107,24 @@ def epoch_line(record: EpochRecord) -> str:
     return f"{done}{validated}, {took_s:.1f} s"
 
 
+OUT_OF_MEMORY = "out_of_gpu_memory"
+"""Beside `FAILURE`: the GPU's memory was too small, so that smaller pieces may do."""
+
+
 class TrialFailed(Exception):  # noqa: N818 - what happened, as the sweep reports it
     """A trial's own code failed. `text` is the traceback and the log's path."""
 
-    def __init__(self, text: str, *, process_is_sound: bool = False) -> None:
+    def __init__(self, text: str, *, process_is_sound: bool = False, out_of_memory: bool = False) -> None:
         super().__init__(text)
         self.text = text
         self.process_is_sound = process_is_sound
         """Whether another trial may run here: after a diverged run yes, after a CUDA error no."""
+        self.out_of_memory = out_of_memory
+        """Whether it was the GPU's memory that was too small."""
+
+    def as_metrics(self) -> dict[str, Any]:
+        """Return it as a trial reports it to Tune."""
+        return {FAILURE: self.text, OUT_OF_MEMORY: self.out_of_memory}
 
 
 @contextmanager
@@ -138,5 +148,14 @@ def trial_log(path: Path, header: str) -> Iterator[None]:
         except Exception as error:
             text = traceback.format_exc().strip()
             print(text, file=log)
-            sound = isinstance(error, UserError)
-            raise TrialFailed(f"{text}\nlog: {path}", process_is_sound=sound) from error
+            raise TrialFailed(
+                f"{text}\nlog: {path}",
+                process_is_sound=isinstance(error, UserError | MemoryError) or _is_out_of_memory(error),
+                out_of_memory=_is_out_of_memory(error),
+            ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)

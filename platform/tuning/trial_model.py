@@ -22,6 +22,9 @@ def find_task(folder: SweepFolder, trial_id: str) -> TrialTask:
     """
     past = read_journal(journal_path(folder))
     tasks = {event.trial_id: event.task for event in past if event.task is not None}
+    for event in past:
+        if event.accumulate is not None and event.trial_id in tasks:
+            tasks[event.trial_id] = tasks[event.trial_id].model_copy(update={"accumulate": event.accumulate})
     if trial_id not in tasks:
         some = ", ".join([*tasks][:8]) + (", ..." if len(tasks) > 8 else "")
         raise UserError(

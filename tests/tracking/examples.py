@@ -50,7 +50,7 @@ def epoch(number, *, accuracy=None, **changes):
     )
 
 
-def past(one, *records, status=None, error=None):
+def past(one, *records, status=None, error=None, note=None):
     """Return what a journal knows of a trial: created at 1000 s, then one event every ten seconds."""
     return TrialPast(
         trial=one,
@@ -59,6 +59,7 @@ def past(one, *records, status=None, error=None):
         recorded_at=tuple(1000.0 + 10 * (position + 1) for position in range(len(records))),
         status=status,
         error=error,
+        note=note,
         ended_at=1000.0 + 10 * (len(records) + 1) if status is not None else None,
     )
 

@@ -41,6 +41,7 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     for number in (1, 2, 3):
         observer.epoch_finished(good, epoch(number))
     observer.epoch_finished(pruned, epoch(1, accuracy=0.1))
+    observer.trial_noted(good, "out of GPU memory; in pieces")
     observer.trial_ended(good, TrialStatus.FINISHED)
     observer.trial_ended(pruned, TrialStatus.PRUNED)
     observer.trial_ended(failed, TrialStatus.FAILED, error="ValueError: loss is NaN; log: /runs/x.log")
@@ -67,6 +68,7 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert children["t001"].data.tags["status"] == "pruned"
     assert children["t000"].data.tags["quick"] == "true"
+    assert children["t000"].data.tags["note"] == "out of GPU memory; in pieces"
     assert "/runs/x.log" in children["t002"].data.tags["mlflow.note.content"]
     assert children["t000"].data.params == {
         "optimizer": "sgd",
@@ -87,8 +89,6 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     }
 
 
-def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):
-    info = sweep(tmp_path / "again-20260301-120000", space="again")
 def test_what_a_network_costs_is_a_metric(client, mlflow_uri, tmp_path):
     observer = MlflowObserver(mlflow_uri)
     observer.sweep_started(sweep(tmp_path / "costs-20260301-120000", space="costs"))
@@ -99,6 +99,8 @@ def test_what_a_network_costs_is_a_metric(client, mlflow_uri, tmp_path):
     assert children["t000"].data.metrics == {"cost/parameters": 269_722.0, "cost/latency_ms": 0.5}
 
 
+def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):
+    info = sweep(tmp_path / "again-20260301-120000", space="again")
     first = MlflowObserver(mlflow_uri)
     first.sweep_started(info)
     first.trial_started(trial(0))
@@ -139,7 +141,7 @@ def test_a_resume_adds_what_only_the_journal_knows(client, mlflow_uri, tmp_path)
     best = trial(2, config=run_config(report="best"))
     pasts = (
         past(trial(0), epoch(1), epoch(2), status=TrialStatus.PRUNED),
-        past(trial(1), status=TrialStatus.FAILED, error="ValueError; log: /x.log"),
+        past(trial(1), status=TrialStatus.FAILED, error="ValueError; log: /x.log", note="in pieces"),
         past(best, epoch(1, accuracy=0.7)),
         past(trial(3)),
     )
@@ -163,6 +165,7 @@ def test_a_resume_adds_what_only_the_journal_knows(client, mlflow_uri, tmp_path)
     history = client.get_metric_history(children["t000"].info.run_id, "train/loss")
     assert [metric.timestamp for metric in history if metric.step == 2] == [1_020_000], "when it happened"
     assert "/x.log" in children["t001"].data.tags["mlflow.note.content"]
+    assert children["t001"].data.tags["note"] == "in pieces"
     assert steps(client, parent, "best/val_accuracy") == [(1, pytest.approx(0.4)), (2, pytest.approx(0.7))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from platform.training.records import EpochRecord
 from platform.tuning.running import Placement
 from platform.tuning.search import run_search
 from platform.tuning.spec import SweepSpec
-from platform.tuning.trial import TrialOutcome
+from platform.tuning.trial import TrialOutcome, TrialTask
 
 ONE_SLOT = Placement(backend="inproc", workers=1, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
 TWO_WORKERS = Placement(backend="ddp", workers=2, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
@@ -64,6 +65,9 @@ class Diary(SweepObserver):
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         self.lines.append(f"{trial.trial_id} epoch {record.epoch}")
 
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        self.lines.append(f"{trial.trial_id} note: {note}")
+
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         self.lines.append(f"{trial.trial_id} {status}")
 
@@ -94,3 +98,21 @@ def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
         )
         for outcome in outcomes
     ]
+
+
+def train_with_little_memory(config: dict[str, Any]) -> None:
+    """Run a trial where t000 fits in pieces only, t001 not at all, and t002 has no main memory."""
+    from unittest import mock
+
+    import torch
+
+    from platform.tuning.inproc import train_trial
+
+    task = TrialTask.model_validate_json(config["task"])
+    error: Exception | None = None
+    if task.trial_id == "t001" or (task.trial_id == "t000" and task.accumulate == 1):
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    elif task.trial_id == "t002":
+        error = MemoryError()
+    with mock.patch("torch.Tensor.backward", side_effect=error) if error else nullcontext():
+        train_trial(config)

@@ -1,0 +1,86 @@
+"""Trials that ask for more memory than there is: one is tried again, others fail, the sweep goes on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ray.util.queue import Empty
+
+from platform.data.dataset import DatasetInfo
+from platform.tracking.events import Observers, TrialStatus
+from platform.tracking.folder import SweepFolder
+from platform.tracking.tables import TableWriter, read_trials
+from platform.tuning.ddp import _pump
+from platform.tuning.history import trial_pasts
+from platform.tuning.journal import read_journal
+from platform.tuning.trial import FAILURE, TrialFailed, trial_log
+from platform.tuning.trial_model import find_task
+from tests.tuning_ray.examples import Diary, search, sgd, table, tiny_spec, train_with_little_memory
+
+SPEC = tiny_spec(
+    start_from=[sgd(lr) for lr in (0.05, 0.04, 0.03, 0.02)],
+    scheduler={"name": "none"},
+    max_failures=2,
+)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("ray_session")
+def test_a_gpu_that_is_too_small(folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.tuning.inproc.train_trial", train_with_little_memory)
+    diary = Diary()
+    observers = Observers([diary, TableWriter(SweepFolder(folder))])
+    first, second, third, fourth = outcomes = search(SPEC, folder, info, observer=observers)
+
+    assert first.status is TrialStatus.FINISHED, "the second time, in pieces"
+    assert first.records[-1].step == 3 * 64 // 32, "the same batches, as many steps"
+    told = [line for line in diary.lines if line.startswith("t000")]
+    assert told[0] == told[2] == "t000 started"
+    note = told[1].removeprefix("t000 note: ")
+    assert note.startswith("out of GPU memory at batch size 32; tried again with each batch in 2 pieces")
+    assert {row.trial_id: row.note is not None for row in read_trials(SweepFolder(folder))} == {
+        "t000": True, "t001": True, "t002": False, "t003": False,
+    }  # fmt: skip
+
+    assert second.status is TrialStatus.FAILED, "once is all that is tried"
+    assert sum(line.startswith("t001 note") for line in diary.lines) == 1
+    assert "OutOfMemoryError: CUDA out of memory" in second.error
+    assert third.status is TrialStatus.FAILED
+    assert third.error.startswith("Traceback")
+    assert third.error.splitlines()[-2:] == ["MemoryError", f"log: {folder}/logs/t002.log"]
+    assert "MemoryError" in (folder / "logs" / "t002.log").read_text()
+    assert not any(line.startswith("t002 note") for line in diary.lines)
+    assert fourth.status is TrialStatus.FINISHED, "the sweep goes on"
+    logs = "".join(log.read_text() for log in (folder / "logs").glob("*.log"))
+    assert len(set(re.findall(r"in process (\d+)", logs))) == 1, "the process is as good as before"
+
+    # What the journal says of it is what a resume, a repetition and an observer that missed it get.
+    assert [find_task(SweepFolder(folder), name).accumulate for name in ("t000", "t003")] == [2, 1]
+    pasts = {past.trial.trial_id: past.note for past in trial_pasts(read_journal(folder / "journal.jsonl"))}
+    assert (pasts["t000"], pasts["t003"]) == (note, None)
+    assert table(search(SPEC, folder, info)) == table(outcomes)
+
+
+def test_a_worker_group_tells_its_first_failure(tmp_path: Path) -> None:
+    import torch
+
+    with pytest.raises(TrialFailed) as caught, trial_log(tmp_path / "t000.log", "t000"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    told = [(FAILURE, caught.value.as_metrics()), (FAILURE, {FAILURE: "the connection was closed"})]
+
+    class Reports:
+        def get(self, timeout: float) -> object:
+            if not told:
+                raise Empty
+            return told.pop(0)
+
+    class Done:
+        def is_set(self) -> bool:
+            return True
+
+    failure = _pump(Reports(), Done(), [])
+    assert failure is not None
+    assert failure["out_of_gpu_memory"] is True
+    assert "OutOfMemoryError" in failure[FAILURE]
