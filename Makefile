@@ -27,7 +27,7 @@ sweep: setup
 
 test: setup
 	@$(need_compiler)
-	$(PYTHON_OF_VENV) -m pytest $(ARGS)
+	$(PYTHON_OF_VENV) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

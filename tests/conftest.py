@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 import platform
 
 # Bare `pytest` imports the standard library's module before this folder is on the path.
@@ -15,3 +17,16 @@ os.environ.update(MPLBACKEND="Agg", MLFLOW_DISABLE_TELEMETRY="true", RAY_USAGE_S
 # A test never joins the cluster, or writes into the store, of whoever runs it.
 for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(name, None)
+
+# Rooms whose tests share a Ray, or a finished sweep, that takes a minute to make: one process runs them all.
+_SHARED = ("bridge", "sweep", "tuning_ray")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests belong to one worker when several run them; the longest groups begin first."""
+    root = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(root).parts[0]
+        item.add_marker(pytest.mark.xdist_group(room if room in _SHARED else str(item.path)))
+    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in ("sweep", "tuning_ray"))
