@@ -228,7 +228,7 @@ def test_a_plan_notes_what_has_no_effect(resources: Any, changes: dict[str, Any]
 
 
 def test_a_good_plan_has_no_notes() -> None:
-    for name in ("resnet18_cifar", "resnet32_cifar"):
+    for name in ("resnet18_cifar", "resnet32_cifar", "small_networks"):
         assert make_plan(load_space(name), GPU_HOST).notes == ()
 
 
