@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
         ray.train.report(record.as_dict())
 
     def ended(record: EpochRecord) -> None:
-        print(epoch_line(record))
+        sys.stdout.write(f"{epoch_line(record)}\n")  # Ray Train makes two of what is printed
         report(record)
 
     torch.set_num_threads(task.threads)
