@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,6 +43,8 @@ class Arguments:
     """Folder for evaluation.json and confusion.svg."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """What to compute in."""
+    flip: bool = True
+    """Tell the accuracy with test-time flip too, as a figure of its own; it takes as long again."""
 
 
 def main() -> int:
@@ -72,13 +74,20 @@ def main() -> int:
         Normalisation(mean=model.mean.numpy(), std=model.std.numpy()),
         device=device,
         precision=precision,
+        flip=arguments.flip,
         size=info.image_shape[1],
     )
     print(
         f"top-1 accuracy {100 * done.accuracy:.2f} % of {len(split):,} {arguments.split} images "
         f"({info.label})"
     )
-    print(f"loss {done.loss:.4f}\n")
+    print(f"loss {done.loss:.4f}")
+    if done.flip is not None:
+        print(
+            f"with test-time flip {100 * done.flip.accuracy:.2f} %, loss {done.flip.loss:.4f} "
+            f"(each image and its mirror image, averaged: comparable with other test-time flips only)"
+        )
+    print()
     print(class_table(done, model.class_names) + "\n")
     print(confusion_table(done, model.class_names))
     if arguments.output:
@@ -98,6 +107,7 @@ def main() -> int:
             "accuracy": done.accuracy,
             "per_class_accuracy": dict(zip(model.class_names, done.per_class_accuracy, strict=True)),
             "confusion": done.confusion,
+            "test_time_flip": asdict(done.flip) if done.flip is not None else None,
         }
         write_file(arguments.output / "evaluation.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
         write_file(arguments.output / "confusion.svg", confusion_svg(done, model.class_names, title=title))

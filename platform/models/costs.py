@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from platform.models.config import ModelConfig
@@ -31,4 +32,18 @@ def count_multiply_accumulates(
         image = torch.zeros(1, *input_shape)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
+    return int(counter.get_total_flops() // 2)
+
+
+def count_training_flop(model: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]) -> int:
+    """Return the FLOP of one image's forward and backward pass: matrix products and convolutions.
+
+    Arguments as above; the first layer's input needs no gradient, so it is less than three forward passes.
+    """
+    with torch.device("meta"):
+        network = build(model, num_classes=num_classes)
+        images = torch.zeros(2, *input_shape)
+        labels = torch.zeros(2, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops() // 2)

@@ -148,6 +148,9 @@ class AugmentConfig(Frozen):
     cutout: Cutout = Cutout()
     mixup: NonNegativeFloat = 0.0
     """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 switches it off."""
+    cutmix: NonNegativeFloat = Field(default=0.0, exclude_if=lambda value: value == 0)
+    """Alpha of CutMix's Beta distribution (Yun et al. 2019; its authors take 1); 0 switches it off. With
+    mixup too, each batch gets one of the two, by a fair coin."""
     shorter_side: tuple[PositiveInt, PositiveInt] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
@@ -202,10 +205,10 @@ class RunConfig(Frozen):
                     f"it is {self.data.name}"
                 )
             return self
-        if augment.crop_padding or augment.cutout.length or augment.mixup:
+        if augment.crop_padding or augment.cutout.length or augment.mixup or augment.cutmix:
             raise ValueError(
-                "data.name: pictures has no crop_padding, cutout or mixup: set augment.crop_padding to 0 and "
-                "leave the others out"
+                "data.name: pictures has no crop_padding, cutout, mixup or cutmix: set augment.crop_padding "
+                "to 0 and leave the others out"
             )
         if augment.shorter_side is None or not size <= augment.shorter_side[0] <= augment.shorter_side[1]:
             raise ValueError(

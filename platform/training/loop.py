@@ -6,9 +6,12 @@ two callbacks; an exception raised in one ends the run, and `fit` called again g
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +22,9 @@ from platform.errors import UserError
 from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.budget import Budget, budget_of
+from platform.training.capture import capture_for
 from platform.training.checkpoint import load_checkpoint, save_checkpoint
+from platform.training.compiling import compile_ahead
 from platform.training.config import RunConfig
 from platform.training.distributed import World, single
 from platform.training.divergence import diverged
@@ -27,10 +32,11 @@ from platform.training.evaluation import Evaluation, evaluate_table
 from platform.training.precision import Precision, choose
 from platform.training.probe import Probe, count_spikes, look_fields
 from platform.training.records import EpochRecord, RunResult, StepProgress
-from platform.training.run_folder import LAST, MODEL
+from platform.training.run_folder import LAST, MODEL, discard_unfinished
 from platform.training.state import Best, RunState, begin
-from platform.training.step import EpochSums, Ticker, train_epoch
+from platform.training.step import EpochSums, Steps, Ticker
 from platform.training.tables import draw_of, open_evaluation, open_training
+from platform.training.utilisation import mfu_per_rate
 
 
 def _ignore(_: object) -> None:
@@ -48,6 +54,7 @@ def fit(
     provenance: Mapping[str, str] | None = None,
     resume: bool = True,
     accumulate: int = 1,
+    compile_network: bool = False,
 ) -> RunResult:
     """Train `config` on `data`; every worker of a run calls it alike.
 
@@ -67,6 +74,7 @@ def fit(
         accumulate: pieces into which each worker's part of a batch is cut, one after another through the
             network, for a device too small for the whole. The images of each step, their order and their
             weight stay the same; what differs is batch normalisation, which sees a piece at a time.
+        compile_network: whether to pass the network through `torch.compile` before the first step.
 
     Returns:
         The run's records, those before a resume included; a run that was finished already returns at once.
@@ -79,15 +87,30 @@ def fit(
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
     _refuse_empty_pieces(accumulate, config, world)
     precision, _ = choose(config.precision, world.device)
-    state = begin(config, _fresh_network(config, data), budget=budget, world=world)
+    state = begin(
+        config, _fresh_network(config, data), budget=budget, world=world, compile_network=compile_network
+    )
+    if checkpoint_dir is not None and world.is_first:
+        discard_unfinished(checkpoint_dir)
     if resume and checkpoint_dir is not None:
         _restore(state, config, data, world=world, folder=checkpoint_dir)
+    execution: dict[str, Any] = {"accumulate": accumulate}
     if state.step < budget.total_steps:
+        if compile_network:
+            execution["compile_s"] = compile_ahead(
+                state,
+                images=math.ceil(config.batch_size // world.size / accumulate),
+                shape=data.info.image_shape,
+                precision=precision,
+                device=world.device,
+            )
         run = _Run(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
         # Without this, cuDNN may choose other algorithms from one run to the next.
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             run.train(on_epoch, on_step)
-    return _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
+        execution["captured"] = run.captured
+    result = _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
+    return replace(result, **execution)
 
 
 def write_model_so_far(
@@ -139,17 +162,39 @@ class _Run:
     ) -> None:
         self._config, self._data, self._world, self._budget = config, data, world, budget
         self._precision, self._state, self._folder = precision, state, folder
-        self._accumulate = accumulate
         self._table = open_training(config, data, budget=budget, world=world)
+        self._steps = Steps(
+            state,
+            self._table,
+            config=config,
+            budget=budget,
+            precision=precision,
+            world=world,
+            accumulate=accumulate,
+            capture=capture_for(self._table, world),
+        )
         self._held_out = (
             open_evaluation(data.validation, data.normalisation, size=data.info.image_shape[1], world=world)
             if data.validation is not None
             else None
         )
+        self._mfu_per_rate = mfu_per_rate(
+            config.model,
+            num_classes=len(data.info.class_names),
+            input_shape=data.info.image_shape,
+            device=world.device,
+            precision=precision,
+            workers=world.size,
+        )
         # Pictures in files would have to be decoded for it; the step there is another kind of slow.
         self._probe = (
             Probe(data, device=world.device, precision=precision) if isinstance(data, TrainingData) else None
         )
+
+    @property
+    def captured(self) -> bool:
+        """Whether the steps of whole batches were replayed from a CUDA graph."""
+        return self._steps.captured
 
     def train(self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]) -> None:
         """Train from the state's step to the end of the budget."""
@@ -196,18 +241,7 @@ class _Run:
         began_s = time.monotonic()
         steps = budget.steps_in(epoch)
         draw = draw_of(self._table, config, budget=budget, epoch=epoch, device=world.device)
-        sums = train_epoch(
-            state,
-            self._table,
-            draw,
-            config=config,
-            budget=budget,
-            steps=steps,
-            precision=self._precision,
-            world=world,
-            ticker=ticker,
-            accumulate=self._accumulate,
-        )
+        sums = self._steps.epoch(draw, steps=steps, ticker=ticker)
         self._refuse_divergence(sums, epoch)
         images = budget.images_in(epoch)
         weights = torch.tensor([_length(budget.batch(step)) for step in range(steps)], dtype=torch.float64)
@@ -235,6 +269,7 @@ class _Run:
             epoch_s=epoch_s,
             evaluation_s=time.monotonic() - began_s - epoch_s,
             images_per_s=images / epoch_s,
+            mfu=None if self._mfu_per_rate is None else self._mfu_per_rate * images / epoch_s,
             **look_fields(self._probe.look(state.network) if self._probe is not None else None),
         )
 

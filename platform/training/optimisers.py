@@ -7,19 +7,28 @@ All parameters decay alike, batch normalisation and biases included, as in He et
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from platform.training.config import Adam, Sgd
 
 
 def build_optimiser(config: Sgd | Adam, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser for `parameters` (already on their device), at its peak learning rate."""
+    """Return the optimiser for `parameters` (already on their device), at its peak learning rate.
+
+    Its learning rate is a tensor on their device (`lr_of`): what is written into it holds from the next step
+    on, in a step that was captured once, too.
+    """
+    weights = list(parameters)
+    on_gpu = weights[0].device.type == "cuda"
+    # CUDA's fused kernels read a float32; on the CPU the number is exact.
+    lr = torch.tensor(config.lr, dtype=torch.float32 if on_gpu else torch.float64, device=weights[0].device)
     if isinstance(config, Sgd):
         return torch.optim.SGD(
-            parameters,
-            lr=config.lr,
+            weights,
+            lr=lr,
             momentum=config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
@@ -27,16 +36,32 @@ def build_optimiser(config: Sgd | Adam, parameters: Iterable[nn.Parameter]) -> t
         )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
-        parameters,
-        lr=config.lr,
+        weights,
+        lr=lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=True,
+        # The count of steps stays on the device, too.
+        capturable=on_gpu,
     )
 
 
-def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Use `lr` from the next step on."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr
+def lr_of(optimiser: torch.optim.Optimizer) -> Tensor:
+    """Return the learning rate, [], to be written into."""
+    rate = optimiser.param_groups[0]["lr"]
+    assert isinstance(rate, Tensor)  # noqa: S101 - `build_optimiser` made it
+    return rate
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from a checkpoint's state, with the settings and the learning rate's tensor as they are here.
+
+    torch would take the settings over, too: those of the device that the checkpoint was written on.
+    """
+    settings = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimiser.param_groups
+    ]
+    optimiser.load_state_dict(state)
+    for group, own in zip(optimiser.param_groups, settings, strict=True):
+        group.update(own)

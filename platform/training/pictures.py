@@ -26,7 +26,7 @@ from platform.data.framing import centre_view, resized_shape, view
 from platform.data.normalisation import Normalisation
 from platform.data.pictures import PictureData, PictureSplit, evaluation_side
 from platform.errors import UserError
-from platform.training.augment import Batch
+from platform.training.augment import Batch, Place
 from platform.training.budget import Budget
 from platform.training.config import AugmentConfig
 from platform.training.distributed import World
@@ -110,25 +110,25 @@ class PictureTable:
         """Draw the order and the augmentation of `epoch` (from 0)."""
         return draw_pictures(self._config, pictures=len(self), seed=self._seed, epoch=epoch)
 
-    def batch(self, draw: PictureDraw, step: int, batch: slice, part: slice) -> Batch:
+    def batch(self, draw: PictureDraw, place: Place, part: slice) -> Batch:
         """Return this worker's part of a batch; the steps of a draw are asked for in ascending order.
 
         Args:
             draw: the epoch's randomness.
-            step: the step in the epoch, from 0.
-            batch: the rows of the draw that make up the whole batch.
+            place: which batch.
             part: this worker's pictures within the batch.
 
         Raises:
             UserError: a picture cannot be decoded; the message names its file.
         """
+        step = place.step
         if draw is not self._draw or step != self._next:
             self._draw, self._next = draw, step
             self._batches = self._load(draw, step)
         self._next += 1
         found = next(self._batches)
-        if len(found.labels) != part.stop - part.start or step * self._budget.batch_size != batch.start:
-            raise AssertionError(f"the budget and the loop disagree on step {step}: {batch}, {part}")
+        if len(found.labels) != part.stop - part.start or place.rows != self._budget.batch(step):
+            raise AssertionError(f"the budget and the loop disagree on step {step}: {place.rows}, {part}")
         return found
 
     def _load(self, draw: PictureDraw, first: int) -> Iterator[Batch]:
@@ -141,7 +141,7 @@ class PictureTable:
             labels = self._labels[chosen].to(self._world.device)
             shift = torch.from_numpy(draw.colour[part]) @ self._axes
             images = self._normalise(_unwrap(pixels), shift)
-            yield Batch(images, labels, labels, 1.0)
+            yield Batch(images, labels)
 
     def _rows(self, step: int) -> slice:
         """Return the rows of the draw that this worker takes in `step`; at least one, as in `step`."""

@@ -32,6 +32,8 @@ class EpochRecord:
     evaluation_s: float
     images_per_s: float
     """Training images per wall second, all workers together."""
+    mfu: float | None = None
+    """Model FLOP utilisation, 0..1 (`platform.training.utilisation`); None where no rate is published."""
     grad_norm_max: float | None = None
     """Largest gradient norm of a step."""
     loss_spikes: int | None = None
@@ -63,6 +65,12 @@ class RunResult:
     """Of the last epoch, or of the best one where the configuration says `report: best`."""
     device: str
     precision: str
+    accumulate: int = 1
+    """Pieces into which each worker's part of a batch was cut (in the call that ended the run)."""
+    compile_s: float | None = None
+    """Wall seconds of `torch.compile`; None where nothing was compiled."""
+    captured: bool = False
+    """Whether the steps of whole batches were replayed from a CUDA graph."""
 
 
 @dataclass(frozen=True, kw_only=True)

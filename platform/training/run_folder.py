@@ -14,6 +14,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,11 @@ def write_record(
         "context": dict(context),
         "device": result.device,
         "precision": result.precision,
+        "execution": {
+            "accumulate": result.accumulate,
+            "compile_s": result.compile_s,
+            "captured": result.captured,
+        },
         "train_loss": result.train_loss,
         "validation_loss": result.validation_loss,
         "validation_accuracy": result.validation_accuracy,
@@ -179,6 +185,15 @@ def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     write_file(folder / CURVES, text.getvalue())
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove what a killed run had begun to write into `folder` under another name."""
+    for name in (LAST, MODEL, RUN, METRICS, CURVES, RECORD):
+        for pattern in (f".{name}.*.tmp", f".{name}-*"):
+            for path in folder.glob(pattern):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def write_file(path: Path, text: str) -> None:

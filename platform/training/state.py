@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from platform.errors import UserError
 from platform.training.budget import Budget
+from platform.training.compiling import compiled, forward_uncompiled
 from platform.training.config import RunConfig
 from platform.training.distributed import World
-from platform.training.optimisers import build_optimiser
+from platform.training.optimisers import build_optimiser, load_optimiser
 from platform.training.records import EpochRecord
 from platform.training.schedules import LearningRate
 
@@ -47,7 +48,8 @@ class RunState:
 
     network: nn.Module
     parallel: nn.Module
-    """What the training step calls: `network`, or `network` with its gradients averaged over the workers."""
+    """`network`, or what stands for it in the training step: compiled, its gradients averaged over the
+    workers, or both."""
     optimiser: torch.optim.Optimizer
     lr: LearningRate
     ema: AveragedModel | None
@@ -55,6 +57,14 @@ class RunState:
     """Optimiser steps finished."""
     records: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
+    compiled_images: int | None = None
+    """Images of a batch that `parallel` was compiled for; None: not compiled."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits [n, classes] of training images [n, C, H, W]."""
+        if self.compiled_images in (None, len(images)):
+            return cast("Tensor", self.parallel(images))
+        return forward_uncompiled(self.parallel, images)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -67,6 +77,29 @@ class RunState:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     world.sum_(buffer).div_(world.size)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Let the moving average follow a step; the first one sets it.
+
+        As `AveragedModel.update_parameters`, which asks the device at every call whether it is the first.
+        """
+        if self.ema is None:
+            return
+        mine = [*self.ema.module.parameters(), *self.ema.module.buffers()]
+        its = [*self.network.parameters(), *self.network.buffers()]
+        if self.step == 0:
+            for average, value in zip(mine, its, strict=True):
+                average.copy_(value)
+            return
+        for floating in (True, False):
+            chosen = [index for index, value in enumerate(its) if value.is_floating_point() == floating]
+            if chosen and self.ema.multi_avg_fn is not None:
+                self.ema.multi_avg_fn(
+                    [mine[index].detach() for index in chosen],
+                    [its[index].detach() for index in chosen],
+                    self.ema.n_averaged,
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and primitives only."""
@@ -83,7 +116,7 @@ class RunState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(self.optimiser, state["optimiser"])
         self.lr.load_state_dict(state["lr"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -92,8 +125,12 @@ class RunState:
         self.best = Best(**state["best"]) if state["best"] is not None else None
 
 
-def begin(config: RunConfig, network: nn.Module, *, budget: Budget, world: World) -> RunState:
+def begin(
+    config: RunConfig, network: nn.Module, *, budget: Budget, world: World, compile_network: bool = False
+) -> RunState:
     """Return the state before the first step; `network` is moved to the world's device.
+
+    With `compile_network` it is compiled when it is first called (`platform.training.compiling`).
 
     Raises:
         UserError: batch statistics over all workers are asked for on CPUs.
@@ -106,11 +143,11 @@ def begin(config: RunConfig, network: nn.Module, *, budget: Budget, world: World
             )
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parallel = network
+    parallel = compiled(network) if compile_network else network
     if world.size > 1:
         # Workers keep their own batch statistics within an epoch; `average_buffers` joins them at its end.
         parallel = nn.parallel.DistributedDataParallel(
-            network,
+            parallel,
             device_ids=[world.device] if world.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             **_OWN_BUFFERS,

@@ -7,19 +7,22 @@ at the clock about once a second may read them earlier, for the progress display
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from platform.training.augment import Batch, EpochDraw
+from platform.training.augment import Batch, EpochDraw, Place, at_step
 from platform.training.budget import Budget
+from platform.training.capture import WARM_UP_STEPS, Capture, on_side_stream
 from platform.training.config import RunConfig
 from platform.training.distributed import World
-from platform.training.optimisers import set_lr
+from platform.training.optimisers import lr_of
 from platform.training.pictures import PictureDraw
 from platform.training.precision import Precision, autocast
 from platform.training.state import RunState
@@ -44,6 +47,10 @@ class EpochSums:
         """Return sums for `steps` steps."""
         return cls(*(torch.zeros(steps, device=device) for _ in range(3)))
 
+    def first(self, steps: int) -> EpochSums:
+        """Return a view of the first `steps` steps."""
+        return EpochSums(self.losses[:steps], self.hits[:steps], self.grad_norms[:steps])
+
     def first_bad_step(self) -> int | None:
         """Return the first step (from 0) whose loss or gradient is not finite, or None."""
         bad = ~(self.losses.isfinite() & self.grad_norms.isfinite())
@@ -65,52 +72,142 @@ class Ticker:
             self._next_s = time.monotonic() + TICK_S
 
 
-def train_epoch(
-    state: RunState,
-    table: Batches,
-    draw: EpochDraw | PictureDraw,
-    *,
-    config: RunConfig,
-    budget: Budget,
-    steps: int,
-    precision: Precision,
-    world: World,
-    ticker: Ticker,
-    accumulate: int = 1,
-) -> EpochSums:
-    """Run `steps` optimiser steps from the state's step on; returns the sums over all workers.
+class Steps:
+    """The optimiser steps of a run, epoch by epoch.
 
-    With `accumulate` above 1, each worker's part of a batch passes the network in so many pieces, whose
-    gradients add up to one step.
+    All that tells one step of a batch from the next lies on the device, at fixed places: the epoch's draw,
+    the number of the step, the learning rates, the sums. So a whole batch's step can be captured once and
+    replayed (`platform.training.capture`); what runs uncaptured is the same code.
+
+    The last batch of an epoch, where it is smaller, always runs uncaptured: filled up to the whole size, its
+    images would count in the statistics of batch normalisation, and a second graph would hold a second set
+    of activations to save the launches of one step in hundreds.
     """
-    sums = EpochSums.zeros(steps, world.device)
-    state.network.train()
-    for step in range(steps):
-        rows = budget.batch(step)
+
+    def __init__(
+        self,
+        state: RunState,
+        table: Batches,
+        *,
+        config: RunConfig,
+        budget: Budget,
+        precision: Precision,
+        world: World,
+        accumulate: int = 1,
+        capture: Capture | None = None,
+    ) -> None:
+        """Prepare the steps from the state's on.
+
+        Args:
+            state: what the steps change.
+            table: the images.
+            config: the run.
+            budget: its steps.
+            precision: what the forward pass computes in.
+            world: the workers.
+            accumulate: pieces of a worker's part of a batch that pass the network one after another; their
+                gradients add up to one step.
+            capture: how to capture the step of a whole batch; None: not at all.
+        """
+        self._state, self._table, self._world = state, table, world
+        self._config, self._budget, self._precision = config, budget, precision
+        self._accumulate, self._capture = accumulate, capture
+        self._lr = lr_of(state.optimiser)
+        self._lrs = self._lr.new_zeros(budget.steps_per_epoch)
+        self._step = torch.zeros((), dtype=torch.int64, device=world.device)
+        self._offsets = torch.arange(budget.batch_size, device=world.device)
+        self._sums = EpochSums.zeros(budget.steps_per_epoch, world.device)
+        self._draw: Any = None
+        self._replay: Callable[[], None] | None = None
+        self._warm_ups = WARM_UP_STEPS
+
+    @property
+    def captured(self) -> bool:
+        """Whether whole batches' steps are replayed from a capture."""
+        return self._replay is not None
+
+    def epoch(self, draw: EpochDraw | PictureDraw, *, steps: int, ticker: Ticker) -> EpochSums:
+        """Take `steps` steps from the state's on; returns the sums over all workers.
+
+        They are overwritten by the next epoch's.
+        """
+        state, budget = self._state, self._budget
+        self._begin(draw, steps)
+        state.network.train()
+        sums = self._sums.first(steps)
+        for step in range(steps):
+            rows = budget.batch(step)
+            if self._capture is None or rows.stop - rows.start < budget.batch_size:
+                self._take(step, rows)
+            else:
+                self._take_or_replay(step, rows)
+            state.step += 1
+            ticker.step_ended(step + 1, sums)
+        if state.ema is not None:
+            state.ema.n_averaged.fill_(state.step)
+        self._world.sum_(sums.losses)
+        self._world.sum_(sums.hits)
+        return sums
+
+    def _begin(self, draw: EpochDraw | PictureDraw, steps: int) -> None:
+        """Put the epoch's randomness and learning rates where the steps read them."""
+        if isinstance(self._draw, EpochDraw) and isinstance(draw, EpochDraw):
+            self._draw.copy_(draw)
+        else:
+            self._draw = draw
+        first = self._state.step
+        rates = [self._state.lr.at(step) for step in range(first, first + steps)]
+        self._lrs[:steps].copy_(torch.tensor(rates, dtype=torch.float64))
+        self._step.zero_()
+
+    def _take_or_replay(self, step: int, rows: slice) -> None:
+        if self._replay is None and self._warm_ups:
+            self._warm_ups -= 1
+            on_side_stream(self._world.device, lambda: self._take(step, rows))
+            return
+        if self._replay is None and self._capture is not None:
+            try:
+                self._replay = self._capture(lambda: self._take(step, rows))
+            except RuntimeError as error:
+                self._capture = None
+                self._state.optimiser.zero_grad(set_to_none=True)
+                warnings.warn(
+                    f"the training step could not be captured as a CUDA graph, and runs kernel by kernel, "
+                    f"which is slower: {error}",
+                    stacklevel=2,
+                )
+        if self._replay is None:
+            self._take(step, rows)
+        else:
+            self._replay()
+
+    def _take(self, step: int, rows: slice) -> None:
+        """Take one step.
+
+        A replay repeats what this did on the device: of the host's numbers only those may matter that are the
+        same for every whole batch.
+        """
+        state, at = self._state, self._step.reshape(1)
         count = rows.stop - rows.start
-        part, weight = _part_of(world, count)
-        batch = table.batch(draw, step, rows, part)
-        set_lr(state.optimiser, state.lr.at(state.step))
+        place = Place(step, rows, self._step, self._step * self._budget.batch_size + self._offsets[:count])
+        part, weight = _part_of(self._world, count)
+        batch = self._table.batch(self._draw, place, part)
+        self._lr.copy_(at_step(self._lrs, self._step))
         loss, hits, grad_norm = _train_step(
             state,
             batch,
-            config=config,
+            config=self._config,
             scale=weight / count,
-            workers=world.size,
-            precision=precision,
+            workers=self._world.size,
+            precision=self._precision,
             # Every worker cuts alike, so that all of them meet in each exchange within the network.
-            pieces=max(1, min(accumulate, count // world.size)),
+            pieces=max(1, min(self._accumulate, count // self._world.size)),
         )
-        sums.losses[step] = loss
-        sums.hits[step] = hits * weight
-        sums.grad_norms[step] = grad_norm
-        if state.ema is not None:
-            state.ema.update_parameters(state.network)
-        state.step += 1
-        ticker.step_ended(step + 1, sums)
-    world.sum_(sums.losses)
-    world.sum_(sums.hits)
-    return sums
+        self._sums.losses.index_copy_(0, at, loss.reshape(1))
+        self._sums.hits.index_copy_(0, at, (hits * weight).reshape(1))
+        self._sums.grad_norms.index_copy_(0, at, grad_norm.reshape(1))
+        state.update_average()
+        self._step.add_(1)
 
 
 def _train_step(
@@ -152,14 +249,15 @@ def _add_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of `batch` to those there; returns its part of the loss and its hits, each []."""
     with autocast(precision, batch.images.device):
-        logits = state.parallel(batch.images)
+        logits = state.forward(batch.images)
     logits = logits.float()
     predicted = logits.detach().argmax(dim=1)
-    loss = _summed_loss(logits, batch.labels, config) * (scale * batch.share)
-    hits = (predicted == batch.labels).sum() * batch.share
-    if batch.share != 1:
-        loss = loss + _summed_loss(logits, batch.other_labels, config) * (scale * (1 - batch.share))
-        hits = hits + (predicted == batch.other_labels).sum() * (1 - batch.share)
+    loss = _summed_loss(logits, batch.labels, config)
+    hits = (predicted == batch.labels).sum().float()
+    if batch.share is not None and batch.other_labels is not None:
+        loss = torch.lerp(_summed_loss(logits, batch.other_labels, config), loss, batch.share)
+        hits = torch.lerp((predicted == batch.other_labels).sum().float(), hits, batch.share)
+    loss = loss * scale
     # DistributedDataParallel averages the gradients over the workers; this makes it a sum.
     (loss * workers).backward()  # type: ignore[no-untyped-call]
     return loss.detach(), hits

@@ -13,7 +13,7 @@ from platform.data.dataset import DatasetInfo, Notify, Split, quiet
 from platform.data.normalisation import Normalisation
 from platform.data.pictures import NAME, PictureData, PictureSplit, load_picture_data
 from platform.data.tables import TrainingData, load_training_data
-from platform.training.augment import Batch, EvaluationTable, TrainingTable, draw_epoch
+from platform.training.augment import Batch, EvaluationTable, Place, TrainingTable, draw_epoch
 from platform.training.budget import Budget
 from platform.training.config import RunConfig
 from platform.training.distributed import World
@@ -25,7 +25,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, draw: Any, step: int, batch: slice, part: slice) -> Batch:
+    def batch(self, draw: Any, place: Place, part: slice) -> Batch:
         """Return one worker's part of a batch; `draw` is what `draw_of` returned for this table."""
         ...
 
@@ -67,7 +67,8 @@ def draw_of(table: Batches, config: RunConfig, *, budget: Budget, epoch: int, de
         config.augment,
         images=len(table),
         size=table.size,
-        steps=budget.steps_in(epoch),
+        # Of a last epoch that is cut short, too: every epoch's draw has the same shape.
+        steps=budget.steps_per_epoch,
         seed=config.seed,
         epoch=epoch,
         device=device,

@@ -18,6 +18,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache of data sets for the commands: generated images are drawn once for all tests here."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def make_split(count: int, *, seed: int, size: int = 32) -> Split:
     """Draw noise in which the class shows as the brightness of one corner."""
     rng = np.random.default_rng(seed)

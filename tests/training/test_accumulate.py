@@ -84,7 +84,7 @@ def test_the_network_sees_the_batch_in_order_and_a_piece_at_a_time(
 
     class Watch(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            if torch.is_grad_enabled():
+            if self.training:
                 seen.append(images.detach().mean(dim=(1, 2, 3)))
             return images
 

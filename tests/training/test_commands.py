@@ -39,11 +39,6 @@ def metrics_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stand in a folder with a recipe; the data is drawn once for all tests here."""
@@ -102,6 +97,8 @@ def test_evaluate_agrees_with_training_and_writes_its_files(
     assert record["loss"] == pytest.approx(last["validation_loss"], rel=1e-4)
     assert sum(map(sum, record["confusion"])) == record["data"]["images"]
     assert f"top-1 accuracy {100 * record['accuracy']:.2f} %" in out
+    flip = record["test_time_flip"]
+    assert f"with test-time flip {100 * flip['accuracy']:.2f} %, loss {flip['loss']:.4f}" in out
     assert (folder / "evaluation" / "confusion.svg").read_text().startswith("<?xml")
 
 

@@ -26,7 +26,7 @@ def runs(config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory) -> dict[
         # 73 = 2 * 30 + 13: the last batch splits into 6 and 7.
         batch_size=30,
         epochs=3,
-        augment={"cutout": {"length": 8}, "mixup": 0.3},
+        augment={"cutout": {"length": 8}, "mixup": 0.3, "cutmix": 1.0},
         label_smoothing=0.1,
         ema_decay=0.5,
         clip_grad_norm=0.5,

@@ -13,7 +13,7 @@ import torch
 from platform.data.tables import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
-from platform.training.augment import TrainingTable, draw_epoch
+from platform.training.augment import Place, TrainingTable, draw_epoch
 from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
 from platform.training.distributed import World, single
@@ -22,6 +22,7 @@ from platform.training.evaluation import evaluate
 from platform.training.loop import fit
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import MODEL
+from platform.training.state import RunState
 
 ConfigOf = Callable[..., RunConfig]
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 EVERYTHING = {
     "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True},
     "schedule": {"name": "plateau", "patience_epochs": 1, "threshold": 0.9, "factor": 0.5},
-    "augment": {"cutout": {"length": 8}, "mixup": 0.2},
+    "augment": {"cutout": {"length": 8}, "mixup": 0.2, "cutmix": 1.0},
     "label_smoothing": 0.1,
     "ema_decay": 0.5,
     "clip_grad_norm": 1.0,
@@ -183,7 +184,7 @@ def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
     total, hits = 0.0, 0
     networks[0].train()
     for step, rows in enumerate((slice(0, 32), slice(32, 64), slice(64, 72))):
-        batch = table.batch(draw, step, rows, slice(0, rows.stop - rows.start))
+        batch = table.batch(draw, Place.of(step, rows, CPU), slice(0, rows.stop - rows.start))
         logits = networks[0](batch.images)
         total += torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").item()
         hits += int((logits.argmax(1) == batch.labels).sum())
@@ -244,6 +245,21 @@ def test_moving_average_is_what_is_evaluated_and_kept(
     assert [e.train_loss for e in plain.epochs] == [e.train_loss for e in averaged.epochs]
     assert [e.validation_loss for e in plain.epochs] != [e.validation_loss for e in averaged.epochs]
     assert kept_accuracy(tmp_path / "ema", data) == pytest.approx(averaged.validation_accuracy)
+
+
+def test_the_moving_average_is_torchs(
+    config_of: ConfigOf,
+    data: TrainingData,
+    tmp_path: Path,
+    small_network: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The own update does what `AveragedModel.update_parameters` does, without asking the device."""
+    run(config_of(ema_decay=0.9), data, tmp_path / "own")
+    monkeypatch.setattr(RunState, "update_average", lambda state: state.ema.update_parameters(state.network))
+    run(config_of(ema_decay=0.9), data, tmp_path / "torchs")
+    own, torchs = weights(tmp_path / "own"), weights(tmp_path / "torchs")
+    assert all(torch.equal(own[name], torchs[name]) for name in own | torchs)
 
 
 def test_clipping_bounds_the_update_and_reports_the_norm_before(
@@ -327,3 +343,25 @@ def test_evaluation_counts_by_class(data: TrainingData) -> None:
     assert done.loss == pytest.approx(math.log(math.e + 9) - zeros / 72, rel=1e-6)
     assert done.logits is not None
     assert done.logits.shape == (72, 10)
+    assert done.flip is None
+
+
+def test_test_time_flip_is_a_figure_beside_the_plain_one(data: TrainingData) -> None:
+    """A network that looks at the left edge alone: its mirror images show it the right edge."""
+
+    class LeftEdge(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            brightness = images[:, 0, :, 0].mean(dim=1, keepdim=True)
+            return -((brightness - torch.linspace(-1, 1, 10)) ** 2)
+
+    arguments = {"device": CPU, "precision": "fp32", "batch_size": 7, "keep_logits": True}
+    split = data.train
+    mirrored = replace(split, images=np.ascontiguousarray(split.images[..., ::-1]))
+    both: Any = evaluate(LeftEdge(), split, data.normalisation, flip=True, **arguments)
+    plain: Any = evaluate(LeftEdge(), split, data.normalisation, **arguments)
+    other: Any = evaluate(LeftEdge(), mirrored, data.normalisation, **arguments)
+    assert (both.loss, both.accuracy, both.confusion) == (plain.loss, plain.accuracy, plain.confusion)
+    logits, labels = (plain.logits + other.logits) / 2, torch.from_numpy(split.labels)
+    assert both.flip.accuracy == (logits.argmax(dim=1) == labels).double().mean().item()
+    assert both.flip.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
+    assert both.flip.loss != pytest.approx(plain.loss)

@@ -13,6 +13,7 @@ from platform.data.normalisation import Normalisation
 from platform.data.pictures import PictureData, PictureSplit
 from platform.errors import UsageError, UserError
 from platform.schema import validate
+from platform.training.augment import Place
 from platform.training.budget import Budget
 from platform.training.config import AugmentConfig, RunConfig
 from platform.training.distributed import World, single
@@ -68,7 +69,9 @@ def batches(
     found = []
     for step in range(3):
         rows = BUDGET.batch(step)
-        found.append(table.batch(draw, step, rows, world.slice_of(rows.stop - rows.start)))
+        found.append(
+            table.batch(draw, Place.of(step, rows, world.device), world.slice_of(rows.stop - rows.start))
+        )
     return found
 
 
@@ -77,7 +80,7 @@ def test_an_epoch_passes_over_every_picture_once(data: PictureData) -> None:
     assert [tuple(batch.images.shape) for batch in found] == [(4, 3, 28, 28)] * 2 + [(2, 3, 28, 28)]
     assert sorted(torch.cat([batch.labels for batch in found]).tolist()) == list(range(10))
     assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in found)
-    assert {batch.share for batch in found} == {1.0}
+    assert all(batch.share is None for batch in found)
 
 
 def test_loader_processes_change_nothing(data: PictureData) -> None:
@@ -97,7 +100,7 @@ def test_two_workers_see_the_pictures_of_one(data: PictureData) -> None:
 def test_an_epoch_can_begin_at_any_step(data: PictureData) -> None:
     table = PictureTable(data, AUGMENT, seed=3, budget=BUDGET, world=single("cpu"), loaders=0)
     rows = BUDGET.batch(1)
-    later = table.batch(table.draw(1), 1, rows, slice(0, 4))
+    later = table.batch(table.draw(1), Place.of(1, rows, torch.device("cpu")), slice(0, 4))
     assert torch.equal(later.images, batches(data)[1].images)
 
 
@@ -173,7 +176,10 @@ def test_a_damaged_picture_ends_the_run_with_its_name(
         ({"augment": {"crop_padding": 0}}, "needs augment.shorter_side"),
         ({"augment": {"crop_padding": 0, "shorter_side": [200, 300]}}, "at least the 224 pixels"),
         ({"augment": {"crop_padding": 0, "shorter_side": [300, 256]}}, "ascending"),
-        ({"augment": {"crop_padding": 4, "shorter_side": [256, 480]}}, "no crop_padding, cutout or mixup"),
+        (
+            {"augment": {"crop_padding": 4, "shorter_side": [256, 480]}},
+            "no crop_padding, cutout, mixup or cutmix",
+        ),
         (
             {"data": {"name": "cifar10"}, "augment": {"colour": 0.1}},
             "are for data.name: pictures; it is cifar10",

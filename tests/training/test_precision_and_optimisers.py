@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from platform.training import precision
 from platform.training.config import Optimizer
-from platform.training.optimisers import build_optimiser, set_lr
+from platform.training.optimisers import build_optimiser, lr_of
 
 CPU = torch.device("cpu")
 
@@ -57,7 +57,7 @@ def test_two_steps_equal_the_published_update(settings: dict[str, Any]) -> None:
     buffers = [0.0, 0.0]
     squares = [0.0, 0.0]
     for step, lr in enumerate((0.1, 0.05), start=1):
-        set_lr(optimiser, lr)
+        lr_of(optimiser).fill_(lr)
         weight.grad = torch.tensor([0.5, 0.25])
         optimiser.step()
         for i, gradient in enumerate((0.5, 0.25)):

@@ -1,0 +1,108 @@
+"""Run by test_kill.py: platform.train, killed again and again.
+
+Each run is a child of this process, which has PyTorch loaded: a start takes a moment, not seconds.
+
+kill_program.py SPACE FOLDER SEED KILLS; writes FOLDER/log.json: what was there after each kill.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.figure  # noqa: F401 - loaded once, for all children
+import torch
+import torch._dynamo
+
+import platform.train
+from platform.training import loop  # noqa: F401 - loaded once, for all children
+from platform.training.checkpoint import read_records
+
+
+def start(*arguments: str) -> int:
+    """Run `python -m platform.train ARGUMENTS...` in a child; returns its process id."""
+    child = os.fork()
+    if child:
+        return child
+    sys.argv = ["platform.train", *arguments]
+    torch.set_num_threads(1)
+    code = 1
+    try:
+        code = platform.train.main()
+    finally:
+        # Not the interpreter's own way out, which belongs to the parent.
+        os._exit(code)
+
+
+def ended(child: int) -> bool:
+    """Whether the child has come to its end by itself; it must have done so well."""
+    found, status = os.waitpid(child, os.WNOHANG)
+    if found and status:
+        raise SystemExit(f"a run failed with status {status}")
+    return bool(found)
+
+
+def kill(child: int) -> None:
+    """Kill -9."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def killed_while_writing(child: int, run: Path, checkpoints: int) -> bool:
+    """Kill as soon as a checkpoint is being written, after `checkpoints` others."""
+    last, seen = run / "last.pt", 0
+    written_ns = last.stat().st_mtime_ns if last.is_file() else 0
+    while seen < checkpoints or not list(run.glob(".last.pt.*.tmp")):
+        if ended(child):
+            return False
+        if last.is_file() and last.stat().st_mtime_ns != written_ns:
+            written_ns, seen = last.stat().st_mtime_ns, seen + 1
+    kill(child)
+    return True
+
+
+def killed_at(child: int, delay_s: float) -> bool:
+    """Kill after `delay_s`."""
+    time.sleep(delay_s)
+    if ended(child):
+        return False
+    kill(child)
+    return True
+
+
+def main() -> None:
+    """Train without a disturbance, then with `KILLS` of them."""
+    space, folder, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[4])
+    chance = random.Random(sys.argv[3])  # noqa: S311 - nothing secret hangs on it
+    whole = folder / "whole"
+    child, began_s = start(space, "--output", str(whole)), time.monotonic()
+    while not ended(child):
+        if not (whole / "run.json").is_file():
+            began_s = time.monotonic()
+        time.sleep(0.01)
+    training_s = time.monotonic() - began_s
+    run, log = folder / "run", []
+    while True:
+        begun = (run / "run.json").is_file()
+        child = start("--resume", str(run)) if begun else start(space, "--output", str(run))
+        if len(log) == kills:
+            while not ended(child):
+                time.sleep(0.01)
+            break
+        if len(log) % 2 == 0:
+            killed = killed_while_writing(child, run, checkpoints=chance.randrange(2))
+        else:
+            killed = killed_at(child, chance.uniform(0, training_s))
+        if not killed:
+            break
+        # Raises where the checkpoint is not whole.
+        epochs = len(read_records(run))
+        log.append({"epochs": epochs, "unfinished": sorted(path.name for path in run.glob(".*.tmp"))})
+    (folder / "log.json").write_text(json.dumps(log))
+
+
+if __name__ == "__main__":
+    main()
