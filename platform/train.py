@@ -164,6 +164,7 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
     from platform.data.catalog import open_info
     from platform.tracking.provenance import collect
     from platform.training.checkpoint import read_records
+    from platform.training.diagnostics import diagnose
     from platform.training.distributed import world_from_env
     from platform.training.loop import fit
     from platform.training.progress import Progress
@@ -209,9 +210,14 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
     if world.is_first:
         sizes = {"train_images": len(data.train.labels), "label": info.label, "sha256": info.sha256}
         run_folder.write_metrics(folder, result.epochs)
-        run_folder.write_record(folder, request, result, data=sizes, context=provenance.as_dict())
+        findings = diagnose(result.epochs, classes=len(info.class_names))
+        run_folder.write_record(
+            folder, request, result, data=sizes, context=provenance.as_dict(), findings=findings
+        )
         title = f"{request.space}: {config.model.name} on {info.label}, seed {config.seed}"
         run_folder.write_curves(folder, result.epochs, title=title)
+        for finding in findings:
+            _say(str(finding))
         _print_result(result, folder)
     return 0
 

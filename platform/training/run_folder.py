@@ -24,6 +24,7 @@ from pydantic import PositiveInt
 from platform.errors import UserError
 from platform.schema import Frozen, validate
 from platform.training.config import RunConfig
+from platform.training.findings import Finding
 from platform.training.records import EpochRecord, RunResult
 
 LAST = "last.pt"
@@ -126,6 +127,7 @@ def write_record(
     *,
     data: Mapping[str, Any],
     context: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
 ) -> None:
     """Write record.json.
 
@@ -135,6 +137,7 @@ def write_record(
         result: what came out.
         data: label, hash and sizes of the data.
         context: provenance: commit, versions, hardware, command.
+        findings: what the curves show (`platform.training.diagnostics`).
     """
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -152,6 +155,7 @@ def write_record(
         "train_loss": result.train_loss,
         "validation_loss": result.validation_loss,
         "validation_accuracy": result.validation_accuracy,
+        "findings": [finding.as_dict() for finding in findings],
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
     write_file(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")

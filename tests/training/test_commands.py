@@ -86,6 +86,17 @@ def test_a_run_leaves_its_files(trained: Path) -> None:
     assert "validation" in svg
 
 
+def test_what_ails_a_run_is_said_and_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = ["tiny.yaml", "--set", "optimizer.lr=1e-9", "--output", "still"]
+    monkeypatch.setattr(sys, "argv", ["platform.train", *still])
+    assert platform.train.main() == 0
+    [finding] = json.loads((folder / "still" / "record.json").read_text())["findings"]
+    assert finding["name"] == "underfitting"
+    assert f"underfitting: {finding['evidence']}. Try: " in capsys.readouterr().err
+
+
 def test_evaluate_agrees_with_training_and_writes_its_files(
     trained: Path, folder: Path, command: Command
 ) -> None:
