@@ -23,8 +23,10 @@ _SHARED = ("bridge", "sweep", "tuning_ray")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say which tests belong to one worker when several run them; the longest groups begin first."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     root = Path(__file__).parent
     for item in items:
         room = item.path.relative_to(root).parts[0]
