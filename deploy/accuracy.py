@@ -49,7 +49,7 @@ def count_in_cpp(folder: Path, split: Split, *, progress: Callable[[str], None] 
         record = run_benchmark(
             folder, warmup=0, repetitions=1, min_time_s=0.0, images=images, progress=progress
         )
-    found = record["accuracy"]
+    found = record["models"][0]["accuracy"]
     return Accuracy(images=found["images"], correct=found["correct"], computed_by="the C++ engine")
 
 

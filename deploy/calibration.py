@@ -64,9 +64,8 @@ def threshold(histogram: tuple[NDArray[np.float64], float], method: Method) -> f
     if method == "percentile":
         below = np.cumsum(counts) / counts.sum()
         return float((np.searchsorted(below, PERCENTILE / 100) + 1) * width)
-    losses = [_information_lost(counts, last) for last in range(LEVELS, BINS + 1)]
     # The middle of the first bin that is cut off, as ncnn2table has it.
-    return float(min(LEVELS + int(np.argmin(losses)) + 0.5, BINS) * width)
+    return float(min(LEVELS + int(np.argmin(_information_lost(counts))) + 0.5, BINS) * width)
 
 
 def _histograms(
@@ -93,21 +92,33 @@ def _histograms(
     return {blob: (counts[blob], largest[blob]) for blob in blobs}
 
 
-def _information_lost(counts: NDArray[np.float64], last: int) -> float:
-    """Return the Kullback-Leibler divergence of 128 levels over `counts[:last]` from the true counts."""
-    true = counts[:last].copy()
-    true[-1] += counts[last:].sum()
-    if true.sum() == 0:
-        return float("inf")
-    # Each level spreads its mass evenly over the bins of it that are not empty.
-    level = np.arange(last) * LEVELS // last
-    occupied = counts[:last] > 0
-    mass = np.bincount(level, counts[:last], LEVELS)
-    bins = np.bincount(level, occupied, LEVELS)
-    spread = np.where(occupied, mass[level] / np.maximum(bins[level], 1), 0.0)
-    if spread.sum() == 0:
-        return float("inf")
-    p, q = true / true.sum(), spread / spread.sum()
-    # Values moved into an empty last bin have no counterpart: a tiny one keeps the loss finite.
-    used = p > 0
-    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))))
+def _information_lost(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what 128 levels over the first 128, 129, ... 2048 bins lose: their Kullback-Leibler divergence.
+
+    The true distribution has what lies beyond in its last bin. Each level spreads its mass evenly over those
+    of its bins that are not empty, so that sums over levels, differences of running totals, are all it takes.
+    """
+    last = np.arange(LEVELS, BINS + 1)
+    total = counts.sum()
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    filled = np.concatenate([[0], np.cumsum(counts > 0)])
+    # Bin i belongs to level i * 128 // last.
+    edges = -(-np.arange(LEVELS + 1) * last[:, None] // LEVELS)
+    mass = np.diff(below[edges], axis=1)
+    bins = np.diff(filled[edges], axis=1)
+    kept = below[last]
+    # A tiny probability keeps the loss finite where values were moved into an empty last bin.
+    level = np.log(np.maximum(mass / np.maximum(bins, 1) / np.maximum(kept, 1e-300)[:, None], 1e-12))
+    moved = total - kept
+    last_level = np.where(counts[last - 1] > 0, level[:, -1], np.log(1e-12))
+    entropy = np.concatenate([[0.0], np.cumsum(_times_log(counts))])[last - 1]
+    entropy = entropy + _times_log(counts[last - 1] + moved)
+    lost = entropy / total - np.log(total) - ((mass * level).sum(1) + moved * last_level) / total
+    result: NDArray[np.float64] = np.where(kept > 0, lost, np.inf)
+    return result
+
+
+def _times_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x log x; 0 for 0."""
+    result: NDArray[np.float64] = values * np.log(np.where(values > 0, values, 1.0))
+    return result

@@ -19,7 +19,8 @@ from deploy.folder_swap import replacing_folder
 from deploy.ncnn_net import load_net, options_for
 from deploy.parity import MIN_IMAGES
 from deploy.pictures import divide
-from deploy.precisions import Candidate, Judge, PrecisionRefused, candidate, copy_into, folder_of, ship
+from deploy.precisions import Candidate, Judge, PrecisionRefused, candidate, copy_into, ship
+from deploy.siblings import drop_siblings, folder_of
 from deploy.tuner import cpu_times_ms, infer
 from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
@@ -58,6 +59,7 @@ def export_champion(
     info: DatasetInfo,
     precisions: Sequence[mf.Precision] | None = None,
     tuned: bool = True,
+    most_images: int | None = None,
     source: Mapping[str, Any] | None = None,
     count: Count | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -66,8 +68,9 @@ def export_champion(
 
     A precision is allowed if it costs at most 1 point of top-1 accuracy on the validation images; of those
     allowed and fp32 the fastest one on this machine is the best. Its accuracy on the test set stands in its
-    model.json; should it lose more than 1 point there, fp32 ships alone. `out_dir` is written last: once it
-    is there, all is done.
+    model.json; should it lose more than 1 point there, fp32 ships alone: the test images can withdraw what
+    was chosen, never choose. What was tried, and what came of it, stands in the fp32 model.json under
+    `precisions`. `out_dir` is written last: once it is there, all is done, and nothing else is beside it.
 
     Args:
         model_path: the trained model.
@@ -75,6 +78,7 @@ def export_champion(
         info: the data it was trained on.
         precisions: the lower precisions to try; by default those this machine is fast in.
         tuned: choose Winograd's transform by measurement on this machine.
+        most_images: count right answers on so many validation and test images at most, evenly spread.
         source: as for `export_model`.
         count: how right answers are counted; by default by the C++ engine, built if needed.
         progress: told, in words, what is going on.
@@ -83,7 +87,7 @@ def export_champion(
         UserError: as `export_model`.
     """
     model = load_trained_model(model_path)
-    pictures = divide(model, info)
+    pictures = divide(model, info, most_images=most_images)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="champion-")), "fp32")
         fp32 = export_model(
@@ -116,8 +120,16 @@ def export_champion(
                 refused[best] = str(refusal)
                 progress(str(refusal))
                 best = "fp32"
+        progress(f"counting right answers in fp32 on {len(pictures.test):,} test images")
+        document = mf.open_model_folder(scratch).document.model_copy(
+            update={
+                "accuracy": _fp32_accuracy(judge),
+                "precisions": {"best": best, "cpu_ms": times, "refused": refused},
+            }
+        )
+        drop_siblings(out_dir, keep=[folder_of(out_dir, best)])
         with replacing_folder(out_dir, own_files=mf.FILES) as new:
-            copy_into(new, scratch, mf.open_model_folder(scratch).document)
+            copy_into(new, scratch, document)
     return ChampionExport(
         fp32=fp32.at(out_dir),
         best=folder_of(out_dir, best),
@@ -125,6 +137,15 @@ def export_champion(
         cpu_ms=times,
         refused=refused,
     )
+
+
+def _fp32_accuracy(judge: Judge) -> dict[str, object]:
+    test = judge.test
+    return {
+        "data": judge.pictures.label,
+        "computed_by": test.computed_by,
+        "test": {"images": test.images, "top1": test.top1, "fp32_top1": test.top1},
+    }
 
 
 def _cpu_ms(folders: Mapping[str, Path]) -> dict[str, float]:

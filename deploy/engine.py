@@ -71,61 +71,75 @@ def ensure_engine(
 
 
 def run_benchmark(
-    model_dir: Path,
-    *,
+    *model_dirs: Path,
     threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    workers: Sequence[int] = (1,),
     json_path: Path | None = None,
     warmup: int = 10,
     repetitions: int = 200,
     min_time_s: float = 1.0,
     images: Path | None = None,
+    logits: Path | None = None,
+    form: str = "table",
+    tell: Callable[[str], None] = lambda _: None,
     progress: Progress = to_stderr,
 ) -> dict[str, Any]:
-    """Measure a model folder's latency with the engine and return the record.
+    """Measure model folders with the engine; every folder with every combination of the three lists.
 
     Args:
-        model_dir: a model folder (model.param, model.bin, model.json).
-        threads: OpenMP threads of one inference; each number is a row of `results`.
+        model_dirs: model folders (model.param, model.bin, model.json).
+        threads: OpenMP threads of one inference.
+        batches: images of one query.
+        workers: threads that share the model, each with queries of its own.
         json_path: where to keep the record, written atomically; nowhere by default.
-        warmup: unmeasured inferences per row.
-        repetitions: measured inferences per row, at least.
-        min_time_s: measured seconds per row, at least.
+        warmup: unmeasured queries per configuration, at least; 0: none.
+        repetitions: measured queries per configuration, at least.
+        min_time_s: measured seconds per configuration, at least.
         images: a labelled image set (`deploy.image_file`) to count right answers on.
+        logits: the reference logits of those images, to compare with.
+        form: how `tell` wants the results: table, md or csv.
+        tell: given the results as text.
         progress: told what is going on.
 
     Returns:
-        `schema_version`, `context`, `model`, `results` (one per number of threads), with `images` also
-        `accuracy`.
+        `schema_version`, `context`, `settings`, `models` (one per folder), `results` (one per configuration).
 
     Raises:
-        UserError: the engine cannot be built, or refuses the model; its message is passed on.
+        UserError: the engine cannot be built, or refuses a model; its message is passed on.
     """
     from platform.tracking.atomic import write_json
     from platform.tracking.provenance import git_state
 
     engine = ensure_engine(progress=progress)
-    command = [str(engine.benchmark), str(model_dir), "--threads", ",".join(map(str, threads))]
+    command = [str(engine.benchmark), *map(str, model_dirs), "-o", form]
+    for flag, numbers in (("--threads", threads), ("--batch", batches), ("--workers", workers)):
+        command += [flag, ",".join(map(str, numbers))]
     command += ["--warmup", str(warmup), "--repetitions", str(repetitions), "--min-time-s", str(min_time_s)]
-    if images is not None:
-        command += ["--images", str(images)]
+    for flag, file in (("--images", images), ("--logits", logits)):
+        if file is not None:
+            command += [flag, str(file)]
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         answer = Path(folder) / "record.json"
-        _run(
-            [*command, "--json", str(answer)],
-            progress=progress,
-        )
+        printed = Path(folder) / "stdout.txt"
+        _run([*command, "--json", str(answer)], stdout=printed, progress=progress)
         record: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        tell(printed.read_text(encoding="utf-8"))
     record["context"]["commit"], record["context"]["dirty"] = git_state(ENGINE_DIR.parent)
     if json_path is not None:
         write_json(json_path, record)
     return record
 
 
-def _run(command: list[str], *, progress: Progress) -> None:
+def _run(command: list[str], *, stdout: Path, progress: Progress) -> None:
     said = ""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    # A file, not a pipe: nobody reads a pipe while the messages come, and a full one would stop the engine.
+    with (
+        stdout.open("w", encoding="utf-8") as printed,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
         try:
             for line in process.stderr or ():
                 said = line.rstrip()

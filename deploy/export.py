@@ -78,16 +78,19 @@ def export_model(
     Raises:
         UserError: the model cannot be read or converted, ncnn's logits differ by more than 1e-4, or `out_dir`
             cannot be written. `out_dir` is then as it was.
+
+    Folders beside `out_dir` that hold its former network in other precisions are removed.
     """
     from deploy.model_folder import FILES
     from deploy.parity import MIN_IMAGES, random_pictures
+    from deploy.siblings import drop_siblings, siblings
     from platform.models.trained import load_trained_model
 
     model = load_trained_model(model_path)
     if parity_images is None:
         parity_images, parity_data = random_pictures(MIN_IMAGES, model.input_shape), "random"
     with replacing_folder(out_dir, own_files=FILES) as folder:
-        return _export(
+        result = _export(
             model,
             folder,
             out_dir,
@@ -97,6 +100,9 @@ def export_model(
             tuned,
             progress,
         )
+    for old in drop_siblings(out_dir, keep=siblings(out_dir).values()):
+        progress(f"removed {old}: it held the network that was exported to {out_dir} before")
+    return result
 
 
 def _export(
@@ -150,7 +156,13 @@ def _export(
     channels, height, width = model.input_shape
     document = mf.ModelDocument(
         name=model.model.name,
-        input=mf.InputInfo(channels=channels, height=height, width=width),
+        input=mf.InputInfo(
+            channels=channels,
+            height=height,
+            width=width,
+            resize="direct" if model.shorter_side is None else "shorter_side_crop",
+            shorter_side=model.shorter_side,
+        ),
         normalisation=mf.NormalisationInfo(
             mean=tuple(model.mean.flatten().tolist()), std=tuple(model.std.tolist())
         ),

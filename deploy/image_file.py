@@ -1,7 +1,8 @@
-"""Labelled images in one file, for the engine to count its right answers on.
+"""Labelled images in one file, and their reference logits in another, for the engine to be measured by.
 
 Little-endian: "SWEEPIMG", u32 version (1), u32 count, channels, height, width, then a u32 label per image,
-then the pixels, uint8 in image, channel, row, column order. The engine's dataset.h describes the same.
+then the pixels, uint8 in image, channel, row, column order. Logits: "SWEEPLGT", u32 version (1), u32 count,
+classes, then float32 row by row. The engine's dataset.h describes the same.
 """
 
 from __future__ import annotations
@@ -26,3 +27,10 @@ def write_image_file(path: Path, images: NDArray[np.uint8], labels: NDArray[np.i
         file.write(labels.astype("<u4").tobytes())
         for start in range(0, len(images), 1000):
             file.write(np.ascontiguousarray(images[start : start + 1000]).tobytes())
+
+
+def write_logits_file(path: Path, logits: NDArray[np.float32]) -> None:
+    """Write logits [N, classes] to `path`."""
+    with path.open("wb") as file:
+        file.write(struct.pack("<8s3I", b"SWEEPLGT", 1, *logits.shape))
+        file.write(logits.astype("<f4").tobytes())

@@ -46,8 +46,19 @@ class InputInfo(Frozen):
     height: PositiveInt
     width: PositiveInt
     color: Literal["RGB"] = "RGB"
-    resize: Literal["direct"] = "direct"
-    """How an image of another size is brought to this one: `direct`, without keeping its proportions."""
+    resize: Literal["direct", "shorter_side_crop"] = "direct"
+    """How an image of another size is brought to this one: `direct`, without keeping its proportions, or its
+    shorter side is resized to `shorter_side` and the centre cut out, as ImageNet networks have it."""
+    shorter_side: PositiveInt | None = None
+    """Pixels, for `shorter_side_crop`; at least the input's longer side."""
+
+    @model_validator(mode="after")
+    def _cut_fits(self) -> Self:
+        if (self.resize == "shorter_side_crop") != (self.shorter_side is not None):
+            raise ValueError("shorter_side is for resize: shorter_side_crop, which needs it")
+        if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
+            raise ValueError("shorter_side must be at least the input's longer side")
+        return self
 
 
 class NormalisationInfo(Frozen):
@@ -225,6 +236,18 @@ def open_model_folder(path: Path) -> ModelFolder:
                 f"{expected.sha256[:12]}...; export the model again"
             )
     return ModelFolder(path, document)
+
+
+def read_document(folder: Path) -> ModelDocument:
+    """Read the description of a model folder and nothing else of it.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    file = folder / DOCUMENT
+    if not file.is_file():
+        raise UserError(f"no model folder at {folder}; make one with: python -m deploy.export SWEEP")
+    return _read_document(file)
 
 
 def _read_document(file: Path) -> ModelDocument:

@@ -46,19 +46,30 @@ def find_pictures(model: TrainedModel, data_dir: Path | None) -> Pictures | None
     return None if info is None else divide(model, info)
 
 
-def divide(model: TrainedModel, info: DatasetInfo) -> Pictures:
-    """Return the parts of a data set as the training of `model` divided it."""
+def divide(model: TrainedModel, info: DatasetInfo, *, most_images: int | None = None) -> Pictures:
+    """Return the parts of a data set as the training of `model` divided it.
+
+    Args:
+        model: the trained model, which remembers its division.
+        info: the data set.
+        most_images: of the validation and of the test images, at most; evenly spread over each.
+    """
     train = load_split(info, "train")
     known, held_back = train_validation_indices(train.labels, _division(model, len(train)))
     candidates = np.concatenate([_spread(held_back, MIN_IMAGES), known])
     calibration = candidates[:MIN_IMAGES]
     rest = np.setdiff1d(held_back, calibration)
+    validation = rest if len(rest) >= MIN_IMAGES else held_back
+    test = load_split(info, "test")
+    if most_images is not None:
+        validation = _spread(validation, most_images)
+        test = test.take(_spread(np.arange(len(test)), most_images))
     return Pictures(
         label=info.label,
         calibration=train.images[np.sort(calibration)],
-        validation=train.take(rest if len(rest) >= MIN_IMAGES else held_back),
+        validation=train.take(validation),
         held_out="validation_accuracy" in model.metrics,
-        test=load_split(info, "test"),
+        test=test,
     )
 
 

@@ -22,6 +22,7 @@ from deploy.calibration import Method
 from deploy.folder_swap import replacing_folder
 from deploy.parity import MIN_IMAGES, random_pictures
 from deploy.quantize import QuantizeResult, convert_precision
+from deploy.siblings import folder_of
 from platform.errors import UserError
 
 if TYPE_CHECKING:
@@ -196,8 +197,3 @@ def with_accuracy(
     }
     source = document.source.model_copy(update={"test_accuracy": test.top1})
     return document.model_copy(update={"accuracy": accuracy, "source": source})
-
-
-def folder_of(out_dir: Path, precision: str) -> Path:
-    """Return where a precision belongs: beside the fp32 folder, `export` and `export-int8`."""
-    return out_dir if precision == "fp32" else out_dir.with_name(f"{out_dir.name}-{precision}")

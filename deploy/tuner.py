@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -53,7 +54,7 @@ class Tuned:
         return {
             "method": "measured",
             "no_winograd": self.no_winograd,
-            "processor": cpu_name(),
+            "processor": processor_here(),
             "threads": 1,
             "ncnn": version("ncnn"),
             "time_ratio": round(self.ratio, 4),
@@ -119,13 +120,30 @@ def kinds_of_layer(param: ParamFile, shapes: Shapes) -> list[frozenset[str]]:
 def tuned_elsewhere(document: ModelDocument, *, processor: str | None = None) -> str | None:
     """Return a warning if the model was tuned on another processor than this one, else nothing."""
     made_for = (document.tuning or {}).get("processor")
-    here = processor or cpu_name()
+    here = processor or processor_here()
     if made_for is None or made_for == here:
         return None
     return (
         f"{document.name} ({document.precision}) was tuned on {made_for}, this is {here}: it may run slower "
         "than it could; export it here with --tune"
     )
+
+
+def processor_here() -> str:
+    """Return this processor's name, on x86 with its family and model.
+
+    Virtual machines call processors of several generations by one name ("AMD EPYC"). The engine's
+    `processor_name()` says the same.
+    """
+    numbers: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            numbers.setdefault(key.strip(), value.strip())
+    name = cpu_name()
+    if {"cpu family", "model"} <= numbers.keys():
+        name += f" (family {numbers['cpu family']}, model {numbers['model']})"
+    return name
 
 
 def cpu_times_ms(

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from platform.tuning.stages import Sweep
 
 
+_QUICK_IMAGES = 500
+"""Of the validation and of the test images, on which a quick sweep judges a lower precision."""
+
+
 def main() -> int:
     """Run the command."""
     arguments = read_command(sys.argv[1:])
@@ -116,11 +120,11 @@ def _train(sweep: Sweep, view: LiveView) -> None:
 
     if is_trained(sweep.folder, sweep.spec):
         return
+    _measure_networks(sweep, view)
     first = sweep.plan.nodes[0]
     view.set_phase("starting Ray")
     with session(num_cpus=int(first.CPU), num_gpus=int(first.GPU)):
         trials = stages.search(sweep)
-    _measure_networks(sweep, view)
         reason = stages.why_stopped(sweep)
         if reason is not None:
             view.console.print(f"the search has ended early: {reason}", highlight=False, markup=False)
@@ -128,10 +132,6 @@ def _train(sweep: Sweep, view: LiveView) -> None:
         stages.train_final(sweep, champion, trials)
 
 
-def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
-    """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
-    from platform.reporting.page import write_report
-    from platform.tuning import finish
 def _measure_networks(sweep: Sweep, view: LiveView) -> None:
     """Where the space asks for small or fast networks, count or time each of them before the search."""
     from deploy.untrained import untrained_latency_ms
@@ -151,6 +151,10 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
     )
 
 
+def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
+    """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
+    from platform.reporting.page import write_report
+    from platform.tuning import finish
 
     with view.phase("reading the test split again" if again else "reading the test split, once"):
         finish.measure(sweep, again=again)
@@ -166,21 +170,25 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
 
 
 def _export(sweep: Sweep, view: LiveView) -> None:
-    """Convert the final model to a model folder, checked on test images."""
-    from deploy.export import export_model
-    from deploy.parity import MIN_IMAGES
-    from platform.data.cache import load_split
+    """Convert the final model to model folders: fp32, and the fastest precision that keeps the accuracy."""
+    from deploy.champion import export_champion
     from platform.tuning import extension, finish
 
-    folder = sweep.folder
+    folder, quick = sweep.folder, sweep.plan.quick
     if (folder.export / "model.json").exists():
         return
-    images = load_split(sweep.info, "test").images[:MIN_IMAGES]
-    export_model(
+    if quick:
+        view.console.print(
+            f"quick export: int8 only, not tuned, right answers counted on {_QUICK_IMAGES} images",
+            highlight=False,
+        )
+    done = export_champion(
         finish.final_model(folder),
         folder.export,
-        parity_images=images,
-        parity_data=sweep.info.label,
+        info=sweep.info,
+        precisions=("int8",) if quick else None,
+        tuned=not quick,
+        most_images=_QUICK_IMAGES if quick else None,
         source={
             "sweep": folder.sweep_id,
             "run": extension.final_run(folder),
@@ -189,18 +197,25 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         },
         progress=view.set_phase,
     )
-    sweep.observer.artifact_written(folder.export, name="export")
+    for refusal in done.refused.values():
+        view.console.print(refusal, highlight=False, markup=False)
+    for path in (folder.export, *folder.lower_precisions):
+        sweep.observer.artifact_written(path, name=path.name)
 
 
 def _benchmark(sweep: Sweep, view: LiveView) -> None:
-    """Time the model folder with the project's engine, which is built on first use."""
+    """Time the model folders with the project's engine, which is built on first use."""
     from deploy.engine import run_benchmark
 
     if sweep.folder.benchmark.exists():
         return
     threads = sorted({1, min(2, int(sweep.plan.nodes[0].CPU))})
     run_benchmark(
-        sweep.folder.export, threads=threads, json_path=sweep.folder.benchmark, progress=view.set_phase
+        sweep.folder.export,
+        *sweep.folder.lower_precisions,
+        threads=threads,
+        json_path=sweep.folder.benchmark,
+        progress=view.set_phase,
     )
     sweep.observer.artifact_written(sweep.folder.benchmark, name="benchmark")
 

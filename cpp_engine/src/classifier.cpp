@@ -18,6 +18,10 @@
 #include "sweep_engine/json.h"
 #include "sweep_engine/sha256.h"
 
+#if !NCNN_BATCH
+#error "the engine needs ncnn 20260617 or newer, built with NCNN_BATCH=ON (the default)"
+#endif
+
 namespace sweep_engine {
 
 namespace {
@@ -172,6 +176,23 @@ Status run_self_test(const Classifier& classifier) {
   return {};
 }
 
+/// @param to  channels x height x width, fp32
+void normalise(const Manifest& manifest, const std::vector<std::uint8_t>& pixels, ncnn::Mat& to) {
+  const NormalisationSpec& norm = manifest.normalisation;
+  const auto channels = static_cast<std::size_t>(manifest.input.channels);
+  const bool mean_image = norm.mean.size() != channels;
+  const std::size_t plane = pixels.size() / channels;
+  for (std::size_t c = 0; c < channels; ++c) {
+    float* levels = to.channel(static_cast<int>(c));
+    const std::size_t begin = c * plane;
+    for (std::size_t i = 0; i < plane; ++i) {
+      // The same operations in the same order as in training: the last bit counts in a parity check.
+      const float mean = norm.mean[mean_image ? begin + i : c];
+      levels[i] = (static_cast<float>(pixels[begin + i]) / 255.0F - mean) / norm.std[c];
+    }
+  }
+}
+
 }  // namespace
 
 Result<Classifier> Classifier::load(const std::string& folder, const ClassifierOptions& options) {
@@ -215,46 +236,50 @@ Result<Classifier> Classifier::load(const std::string& folder, const ClassifierO
 }
 
 Result<PreparedInput> Classifier::prepare(const std::vector<std::uint8_t>& pixels) const {
+  return prepare_batch({pixels});
+}
+
+Result<PreparedInput> Classifier::prepare_batch(
+    const std::vector<std::vector<std::uint8_t>>& pictures) const {
   const InputSpec& spec = impl_->manifest.input;
-  if (pixels.size() != spec.size()) {
+  if (pictures.empty()) return Status(StatusCode::invalid_argument, "a batch needs at least one picture");
+  for (const std::vector<std::uint8_t>& pixels : pictures) {
+    if (pixels.size() == spec.size()) continue;
     return Status(StatusCode::invalid_argument, "the network takes " + std::to_string(spec.size()) +
                                                     " levels (channels x height x width), got " +
                                                     std::to_string(pixels.size()));
   }
-  const NormalisationSpec& norm = impl_->manifest.normalisation;
-  const bool mean_image = norm.mean.size() != static_cast<std::size_t>(spec.channels);
-  const std::size_t plane = spec.size() / static_cast<std::size_t>(spec.channels);
   PreparedInput input;
-  input.data_->values.create(spec.width, spec.height, spec.channels);
-  if (input.data_->values.empty())
-    return Status(StatusCode::out_of_memory, "not enough memory for the input");
-  for (int c = 0; c < spec.channels; ++c) {
-    float* to = input.data_->values.channel(c);
-    const std::size_t begin = static_cast<std::size_t>(c) * plane;
-    const float deviation = norm.std[static_cast<std::size_t>(c)];
-    for (std::size_t i = 0; i < plane; ++i) {
-      // The same operations in the same order as in training: the last bit counts in a parity check.
-      const float mean = norm.mean[mean_image ? begin + i : static_cast<std::size_t>(c)];
-      to[i] = (static_cast<float>(pixels[begin + i]) / 255.0F - mean) / deviation;
-    }
+  ncnn::Mat& values = input.data_->values;
+  values.create(spec.width, spec.height, spec.channels, sizeof(float), 1, static_cast<int>(pictures.size()));
+  if (values.empty()) return Status(StatusCode::out_of_memory, "not enough memory for the input");
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    ncnn::Mat one = values.batch(static_cast<int>(i));
+    normalise(impl_->manifest, pictures[i], one);
   }
   return input;
 }
 
 Result<std::vector<float>> Classifier::infer(const PreparedInput& input) const {
-  // One extractor per image: a second input on the same one would return the first one's cached result.
+  // One extractor per query: a second input on the same one would return the first one's cached result.
   ncnn::Extractor extractor = impl_->net.create_extractor();
   ncnn::Mat output;
   int code = extractor.input(impl_->manifest.input.blob.c_str(), input.data_->values);
   if (code == 0) code = extractor.extract(impl_->manifest.output_blob.c_str(), output);
   if (code != 0) return Status(StatusCode::inference_failed, "ncnn returned error " + std::to_string(code));
   const std::size_t classes = impl_->manifest.classes.size();
-  if (output.dims != 1 || static_cast<std::size_t>(output.w) != classes) {
+  if (output.dims != 1 || static_cast<std::size_t>(output.w) != classes ||
+      output.n != input.data_->values.n) {
     return Status(StatusCode::inference_failed,
-                  "the output is not one row of " + std::to_string(classes) + " logits");
+                  "the output is not one row of " + std::to_string(classes) + " logits for each picture");
   }
-  const float* values = output;
-  std::vector<float> logits(values, values + classes);
+  std::vector<float> logits;
+  logits.reserve(classes * static_cast<std::size_t>(output.n));
+  for (int i = 0; i < output.n; ++i) {
+    const ncnn::Mat row = output.batch(i);
+    const float* values = row;
+    logits.insert(logits.end(), values, values + classes);
+  }
   for (const float value : logits) {
     if (!std::isfinite(value)) return Status(StatusCode::inference_failed, "the output is not finite");
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstring>
 #include <mutex>
 #include <string_view>
 #include <system_error>
@@ -19,6 +21,27 @@ std::uint32_t little32(const std::string& data, std::size_t at) {
   std::uint32_t value = 0;
   for (std::size_t i = 4; i-- > 0;) value = value << 8 | static_cast<unsigned char>(data[at + i]);
   return value;
+}
+
+template <typename Number>
+std::size_t top1(const Number* logits, std::size_t classes) {
+  return static_cast<std::size_t>(std::max_element(logits, logits + classes) - logits);
+}
+
+/// Adds sums to what finish() makes a mean of.
+template <typename Number>
+void add_row(Parity& parity, const std::vector<float>& logits, const Number* reference) {
+  ++parity.images;
+  if (top1(logits.data(), logits.size()) == top1(reference, logits.size())) ++parity.same_top1;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double difference = std::fabs(static_cast<double>(logits[i]) - static_cast<double>(reference[i]));
+    parity.max_abs = std::max(parity.max_abs, difference);
+    parity.mean_abs += difference;
+  }
+}
+
+void finish(Parity& parity, std::size_t classes) {
+  if (parity.images > 0) parity.mean_abs /= static_cast<double>(parity.images * classes);
 }
 
 }  // namespace
@@ -58,7 +81,46 @@ Result<ImageSet> read_image_set(const std::string& path) {
   return set;
 }
 
-Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& images, int workers) {
+Result<Logits> read_logits(const std::string& path) {
+  const Result<std::string> file = read_file(path, file_limit);
+  if (!file.ok()) return file.status();
+  const std::string& data = file.value();
+  constexpr std::string_view logits_mark = "SWEEPLGT";
+  constexpr std::size_t head = 20;
+  if (data.size() < head || data.compare(0, logits_mark.size(), logits_mark) != 0 || little32(data, 8) != 1) {
+    return Status(StatusCode::io_error,
+                  path + ": is not a file of logits of version 1 (it does not begin with SWEEPLGT)");
+  }
+  const std::uint64_t count = little32(data, 12);
+  const std::uint64_t classes = little32(data, 16);
+  if (count < 1 || classes < 1 || classes > 1000000 || data.size() != head + 4 * count * classes) {
+    return Status(StatusCode::io_error, path + ": its size and its header do not agree");
+  }
+  Logits logits;
+  logits.classes = classes;
+  logits.values.resize(count * classes);
+  for (std::size_t i = 0; i < logits.values.size(); ++i) {
+    const std::uint32_t bits = little32(data, head + 4 * i);
+    std::memcpy(&logits.values[i], &bits, sizeof bits);
+  }
+  return logits;
+}
+
+Result<Parity> measure_parity(const Classifier& classifier) {
+  const Manifest& manifest = classifier.manifest();
+  Parity parity;
+  for (std::size_t k = 0; k < manifest.self_test_logits.size(); ++k) {
+    const Result<std::vector<float>> logits =
+        classifier.logits(self_test_pattern(manifest.input, static_cast<int>(k)));
+    if (!logits.ok()) return logits.status();
+    add_row(parity, logits.value(), manifest.self_test_logits[k].data());
+  }
+  finish(parity, manifest.classes.size());
+  return parity;
+}
+
+Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& images,
+                                  const Logits& reference, int workers) {
   const InputSpec& input = classifier.manifest().input;
   if (images.channels != input.channels || images.height != input.height || images.width != input.width) {
     return Status(StatusCode::invalid_argument, "the pictures are " + std::to_string(images.width) + " x " +
@@ -66,10 +128,18 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
                                                     std::to_string(input.width) + " x " +
                                                     std::to_string(input.height));
   }
+  const std::size_t classes = classifier.manifest().classes.size();
+  if (reference.count() > 0 && (reference.count() != images.count() || reference.classes != classes)) {
+    return Status(StatusCode::invalid_argument,
+                  "the reference has " + std::to_string(reference.count()) + " rows of " +
+                      std::to_string(reference.classes) + " logits, the pictures are " +
+                      std::to_string(images.count()) + " and the classes " + std::to_string(classes));
+  }
   std::atomic<std::size_t> next{0};
   std::atomic<std::size_t> correct{0};
   std::mutex guard;
   Status failure;
+  Parity parity;
   const auto work = [&] {
     for (std::size_t i = next++; i < images.count(); i = next++) {
       const Result<std::vector<float>> logits = classifier.logits(images.pixels(i));
@@ -79,9 +149,10 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
         next = images.count();
         return;
       }
-      const auto& values = logits.value();
-      const auto best = std::max_element(values.begin(), values.end()) - values.begin();
-      if (static_cast<std::uint32_t>(best) == images.labels[i]) ++correct;
+      if (top1(logits.value().data(), classes) == images.labels[i]) ++correct;
+      if (reference.count() == 0) continue;
+      const std::lock_guard<std::mutex> lock(guard);
+      add_row(parity, logits.value(), reference.values.data() + i * classes);
     }
   };
   std::vector<std::thread> threads;
@@ -95,7 +166,8 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
   work();
   for (std::thread& thread : threads) thread.join();
   if (!failure.ok()) return failure;
-  return Accuracy{images.count(), correct.load()};
+  finish(parity, classes);
+  return Accuracy{images.count(), correct.load(), parity};
 }
 
 }  // namespace sweep_engine

@@ -10,6 +10,7 @@
 #include <ctime>
 #include <fstream>
 #include <sstream>
+#include <string>
 #include <thread>
 
 #include "sweep_engine/classifier.h"
@@ -112,7 +113,7 @@ Json describe_host() {
   ::uname(&system);
   Json host = Json::object();
   host.set("date", utc_now());
-  std::string cpu = value_after("/proc/cpuinfo", "model name");
+  const std::string cpu = processor_name();
   host.set("cpu", cpu.empty() ? std::string(system.machine) : cpu);
   host.set("cores", usable_cores());
   host.set("memory_mb", static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
@@ -124,7 +125,21 @@ Json describe_host() {
   host.set("compiler", SWEEP_ENGINE_COMPILER);
   host.set("build_type", SWEEP_ENGINE_BUILD_TYPE);
   host.set("load_average", load_average());
+  // Nothing this program reads tells it; a figure would be invented.
+  host.set("energy", "unavailable");
   return host;
+}
+
+std::string processor_name() {
+  std::istringstream words(value_after("/proc/cpuinfo", "model name"));
+  std::string name;
+  for (std::string word; words >> word;) name += (name.empty() ? "" : " ") + word;
+  const std::string family = value_after("/proc/cpuinfo", "cpu family");
+  const std::string model = value_after("/proc/cpuinfo", "model\t");
+  if (!name.empty() && !family.empty() && !model.empty()) {
+    name += " (family " + family + ", model " + model + ")";
+  }
+  return name;
 }
 
 double peak_rss_mb() {

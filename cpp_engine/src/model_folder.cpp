@@ -247,9 +247,39 @@ Result<Manifest> read_manifest(const std::string& folder) {
     const Json* accuracy = source->find("test_accuracy");
     if (accuracy != nullptr && accuracy->is(Kind::number)) manifest.test_accuracy = accuracy->number();
   }
+  if (const Json* tuning = json.value().find("tuning")) {
+    const Json* processor = tuning->find("processor");
+    if (processor != nullptr && processor->is(Kind::string)) manifest.tuned_for = processor->string();
+  }
   if (!status.ok()) return Status(status.code(), path + ": " + status.message());
   manifest.json = std::move(text).value();
   return manifest;
+}
+
+Result<std::string> folder_in(const std::string& folder, Precision precision) {
+  const Result<Manifest> manifest = read_manifest(folder);
+  if (!manifest.ok()) return Status(manifest.status().code(), folder + ": " + manifest.status().message());
+  if (manifest.value().precision == precision) return folder;
+  std::string base = folder;
+  while (base.size() > 1 && base.back() == '/') base.pop_back();
+  const std::string own = std::string("-") + precision_name(manifest.value().precision);
+  if (base.size() > own.size() && base.compare(base.size() - own.size(), own.size(), own) == 0) {
+    base.resize(base.size() - own.size());
+  }
+  const std::string name = precision_name(precision);
+  const std::string beside = precision == Precision::fp32 ? base : base + "-" + name;
+  const Result<Manifest> other = read_manifest(beside);
+  if (!other.ok() || other.value().precision != precision) {
+    return Status(StatusCode::model_invalid,
+                  "no export in " + name + " beside " + folder + " (looked at " + beside +
+                      "); make one with: python -m deploy.export SWEEP --precision " + name);
+  }
+  // Every precision keeps the reference logits of the network that it was made from.
+  if (other.value().self_test_logits != manifest.value().self_test_logits) {
+    return Status(StatusCode::model_invalid,
+                  beside + " holds another network than " + folder + "; export it again");
+  }
+  return beside;
 }
 
 std::vector<std::uint8_t> self_test_pattern(const InputSpec& input, int k) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "check.h"
 #include "sweep_engine/classifier.h"
@@ -118,11 +119,46 @@ TEST_CASE(accuracy_counts_right_answers) {
     set.labels.push_back(i % 3 == 0 ? (best + 1) % 5 : best);
     right += i % 3 == 0 ? 0U : 1U;
   }
+  sweep_engine::Logits reference;
+  reference.classes = 5;
+  for (int i = 0; i < 20; ++i) {
+    const auto logits =
+        model.value().logits(std::vector<std::uint8_t>(192, static_cast<std::uint8_t>(12 * i)));
+    reference.values.insert(reference.values.end(), logits.value().begin(), logits.value().end());
+  }
+  reference.values[7] += 0.5F;
   for (const int workers : {1, 3}) {
-    const auto accuracy = sweep_engine::measure_accuracy(model.value(), set, workers);
+    const auto accuracy = sweep_engine::measure_accuracy(model.value(), set, reference, workers);
     CHECK_EQUAL(accuracy.value().correct, right);
     CHECK_EQUAL(accuracy.value().images, std::size_t{20});
+    CHECK_EQUAL(accuracy.value().parity.images, std::size_t{20});
+    CHECK(std::abs(accuracy.value().parity.max_abs - 0.5) < 1e-6);
+    CHECK(std::abs(accuracy.value().parity.mean_abs - 0.005) < 1e-6);
   }
+  CHECK_EQUAL(sweep_engine::measure_accuracy(model.value(), set, {}, 1).value().parity.images,
+              std::size_t{0});
+  reference.values.resize(95);
+  CHECK(!sweep_engine::measure_accuracy(model.value(), set, reference, 1).ok());
   set.width = 4;
-  CHECK(!sweep_engine::measure_accuracy(model.value(), set, 1).ok());
+  CHECK(!sweep_engine::measure_accuracy(model.value(), set, {}, 1).ok());
+}
+
+TEST_CASE(a_batch_answers_as_its_pictures_do_alone) {
+  const tiny_model::Folder folder;
+  folder.write(tiny_model::files());
+  ClassifierOptions options;
+  options.self_test = false;
+  const auto model = Classifier::load(folder.path(), options);
+  std::vector<std::vector<std::uint8_t>> pictures;
+  std::vector<float> alone;
+  for (int k = 0; k < 5; ++k) {
+    pictures.push_back(sweep_engine::self_test_pattern(model.value().manifest().input, k));
+    const auto logits = model.value().logits(pictures.back()).value();
+    alone.insert(alone.end(), logits.begin(), logits.end());
+  }
+  const auto input = model.value().prepare_batch(pictures);
+  CHECK(model.value().infer(input.value()).value() == alone);
+  CHECK(!model.value().prepare_batch({}).ok());
+  pictures.back().pop_back();
+  CHECK(!model.value().prepare_batch(pictures).ok());
 }

@@ -17,8 +17,8 @@ from deploy.parity import compare, random_pictures, reference_logits
 from deploy.peers.onnx_graph import write_onnx
 from deploy.peers.onnx_int8 import write_int8_onnx
 from deploy.peers.runtimes import Row, load
-from deploy.precisions import folder_of
 from deploy.quantize import convert_precision
+from deploy.siblings import folder_of, same_network
 from deploy.tuner import tuned_elsewhere
 from platform.errors import UserError
 from platform.models.trained import TrainedModel
@@ -116,10 +116,11 @@ def prepare(
     ncnn = {"fp32": fp32.path}
     _check_same(fp32, inputs, reference)
     for precision in precisions:
-        beside = folder_of(fp32.path, precision)
         if precision == "fp32":
             continue
-        if (beside / mf.DOCUMENT).is_file() and _same_source(fp32, mf.open_model_folder(beside)):
+        beside = folder_of(fp32.path, precision)
+        there = mf.open_model_folder(beside).document if (beside / mf.DOCUMENT).is_file() else None
+        if there is not None and same_network(fp32.document, there):
             ncnn[precision] = beside
             continue
         ncnn[precision] = scratch / precision
@@ -179,8 +180,3 @@ def _check_same(fp32: mf.ModelFolder, inputs: NDArray[np.float32], reference: ND
             f"{fp32.path} does not hold the network of the trained model: the logits differ by {found:.2g}; "
             "name the right file with --model"
         )
-
-
-def _same_source(fp32: mf.ModelFolder, other: mf.ModelFolder) -> bool:
-    """Every precision keeps the self-test's logits of the network that it was made from."""
-    return fp32.document.self_test.logits == other.document.self_test.logits

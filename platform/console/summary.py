@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.panel import Panel
@@ -64,6 +64,10 @@ def _places(results: SweepResults, tracking_uri: str | None) -> Table:
     places: Mapping[str, Path | None] = {
         "report": folder.report if folder.report.exists() else None,
         "model for the engine": folder.export if results.export else None,
+        **{
+            f"... in {document['precision']}": folder.path / f"export-{document['precision']}"
+            for document in results.lower_precisions
+        },
         "trials": folder.trials if folder.trials.exists() else None,
     }
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -76,12 +80,30 @@ def _places(results: SweepResults, tracking_uri: str | None) -> Table:
             f"top-1 agrees on {percent(parity['top1_agreement'])} of {plural(parity['images'], 'image')}, "
             f"largest logit difference {parity['max_abs']:.1e}",
         )
+    for document in results.lower_precisions:
+        table.add_row(f"{document['precision']} against fp32", _loss(document))
     for name, path in places.items():
         if path is not None:
             table.add_row(name, Text(str(path)))
     if tracking_uri is not None:
         table.add_row("all runs in MLflow", Text(ui_command(tracking_uri)))
     return table
+
+
+def _loss(document: Mapping[str, Any]) -> str:
+    """Return what a lower precision costs."""
+    parity, accuracy = document["parity"], document.get("accuracy") or {}
+    text = (
+        f"top-1 agrees on {percent(parity['top1_agreement'])} of {plural(parity['images'], 'image')}, "
+        f"largest logit difference {parity['max_abs']:.1e}"
+    )
+    test = accuracy.get("test")
+    if test:
+        text += (
+            f"; {percent(test['top1'])} of {plural(test['images'], 'test image')} right, fp32 "
+            f"{percent(test['fp32_top1'])}"
+        )
+    return text
 
 
 def _failures(results: SweepResults) -> list[str]:

@@ -93,6 +93,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "axis_plots": axes.axis_plots(results),
         "parity": (results.export or {}).get("parity"),
         "export": results.export,
+        "precisions": _precisions(results),
         "benchmark": _benchmark(results),
         "test": _test(results.test),
         "failures": [row for row in results.trials if row.status is TrialStatus.FAILED],
@@ -219,9 +220,33 @@ def _benchmark(results: SweepResults) -> dict[str, Any] | None:
         ],
         "results": record.get("results", []),
         "chart": spread.latency(record.get("results", [])),
-        "accuracy": record.get("accuracy"),
         "busy": noise.get("reason", "") if noise.get("trustworthy") is False else "",
     }
+
+
+def _precisions(results: SweepResults) -> dict[str, Any] | None:
+    """Return the exports side by side: size, closeness, accuracy, processor time; and what was refused."""
+    if results.export is None:
+        return None
+    tried = results.export.get("precisions") or {}
+    cpu_ms = tried.get("cpu_ms") or {}
+    rows = []
+    for document in (results.export, *results.lower_precisions):
+        accuracy = document.get("accuracy") or {}
+        weights = (document.get("files") or {}).get("model.bin") or {}
+        rows.append(
+            {
+                "precision": document.get("precision", "fp32"),
+                "megabytes": weights["bytes"] / 1e6 if weights else None,
+                "parity": document.get("parity"),
+                "validation": accuracy.get("validation"),
+                "test": accuracy.get("test"),
+                "cpu_ms": cpu_ms.get(document.get("precision", "fp32")),
+                "tuned": (document.get("tuning") or {}).get("method") == "measured",
+            }
+        )
+    known = any(row["validation"] and not row["validation"].get("held_out", True) for row in rows)
+    return {"rows": rows, "refused": list((tried.get("refused") or {}).values()), "learnt": known}
 
 
 def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def confirmation(selection: Mapping[str, Any]) -> Markup | None:
 
 
 def latency(results: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Return p50 to p99 of each thread count as a strip; None without measurements.
+    """Return p50 to p99 of each precision and thread count as a strip; None without measurements.
 
     Args:
         results: `results` of `benchmark.json`.
@@ -60,8 +60,10 @@ def latency(results: Sequence[Mapping[str, Any]]) -> Markup | None:
     if not results:
         return None
     highest = max(float(entry["latency_ms"]["p99"]) for entry in results)
-    names = [plural(int(entry["threads"]), "thread") for entry in results]
-    chart = _strips((0.0, highest * 1.04), names, left=80)
+    names = [
+        f"{entry.get('precision', '')} {plural(int(entry['threads']), 'thread')}".strip() for entry in results
+    ]
+    chart = _strips((0.0, highest * 1.04), names, left=110)
     for index, entry in enumerate(results):
         y = len(results) - 1 - index
         measured = entry["latency_ms"]
@@ -69,7 +71,7 @@ def latency(results: Sequence[Mapping[str, Any]]) -> Markup | None:
         chart.bar(measured.get("min", measured["p50"]), measured["p90"], y, "interval c1", thickness=12)
         chart.dot(measured["p50"], y, "c1", f"median {measured['p50']:.3f} ms", radius=5)
     chart.axes(x_label="ms per image: minimum, median, 90 % (thick), 99 % (thin)", x_count=8)
-    return chart.svg("latency by thread count")
+    return chart.svg("latency by precision and thread count")
 
 
 def _strips(x: tuple[float, float], names: Sequence[str], *, left: float) -> Chart:

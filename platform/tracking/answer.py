@@ -16,8 +16,12 @@ def sentences(results: SweepResults) -> list[str]:
 
 
 def best_latency(benchmark: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the measurement with the lowest median latency for a single image."""
-    single = [entry for entry in benchmark.get("results", []) if entry.get("batch", 1) == 1]
+    """Return the measurement with the lowest median latency for a single image, of one worker."""
+    single = [
+        entry
+        for entry in benchmark.get("results", [])
+        if entry.get("batch", 1) == 1 and entry.get("workers", 1) == 1
+    ]
     return min(single, key=lambda entry: entry["latency_ms"]["p50"], default=None)
 
 
@@ -80,9 +84,23 @@ def _speed(results: SweepResults) -> str:
     latency = fastest["latency_ms"]
     return (
         f"On {cpu} the exported model answers one image in {latency['p50']:.2f} ms (median; "
-        f"99 % within {latency['p99']:.2f} ms) with {plural(int(fastest['threads']), 'thread')}."
-        f"{_doubt(results.benchmark)}"
+        f"99 % within {latency['p99']:.2f} ms) with {plural(int(fastest['threads']), 'thread')}"
+        f"{_in_precision(results, fastest)}.{_doubt(results.benchmark)}"
     )
+
+
+def _in_precision(results: SweepResults, fastest: Mapping[str, Any]) -> str:
+    """Return which precision that was, where there are several, and what it costs."""
+    precision = fastest.get("precision")
+    shipped = [entry for entry in results.lower_precisions if entry.get("precision") == precision]
+    if not shipped:
+        return " in fp32" if precision == "fp32" and results.lower_precisions else ""
+    test = (shipped[0].get("accuracy") or {}).get("test") or {}
+    if not test:
+        return f" in {precision}"
+    change = 100 * (test["top1"] - test["fp32_top1"])
+    images = f"{test['images']:,} test images"
+    return f" in {precision}, which changes the accuracy on {images} by {change:+.2f} points"
 
 
 def _doubt(benchmark: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@
     selection.json    the confirmed candidates and the verdict
     champion.json     the configuration that won
     test.json         the test split, opened once
-    export/           the model folder for the engine
+    export/           the model folder for the engine, in fp32
+    export-int8/      the same in the fastest precision that keeps the accuracy, if that is not fp32
     benchmark.json    its latency on this machine
     report.html
     checkpoints/      one folder per trial
@@ -90,6 +91,11 @@ class SweepFolder:
     @property
     def export(self) -> Path:
         return self.path / "export"
+
+    @property
+    def lower_precisions(self) -> list[Path]:
+        """The champion's exports in lower precisions: `export-int8`, beside the fp32 one."""
+        return sorted(path.parent for path in self.path.glob("export-*/model.json"))
 
     @property
     def benchmark(self) -> Path:

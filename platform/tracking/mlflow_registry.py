@@ -39,7 +39,7 @@ def register_champion(
     """Log the winner's model, export and benchmark to the sweep's run, and point `champion` at it.
 
     Args:
-        folder: the sweep; its `export/` and `benchmark.json` are logged where they exist.
+        folder: the sweep; its `export/`, `export-int8/` and `benchmark.json` are logged where they exist.
         model_path: the trained model (`platform.models.trained`).
         tracking_uri: see `resolve_tracking_uri`.
         space: name of the experiment and of the registered model; by default the folder's.
@@ -71,7 +71,8 @@ def register_champion(
             client.log_artifacts(run_id, str(path), artifact_path="model")
         client.log_artifact(run_id, str(model_path), artifact_path="checkpoint")
         if folder.export.is_dir():
-            log_artifact(client, run_id, folder.export, "export")
+            for path in (folder.export, *folder.lower_precisions):
+                log_artifact(client, run_id, path, path.name)
         if folder.benchmark.is_file():
             client.log_artifact(run_id, str(folder.benchmark))
         try:

@@ -32,6 +32,8 @@ class SweepResults:
     test: Mapping[str, Any] | None
     export: Mapping[str, Any] | None
     """`export/model.json`."""
+    lower_precisions: Sequence[Mapping[str, Any]]
+    """`export-int8/model.json`, ..."""
     benchmark: Mapping[str, Any] | None
 
     def of_stage(self, stage: Stage) -> list[TrialRow]:
@@ -108,6 +110,9 @@ def read_results(folder: SweepFolder) -> SweepResults:
         champion=_read(folder.champion),
         test=_read(folder.test),
         export=_read(folder.export / "model.json"),
+        lower_precisions=[
+            found for path in folder.lower_precisions if (found := _read(path / "model.json")) is not None
+        ],
         benchmark=_read(folder.benchmark),
     )
 

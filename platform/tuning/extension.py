@@ -103,6 +103,7 @@ def final_run_for(folder: SweepFolder, config: RunConfig) -> str:
         folder.checkpoint_dir(FINAL),
         folder.test,
         folder.export,
+        *folder.lower_precisions,
         folder.benchmark,
         folder.path / "registered.json",
     ):

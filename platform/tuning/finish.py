@@ -133,8 +133,14 @@ def figures(folder: SweepFolder) -> dict[str, float]:
         found["test/loss"] = float(results.test["loss"])
     if results.benchmark is not None:
         for entry in results.benchmark["results"]:
-            if entry.get("batch", 1) == 1:
-                found[f"ncnn/latency_ms_p50_t{entry['threads']}"] = float(entry["latency_ms"]["p50"])
+            if entry.get("batch", 1) == 1 and entry.get("workers", 1) == 1:
+                precision = entry.get("precision", "fp32")
+                key = "" if precision == "fp32" else f"{precision}_"
+                found[f"ncnn/{key}latency_ms_p50_t{entry['threads']}"] = float(entry["latency_ms"]["p50"])
+    for document in results.lower_precisions:
+        test = (document.get("accuracy") or {}).get("test")
+        if test:
+            found[f"ncnn/{document['precision']}_test_accuracy"] = float(test["top1"])
     return found
 
 

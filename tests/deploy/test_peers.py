@@ -1,5 +1,6 @@
 """ncnn beside other runtimes: one network in all of them, and figures that say what was measured."""
 
+import csv
 import json
 import re
 import subprocess
@@ -17,8 +18,7 @@ from deploy.model_folder import open_model_folder
 from deploy.ncnn_net import load_net, run
 from deploy.parity import compare as compare_logits
 from deploy.parity import random_pictures
-from deploy.peers import __main__ as command
-from deploy.peers import files
+from deploy.peers import files, formats
 from deploy.peers.compare import compare, take_turns, with_ratios
 from deploy.peers.fresh_start import measure
 from deploy.peers.onnx_graph import write_onnx
@@ -146,9 +146,13 @@ def test_the_whole_comparison(export, model_path, tmp_path, monkeypatch, capsys)
     assert peer["parity"]["max_abs"] < 1e-4
     assert record["settings"]["images_label"] == "random"
     json.dumps(record, allow_nan=False)
-    text = command.table(record)
+    text = formats.table(record)
     assert re.search(r"(?m)^fp32 +ncnn .* of onnxruntime$", text)
     assert "images (random)" in text
+    assert formats.rows_text(record, "md").count("\n") == 3
+    rows = list(csv.DictReader(formats.rows_text(record, "csv").splitlines()))
+    assert [row["runtime"] for row in rows] == ["ncnn", "onnxruntime"]
+    assert float(rows[1]["latency_p50"]) == peer["latency_ms"]["p50"]
 
 
 def test_a_precision_that_the_export_left_is_taken_as_it_is(export, model, model_path, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from deploy.export import parse_precisions
 from deploy.model_folder import open_model_folder
 from deploy.ncnn_net import load_net, run
 from deploy.pictures import Pictures, divide, find_pictures
-from deploy.precisions import Judge, PrecisionRefused, candidate, export_precisions, folder_of, ship
+from deploy.precisions import Judge, PrecisionRefused, candidate, export_precisions, ship
+from deploy.siblings import drop_siblings, folder_of, sibling, siblings
 from platform.data import cache, catalog
 from platform.data.cache import load_split
 from platform.data.config import DataConfig
@@ -152,7 +153,7 @@ def test_precisions_are_named_in_one_word():
 
 @pytest.fixture
 def few_pictures(pictures, monkeypatch):
-    monkeypatch.setattr(champion, "divide", lambda *_: pictures)
+    monkeypatch.setattr(champion, "divide", lambda *_, **__: pictures)
     counted.test = pictures.test.labels
 
 
@@ -175,7 +176,21 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
     assert refused.fp32.folder == tmp_path / "export"
     document = open_model_folder(tmp_path / "export").document
     assert (document.precision, (document.tuning or {})["method"]) == ("fp32", "measured")
+    told = document.model_dump()
+    assert told["precisions"]["best"] == "bf16"
+    assert set(told["precisions"]["refused"]) == {"int8"}
+    assert told["accuracy"]["test"]["top1"] == 0.9
     assert {path.name for path in tmp_path.iterdir()} == {"export", "export-bf16"}
+    # An export that chose otherwise, cut off or of an older model, leaves nothing behind.
+    assert siblings(tmp_path / "export") == {"bf16": tmp_path / "export-bf16"}
+    assert sibling(tmp_path / "export-bf16", "fp32") == tmp_path / "export"
+    with pytest.raises(UserError, match=r"no export in int8 beside .*--precision int8"):
+        sibling(tmp_path / "export", "int8")
+    (tmp_path / "export-bf16" / "notes.txt").write_text("mine")
+    assert drop_siblings(tmp_path / "export") == []
+    (tmp_path / "export-bf16" / "notes.txt").unlink()
+    assert drop_siblings(tmp_path / "export", keep=[tmp_path / "export-bf16"]) == []
+    assert drop_siblings(tmp_path / "export") == [tmp_path / "export-bf16"]
 
 
 def test_the_test_images_can_withdraw_the_champions_precision(

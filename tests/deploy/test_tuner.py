@@ -7,9 +7,8 @@ from deploy.model_folder import open_model_folder
 from deploy.ncnn_net import load_net, run
 from deploy.param_file import FEATURE_MASK, NO_WINOGRAD, ParamFile, parse
 from deploy.parity import compare
-from deploy.tuner import cpu_times_ms, kinds_of_layer, tune_here, tuned_elsewhere
+from deploy.tuner import cpu_times_ms, kinds_of_layer, processor_here, tune_here, tuned_elsewhere
 from deploy.tuning import blob_shapes, is_3x3_stride_1
-from platform.tracking.provenance import cpu_name
 
 SHAPE = (3, 32, 32)
 
@@ -49,7 +48,7 @@ def test_what_saves_time_stays_and_what_costs_time_goes(folder):
     assert off(parse(tuned.text)) == set(tuned.no_winograd) == faster_without
     assert tuned.ratio == pytest.approx(81 / 100)
     record = tuned.record()
-    assert (record["method"], record["processor"]) == ("measured", cpu_name())
+    assert (record["method"], record["processor"]) == ("measured", processor_here())
 
 
 def test_the_rule_stays_where_the_last_comparison_shows_no_gain(folder):

@@ -1,5 +1,6 @@
 """Latency records, their table, and which model is measured by default."""
 
+import csv
 import json
 import os
 import subprocess
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from deploy.engine import EngineBinaries, run_benchmark
-from deploy.image_file import write_image_file
-from deploy.latency import latency_table, newest_champion, parse_threads
+from deploy.image_file import write_image_file, write_logits_file
+from deploy.latency import newest_champion, parse_numbers, record_text
 from deploy.ncnn_source import ENGINE_DIR
+from deploy.tuner import processor_here
 from platform.errors import UsageError, UserError
 
 from .conftest import TinyModel
@@ -24,8 +26,9 @@ def test_record_has_a_row_per_thread_count(engine: EngineBinaries, tiny_folder: 
         tiny_folder, threads=(1, 2), repetitions=20, min_time_s=0, json_path=kept, progress=lambda _: None
     )
     assert json.loads(kept.read_text()) == record
-    assert record["schema_version"] == 1
-    assert record["model"]["test_accuracy"] == 0.5
+    assert record["schema_version"] == 2
+    assert record["models"][0]["test_accuracy"] == 0.5
+    assert record["context"]["energy"] == "unavailable"
     assert [row["threads"] for row in record["results"]] == [1, 2]
     for row in record["results"]:
         latency = row["latency_ms"]
@@ -33,7 +36,71 @@ def test_record_has_a_row_per_thread_count(engine: EngineBinaries, tiny_folder: 
         assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
         assert latency["p50"] == pytest.approx(np.median(row["samples_ms"]))
         assert row["peak_rss_mb"] > 1
-    assert latency_table(record).count("\n") >= 3
+    lines = [json.loads(line) for line in record_text(record, "jsonl").splitlines()]
+    assert [line["result"] for line in lines] == record["results"]
+    assert lines[1]["model"] == record["models"][0]
+
+
+def test_every_model_runs_in_every_combination(
+    engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
+) -> None:
+    folders = [tiny.write(tmp_path / "export"), tiny.write(tmp_path / "export-fp16", name="other")]
+    told: list[str] = []
+    record = run_benchmark(
+        *folders,
+        batches=(1, 4),
+        workers=(1, 2),
+        repetitions=10,
+        min_time_s=0,
+        form="csv",
+        tell=told.append,
+        progress=lambda _: None,
+    )
+    rows = record["results"]
+    assert [(row["model"], row["batch"], row["workers"]) for row in rows] == [
+        (model, batch, workers) for model in (0, 1) for batch in (1, 4) for workers in (1, 2)
+    ]
+    scenarios = ["single-stream", "offline", "multi-stream", "offline"] * 2
+    assert [row["scenario"] for row in rows] == scenarios
+    table = list(csv.DictReader(told[0].splitlines()))
+    assert [row["scenario"] for row in table] == scenarios
+    assert [row["model"] for row in table] == ["tiny"] * 4 + ["other"] * 4
+    assert float(table[2]["p50_ms"]) == rows[2]["latency_ms"]["p50"]
+    for row in rows:
+        assert row["parity_max_abs"] < 1e-5
+        assert row["parity_top1_agreement"] == 1
+        assert row["gflops"] > 0
+
+
+def test_precisions_are_found_beside_the_folder(
+    engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
+) -> None:
+    def answer(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(engine.benchmark), str(tmp_path / "export"), "--repetitions", "1", "--min-time-s", "0"]
+        return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=60)
+
+    tiny.write(tmp_path / "export")
+    missing = answer("--precision", "fp32,fp16")
+    assert missing.returncode == 1
+    assert "no export in fp16 beside" in missing.stderr
+    tiny.write(tmp_path / "export-fp16", precision="fp16", self_test={"tolerance": 1, "logits": [[0] * 5]})
+    assert "holds another network" in answer("--precision", "fp16").stderr
+    assert answer("--precision", "fp61").returncode == 2
+    assert answer("-o", "xml").returncode == 2
+    whole = json.loads(answer("--precision", "fp32", "-o", "json").stdout)
+    assert [model["precision"] for model in whole["models"]] == ["fp32"]
+
+
+def test_a_model_tuned_on_another_processor_warns(
+    engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
+) -> None:
+    folder = tiny.write(tmp_path / "model", tuning={"method": "measured", "processor": "Z80"})
+    record = run_benchmark(folder, repetitions=1, min_time_s=0, progress=lambda _: None)
+    (warning,) = record["context"]["warnings"]
+    assert f"tiny (fp32) was tuned on Z80, this is {processor_here()}: " in warning
+    tiny.write(folder, tuning={"method": "measured", "processor": processor_here()})
+    record = run_benchmark(folder, repetitions=1, min_time_s=0, progress=lambda _: None)
+    assert record["context"]["warnings"] == []
 
 
 def test_accuracy_is_counted_in_cpp(
@@ -43,14 +110,22 @@ def test_accuracy_is_counted_in_cpp(
     labels = np.array([int(np.argmax(tiny.logits(image))) for image in images])
     labels[:7] = (labels[:7] + 1) % 5
     write_image_file(tmp_path / "images", images, labels)
+    logits = np.array([tiny.logits(image) for image in images], np.float32)
+    logits[3, 2] += 0.25
+    write_logits_file(tmp_path / "logits", logits)
     record = run_benchmark(
         tiny_folder,
         repetitions=1,
         min_time_s=0,
         images=tmp_path / "images",
+        logits=tmp_path / "logits",
         progress=lambda _: None,
     )
-    assert record["accuracy"] == {"images": 30, "correct": 23, "top1": pytest.approx(23 / 30)}
+    model = record["models"][0]
+    assert model["accuracy"] == {"images": 30, "correct": 23, "top1": pytest.approx(23 / 30)}
+    assert model["parity"]["images"] == 30
+    assert model["parity"]["max_abs"] == pytest.approx(0.25, abs=1e-4)
+    assert record["results"][0]["accuracy_top1"] == model["accuracy"]["top1"]
 
 
 def test_refused_model_is_one_message(engine: EngineBinaries, tmp_path: Path) -> None:
@@ -66,7 +141,8 @@ def test_command_runs_from_anywhere(engine: EngineBinaries, tiny_folder: Path, t
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=120
     )
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("tiny, fp32")
+    assert answer.stdout.startswith("tiny on ")
+    assert "single-stream" in answer.stdout
 
 
 def test_newest_champion_is_the_newest_with_an_export(tmp_path: Path) -> None:
@@ -79,8 +155,8 @@ def test_newest_champion_is_the_newest_with_an_export(tmp_path: Path) -> None:
         newest_champion([tmp_path / "none"])
 
 
-def test_threads_are_read() -> None:
-    assert parse_threads("1,2,1") == (1, 2)
+def test_numbers_are_read() -> None:
+    assert parse_numbers("--threads", "1,2,1") == (1, 2)
     for text in ("", "0", "x", "1,,2"):
-        with pytest.raises(UsageError, match="1 to 256"):
-            parse_threads(text)
+        with pytest.raises(UsageError, match="--threads takes whole numbers from 1 to 256"):
+            parse_numbers("--threads", text)

@@ -53,7 +53,7 @@ def test_every_stage_ran_once(folder: SweepFolder) -> None:
 def test_the_model_that_ships_is_the_one_that_was_measured(folder: SweepFolder) -> None:
     accuracy = _json(folder.test)["accuracy"]
     assert _json(folder.export / "model.json")["source"]["test_accuracy"] == accuracy
-    assert _json(folder.benchmark)["model"]["test_accuracy"] == pytest.approx(accuracy)
+    assert _json(folder.benchmark)["models"][0]["test_accuracy"] == pytest.approx(accuracy)
     assert len(_json(folder.path / "test_opened.json")["openings"]) == 1
 
 

@@ -67,7 +67,11 @@ class Classifier {
 
   /// Normalise one picture (CHW, as for logits) for infer().
   Result<PreparedInput> prepare(const std::vector<std::uint8_t>& pixels) const;
-  /// Run the network once on what prepare() made.
+  /// Normalise one or more pictures, to be computed together: ncnn runs layer by layer over all of them, so
+  /// that weights are read once.
+  Result<PreparedInput> prepare_batch(const std::vector<std::vector<std::uint8_t>>& pictures) const;
+  /// Run the network once on what was prepared: the logits of the first picture, then those of the second,
+  /// ...
   Result<std::vector<float>> infer(const PreparedInput& input) const;
 
  private:

@@ -67,12 +67,17 @@ struct Manifest {
   double self_test_tolerance = 0.0;                   ///< largest allowed absolute difference of a logit
   std::vector<std::vector<double>> self_test_logits;  ///< one row per pattern; see self_test_pattern()
   double test_accuracy = -1.0;                        ///< in [0, 1]; negative when unknown
+  std::string tuned_for;                              ///< the processor it was tuned on; empty: by rule
   std::string json;                                   ///< the file's text, for records that quote it
 };
 
 /// Read and check FOLDER/model.json: schema version, every field's type and range, nothing about the other
 /// files.
 Result<Manifest> read_manifest(const std::string& folder);
+
+/// The folder of the same network in another precision: `folder` itself if it is in that precision, else the
+/// one that the export writes beside it, DIR-int8 beside DIR.
+Result<std::string> folder_in(const std::string& folder, Precision precision);
 
 /// Read a whole file of at most `limit` bytes. Refuses what is not a regular file.
 Result<std::string> read_file(const std::string& path, std::uint64_t limit);

@@ -1,0 +1,54 @@
+#include "crew.h"
+
+#include <string>
+#include <system_error>
+
+namespace sweep_engine {
+
+Crew::~Crew() {
+  {
+    const std::lock_guard<std::mutex> lock(guard_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+Status Crew::start(int size) {
+  for (int number = 0; number < size; ++number) {
+    try {
+      threads_.emplace_back(&Crew::work, this, number);
+    } catch (const std::system_error&) {
+      return {StatusCode::unsupported, "the system gives " + std::to_string(number) + " threads, not the " +
+                                           std::to_string(size) + " workers asked for"};
+    }
+  }
+  return {};
+}
+
+void Crew::run(const std::function<void(int)>& job) {
+  std::unique_lock<std::mutex> lock(guard_);
+  job_ = &job;
+  busy_ = static_cast<int>(threads_.size());
+  ++turn_;
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return busy_ == 0; });
+  job_ = nullptr;
+}
+
+void Crew::work(int number) {
+  long seen = 0;
+  std::unique_lock<std::mutex> lock(guard_);
+  while (true) {
+    changed_.wait(lock, [&] { return stopping_ || turn_ != seen; });
+    if (stopping_) return;
+    seen = turn_;
+    const std::function<void(int)>& job = *job_;
+    lock.unlock();
+    job(number);
+    lock.lock();
+    if (--busy_ == 0) changed_.notify_all();
+  }
+}
+
+}  // namespace sweep_engine

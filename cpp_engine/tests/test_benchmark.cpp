@@ -1,0 +1,102 @@
+#include "check.h"
+#include "crew.h"
+#include "sweep_engine/benchmark.h"
+#include "sweep_engine/classifier.h"
+#include "sweep_engine/dataset.h"
+#include "sweep_engine/peak.h"
+#include "tiny_model.h"
+
+#include <atomic>
+#include <set>
+
+using sweep_engine::Json;
+
+namespace {
+
+/// A folder that passes its own self-test.
+void write_sound(const tiny_model::Folder& folder) {
+  tiny_model::Files files = tiny_model::files();
+  folder.write(files);
+  sweep_engine::ClassifierOptions options;
+  options.self_test = false;
+  const auto model = sweep_engine::Classifier::load(folder.path(), options);
+  Json rows = Json::array();
+  for (int k = 0; k < 3; ++k) {
+    const auto pattern = sweep_engine::self_test_pattern(model.value().manifest().input, k);
+    const auto logits = model.value().logits(pattern).value();
+    rows.add(Json::array(std::vector<double>(logits.begin(), logits.end())));
+  }
+  Json self_test = Json::object();
+  self_test.set("tolerance", 1e-6).set("logits", rows);
+  files.manifest.set("self_test", self_test);
+  folder.write(files);
+}
+
+}  // namespace
+
+TEST_CASE(every_combination_gets_its_series) {
+  const tiny_model::Folder folder;
+  write_sound(folder);
+  sweep_engine::BenchmarkSettings settings;
+  settings.threads = {1, 2};
+  settings.batches = {1, 3};
+  settings.workers = {1, 2};
+  settings.repetitions = 20;
+  settings.min_time_s = 0.0;
+  const auto measured =
+      sweep_engine::measure_latency({folder.path(), folder.path()}, settings, [](const std::string&) {});
+  CHECK_EQUAL(measured.status().message(), "");
+  CHECK_EQUAL(measured.value().size(), std::size_t{16});
+  std::set<std::string> seen;
+  for (const auto& series : measured.value()) {
+    seen.insert(std::to_string(series.model) + "," + std::to_string(series.threads) + "," +
+                std::to_string(series.batch) + "," + std::to_string(series.workers));
+    CHECK(series.samples_ms.size() >= 20 && series.samples_ms.size() == series.cpu_ms.size());
+    CHECK(series.warmup_queries >= settings.warmup);
+    const std::string expected = series.workers > 1 ? "offline"
+                                 : series.batch > 1 ? "multi-stream"
+                                                    : "single-stream";
+    CHECK_EQUAL(std::string(series.scenario()), expected);
+    CHECK(series.images_per_s() > 0.0);
+  }
+  CHECK_EQUAL(seen.size(), std::size_t{16});
+}
+
+TEST_CASE(a_record_counts_pictures_not_queries) {
+  sweep_engine::LatencySeries series;
+  series.batch = 4;
+  series.samples_ms = {2.0, 2.0, 2.0};
+  series.cpu_ms = series.samples_ms;
+  series.busy_ms = 6.0;
+  const Json record = sweep_engine::describe_series(series, 500000);
+  CHECK_EQUAL(record.find("images_per_s")->number(), 2000.0);
+  CHECK(record.find("gflops")->number() > 1.999 && record.find("gflops")->number() < 2.001);
+  series.workers = 2;
+  series.busy_ms = 3.0;
+  CHECK_EQUAL(sweep_engine::describe_series(series, 500000).find("images_per_s")->number(), 4000.0);
+}
+
+TEST_CASE(parity_is_zero_against_the_models_own_logits) {
+  const tiny_model::Folder folder;
+  write_sound(folder);
+  const auto model = sweep_engine::Classifier::load(folder.path(), {});
+  const auto parity = sweep_engine::measure_parity(model.value());
+  CHECK_EQUAL(parity.value().images, std::size_t{3});
+  CHECK(parity.value().max_abs < 1e-6);
+  CHECK_EQUAL(parity.value().top1_agreement(), 1.0);
+}
+
+TEST_CASE(a_crew_runs_every_job_once_for_each_of_its_threads) {
+  sweep_engine::Crew crew;
+  CHECK(crew.start(3).ok());
+  std::atomic<int> sum{0};
+  for (int turn = 0; turn < 50; ++turn) crew.run([&](int number) { sum += 1 + number; });
+  CHECK_EQUAL(sum.load(), 50 * 6);
+}
+
+TEST_CASE(a_peak_is_a_rate_or_nothing) {
+  for (const auto precision : {sweep_engine::Precision::fp32, sweep_engine::Precision::int8}) {
+    const auto peak = sweep_engine::measure_peak_gflops(precision);
+    CHECK(!peak || (*peak > 0.1 && *peak < 1e5));
+  }
+}

@@ -1,0 +1,64 @@
+"""A network of ImageNet's shape, from a state dict of torchvision's form to the engine's answer."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deploy.engine import EngineBinaries
+from deploy.export import export_model
+from deploy.model_folder import open_model_folder
+from deploy.parity import random_pictures
+from platform.data.decode import decode_image
+from platform.models.config import ModelConfig
+from platform.models.networks import build
+from platform.models.torchvision_weights import main as convert_weights
+from platform.models.trained import load_trained_model
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model.pt made of a state dict with random weights, whose normalisation layers have seen data."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    torch.manual_seed(0)
+    network = build(ModelConfig(name="resnet18"), num_classes=100).train()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.randn(4, 3, 64, 64))
+    torch.save(network.state_dict(), folder / "resnet18.pth")
+    assert convert_weights([str(folder / "resnet18.pth"), "--output", str(folder / "model.pt")]) == 0
+    return folder / "model.pt"
+
+
+def test_cpp_and_python_give_a_picture_of_another_size_the_same_five_classes(
+    engine: EngineBinaries, model_path: Path, tmp_path: Path
+) -> None:
+    pictures = random_pictures(2, (3, 224, 224))
+    folder = export_model(
+        model_path, tmp_path / "export", parity_images=pictures, parity_data="random"
+    ).folder
+    image = open_model_folder(folder).document.input
+    assert (image.height, image.width, image.resize, image.shorter_side) == (
+        224,
+        224,
+        "shorter_side_crop",
+        256,
+    )
+
+    coarse = np.random.default_rng(4).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+    picture = tmp_path / "picture.jpg"
+    Image.fromarray(coarse).resize((451, 300), Image.Resampling.BICUBIC).save(picture, quality=92)
+    command = [str(engine.resnet18), "--model", str(folder), "--json", str(picture)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    found = json.loads(answer.stdout)["images"][0]["top"]
+
+    model = load_trained_model(model_path)
+    with torch.inference_mode():
+        logits = model.network()(model.normalise(model.pixels([decode_image(picture)])))
+    expected = logits.softmax(1)[0].topk(5)
+    assert [row["index"] for row in found] == expected.indices.tolist()
+    assert [row["probability"] for row in found] == pytest.approx(expected.values.tolist(), rel=1e-3)
