@@ -95,6 +95,8 @@ def calibrate(
         processes=count,
         threads=question.threads,
         busy=busy,
+        gpu_held_bytes=max((answer.gpu_held_bytes or 0 for answer in answers), default=0) or None,
+        gpu_total_bytes=answers[0].gpu_total_bytes,
     )
     document = {"speed": speed.model_dump(), "of": _identity(question, count)}
     with suppress(OSError):  # a cache that cannot be written only costs the next sweep some seconds
@@ -152,6 +154,8 @@ def measure(question: Question, *, warm: Callable[[], None]) -> Speed:
     return Speed(
         train_images_per_s=trained / sum(record.epoch_s for record in seen),
         evaluation_images_per_s=evaluated / sum(record.evaluation_s for record in seen),
+        gpu_held_bytes=torch.cuda.max_memory_reserved() if question.gpu else None,
+        gpu_total_bytes=torch.cuda.mem_get_info()[1] if question.gpu else None,
     )
 
 
@@ -249,6 +253,9 @@ def _identity(question: Question, count: int) -> dict[str, Any]:
         "augment": run.augment.model_dump(mode="json"),
         "threads": question.threads,
         "processes": count,
+        **(
+            {"memory": True} if question.gpu else {}
+        ),  # measurements of before it was one of them do not count
     }
 
 

@@ -35,7 +35,7 @@ def decide(resources: WorkerResources, nodes: Sequence[NodeResources], *, worker
     of one run on one GPU (ray#48012).
     """
     gpu = resources.GPU
-    if gpu == "auto":
+    if isinstance(gpu, str):  # what was measured has been put in its place by now (platform.tuning.gpu_share)
         gpu = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     if workers > 1:
         gpu = float(math.ceil(gpu))

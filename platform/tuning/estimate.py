@@ -30,6 +30,10 @@ class Speed(Frozen):
     """CPU threads of each."""
     busy: bool = False
     """The machine had other work while it was measured."""
+    gpu_held_bytes: int | None = None
+    """Most GPU memory that a process held at once, PyTorch's cache included; None on a CPU."""
+    gpu_total_bytes: int | None = None
+    """Memory of that GPU."""
 
 
 class Sizes(Frozen):

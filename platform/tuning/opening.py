@@ -15,6 +15,7 @@ from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.folder import SweepFolder
 from platform.tracking.provenance import collect, command_line
 from platform.tuning.capacity import slots
+from platform.tuning.gpu_share import share_out
 from platform.tuning.history import trial_pasts
 from platform.tuning.journal import read_journal
 from platform.tuning.plan import Plan, make_plan
@@ -93,8 +94,9 @@ def plan_here(
     here = torch.cuda.is_available()
     device = torch.device("cuda" if here else "cpu")
     precision, reason = choose(spec.base.precision, device)
+    placed, notes = share_out(spec, info, nodes, progress=progress)
     plan = make_plan(
-        spec,
+        placed,
         nodes,
         quick=quick,
         train_images=max(1, info.train_images - spec.base.data.validation_size),
@@ -103,6 +105,7 @@ def plan_here(
         precision=precision,
         precision_reason=reason,
     )
+    plan = plan.model_copy(update={"spec_digest": spec.digest(), "notes": (*plan.notes, *notes)})
     return _with_estimate(plan, spec, info, calibrate=calibrate, progress=progress)
 
 

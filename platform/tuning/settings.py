@@ -127,12 +127,13 @@ class WorkerResources(Frozen):
 
     CPU: NonNegativeFloat = 1
     """Cores; fractions are allowed below 1."""
-    GPU: NonNegativeFloat | Literal["auto"] = "auto"
-    """GPUs; below 1, one-worker trials share one; `auto`: one where the cluster has any, else none."""
+    GPU: NonNegativeFloat | Literal["auto", "measured"] = "auto"
+    """GPUs; below 1, one-worker trials share one; `auto`: one where the cluster has any, else none;
+    `measured`: the share of one whose memory a trial was seen to need, so that many cheap trials share it."""
 
     @model_validator(mode="after")
     def _placeable(self) -> Self:
-        if self.GPU != "auto" and self.GPU > 1 and int(self.GPU) != self.GPU:
+        if not isinstance(self.GPU, str) and self.GPU > 1 and int(self.GPU) != self.GPU:
             raise ValueError(f"GPU must be below 1 or a whole number, got {self.GPU:g}")
         if self.CPU == 0 and self.GPU == 0:
             raise ValueError(
