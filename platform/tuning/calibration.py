@@ -253,9 +253,8 @@ def _identity(question: Question, count: int) -> dict[str, Any]:
         "augment": run.augment.model_dump(mode="json"),
         "threads": question.threads,
         "processes": count,
-        **(
-            {"memory": True} if question.gpu else {}
-        ),  # measurements of before it was one of them do not count
+        # What was measured before memory was part of it is measured again.
+        **({"memory": True} if question.gpu else {}),
     }
 
 
