@@ -99,6 +99,9 @@ def what_to_sweep(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
         else find_sweep(arguments.resume, root=arguments.output)
     )
     spec = load_spec(folder.path)
+    from platform.tuning.journal import refuse_running
+
+    refuse_running(folder.path / "journal.jsonl")
     if arguments.space is not None or settings:
         _refuse_changes(arguments, settings, spec, folder)
     return spec, folder

@@ -30,6 +30,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def discard_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, atomically."""
     with replacing(path) as temporary:

@@ -106,13 +106,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"one process runs a sweep at a time, and another one runs {path.parent.name}; "
-                f"stop it first, or start a new sweep"
-            ) from None
+        _lock(fd, path)
         content = path.read_bytes()
         whole, _, torn = content.rpartition(b"\n")
         if torn:
@@ -120,6 +114,27 @@ def open_journal(path: Path) -> Iterator[Journal]:
         yield Journal(path, fd, tuple(_parse(path, whole)))
     finally:
         os.close(fd)
+
+
+def refuse_running(path: Path) -> None:
+    """Refuse a sweep whose journal is open, before anything of it is touched.
+
+    Raises:
+        UserError: another process runs this sweep.
+    """
+    if path.exists():
+        with path.open("rb") as file:
+            _lock(file.fileno(), path)
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(
+            f"one process runs a sweep at a time, and another one runs {path.parent.name}; "
+            f"stop it first, or start a new sweep"
+        ) from None
 
 
 def read_journal(path: Path) -> tuple[Event, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.schema import validate
-from platform.tracking.atomic import write_json, write_text
+from platform.tracking.atomic import discard_unfinished, write_json, write_text
 from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.folder import SweepFolder
 from platform.tracking.provenance import collect, command_line
@@ -174,6 +174,7 @@ def open_sweep(
         "data": {"label": info.label, "sha256": info.sha256, "path": str(info.path)},
         "provenance": provenance.as_dict(),
     }
+    discard_unfinished(folder.path)
     folder.set_state("running")
     if not folder.plan.exists() or _planned_for(folder) != plan.spec_digest:
         write_json(folder.plan, document)

@@ -8,7 +8,7 @@ from platform.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.history import trial_pasts
-from platform.tuning.journal import open_journal, read_journal
+from platform.tuning.journal import open_journal, read_journal, refuse_running
 from platform.tuning.trial import TrialTask
 from tests.tuning_ray.examples import tiny_spec
 
@@ -79,8 +79,13 @@ def test_damage_before_the_end_is_named_by_its_line(path: Path) -> None:
 
 
 def test_a_second_process_is_refused(path: Path) -> None:
-    with open_journal(path), pytest.raises(UserError, match="another one runs sweep"), open_journal(path):
-        pass
+    with open_journal(path):
+        with pytest.raises(UserError, match="another one runs sweep"), open_journal(path):
+            pass
+        with pytest.raises(UserError, match="another one runs sweep"):
+            refuse_running(path)
+    refuse_running(path)
+    refuse_running(path.with_name("none.jsonl"))
 
 
 def test_no_journal_is_an_empty_past(tmp_path: Path) -> None:

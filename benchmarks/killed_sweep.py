@@ -1,0 +1,306 @@
+"""A sweep as a process that is killed at random moments, resumed, and compared with one that was not.
+
+`benchmarks.random_kills` is the program; the tests use a short version of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from platform.errors import UserError
+from platform.tracking.folder import SweepFolder, all_sweeps
+from platform.tuning.journal import Event, read_journal
+
+KINDS = ("driver", "actor", "worker", "raylet", "machine")
+"""The driver with its process group; a trial's actor in the search; a worker of Ray Train; Ray's own process;
+everything at once."""
+
+_MARK = "RANDOM_KILLS_MARK"
+_POLL_S = 0.2
+_PATIENCE_S = 1200.0
+_CLOCKS = ("epoch_s", "evaluation_s", "images_per_s")
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One kill, and what followed."""
+
+    kind: str
+    moment: str
+    """Where the sweep was: the last event of its journal."""
+    after_s: float
+    """Seconds since the command was started."""
+    resumed: bool
+    """Whether the driver died of it, so that `--resume` had to follow; else the sweep went on by itself."""
+    left: tuple[str, ...]
+    """Processes of the dead sweep that lived on, after some grace."""
+
+
+@dataclass
+class KilledSweep:
+    """A sweep in a folder of its own: its space file, its runs, its MLflow store."""
+
+    path: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Every process that descends from the sweep has it in its environment."""
+
+    @property
+    def folder(self) -> SweepFolder | None:
+        """Return the sweep's folder; None before there is one."""
+        sweeps = all_sweeps(self.path / "runs")
+        return sweeps[-1] if sweeps else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        folder = self.folder
+        return folder is not None and folder.get_state() == "finished"
+
+    def events(self) -> tuple[Event, ...]:
+        """Return its journal."""
+        folder = self.folder
+        return read_journal(folder.path / "journal.jsonl") if folder else ()
+
+    @contextmanager
+    def life(self, space: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Start the sweep, or resume it; whatever happens, nothing of it outlives the block."""
+        begun = self.folder is not None and (self.folder.path / "spec.yaml").exists()
+        words = ["--resume"] if begun else [str(space.absolute())]
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "output.txt").open("ab") as output:
+            output.write(f"--- {' '.join(words)}\n".encode())
+            output.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "platform.sweep", *words],
+                cwd=self.path,
+                env={**os.environ, "PYTHONPATH": str(_ROOT), _MARK: self.mark, "COLUMNS": "160"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                yield process
+            finally:
+                for left in self.processes():
+                    with suppress(psutil.Error):
+                        left.kill()
+                process.wait()
+
+    def run(self, space: Path) -> int:
+        """Run it to its end, or go on with it; return the exit code."""
+        with self.life(space) as process:
+            return process.wait(timeout=_PATIENCE_S)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the living processes that descend from the sweep."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def possible(self) -> tuple[str, ...]:
+        """Return what may still be killed: a search that is over has no actors of trials any more."""
+        over = any(event.task is not None and event.task.stage != "search" for event in self.events())
+        return tuple(kind for kind in KINDS if not (over and kind == "actor"))
+
+    def kill(
+        self, process: subprocess.Popen[bytes], kind: str, luck: random.Random, *, within: int = 6
+    ) -> Kill | None:
+        """Kill a part of the sweep at a random moment; None if it ended before.
+
+        The moment is up to `within` events after now (a trial's process: when there is one), and then up to
+        two seconds.
+        """
+        began_s, seen = time.monotonic(), self._lines()
+        wanted = seen + (luck.randint(0, within) if kind not in ("actor", "worker") else 0)
+        delay_s = luck.uniform(0.0, 12.0 if wanted == seen and kind in ("driver", "machine") else 2.0)
+        while process.poll() is None:
+            time.sleep(_POLL_S)
+            if time.monotonic() - began_s > _PATIENCE_S:
+                raise UserError(f"{self.path}: nothing more happened; see output.txt there")
+            if self._lines() < wanted or not self._victims(kind, process, luck):
+                continue
+            time.sleep(delay_s)
+            victims = self._victims(kind, process, luck)
+            if not victims or process.poll() is not None:
+                delay_s = luck.uniform(0.0, 1.0)
+                continue
+            moment, after_s = self._moment(), time.monotonic() - began_s
+            for victim in victims:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+            return self._after(process, kind, moment, after_s)
+        return None
+
+    def _after(self, process: subprocess.Popen[bytes], kind: str, moment: str, after_s: float) -> Kill:
+        fatal = kind not in ("actor", "worker")
+        left: list[str] = []
+        if fatal:
+            # A driver whose raylet is gone has to notice by itself.
+            process.wait(timeout=_PATIENCE_S)
+            end_s = time.monotonic() + 60
+            while (alive := self.processes()) and time.monotonic() < end_s:
+                time.sleep(0.2)
+            for one in alive:
+                with suppress(psutil.Error):
+                    left.append(" ".join(one.cmdline())[:120])
+        return Kill(kind=kind, moment=moment, after_s=round(after_s, 1), resumed=fatal, left=tuple(left))
+
+    def _victims(self, kind: str, process: subprocess.Popen[bytes], luck: random.Random) -> list[int]:
+        if kind == "driver":
+            return [one.pid for one in self.processes() if _group(one.pid) == process.pid]
+        if kind == "machine":
+            return [one.pid for one in self.processes()]
+        if kind == "raylet":
+            return [one.pid for one in self.processes() if _name(one) == "raylet"]
+        folder = self.folder
+        pattern = "t*.log" if kind == "actor" else "[cf]*.log"
+        logs = list(folder.logs.glob(pattern)) if folder else []
+        alive = {one.pid for one in self.processes()}
+        ended = {event.trial_id for event in self.events() if event.status is not None}
+        running = [
+            int(found[-1])
+            for log in logs
+            if log.name.split(".")[0] not in ended
+            and (found := re.findall(r"in process (\d+)", log.read_text(errors="replace")))
+        ]
+        running = [pid for pid in running if pid in alive]
+        return [luck.choice(running)] if running else []
+
+    def _moment(self) -> str:
+        events = self.events()
+        if not events:
+            return "before the first event"
+        last = events[-1]
+        number = f" {last.record.epoch}" if last.record is not None else ""
+        status = f" {last.status}" if last.status is not None else ""
+        return f"{last.trial_id} {last.kind}{number}{status}".strip()
+
+    def _begun(self) -> SweepFolder:
+        folder = self.folder
+        if folder is None:
+            raise UserError(f"no sweep has begun in {self.path}; see output.txt there")
+        return folder
+
+    def _lines(self) -> int:
+        """Return how many events have been noted; cheaper than reading them."""
+        folder = self.folder
+        if folder is None or not (folder.path / "journal.jsonl").exists():
+            return 0
+        return (folder.path / "journal.jsonl").read_bytes().count(b"\n")
+
+    def outcome(self) -> dict[str, Any]:
+        """Return everything that must be equal between two sweeps of one seed: all but clocks and paths."""
+        from platform.tracking.tables import read_epochs, read_trials
+
+        folder = self._begun()
+        trials = {
+            row.trial_id: {
+                "stage": row.stage,
+                "number": row.number,
+                "candidate": row.candidate,
+                "status": str(row.status),
+                "validation_accuracy": row.validation_accuracy,
+                "validation_loss": row.validation_loss,
+                "epochs_done": row.epochs_done,
+                "params": dict(row.params),
+                "config": dict(row.config),
+            }
+            for row in read_trials(folder)
+        }
+        epochs = {name: list(map(_timeless, records)) for name, records in read_epochs(folder).items()}
+        return {
+            "trials": trials,
+            "epochs": epochs,
+            "selection": _json(folder.selection),
+            "champion": _json(folder.champion),
+            "test_accuracy": _json(folder.test)["accuracy"],
+            "openings": len(_json(folder.path / "test_opened.json")["openings"]),
+            "mlflow": self._mlflow(folder),
+        }
+
+    def _mlflow(self, folder: SweepFolder) -> dict[str, Any]:
+        """Return status and steps of each run in the sweep's MLflow store."""
+        from platform.tracking.mlflow_store import open_store
+
+        client = open_store(f"sqlite:///{self.path}/mlflow.db")
+        experiment = client.get_experiment_by_name(folder.space)
+        found: dict[str, Any] = {}
+        for run in client.search_runs([experiment.experiment_id]) if experiment else ():
+            tags, run_id = run.data.tags, run.info.run_id
+            name = tags.get("trial_id", "sweep")
+            key = "train/loss" if name != "sweep" else "best/val_accuracy"
+            points = sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
+            found.setdefault(name, []).append([tags["status"], run.info.status, points])
+        return found
+
+    def repeated(self) -> list[str]:
+        """Return the epochs that were trained to their end more than once, by the logs and the journal."""
+        folder = self._begun()
+        trained = Counter(
+            f"{log.name.split('.')[0]} epoch {epoch}"
+            for log in folder.logs.glob("*.log")
+            for epoch in re.findall(r"^epoch (\d+)/", log.read_text(errors="replace"), re.MULTILINE)
+            if ".rank" not in log.name
+        )
+        noted = Counter(
+            f"{event.trial_id} epoch {event.record.epoch}, noted" for event in self.events() if event.record
+        )
+        return [name for name, count in (trained + noted).items() if count > 1]
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Return `path: A, B` for each difference between two outcomes."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return [
+            line
+            for key in sorted(one.keys() | other.keys())
+            for line in differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [
+            line
+            for number, (a, b) in enumerate(zip(one, other, strict=True))
+            for line in differences(a, b, f"{path}[{number}]")
+        ]
+    return [] if one == other else [f"{path}: {one!r}, {other!r}"]
+
+
+def _timeless(record: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(record).items() if name not in _CLOCKS}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _group(pid: int) -> int:
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return -1
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return str(process.name())
+    return ""
