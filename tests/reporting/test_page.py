@@ -14,7 +14,7 @@ from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.results import read_results
 from platform.tracking.tables import TableWriter
-from tests.reporting.example_sweep import write_benchmark, write_example
+from tests.reporting.example_sweep import write_benchmark, write_example, write_int8
 from tests.tracking.examples import epoch, trial
 
 VOID = {"meta", "br", "link", "img", "input"}
@@ -270,6 +270,21 @@ def test_a_measurement_on_a_busy_machine_is_not_to_be_trusted(tmp_path):
     folder = write_example(tmp_path, trials=5)
     write_benchmark(folder, trustworthy=False)
     assert "The machine was busy (tasks waited for a processor)" in Page(render(read_results(folder))).text
+
+
+def test_a_lower_precision_stands_beside_fp32_with_what_it_costs(tmp_path):
+    folder = write_example(tmp_path, trials=5)
+    write_int8(folder)
+    text = Page(render(read_results(folder))).text
+    for wanted in (
+        "int8, tuned 256 cifar10 2.10e-01 2.00e-02 99.60 %",
+        "99.90 % of 4,488 (fp32: 100.00 %) 93.91 % of 10,000 (fp32: 94.12 %) 2.400 11.2",
+        "this model was also trained on them",
+        "bf16 costs 1.20 points",
+        "2.38 ms (median; 99 % within 3.09 ms) with 1 thread in int8, which changes the accuracy",
+        "on 10,000 test images by -0.21 points.",
+    ):
+        assert wanted in text
 
 
 def test_a_damaged_file_is_named(tmp_path):
