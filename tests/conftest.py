@@ -13,6 +13,8 @@ if not hasattr(platform, "__path__"):
 
 # Before any library is imported. Networks in tests are tiny: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray starts its workers at nice 15: beside other work they would take minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.update(MPLBACKEND="Agg", MLFLOW_DISABLE_TELEMETRY="true", RAY_USAGE_STATS_ENABLED="0")
 # A test never joins the cluster, or writes into the store, of whoever runs it.
 for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
