@@ -1,0 +1,85 @@
+"""What the program of the kills says of what it found; tests/sweep kills a real sweep with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.killed_sweep import KilledSweep, differences
+from benchmarks.random_kills import SPACE, main, table
+from platform.errors import UsageError
+from platform.schema import validate
+from platform.tuning.plan import make_plan
+from platform.tuning.spec import SweepSpec
+
+WHOLE: dict[str, Any] = {
+    "trials": {"t000": {"status": "finished"}, "t001": {"status": "pruned"}},
+    "epochs": {"t000": [{"train_loss": 2.0}, {"train_loss": 1.5}], "t001": [{"train_loss": 2.1}]},
+}
+
+
+def test_equal_outcomes_have_no_differences() -> None:
+    assert differences(WHOLE, {**WHOLE}) == []
+
+
+def test_every_difference_is_named() -> None:
+    other = {
+        "trials": {"t000": {"status": "finished"}, "t001": {"status": "finished"}},
+        "epochs": {"t000": [{"train_loss": 2.0}, {"train_loss": 1.5000001}], "t001": []},
+    }
+    assert differences(WHOLE, other) == [
+        "epochs.t000[1].train_loss: 1.5, 1.5000001",
+        "epochs.t001: [{'train_loss': 2.1}], []",
+        "trials.t001.status: 'pruned', 'finished'",
+    ]
+
+
+def test_an_epoch_that_was_trained_twice_is_found(tmp_path: Path) -> None:
+    logs = tmp_path / "runs" / "killed-20260101-000000" / "logs"
+    logs.mkdir(parents=True)
+    line = "epoch {}/3: train loss 2.0000, validation accuracy 0.1000, 0.5 s\n"
+    (logs / "t000.log").write_text(line.format(1) + "--- again\n" + line.format(2))
+    (logs / "c1-s0.log").write_text(line.format(1) + "--- again\n" + line.format(1))
+    (logs / "c1-s0.rank1.log").write_text(line.format(1))
+    assert KilledSweep(tmp_path).repeated() == ["c1-s0 epoch 1"]
+
+
+def test_the_table_counts_kills_and_names_what_is_wrong() -> None:
+    where = {
+        "cpu": "a CPU", "cores": 2, "gpus": [], "versions": {}, "git_commit": None, "git_dirty": False,
+        "load_average": None, "started_at": "2026-01-01",
+    }  # fmt: skip
+    kill = {"kind": "raylet", "moment": "t000 epoch 1", "after_s": 1.0, "resumed": True, "left": []}
+    good = {"sweep": 1, "kills": [kill] * 2, "differences": [], "repeated": [], "epochs": 9, "trials": 4}
+    bad = {**good, "sweep": 2, "repeated": ["t000 epoch 1"], "equal": False}
+    lines = table(where, [{**good, "equal": True}, bad]).splitlines()
+    assert " ".join(lines[5].split()) == "1 4 runs, 9 epochs: as the sweep without kills"
+    assert " ".join(lines[8].split()) == "2 4 runs, 9 epochs: 1 differences: twice: t000 epoch 1"
+        "2",
+        "4",
+        "runs,",
+        "9",
+        "epochs:",
+        "1",
+        "differences:",
+        "twice:",
+        "t000",
+        "epoch",
+        "1",
+    ]
+    assert lines[-1] == "4 kills (4 raylet); 1 of 2 sweeps as without them"
+
+
+def test_its_sweep_has_one_slot_and_a_confirmation_by_two_workers() -> None:
+    spec = validate(SweepSpec, {"name": "killed", **yaml.safe_load(SPACE)}, source="killed")
+    plan = make_plan(spec, {"CPU": 8.0})
+    assert (plan.search.concurrency, plan.search.backend) == (1, "inproc")
+    assert (plan.confirm.workers, plan.confirm.backend, plan.final.workers) == (2, "ddp", 2)
+
+
+def test_a_wrong_number_is_refused() -> None:
+    with pytest.raises(UsageError, match="must be a whole number, 1 or more, got '0'"):
+        main(["--rounds", "0"])
