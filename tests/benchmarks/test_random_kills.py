@@ -58,18 +58,6 @@ def test_the_table_counts_kills_and_names_what_is_wrong() -> None:
     lines = table(where, [{**good, "equal": True}, bad]).splitlines()
     assert " ".join(lines[5].split()) == "1 4 runs, 9 epochs: as the sweep without kills"
     assert " ".join(lines[8].split()) == "2 4 runs, 9 epochs: 1 differences: twice: t000 epoch 1"
-        "2",
-        "4",
-        "runs,",
-        "9",
-        "epochs:",
-        "1",
-        "differences:",
-        "twice:",
-        "t000",
-        "epoch",
-        "1",
-    ]
     assert lines[-1] == "4 kills (4 raylet); 1 of 2 sweeps as without them"
 
 
