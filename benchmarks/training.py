@@ -7,8 +7,10 @@ Both sides train the same network on the same random images, in one process, in 
 `platform.training.loop.fit` (all of it: shuffling, augmentation, schedule, the reading of its sums), then an
 epoch of `benchmarks.reference_loop`, again and again. A ratio is formed within each pair, so that what
 disturbs the machine for longer than a pair disturbs both sides. `of GEMM` is the share of the machine's own
-fastest matrix product in the side's precision, measured beforehand (`benchmarks.roofline`). It runs where
-PyTorch, torchvision, numpy, Pillow, pyarrow, psutil and pydantic are installed.
+fastest matrix product in the side's precision, `of memory` that of its memory's bandwidth if every operation
+of a step read and wrote memory (fused kernels and caches let it pass 100 %); both roofs are measured first
+(`benchmarks.roofline`), and the nearer one binds. It runs where PyTorch, torchvision, numpy, Pillow, pyarrow,
+psutil and pydantic are installed.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reference_workers": workers,
         "repetitions": given.repetitions,
     }
-    _say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roof")
+    _say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roofs")
     roofs = _roofs(device, precision)
     results = []
     for name in given.models:
@@ -103,9 +105,11 @@ def _images_for(name: str, device: torch.device) -> int:
 
 
 def _roofs(device: torch.device, precision: str) -> dict[str, list[float]]:
-    from benchmarks.roofline import gemm_flop_per_s
+    """Return every repetition of each roof: FLOP/s by precision, and byte/s as `copy`."""
+    from benchmarks.roofline import copy_byte_per_s, gemm_flop_per_s
 
-    return {kind: gemm_flop_per_s(device, kind) for kind in {precision, "fp32"}}
+    gemm = {kind: gemm_flop_per_s(device, kind) for kind in {precision, "fp32"}}
+    return gemm | {"copy": copy_byte_per_s(device)}
 
 
 def _compare(
@@ -119,7 +123,7 @@ def _compare(
 ) -> dict[str, Any]:
     """Run the pairs of one model; returns its row of the record."""
     from benchmarks.reference_loop import PilImages, ReferenceLoop
-    from benchmarks.roofline import flop_per_image
+    from benchmarks.roofline import byte_per_image, flop_per_image
     from platform.training.distributed import World
     from platform.training.loop import fit
     from platform.training.records import EpochRecord
@@ -148,12 +152,16 @@ def _compare(
 
     def side(rates: list[float], kind: str) -> dict[str, Any]:
         roof = median(roofs[kind])
+        byte = byte_per_image(config.model, precision=kind, batch_size=given.batch_size)
         return {
             "images_per_s": rates,
             "images_per_s_median": median(rates),
             "precision": kind,
             "gemm_flop_per_s": roofs[kind],
             "share_of_gemm": median(rates) * flop / roof,
+            "byte_per_image": byte,
+            "copy_byte_per_s": roofs["copy"],
+            "share_of_memory": median(rates) * byte / median(roofs["copy"]),
         }
 
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
@@ -222,11 +230,12 @@ def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dic
         f"ours in {settings['precision']}, "
         f"reference in fp32 with {settings['reference_workers']} loader workers"
     )
+    shares = "of GEMM  (ref.)  of memory  (ref.)"
     lines = [
         record.describe(where),
         f"batch {settings['batch_size']}, {settings['device']}, {settings['threads']} threads; {sides}",
         "",
-        f"{'images/s':16} {'ours':>10} {'reference':>10} {'ratio':>7}  of GEMM  (ref.)  every ratio",
+        f"{'images/s':16} {'ours':>10} {'reference':>10} {'ratio':>7}  {shares}  every ratio",
         *(_line(row) for row in results),
     ]
     roofs = {
@@ -235,7 +244,8 @@ def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dic
         for side in ("ours", "reference")
     }
     rates = ", ".join(f"{kind} {median(rate) / 1e12:.3g}" for kind, rate in sorted(roofs.items()))
-    return "\n".join([*lines, "", f"GEMM, TFLOP/s: {rates}"])
+    copy = median(results[0]["ours"]["copy_byte_per_s"])
+    return "\n".join([*lines, "", f"GEMM, TFLOP/s: {rates}; memory, GB/s: {copy / 1e9:.3g}"])
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -243,6 +253,7 @@ def _line(row: dict[str, Any]) -> str:
     every = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
     rates = f"{ours['images_per_s_median']:10,.0f} {reference['images_per_s_median']:10,.0f}"
     shares = f"{ours['share_of_gemm']:8.1%} {reference['share_of_gemm']:7.1%}"
+    shares += f" {ours['share_of_memory']:10.1%} {reference['share_of_memory']:7.1%}"
     return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}"
 
 

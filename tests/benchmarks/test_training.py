@@ -14,6 +14,7 @@ from platform.models.config import ModelConfig
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "_SIDES", {"cpu": (32, 64)})
+    monkeypatch.setattr(roofline, "_COPY_BYTES", {"cpu": 1 << 20})
 
 
 def test_a_comparison_prints_a_table_and_writes_every_repetition(
@@ -33,7 +34,11 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     for side in ("ours", "reference"):
         rate, roof = row[side]["images_per_s_median"], sorted(row[side]["gemm_flop_per_s"])[2]
         assert row[side]["share_of_gemm"] == pytest.approx(rate * row["flop_per_image"] / roof)
+        assert row[side]["share_of_memory"] == pytest.approx(
+            rate * row[side]["byte_per_image"] / sorted(row[side]["copy_byte_per_s"])[2]
+        )
     out = capsys.readouterr().out
+    assert "memory, GB/s: " in out
     assert f"{row['ratio_median']:.2f}x" in out
     assert "resnet20_cifar" in out
 
@@ -46,6 +51,28 @@ def test_flop_of_an_image_are_three_times_the_forward_pass_less_the_first_layers
     name: str, gflop: float
 ) -> None:
     assert roofline.flop_per_image(ModelConfig(name=name)) / 1e9 == pytest.approx(gflop, abs=5e-4)
+
+
+def test_the_traffic_of_an_image_lies_where_others_have_estimated_it() -> None:
+    """By hand, 21.5 accesses for each output of a convolution: 126 and 32 FLOP per byte in bf16."""
+    for name, flop_per_byte in (("resnet18_cifar", 126), ("resnet32_cifar", 32)):
+        model = ModelConfig(name=name)
+        byte = roofline.byte_per_image(model, precision="bf16", batch_size=128)
+        assert roofline.flop_per_image(model) / byte == pytest.approx(flop_per_byte, rel=0.25)
+        assert roofline.byte_per_image(model, precision="fp32", batch_size=128) == pytest.approx(
+            2 * byte, rel=1e-3
+        )
+
+
+def test_traffic_counts_what_is_read_and_written_and_views_move_nothing() -> None:
+    images = torch.zeros(3, 4, dtype=torch.float32)
+    with roofline._Traffic() as traffic:
+        turned = images.t()[1:]
+    assert traffic.byte == 0
+    with roofline._Traffic() as traffic:
+        turned + turned
+    # 36 byte read twice and written once.
+    assert traffic.byte == 3 * 36
 
 
 def test_the_roof_is_that_of_the_faster_size() -> None:
