@@ -16,6 +16,7 @@ from platform.console.live import stderr_console
 from platform.tracking.answer import sentences
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
+from platform.tracking.health import ailments
 from platform.tracking.mlflow_store import ui_command
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.wording import GENERATED, QUICK, percent, plural
@@ -54,7 +55,7 @@ def final_summary(
     else:
         console.print(text)
     console.print(_places(results, tracking_uri))
-    for line in _failures(results):
+    for line in (*_failures(results), *_health(results)):
         console.print(line, style="yellow")
     print(folder.path, file=stdout or sys.stdout)
 
@@ -104,6 +105,13 @@ def _loss(document: Mapping[str, Any]) -> str:
             f"{percent(test['fp32_top1'])}"
         )
     return text
+
+
+def _health(results: SweepResults) -> list[str]:
+    """Return what ails the champion's own runs; the report has the others'."""
+    champion = (results.champion or {}).get("trial_id")
+    own = {row.trial_id for row in results.trials if row.stage == "final" or row.candidate == champion}
+    return [str(ailment.finding) for ailment in ailments(results) if ailment.trials[0] in own]
 
 
 def _failures(results: SweepResults) -> list[str]:

@@ -17,6 +17,7 @@ from platform.tracking.answer import best_latency, device_name, sentences
 from platform.tracking.atomic import write_text
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
+from platform.tracking.health import ailments
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.tables import TrialRow
 from platform.tracking.wording import (
@@ -89,6 +90,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "leaderboard": _leaderboard(results),
         "accuracy_curves": curves.learning_curves(results),
         "loss_curves": curves.learning_curves(results, loss=True),
+        "ailments": ailments(results),
         "best_so_far": curves.best_so_far(results),
         "axis_plots": axes.axis_plots(results),
         "parity": (results.export or {}).get("parity"),
