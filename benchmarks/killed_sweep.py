@@ -124,15 +124,20 @@ class KilledSweep:
         return tuple(kind for kind in KINDS if not (over and kind == "actor"))
 
     def kill(
-        self, process: subprocess.Popen[bytes], kind: str, luck: random.Random, *, within: int = 6
+        self,
+        process: subprocess.Popen[bytes],
+        kind: str,
+        luck: random.Random,
+        *,
+        events: tuple[int, int] = (0, 6),
     ) -> Kill | None:
         """Kill a part of the sweep at a random moment; None if it ended before.
 
-        The moment is up to `within` events after now (a trial's process: when there is one), and then up to
-        two seconds.
+        The moment is some events after now (a trial's process: when there is one), between the two numbers
+        of `events`, and then up to two seconds.
         """
         began_s, seen = time.monotonic(), self._lines()
-        wanted = seen + (luck.randint(0, within) if kind not in ("actor", "worker") else 0)
+        wanted = seen + (luck.randint(*events) if kind not in ("actor", "worker") else 0)
         delay_s = luck.uniform(0.0, 12.0 if wanted == seen and kind in ("driver", "machine") else 2.0)
         while process.poll() is None:
             time.sleep(_POLL_S)
