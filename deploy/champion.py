@@ -23,6 +23,7 @@ from deploy.precisions import Candidate, Judge, PrecisionRefused, candidate, cop
 from deploy.siblings import drop_siblings, folder_of
 from deploy.tuner import cpu_times_ms, infer
 from platform.data.dataset import DatasetInfo
+from platform.errors import UserError
 from platform.models.trained import load_trained_model
 
 ROUNDS = 16
@@ -84,7 +85,8 @@ def export_champion(
         progress: told, in words, what is going on.
 
     Raises:
-        UserError: as `export_model`.
+        UserError: as `export_model`. What keeps a lower precision from being exported is no error, it stands
+            in `refused`.
     """
     model = load_trained_model(model_path)
     pictures = divide(model, info, most_images=most_images)
@@ -107,9 +109,12 @@ def export_champion(
                 candidates[precision] = stack.enter_context(
                     candidate(scratch, precision, judge=judge, tune=tuned, progress=progress)
                 )
-            except PrecisionRefused as refusal:
-                refused[precision] = str(refusal)
-                progress(str(refusal))
+            except UserError as reason:
+                # Too few images to calibrate on, say: fp32 ships in any case.
+                refused[precision] = f"{precision} was not exported: {reason}"
+                if isinstance(reason, PrecisionRefused):
+                    refused[precision] = str(reason)
+                progress(refused[precision])
         progress("comparing the precisions' speed")
         times = _cpu_ms({"fp32": scratch} | {name: one.result.folder for name, one in candidates.items()})
         best = min(times, key=times.__getitem__)

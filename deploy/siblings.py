@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from deploy import model_folder as mf
@@ -41,12 +42,14 @@ def sibling(folder: Path, precision: mf.Precision) -> Path:
 
 
 def siblings(folder: Path) -> dict[mf.Precision, Path]:
-    """Return the folders beside an fp32 folder that hold its network in lower precisions."""
+    """Return the folders beside an fp32 folder that hold its network in lower precisions; no damaged ones."""
     document = mf.read_document(folder)
     found: dict[mf.Precision, Path] = {}
     for precision in mf.PRECISIONS:
         beside = folder_of(folder, precision)
-        if beside != folder and (beside / mf.DOCUMENT).is_file():
+        if beside == folder or not (beside / mf.DOCUMENT).is_file():
+            continue
+        with suppress(UserError):
             other = mf.read_document(beside)
             if other.precision == precision and same_network(document, other):
                 found[precision] = beside

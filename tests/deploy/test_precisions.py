@@ -189,6 +189,12 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
     assert sibling(tmp_path / "export-bf16", "fp32") == tmp_path / "export"
     with pytest.raises(UserError, match=r"no export in int8 beside .*--precision int8"):
         sibling(tmp_path / "export", "int8")
+    (tmp_path / "export-int8").mkdir()
+    (tmp_path / "export-int8" / "model.json").write_text("{}")
+    assert set(siblings(tmp_path / "export")) == {"bf16"}
+    assert drop_siblings(tmp_path / "export", keep=siblings(tmp_path / "export").values()) == [
+        tmp_path / "export-int8"
+    ]
     (tmp_path / "export-bf16" / "notes.txt").write_text("mine")
     assert drop_siblings(tmp_path / "export") == []
     (tmp_path / "export-bf16" / "notes.txt").unlink()
@@ -210,6 +216,21 @@ def test_the_test_images_can_withdraw_the_champions_precision(
     )
     assert (result.precision, result.best) == ("fp32", tmp_path / "export")
     assert "test images" in result.refused["bf16"]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_a_precision_that_cannot_be_had_does_not_stop_the_champion(
+    model_path, info, few_pictures, pictures, tmp_path, monkeypatch
+):
+    few = replace(pictures, calibration=pictures.calibration[:320])
+    monkeypatch.setattr(champion, "divide", lambda *_, **__: few)
+    result = export_champion(
+        model_path, tmp_path / "export", info=info, precisions=("int8",), tuned=False, count=counted()
+    )
+    assert result.precision == "fp32"
+    assert result.refused == {
+        "int8": "int8 was not exported: int8 needs at least 512 calibration images, got 320"
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
