@@ -112,9 +112,10 @@ def count_spikes(losses: NDArray[np.floating]) -> int:
         before = losses[max(0, step - _SPIKE_WINDOW) : step]
         median = float(np.median(before))
         deviation = 1.4826 * float(np.median(np.abs(before - median)))
-        leaps = losses[step] > median + max(_SPIKE_SIGMAS * deviation, _SPIKE_RISE * median)
+        # A plain bool: sums of numpy's are numpy's integers, which no journal takes.
+        leaps = bool(losses[step] > median + max(_SPIKE_SIGMAS * deviation, _SPIKE_RISE * median))
         spikes += leaps and not above
-        above = bool(leaps)
+        above = leaps
     return spikes
 
 

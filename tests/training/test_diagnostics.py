@@ -156,6 +156,7 @@ def test_a_spike_needs_to_stand_out_of_the_noise_and_be_large():
     draws = np.random.default_rng(0)
     calm = 1 + 0.05 * draws.standard_normal(300)
     assert count_spikes(calm) == 0
+    assert type(count_spikes(calm)) is int, "the journal is JSON"
     assert count_spikes(np.linspace(3, 0.5, 300) + 0.1 * draws.standard_normal(300)) == 0
     leapt = calm.copy()
     leapt[100:103] = 3.0
