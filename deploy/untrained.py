@@ -10,6 +10,7 @@ from platform.models.config import ModelConfig
 
 _SEED = 0
 _CALIBRATION_IMAGES = 32
+_ATTEMPTS = 3
 
 
 def untrained_latency_ms(
@@ -20,6 +21,8 @@ def untrained_latency_ms(
     progress: Callable[[str], None] = lambda _: None,
 ) -> float:
     """Return the median latency of one image on one thread, in milliseconds, as the engine measures it.
+
+    Where other work disturbed a measurement it is made again, three times at most; the lowest median counts.
 
     Args:
         model: the network; its weights are drawn, the same ones each time.
@@ -37,8 +40,13 @@ def untrained_latency_ms(
         trained, folder = Path(scratch) / "model.pt", Path(scratch) / "export"
         _save(model, trained, input_shape, num_classes)
         export_model(trained, folder, progress=progress)
-        record = run_benchmark(folder, threads=(1,), progress=progress)
-    return float(record["results"][0]["latency_ms"]["p50"])
+        medians = []
+        for _ in range(_ATTEMPTS):
+            record = run_benchmark(folder, threads=(1,), progress=progress)
+            medians.append(float(record["results"][0]["latency_ms"]["p50"]))
+            if record["context"]["noise"]["trustworthy"]:
+                break
+    return min(medians)
 
 
 def _save(model: ModelConfig, path: Path, input_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -146,7 +146,8 @@ class LiveView(SweepObserver):
             self._line(f"[dim]{trial.trial_id}  {where}{shown}[/dim]")
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
-        self._line(f"{trial.trial_id}  [yellow]{escape(note)}[/yellow]")
+        # The note holds what was told before, too.
+        self._line(f"{trial.trial_id}  [yellow]{escape(note.splitlines()[-1])}[/yellow]")
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         with self._lock:

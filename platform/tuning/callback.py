@@ -55,6 +55,7 @@ class Ledger:
             records=tuple(self.records.get(trial_id, ())),
             model_path=model if status is TrialStatus.FINISHED else None,
             error=error,
+            params_at_end=dict(task.current_params),
         )
 
 
@@ -95,6 +96,8 @@ class DriverCallback(Callback):
         self._actors: Sequence[Any] = ()
         self.error: Exception | None = None
         self.running: set[str] = set()
+        self.paused: set[str] = set()
+        """Trials of a population that wait for their next turn."""
         self.too_many_failures = False
 
     def live_actors(self) -> list[Any]:
@@ -116,6 +119,9 @@ class DriverCallback(Callback):
         """Tell that a trial has its slot."""
         task = _task(trial)
         self.running.add(task.trial_id)
+        if task.trial_id in self.paused:
+            self.paused.discard(task.trial_id)
+            return
         self._guard(lambda: self._observer.trial_started(task.info()))
 
     @override
@@ -153,6 +159,9 @@ class DriverCallback(Callback):
             self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
         elif records and records[-1].epoch >= records[-1].epochs:
             self._end(task, TrialStatus.FINISHED, None)
+        elif records and task.pause_every and records[-1].epoch % task.pause_every == 0:
+            self.paused.add(task.trial_id)
+            self.running.discard(task.trial_id)
         else:
             self._end(task, TrialStatus.PRUNED, None)
 

@@ -80,7 +80,7 @@ def train_worker(config: dict[str, Any]) -> None:
         log = log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
     header = f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}"
     try:
-        with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
+        with trial_log(log, f"{header}: {task.current_run.model_dump_json()}"):
             _train(task, config["reported_epochs"], rank=rank, size=size)
     except TrialFailed as failure:
         config["queue"].put((FAILURE, failure.as_metrics()))
@@ -114,7 +114,7 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
     for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
         report(record)
     fit(
-        task.run,
+        task.current_run,
         tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
         world=world,
         checkpoint_dir=folder,

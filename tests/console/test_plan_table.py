@@ -78,6 +78,14 @@ def test_eighty_columns_cut_no_word_of_the_stages(plan):
     assert stage_row(text, "final").endswith("1  ddp, 2 workers with 1 CPU each")
 
 
+def test_rungs_and_what_stopping_saves_are_told(plan):
+    assert f"expected to save {plan.saved_share:.0%} of the search" in shown(plan_table(plan))
+    population = plan.model_copy(update={"scheduler": "pbt", "rungs": (5, 10), "saved_share": 0.0})
+    text = shown(plan_table(population))
+    assert "pbt, exchanges trials after epoch 5, 10" in text
+    assert "expected to save" not in text
+
+
 def test_several_objectives_are_named(plan):
     assert "objectives" not in shown(plan_table(plan))
     several = plan.model_copy(update={"objectives": ("validation_accuracy", "latency_ms")})
