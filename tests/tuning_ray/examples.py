@@ -86,6 +86,11 @@ def search(
     )
 
 
+def unfinished(folder: Path) -> list[str]:
+    """Return the files that somebody had begun to write in a sweep's folder, and left."""
+    return [path.name for path in folder.rglob(".*") if path.name.endswith(".tmp")]
+
+
 def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
     """Return what must be equal between a sweep and its interrupted twin: everything but the clock."""
     return [

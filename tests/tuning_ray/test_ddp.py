@@ -13,7 +13,7 @@ from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
 from platform.tracking.events import TrialStatus
 from platform.tuning.reaper import left_over
-from tests.tuning_ray.examples import DIVERGES, TWO_WORKERS, Diary, search, sgd, tiny_spec
+from tests.tuning_ray.examples import DIVERGES, TWO_WORKERS, Diary, search, sgd, tiny_spec, unfinished
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(1800)]
 
@@ -44,4 +44,5 @@ def test_two_workers_finish_are_stopped_and_fail(
     assert outcomes[2].status is TrialStatus.FAILED
     assert "TrainingDiverged" in outcomes[2].error
     assert left_over() == []
+    assert unfinished(folder) == []
     assert ray.available_resources()["CPU"] == 2

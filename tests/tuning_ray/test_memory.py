@@ -9,18 +9,29 @@ import pytest
 from ray.util.queue import Empty
 
 from platform.data.dataset import DatasetInfo
+from platform.errors import UserError
 from platform.tracking.events import Observers, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.tables import TableWriter, read_trials
 from platform.tuning.ddp import _pump
 from platform.tuning.history import trial_pasts
 from platform.tuning.journal import read_journal
+from platform.tuning.reaper import left_over
 from platform.tuning.trial import FAILURE, TrialFailed, trial_log
 from platform.tuning.trial_model import find_task
-from tests.tuning_ray.examples import Diary, search, sgd, table, tiny_spec, train_with_little_memory
+from tests.tuning_ray.examples import (
+    DIVERGES,
+    Diary,
+    search,
+    sgd,
+    tiny_spec,
+    train_with_little_memory,
+    unfinished,
+)
 
 SPEC = tiny_spec(
-    start_from=[sgd(lr) for lr in (0.05, 0.04, 0.03, 0.02)],
+    start_from=[*(sgd(lr) for lr in (0.05, 0.04, 0.03, 0.02)), DIVERGES],
+    trials=5,
     scheduler={"name": "none"},
     max_failures=2,
 )
@@ -28,11 +39,17 @@ SPEC = tiny_spec(
 
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("ray_session")
-def test_a_gpu_that_is_too_small(folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_and_one_failure_too_many(
+    folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("platform.tuning.inproc.train_trial", train_with_little_memory)
     diary = Diary()
     observers = Observers([diary, TableWriter(SweepFolder(folder))])
-    first, second, third, fourth = outcomes = search(SPEC, folder, info, observer=observers)
+    survived = r"a sweep survives 2 failed trials \(max_failures\), and 3 failed: t001, t002, t004\."
+    last = r"The last one: .*TrainingDiverged.*\nlog: .*t004\.log$"
+    with pytest.raises(UserError, match=f"{survived} {last}"):
+        search(SPEC, folder, info, observer=observers)
+    first, second, third, fourth, _ = search(SPEC, folder, info)  # all have ended: nothing is run
 
     assert first.status is TrialStatus.FINISHED, "the second time, in pieces"
     assert first.records[-1].step == 3 * 64 // 32, "the same batches, as many steps"
@@ -41,7 +58,7 @@ def test_a_gpu_that_is_too_small(folder: Path, info: DatasetInfo, monkeypatch: p
     note = told[1].removeprefix("t000 note: ")
     assert note.startswith("out of GPU memory at batch size 32; tried again with each batch in 2 pieces")
     assert {row.trial_id: row.note is not None for row in read_trials(SweepFolder(folder))} == {
-        "t000": True, "t001": True, "t002": False, "t003": False,
+        "t000": True, "t001": True, "t002": False, "t003": False, "t004": False,
     }  # fmt: skip
 
     assert second.status is TrialStatus.FAILED, "once is all that is tried"
@@ -60,7 +77,8 @@ def test_a_gpu_that_is_too_small(folder: Path, info: DatasetInfo, monkeypatch: p
     assert [find_task(SweepFolder(folder), name).accumulate for name in ("t000", "t003")] == [2, 1]
     pasts = {past.trial.trial_id: past.note for past in trial_pasts(read_journal(folder / "journal.jsonl"))}
     assert (pasts["t000"], pasts["t003"]) == (note, None)
-    assert table(search(SPEC, folder, info)) == table(outcomes)
+    assert unfinished(folder) == []
+    assert left_over() == []
 
 
 def test_a_worker_group_tells_its_first_failure(tmp_path: Path) -> None:
