@@ -263,6 +263,8 @@ def _quiet() -> None:
     # Tune and Train log to the driver's stderr whatever `logging_level` says.
     for name in ("ray.tune", "ray.train", "ray.air", "ray._private"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It counts a trial whose process died as lost, though it went on in another one.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
 def _first_line(error: BaseException) -> str:
