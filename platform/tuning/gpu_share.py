@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.training.config import RunConfig
 from platform.tuning import calibration
+from platform.tuning.distributions import Choice, Range
 from platform.tuning.estimate import Speed
 from platform.tuning.spec import SweepSpec
 
@@ -88,10 +90,14 @@ def _placed(spec: SweepSpec, gpu: float) -> SweepSpec:
 
 def _largest_runs(spec: SweepSpec) -> list[RunConfig]:
     """Return a run of each network that the space may choose, at its largest batch size."""
-    probes = {dimension.path: dimension.node for dimension in spec.dimensions}
-    batch = probes.get("batch_size")
-    size = spec.base.batch_size if batch is None else int(max(batch.probes()))
-    run, names = spec.base.changed(batch_size=size), probes.get("model.name")
-    if names is None:
+    sizes, names = _values(spec, "batch_size"), _values(spec, "model.name")
+    run = spec.base.changed(batch_size=int(max(sizes, default=spec.base.batch_size)))
+    if not names:
         return [run]
-    return [run.changed(model={"name": name}) for name in names.probes()[:_MOST_NETWORKS]]
+    return [run.changed(model={"name": name}) for name in names[:_MOST_NETWORKS]]
+
+
+def _values(spec: SweepSpec, path: str) -> list[Any]:
+    """Return what a setting may be, its extremes where that is a range."""
+    nodes = [dimension.node for dimension in spec.dimensions if dimension.path == path]
+    return [value for node in nodes if isinstance(node, Choice | Range) for value in node.probes()]
