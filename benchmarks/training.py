@@ -147,7 +147,8 @@ def _compare(
         theirs.append(reference.images_per_s())
         _say(f"  {ours[-1]:,.0f} against {theirs[-1]:,.0f} images/s, {ours[-1] / theirs[-1]:.2f}x")
 
-    fit(config, data, world=World(rank=0, size=1, device=device), checkpoint_dir=None, on_epoch=measure)
+    world = World(rank=0, size=1, device=device)
+    result = fit(config, data, world=world, checkpoint_dir=None, on_epoch=measure)
     flop = flop_per_image(config.model)
 
     def side(rates: list[float], kind: str) -> dict[str, Any]:
@@ -169,7 +170,8 @@ def _compare(
         "model": name,
         "images_per_epoch": images,
         "flop_per_image": flop,
-        "ours": side(ours, precision),
+        # Whether the step was replayed as a CUDA graph.
+        "ours": side(ours, precision) | {"captured": result.captured},
         "reference": side(theirs, "fp32"),
         "ratios": ratios,
         "ratio_median": median(ratios),

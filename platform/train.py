@@ -201,7 +201,7 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
                 on_epoch=progress.epoch_finished,
                 on_step=progress.step_finished,
                 provenance=provenance.as_tags() | {"space": request.space},
-                accumulate=arguments.accumulate or (1 if repeats is None else repeats.accumulate),
+                accumulate=_pieces(arguments, repeats),
                 compile_network=arguments.compile,
             )
         except KeyboardInterrupt:
@@ -221,6 +221,12 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
             _say(str(finding))
         _print_result(result, folder)
     return 0
+
+
+def _pieces(arguments: Arguments, repeats: Repeats | None) -> int:
+    if arguments.accumulate is not None:
+        return arguments.accumulate
+    return 1 if repeats is None else repeats.accumulate
 
 
 def _run_alike(repeats: Repeats) -> None:

@@ -56,7 +56,8 @@ def on_side_stream(device: torch.device, work: Callable[[], Result]) -> Result:
     """Do `work` on another stream than the current one, as a capture will; on a CPU, just do it."""
     if device.type != "cuda":
         return work()
-    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    current = torch.cuda.current_stream(device)
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(current)
     with torch.cuda.stream(side):
         done = work()

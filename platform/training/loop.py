@@ -34,7 +34,7 @@ from platform.training.probe import Probe, count_spikes, look_fields
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import LAST, MODEL, discard_unfinished
 from platform.training.state import Best, RunState, begin
-from platform.training.step import EpochSums, Steps, Ticker
+from platform.training.step import EpochSums, Steps, Ticker, refuse_empty_pieces
 from platform.training.tables import draw_of, open_evaluation, open_training
 from platform.training.utilisation import mfu_per_rate
 
@@ -85,7 +85,7 @@ def fit(
         TrainingDiverged: the loss became NaN or infinite.
     """
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
-    _refuse_empty_pieces(accumulate, config, world)
+    refuse_empty_pieces(accumulate, config, world)
     precision, _ = choose(config.precision, world.device)
     state = begin(
         config, _fresh_network(config, data), budget=budget, world=world, compile_network=compile_network
@@ -206,20 +206,21 @@ class _Run:
             def tick(
                 done: int, sums: EpochSums, *, epoch: int = epoch, epoch_began_s: float = epoch_began_s
             ) -> None:
-                # Reading a sum waits for the device, so the clock below is the steps' own.
                 loss = float(sums.losses[:done].mean())
                 if self._world.size == 1:
                     self._refuse_divergence(sums, epoch)
                 now_s = time.monotonic()
-                pace_s = (now_s - began_s) / (state.step - first_step)
+                # The device's step: the host may be some steps ahead.
+                step = epoch * self._budget.steps_per_epoch + done
+                pace_s = (now_s - began_s) / (step - first_step)
                 on_step(
                     StepProgress(
                         epoch=epoch + 1,
                         epochs=self._budget.epochs,
-                        step=state.step,
+                        step=step,
                         steps=self._budget.total_steps,
                         images_per_s=self._budget.batch(done - 1).stop / (now_s - epoch_began_s),
-                        remaining_s=pace_s * (self._budget.total_steps - state.step),
+                        remaining_s=pace_s * (self._budget.total_steps - step),
                         train_loss=loss * self._world.size,
                     )
                 )
@@ -304,15 +305,6 @@ class _Run:
             lr=self._state.lr.at(step),
             checkpoint=path if path is not None and path.is_file() else None,
             last_epoch=len(self._state.records),
-        )
-
-
-def _refuse_empty_pieces(accumulate: int, config: RunConfig, world: World) -> None:
-    share = config.batch_size // world.size
-    if not 1 <= accumulate <= share:
-        raise UserError(
-            f"accumulate cuts a worker's {share} images of a batch into pieces of at least one: it must lie "
-            f"between 1 and {share}, got {accumulate}"
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from platform.errors import UserError
+from platform.training.batch_norm import over_all_workers
 from platform.training.budget import Budget
 from platform.training.compiling import compiled, forward_uncompiled
 from platform.training.config import RunConfig
@@ -131,17 +131,9 @@ def begin(
     """Return the state before the first step; `network` is moved to the world's device.
 
     With `compile_network` it is compiled when it is first called (`platform.training.compiling`).
-
-    Raises:
-        UserError: batch statistics over all workers are asked for on CPUs.
     """
     if config.sync_batch_norm and world.size > 1:
-        if world.device.type != "cuda":
-            raise UserError(
-                "sync_batch_norm needs a GPU per worker (torch has no CPU version): "
-                "set it to false, or use one worker"
-            )
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        network = over_all_workers(network, world.device)
     network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parallel = compiled(network) if compile_network else network
     if world.size > 1:

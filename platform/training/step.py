@@ -1,7 +1,8 @@
 """One optimiser step, and the steps of one epoch: nothing here waits for the device inside an epoch.
 
-Loss, hits and gradient norm of each step stay on the device and are read once, at the epoch's end; a look
-at the clock about once a second may read them earlier, for the progress display and to stop a diverged run.
+Loss, hits and gradient norm of each step stay on the device and are read once, at the epoch's end. About once
+a second a copy of them is asked for, and looked at when it has arrived, for the progress display and to stop
+a diverged run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from platform.errors import UserError
 from platform.training.augment import Batch, EpochDraw, Place, at_step
 from platform.training.budget import Budget
 from platform.training.capture import WARM_UP_STEPS, Capture, on_side_stream
@@ -59,17 +61,51 @@ class EpochSums:
 
 @dataclass
 class Ticker:
-    """Calls back about once a second, by the clock."""
+    """Calls back about once a second, by the clock, without waiting for the device."""
 
     on_tick: Callable[[int, EpochSums], None]
-    """Gets the steps finished in the epoch and the sums so far."""
+    """Gets a number of steps that the device has finished in the epoch, and the sums of at least those."""
     _next_s: float = field(default_factory=lambda: time.monotonic() + TICK_S)
+    _asked: tuple[int, EpochSums, Callable[[], bool]] | None = None
 
     def step_ended(self, done: int, sums: EpochSums) -> None:
-        """Call back if it is time."""
-        if time.monotonic() >= self._next_s:
-            self.on_tick(done, sums)
+        """Take note that the host is through with so many steps; call back if it is time."""
+        if self._asked is None:
+            if time.monotonic() < self._next_s:
+                return
+            self._asked = (done, *_read_later(sums))
+        done_then, copy, is_there = self._asked
+        if is_there():
+            self._asked = None
+            self.on_tick(done_then, copy)
             self._next_s = time.monotonic() + TICK_S
+
+
+def _read_later(sums: EpochSums) -> tuple[EpochSums, Callable[[], bool]]:
+    """Have the sums copied to the host behind what the device has to do; tells when they are there."""
+    if sums.losses.device.type != "cuda":
+        return sums, lambda: True
+    copies = [
+        torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+        for values in (sums.losses, sums.hits, sums.grad_norms)
+    ]
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+    return EpochSums(*copies), copied.query
+
+
+def refuse_empty_pieces(accumulate: int, config: RunConfig, world: World) -> None:
+    """Refuse to cut a worker's part of a batch into more pieces than it has images.
+
+    Raises:
+        UserError: `accumulate` is not between 1 and those.
+    """
+    share = config.batch_size // world.size
+    if not 1 <= accumulate <= share:
+        raise UserError(
+            f"accumulate cuts a worker's {share} images of a batch into pieces of at least one: it must lie "
+            f"between 1 and {share}, got {accumulate}"
+        )
 
 
 class Steps:

@@ -30,6 +30,7 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     ours, theirs = (row[side]["images_per_s"] for side in ("ours", "reference"))
     assert row["ratios"] == pytest.approx([ours[0] / theirs[0], ours[1] / theirs[1]])
     assert len(row["ratios"]) == 2
+    assert row["ours"]["captured"] is False
     assert row["ratio_median"] == pytest.approx(sum(row["ratios"]) / 2)
     for side in ("ours", "reference"):
         rate, roof = row[side]["images_per_s_median"], sorted(row[side]["gemm_flop_per_s"])[2]
@@ -59,9 +60,6 @@ def test_the_traffic_of_an_image_lies_where_others_have_estimated_it() -> None:
         model = ModelConfig(name=name)
         byte = roofline.byte_per_image(model, precision="bf16", batch_size=128)
         assert roofline.flop_per_image(model) / byte == pytest.approx(flop_per_byte, rel=0.25)
-        assert roofline.byte_per_image(model, precision="fp32", batch_size=128) == pytest.approx(
-            2 * byte, rel=1e-3
-        )
 
 
 def test_traffic_counts_what_is_read_and_written_and_views_move_nothing() -> None:

@@ -1,6 +1,8 @@
 """Run by torchrun in test_ddp.py: trains a small network and writes what each worker saw.
 
-ddp_program.py FOLDER CONFIG_JSON
+ddp_program.py FOLDER CONFIG_JSON [RANK]
+
+With RANK, that worker breaks in its second step instead.
 """
 
 import json
@@ -16,6 +18,7 @@ from platform.data.normalisation import compute
 from platform.data.tables import TrainingData
 from platform.errors import UserError
 from platform.training import loop
+from platform.training.augment import Batch, EpochDraw, Place, TrainingTable
 from platform.training.config import RunConfig
 from platform.training.distributed import world_from_env
 from platform.training.records import EpochRecord
@@ -25,6 +28,20 @@ def network(_config: object, *, num_classes: int) -> torch.nn.Module:
     """Return a network without batch normalisation: it computes the same whatever the batch's parts."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AvgPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(128, num_classes),
+    )
+
+
+def normalised_network(_config: object, *, num_classes: int) -> torch.nn.Module:
+    """Return a network with batch normalisation, which sees a batch's parts unless it is told not to."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, padding=1, bias=False), torch.nn.BatchNorm2d(8)),
         torch.nn.ReLU(),
         torch.nn.AvgPool2d(4),
         torch.nn.Flatten(),
@@ -56,6 +73,18 @@ def training_data() -> TrainingData:
     )
 
 
+def break_in_second_step() -> None:
+    """Let this worker fail where the others wait for its gradients."""
+    batch = TrainingTable.batch
+
+    def fail(table: TrainingTable, draw: EpochDraw, place: Place, part: slice) -> Batch:
+        if place.step == 1:
+            raise ValueError("this worker has broken")
+        return batch(table, draw, place, part)
+
+    TrainingTable.batch = fail  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Train in two calls: the first is stopped after an epoch, the second resumes."""
     folder, config = Path(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2])
@@ -68,6 +97,11 @@ def main() -> None:
         raise InterruptedError
 
     with world_from_env() as world:
+        if len(sys.argv) > 3:
+            if world.rank == int(sys.argv[3]):
+                break_in_second_step()
+            loop.fit(config, data, world=world, checkpoint_dir=folder)
+            return
         refused = ""
         try:
             loop.fit(config.changed(batch_size=33), data, world=world, checkpoint_dir=None)
@@ -83,7 +117,19 @@ def main() -> None:
             on_epoch=lambda record: seen.append(record.epoch),
         )
         in_pieces = loop.fit(config, data, world=world, checkpoint_dir=None, accumulate=4)
+        loop.build = normalised_network
+        normalised = {
+            synchronised: loop.fit(
+                config.changed(sync_batch_norm=synchronised),
+                data,
+                world=world,
+                checkpoint_dir=folder / f"normalised-{synchronised}",
+            )
+            for synchronised in (False, True)
+        }
         out = {
+            "normalised": [record.as_dict() for record in normalised[False].epochs],
+            "synchronised": [record.as_dict() for record in normalised[True].epochs],
             "size": world.size,
             "epochs_in_pieces": [record.as_dict() for record in in_pieces.epochs],
             "refused": refused,

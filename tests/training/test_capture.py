@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from platform.data.tables import TrainingData
-from platform.training import capture, loop
+from platform.training import capture, loop, step
 from platform.training.augment import TrainingTable
 from platform.training.capture import WARM_UP_STEPS, capture_for
 from platform.training.config import RunConfig
@@ -144,6 +144,20 @@ def test_what_cannot_be_captured_is_told_and_trained_all_the_same(
     assert numbers(result) == numbers(plain)
 
 
+def test_progress_is_told_when_its_numbers_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that takes two steps to arrive: the step that is told is the one it was asked for at."""
+    monkeypatch.setattr(step, "TICK_S", 0.0)
+    arrived = iter([False, False, True, True])
+    monkeypatch.setattr(step, "_read_later", lambda sums: (sums, lambda: next(arrived)))
+    told: list[int] = []
+    ticker = step.Ticker(lambda done, _sums: told.append(done))
+    for done in (1, 2, 3):
+        ticker.step_ended(done, step.EpochSums.zeros(4, torch.device("cpu")))
+    assert told == [1]
+    ticker.step_ended(4, step.EpochSums.zeros(4, torch.device("cpu")))
+    assert told == [1, 4]
+
+
 @pytest.fixture
 def table(data: TrainingData, config_of: ConfigOf) -> TrainingTable:
     return TrainingTable(data.train, data.normalisation, config_of().augment, device=torch.device("cpu"))
@@ -156,3 +170,19 @@ def test_one_gpu_with_its_images_on_it_captures_and_nothing_else(table: Training
     assert capture_for(table, world("cuda")) is capture.cuda_graph
     assert capture_for(table, world("cuda", size=2)) is None
     assert capture_for(table, world("cpu")) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_on_a_gpu_a_cuda_graph_trains_as_the_steps_one_by_one(
+    config_of: ConfigOf, data: TrainingData, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    config = config_of(epochs=4, **changes)
+    captured = fit(config, data, world=single("cuda"), checkpoint_dir=None)
+    monkeypatch.setattr(loop, "capture_for", lambda *_: None)
+    plain = fit(config, data, world=single("cuda"), checkpoint_dir=None)
+    assert (captured.captured, plain.captured) == (True, False)
+    for one, other in zip(captured.epochs, plain.epochs, strict=True):
+        assert one.lr == other.lr
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)

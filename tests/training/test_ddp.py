@@ -1,4 +1,4 @@
-"""Two workers over gloo, started by torchrun, against one process: the same run."""
+"""Two workers over gloo, started by torchrun, against one process without it: the same run."""
 
 import json
 import os
@@ -19,10 +19,23 @@ PROGRAM = Path(__file__).with_name("ddp_program.py")
 RECORDED = ("lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "grad_norm")
 
 
+def start(workers: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in so many processes; one needs no torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={workers}"]
+    return subprocess.run(
+        [sys.executable, *(torchrun if workers > 1 else []), str(PROGRAM), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        check=False,
+        timeout=300,
+    )
+
+
 @pytest.fixture(scope="module")
-def runs(config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    """Return what each worker wrote, by the number of workers."""
-    config = config_of(
+def config(config_of: ConfigOf) -> RunConfig:
+    return config_of(
         # 73 = 2 * 30 + 13: the last batch splits into 6 and 7.
         batch_size=30,
         epochs=3,
@@ -31,32 +44,30 @@ def runs(config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory) -> dict[
         ema_decay=0.5,
         clip_grad_norm=0.5,
     )
+
+
+@pytest.fixture(scope="module")
+def runs(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """Return what each worker wrote, by the number of workers."""
     out = {}
     for workers in (1, 2):
         folder = tmp_path_factory.mktemp(f"workers{workers}")
-        done = subprocess.run(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "torch.distributed.run",
-                    "--standalone",
-                    f"--nproc_per_node={workers}",
-                ),
-                *(str(PROGRAM), str(folder), config.model_dump_json()),
-            ],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-            check=False,
-        )
+        done = start(workers, str(folder), config.model_dump_json())
         assert done.returncode == 0, done.stderr
         out[workers] = [
             json.loads((folder / f"rank{rank}.json").read_text()) | {"folder": folder}
             for rank in range(workers)
         ]
     return out
+
+
+def test_a_worker_that_breaks_ends_the_run_with_its_traceback(config: RunConfig, tmp_path: Path) -> None:
+    """The others wait for its gradients: that must not go on for ever (`start` gives up after minutes)."""
+    done = start(2, str(tmp_path), config.model_dump_json(), "1")
+    assert done.returncode != 0
+    assert "ValueError: this worker has broken" in done.stderr
+    assert "in fail" in done.stderr, "the traceback leads to the line"
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_two_workers_record_the_numbers_of_one(runs: dict[int, list[dict[str, Any]]]) -> None:
@@ -69,6 +80,26 @@ def test_workers_that_cut_their_parts_into_pieces_record_the_numbers_of_one_that
 ) -> None:
     for one, cut in zip(runs[1][0]["epochs"], runs[2][1]["epochs_in_pieces"], strict=True):
         assert [cut[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
+
+
+def test_with_statistics_over_all_workers_batch_normalisation_makes_no_difference(
+    runs: dict[int, list[dict[str, Any]]],
+) -> None:
+    for one, two in zip(runs[1][0]["normalised"], runs[2][0]["synchronised"], strict=True):
+        assert [two[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
+    one_model, two_model = (
+        torch.load(runs[workers][0]["folder"] / "normalised-True" / "model.pt", weights_only=True)
+        for workers in (1, 2)
+    )
+    for name, weight in one_model["state_dict"].items():
+        torch.testing.assert_close(two_model["state_dict"][name], weight, atol=1e-5, rtol=1e-4)
+
+
+def test_with_each_workers_own_statistics_it_does(runs: dict[int, list[dict[str, Any]]]) -> None:
+    """What docs/training.md says of them: near, and not the same."""
+    one, two = (runs[workers][0]["normalised"][-1]["train_loss"] for workers in (1, 2))
+    assert two == pytest.approx(one, rel=0.1)
+    assert two != pytest.approx(one, abs=1e-4)
 
 
 def test_every_worker_records_the_same(runs: dict[int, list[dict[str, Any]]]) -> None:

@@ -12,10 +12,10 @@ import torch
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("kill_program.py")
 SPACE = """\
-about: Five epochs of three steps.
+about: Five epochs of two steps.
 base:
   model: {name: resnet20_cifar}
-  data: {name: generated, train_limit: 80, validation_size: 32}
+  data: {name: generated, train_limit: 64, validation_size: 32}
   epochs: 5
   batch_size: 32
   optimizer: {name: sgd, lr: 0.05, momentum: 0.9, nesterov: true}
@@ -24,7 +24,7 @@ base:
   ema_decay: 0.5
   report: best
 """
-KILLS = 4
+KILLS = 3
 TIMES = {"epoch_s", "evaluation_s", "images_per_s"}
 
 

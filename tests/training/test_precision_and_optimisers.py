@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from platform.training import precision
 from platform.training.config import Optimizer
-from platform.training.optimisers import build_optimiser, lr_of
+from platform.training.optimisers import build_optimiser, load_optimiser, lr_of
 
 CPU = torch.device("cpu")
 
@@ -76,3 +76,30 @@ def test_two_steps_equal_the_published_update(settings: dict[str, Any]) -> None:
             mean, square = buffers[i] / (1 - config.beta1**step), squares[i] / (1 - config.beta2**step)
             expected[i] = w - lr * mean / (square**0.5 + config.eps)
         assert weight.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings["name"])
+def test_a_checkpoint_gives_the_memory_and_not_the_settings(settings: dict[str, Any]) -> None:
+    """One written on a GPU, or before learning rates were tensors, goes on here."""
+
+    def build(**changes: Any) -> tuple[torch.optim.Optimizer, torch.nn.Parameter]:
+        weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        return build_optimiser(TypeAdapter(Optimizer).validate_python(settings | changes), [weight]), weight
+
+    first, weight = build()
+    weight.grad = torch.tensor([0.5, 0.25])
+    first.step()
+    state = first.state_dict()
+    elsewhere = {"lr": 0.7, "weight_decay": 0.9, "nesterov": False, "capturable": True}
+    written = state["param_groups"][0]
+    written |= {name: value for name, value in elsewhere.items() if name in written}
+    second, _ = build(lr=0.2)
+    rate = lr_of(second)
+    load_optimiser(second, state)
+    assert lr_of(second) is rate
+    group = second.param_groups[0]
+    assert (rate.item(), group["weight_decay"], group.get("capturable", False)) == (0.2, 0.01, False)
+    assert group.get("nesterov") == settings.get("nesterov")
+    (memory,), (loaded,) = first.state.values(), second.state.values()
+    assert memory.keys() == loaded.keys()
+    assert all(torch.equal(memory[name], loaded[name]) for name in memory)

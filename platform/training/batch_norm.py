@@ -1,0 +1,78 @@
+"""Batch normalisation with the statistics of the whole batch, over all workers.
+
+torch's `SyncBatchNorm` has no version for CPUs; the one here computes the same there, so that what several
+workers train is what one would have trained, on any device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def over_all_workers(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return `network` with every batch normalisation replaced; names, weights and statistics stay."""
+    if device.type == "cuda":
+        return cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
+    for name, child in network.named_children():
+        if type(child) is nn.BatchNorm2d:
+            replaced = GlobalBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
+            replaced.load_state_dict(child.state_dict())
+            setattr(network, name, replaced)
+        else:
+            over_all_workers(child, device)
+    return network
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` whose statistics, in training, are those of all workers' images together."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise [N, C, H, W], N being this worker's; every worker must call it as often as the others."""
+        if not self.training:
+            return super().forward(input)
+        values = input.float()
+        pixels = torch.full((1,), values.numel() / values.shape[1], device=values.device)
+        sums = _sum_over_workers(torch.cat([values.sum(dim=(0, 2, 3)), pixels]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = values - mean[:, None, None]
+        # In a second pass: the mean of the squares less the square of the mean would lose digits.
+        variance = _sum_over_workers(centred.square().sum(dim=(0, 2, 3))) / count
+        self._note(mean.detach(), variance.detach(), count)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        out = centred * scale[:, None, None] + self.bias[:, None, None]
+        return out.to(input.dtype)
+
+    @torch.no_grad()
+    def _note(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Let the running statistics follow; their variance is the unbiased one, as torch's."""
+        momentum = 0.1 if self.momentum is None else self.momentum
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        self.num_batches_tracked.add_(1)
+
+
+def _sum_over_workers(values: Tensor) -> Tensor:
+    return cast("Tensor", _SumOverWorkers.apply(values))  # type: ignore[no-untyped-call]
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """The sum over all workers; each one's gradient is the sum of what all of them did with it."""
+
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
