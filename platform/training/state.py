@@ -73,7 +73,10 @@ class RunState:
 
     def average_buffers(self, world: World) -> None:
         """Average the batch statistics over the workers, each of which has seen its own images only."""
-        for network in {self.network, self.evaluated} if world.size > 1 else ():
+        if world.size == 1:
+            return
+        # In an order that is the same in every worker, as a set's would not be: each sum meets its like.
+        for network in (self.network, self.ema.module) if self.ema is not None else (self.network,):
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     world.sum_(buffer).div_(world.size)
