@@ -160,7 +160,7 @@ def few_pictures(pictures, monkeypatch):
 def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
     model_path, info, few_pictures, tmp_path, monkeypatch
 ):
-    speeds = {"fp32": 3.0, "bf16": 2.0, "int8": 1.0}
+    speeds = {"fp32": 3.0, "bf16": 2.0, "fp16": 1.0}
     # What a sweep leaves that was killed here and had chosen otherwise.
     (tmp_path / "export-int8").mkdir()
     (tmp_path / "export-int8" / "model.json").write_text("{}")
@@ -169,11 +169,11 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
         model_path,
         tmp_path / "export",
         info=info,
-        precisions=("bf16", "int8"),
-        count=counted(int8_validation=0.8),
+        precisions=("bf16", "fp16"),
+        count=counted(fp16_validation=0.8),
     )
     assert (refused.precision, refused.best) == ("bf16", tmp_path / "export-bf16")
-    assert "int8 costs 10.00 points" in refused.refused["int8"]
+    assert "fp16 costs 10.00 points" in refused.refused["fp16"]
     assert refused.cpu_ms == {"fp32": 3.0, "bf16": 2.0}
     assert open_model_folder(refused.best).document.precision == "bf16"
     assert refused.fp32.folder == tmp_path / "export"
@@ -181,7 +181,7 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
     assert (document.precision, (document.tuning or {})["method"]) == ("fp32", "measured")
     told = document.model_dump()
     assert told["precisions"]["best"] == "bf16"
-    assert set(told["precisions"]["refused"]) == {"int8"}
+    assert set(told["precisions"]["refused"]) == {"fp16"}
     assert told["accuracy"]["test"]["top1"] == 0.9
     assert {path.name for path in tmp_path.iterdir()} == {"export", "export-bf16"}
     # An export that chose otherwise, cut off or of an older model, leaves nothing behind.

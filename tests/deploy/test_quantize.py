@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from deploy import calibration
 from deploy.model_folder import open_model_folder, self_test_images
 from deploy.ncnn_net import BF16, EXACT, load_net, run
 from deploy.parity import random_pictures
@@ -12,13 +13,14 @@ from deploy.quantize import convert_precision
 from platform.errors import UsageError, UserError
 
 PICTURES = random_pictures(32, (3, 32, 32), seed=1)
-CALIBRATION = random_pictures(512, (3, 32, 32), seed=2)
+CALIBRATION = random_pictures(64, (3, 32, 32), seed=2)
 
 
 @pytest.mark.parametrize(
     ("precision", "share", "error"), [("fp16", 0.51, 0.002), ("bf16", 0.51, 0.02), ("int8", 0.27, 0.1)]
 )
-def test_each_precision(export, tmp_path, precision, share, error):
+def test_each_precision(export, tmp_path, monkeypatch, precision, share, error):
+    monkeypatch.setattr(calibration, "MIN_IMAGES", len(CALIBRATION))
     result = convert_precision(
         export.folder,
         tmp_path / precision,
@@ -42,7 +44,7 @@ def test_each_precision(export, tmp_path, precision, share, error):
 
 
 def test_int8_needs_enough_calibration_images(export, tmp_path):
-    for images in (None, CALIBRATION[:100]):
+    for images in (None, CALIBRATION):
         with pytest.raises(UsageError, match="at least 512 calibration images, got"):
             convert_precision(
                 export.folder,

@@ -26,9 +26,11 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("imagenet")
     torch.manual_seed(0)
     network = build(ModelConfig(name="resnet18"), num_classes=100).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the statistics of one batch, all of them
     with torch.no_grad():
-        for _ in range(5):
-            network(torch.randn(4, 3, 64, 64))
+        network(torch.randn(8, 3, 64, 64))
     torch.save(network.state_dict(), folder / "resnet18.pth")
     assert convert_weights([str(folder / "resnet18.pth"), "--output", str(folder / "model.pt")]) == 0
     return folder / "model.pt"
