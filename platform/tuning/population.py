@@ -7,6 +7,7 @@ alone: it comes out the same on any machine, and after any interruption.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,7 +82,8 @@ def _drawn(node: Range, luck: random.Random) -> Scalar:
     if node.integral:
         return luck.randint(int(node.low), int(node.high))
     if node.log:
-        return min(max(node.low * (node.high / node.low) ** luck.random(), node.low), node.high)
+        drawn = node.low * math.exp(luck.random() * math.log(node.high / node.low))
+        return min(max(drawn, node.low), node.high)
     return luck.uniform(node.low, node.high)
 
 
@@ -128,7 +130,7 @@ class Population:
 
     def waiting(self) -> list[TrialTask]:
         """Return the trials that have not come to the end of this turn: those to go on with first."""
-        return [task for task in self._alive() if self._ledger.epochs_known(task.trial_id) < self._mark]
+        return [task for task in self._alive() if not self._waits(task)]
 
     def next_task(self, draw: Callable[[], TrialTask | None], *, planned: int) -> TrialTask | None:
         """Return the next trial to go on with, None while others still train, or when all have ended.
@@ -141,14 +143,20 @@ class Population:
             return draw()
         if not self._turn:
             alive = list(self._alive())
-            if not alive or any(self._ledger.epochs_known(task.trial_id) < self._mark for task in alive):
+            if not alive or not all(self._waits(task) for task in alive):
                 return None
             self._exchange(alive)
             self._turn.extend(task.trial_id for task in alive)
-        return self._ledger.tasks[self._turn.popleft()]
+        task: TrialTask = self._ledger.tasks[self._turn.popleft()]
+        return task
 
     def _alive(self) -> Iterator[TrialTask]:
         return (task for name, task in self._ledger.tasks.items() if name not in self._ledger.ended)
+
+    def _waits(self, task: TrialTask) -> bool:
+        """Return whether a living trial has come to the end of its turn; in its last one it just ends."""
+        records = self._ledger.records.get(task.trial_id, ())
+        return len(records) >= self._mark and records[-1].epoch < records[-1].epochs
 
     def _exchange(self, alive: Sequence[TrialTask]) -> None:
         from platform.training.inheritance import inherit_checkpoint

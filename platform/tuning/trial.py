@@ -15,6 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from platform.errors import UserError
 from platform.schema import Frozen
 from platform.tracking.events import Stage, TrialInfo, TrialStatus
+from platform.tracking.wording import value_text
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 
@@ -101,7 +102,7 @@ class Takeover(Frozen):
     def text(self, before: Mapping[str, str | int | float | bool]) -> str:
         """Say what happened; `before` are the settings that the trial had."""
         changes = [
-            f"{name} {before.get(name, '-')} -> {value}"
+            f"{name} {value_text(before.get(name, '-'))} -> {value_text(value)}"
             for name, value in self.params.items()
             if before.get(name) != value
         ]

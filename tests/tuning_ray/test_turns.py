@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ class Turns:
         return task.trial_id if task is not None else None
 
     def trained(self, name: str, epochs: int, accuracy: float) -> None:
-        self.ledger.records[name] = [a_record(epoch + 1, accuracy) for epoch in range(epochs)]
+        self.ledger.records[name] = [
+            dataclasses.replace(a_record(epoch + 1, accuracy), epochs=6) for epoch in range(epochs)
+        ]
 
 
 @pytest.fixture
@@ -91,6 +94,23 @@ def test_a_failed_trial_is_not_waited_for(tmp_path: Path, inherited: list[Any]) 
         assert [(source, target) for source, target, _ in inherited] == [("t002", "t001")]
         turns.ledger.ended |= dict.fromkeys(("t001", "t002"), (TrialStatus.FINISHED, None))
         assert turns.next() is None
+
+
+def test_a_trial_in_its_last_epoch_ends_and_is_not_exchanged(tmp_path: Path, inherited: list[Any]) -> None:
+    with open_journal(tmp_path / "journal.jsonl") as journal:
+        turns = Turns(journal)
+        for done in (2, 4):
+            for number in range(3):
+                turns.next()
+                turns.trained(f"t{number:03d}", done, 0.1 * number)
+        assert [turns.next() for _ in range(3)] == ["t000", "t001", "t002"]
+        for number in range(3):
+            turns.trained(f"t{number:03d}", 6, 0.1 * number)
+        turns.ledger.ended |= dict.fromkeys(("t000", "t001"), (TrialStatus.FINISHED, None))
+        # Its last epoch is noted, its end is not yet.
+        assert turns.next() is None
+        assert [task.trial_id for task in turns.population.waiting()] == ["t002"]
+        assert len(inherited) == 2
 
 
 def test_a_replayed_exchange_is_as_the_lived_one(tmp_path: Path, inherited: list[Any]) -> None:
