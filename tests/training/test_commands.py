@@ -149,12 +149,16 @@ def test_settings_and_seed_from_the_command_line_reach_the_run(folder: Path, com
         "optimizer.lr=0.01",
         "--seed",
         "7",
+        "--accumulate",
+        "2",
         "--output",
         "run",
     )
     config = read_request(folder / "run").config
     assert (config.epochs, config.optimizer.lr, config.seed) == (1, 0.01, 7)
     assert len(metrics_of(folder / "run")) == 1
+    execution = json.loads((folder / "run" / "record.json").read_text())["execution"]
+    assert execution == {"accumulate": 2, "compile_s": None, "captured": False}
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_over(trained: Path, folder: Path, command: Command) -> None:
