@@ -31,6 +31,7 @@ base:
 search:
   optimizer.lr: {log_uniform: [0.01, 0.1]}
 trials: 2
+concurrent_trials: 1
 sampler: {name: random}
 scheduler: {name: none}
 confirm: {candidates: 1, seeds: 1, workers_per_run: 1}

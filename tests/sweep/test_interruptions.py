@@ -1,11 +1,16 @@
-"""A sweep that is stopped in every stage, and comes to its end all the same."""
+"""A sweep that is killed, and stopped in every stage, and comes to its end all the same.
+
+`python -m benchmarks.random_kills` is the long version: many more kills, of every process there is.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
 
+from benchmarks.killed_sweep import KilledSweep, differences
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.tables import read_trials
@@ -19,10 +24,6 @@ pytestmark = pytest.mark.timeout(3600)
 
 def past(place: Place) -> list[Event]:
     return [event for folder in place.sweeps for event in read_journal(journal_path(folder))]
-
-
-def trial_exists(place: Place, trial_id: str) -> Callable[[], bool]:
-    return lambda: any(event.trial_id == trial_id for event in past(place))
 
 
 def stopped(place: Place, arguments: list[str], when: Callable[[], bool], signals: str) -> SweepFolder:
@@ -39,12 +40,18 @@ def stopped(place: Place, arguments: list[str], when: Callable[[], bool], signal
     return folder
 
 
-def test_ctrl_c_and_sigterm_in_every_stage(place: Place) -> None:
-    folder = stopped(place, ["tiny.yaml"], trial_exists(place, "t000"), "ctrl-c")
-    stopped(place, ["--resume"], trial_exists(place, "c1-s0"), "kill")
-    done = {row.trial_id: row.status for row in read_trials(folder)}
-    assert (done["t000"], done["t001"]) == (TrialStatus.FINISHED, TrialStatus.FINISHED)
-    stopped(place, ["--resume", folder.sweep_id], folder.test.exists, "ctrl-c")
+def test_kills_and_a_stop_on_the_way(place: Place, swept: Place) -> None:
+    killed, luck = KilledSweep(place.path), random.Random(1)  # noqa: S311 - moments, not secrets
+    for kind in ("machine", "driver"):
+        with killed.life(place.path / "tiny.yaml") as process:
+            kill = killed.kill(process, kind, luck, events=(1, 3))
+            assert kill is not None, (place.path / "output.txt").read_text()
+            assert kill.left == ()
+    [folder] = place.sweeps
+    assert folder.get_state() == "interrupted"
+
+    stopped(place, ["--resume", folder.sweep_id], folder.test.exists, "kill")
+    assert {row.status for row in read_trials(folder)} == {TrialStatus.FINISHED}
     assert not folder.report.exists()
 
     finished = place.sweep("--resume")
@@ -52,11 +59,10 @@ def test_ctrl_c_and_sigterm_in_every_stage(place: Place) -> None:
     assert finished.stdout == f"{folder.path}\n"
     assert folder.get_state() == "finished"
     assert folder.report.exists()
-    rows = read_trials(folder)
-    assert [row.trial_id for row in rows] == ["t000", "t001", "c1-s0", "final"]
-    assert {row.status for row in rows} == {TrialStatus.FINISHED}
     ended = [event.trial_id for event in past(place) if event.kind == "ended"]
-    assert ended == ["t000", "t001", "c1-s0", "final"] or ended == ["t001", "t000", "c1-s0", "final"]
+    assert ended == ["t000", "t001", "c1-s0", "final"]
+    assert differences(KilledSweep(swept.path).outcome(), killed.outcome()) == []
+    assert killed.repeated() == [], "no epoch was trained to its end twice"
 
     again = place.sweep("--resume")
     assert again.returncode == 1
