@@ -167,8 +167,8 @@ class SweepFolder:
 
     @property
     def unfinished(self) -> bool:
-        """Whether `--resume` has something to do here."""
-        return self.get_state() != "finished"
+        """Whether `--resume` has something to do here: not where a kill came before anything was written."""
+        return self.spec.exists() and self.get_state() != "finished"
 
     def _state_record(self) -> dict[str, Any]:
         try:

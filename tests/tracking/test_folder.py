@@ -50,6 +50,10 @@ def test_unfinished_sweeps(tmp_path):
     done = new_sweep_folder(tmp_path, "s", now=NOON)
     stopped = new_sweep_folder(tmp_path, "s", now=LATER)
     stopped.set_state("interrupted", "Ctrl-C")
+    for folder in (done, stopped):
+        folder.spec.touch()
+    # The newest one was killed before it had written what it is about.
+    new_sweep_folder(tmp_path, "s", now=LATER).set_state("interrupted")
     assert latest(tmp_path, unfinished=True) == stopped
     stopped.set_state("finished")
     done.set_state("finished")
@@ -66,6 +70,8 @@ def test_a_killed_sweep_counts_as_interrupted(tmp_path):
     record = json.loads(folder.state.read_text())
     write_json(folder.state, {**record, "pid": int(gone.stdout)})
     assert folder.get_state() == "interrupted"
+    assert not folder.unfinished
+    folder.spec.touch()
     assert folder.unfinished
 
 
