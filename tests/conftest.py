@@ -1,6 +1,7 @@
 """What every test needs: the package named `platform`, under bare `pytest` too, and a neutral environment."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,12 @@ os.environ.update(MPLBACKEND="Agg", MLFLOW_DISABLE_TELEMETRY="true", RAY_USAGE_S
 for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(name, None)
 
+# Started in the background of a script, this process ignores Ctrl-C, and so would those that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Rooms whose tests share a Ray, or a finished sweep, that takes a minute to make: one process runs them all.
-_SHARED = ("bridge", "sweep", "tuning_ray")
+_SHARED = {"bridge": "ray", "tuning_ray": "ray", "sweep": "sweep"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,5 +37,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     root = Path(__file__).parent
     for item in items:
         room = item.path.relative_to(root).parts[0]
-        item.add_marker(pytest.mark.xdist_group(room if room in _SHARED else str(item.path)))
-    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in ("sweep", "tuning_ray"))
+        item.add_marker(pytest.mark.xdist_group(_SHARED.get(room, str(item.path))))
+    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in _SHARED)

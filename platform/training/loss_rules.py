@@ -128,8 +128,9 @@ def periodicity(records: Sequence[EpochRecord], _: int) -> Finding | None:
     strength = _autocorrelation(moves)
     period = max(range(2, len(records) // 3 + 1), key=lambda lag: strength[lag])
     dip = strength[1:period].min()
-    # What repeats does so a second time; chance and trends do not.
-    if strength[period] < 0.5 or strength[2 * period] < 0.2 or dip > strength[period] - 0.5:
+    # What repeats does so a second time; chance and trends do not. Of few values chance makes a lot.
+    least = max(0.5, 3 / math.sqrt(len(moves)))
+    if strength[period] < least or strength[2 * period] < 0.2 or dip > strength[period] - 0.5:
         return None
     return Finding(
         name="periodicity",

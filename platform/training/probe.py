@@ -71,9 +71,13 @@ class Probe:
     def look(self, network: nn.Module) -> Look | None:
         """Pass the images through `network` and back; its mode and gradients are left as they were.
 
-        None where what comes out is not finite: the run is about to end of that anyway.
+        None where what comes out is not finite (the run is about to end of that anyway), and of a network
+        without convolution or classifier.
         """
-        first, last = _ends_of(network)
+        first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+        last = next((each for each in reversed(list(network.modules())) if isinstance(each, nn.Linear)), None)
+        if first is None or last is None:
+            return None
         training = network.training
         network.eval()
         try:
@@ -156,13 +160,6 @@ def _listening(network: nn.Module, last: nn.Linear) -> Iterator[_Seen]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _ends_of(network: nn.Module) -> tuple[nn.Conv2d, nn.Linear]:
-    modules = list(network.modules())
-    first = next(module for module in modules if isinstance(module, nn.Conv2d))
-    last = next(module for module in reversed(modules) if isinstance(module, nn.Linear))
-    return first, last
 
 
 def _effective_rank(features: Tensor) -> float:

@@ -62,6 +62,10 @@ def test_behind_a_cut_no_gradient_arrives_and_all_images_look_alike(network, pro
     assert cut.feature_rank == pytest.approx(1, abs=1e-3)
 
 
+def test_a_network_of_another_kind_is_not_looked_at(probe):
+    assert probe.look(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))) is None
+
+
 def test_what_is_not_finite_is_not_reported(network, probe):
     with torch.no_grad():
         network.fc.weight.fill_(float("nan"))

@@ -192,7 +192,7 @@ def test_a_broken_base_raises_no_false_alarm_about_the_search() -> None:
         ({"resources_per_worker": {"CPU": 0, "GPU": 0}}, "resources_per_worker: a worker must ask for some"),
         ({"scheduler": {"name": "asha", "grace_epochs": 10}}, "scheduler.grace_epochs: must not exceed the run's epochs, got 10 > 9"),
         ({"scheduler": {"grace_epochs": 1}}, "scheduler: needs 'name'"),
-        ({"scheduler": {"name": "ahsa"}}, "scheduler: name is 'ahsa', not one of asha, median, none (did you mean 'asha'?)"),
+        ({"scheduler": {"name": "ahsa"}}, "scheduler: name is 'ahsa', not one of asha, median, pbt, none (did you mean 'asha'?)"),
         ({"sampler": {"name": "tpe", "startup": 3}}, "sampler.startup: unknown key (did you mean 'startup_trials'?)"),
         ({"name": "a/b"}, "name: String should match pattern"),
         ({"start_from": {"batch_size": 128}}, "start_from: must be a list of points"),
