@@ -78,7 +78,9 @@ def load_run(name_or_path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
     path = _locate(name_or_path)
     document = _document(path, overrides)
     if "search" in document:
-        return validate(SweepSpec, document, source=_shown(path)).base
+        validate(SweepSpec, _document(path, ()), source=_shown(path))
+        # The file is right. A run of one epoch need not suit its scheduler, or its batch its workers.
+        document = {key: value for key, value in document.items() if key in ("name", "about", "base")}
     unknown = [key for key in document if key not in ("name", "about", "base")]
     if unknown:
         raise UsageError(

@@ -129,6 +129,11 @@ def test_a_space_gives_its_base_to_train(space: Path) -> None:
     assert load_run("tiny") == load_space("tiny").base
 
 
+def test_one_run_need_not_suit_the_scheduler_of_a_search():
+    assert load_space("resnet18_cifar").scheduler.grace_epochs > 1
+    assert load_run("resnet18_cifar", overrides=["base.epochs=1"]).epochs == 1
+
+
 @pytest.mark.parametrize(
     ("override", "path", "value"),
     [
