@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from platform.atomic import write_text
 from platform.errors import UserError
 from platform.tracking.provenance import collect
 
@@ -73,21 +74,12 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     if str(path) == "-":
         print(text, end="")
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise UserError(
             f"cannot write the record {path}: {error.strerror or error}; give another --json"
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def describe(where: Mapping[str, Any]) -> str:

@@ -108,7 +108,7 @@ def run_benchmark(
     Raises:
         UserError: the engine cannot be built, or refuses a model; its message is passed on.
     """
-    from platform.tracking.atomic import write_json
+    from platform.atomic import write_json
     from platform.tracking.provenance import git_state
 
     engine = ensure_engine(progress=progress)

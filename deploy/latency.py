@@ -201,7 +201,7 @@ def _peers(
 ) -> None:
     from deploy.peers.compare import PRECISIONS, compare
     from deploy.peers.formats import parse, rows_text, table
-    from platform.tracking.atomic import write_json
+    from platform.atomic import write_json
 
     record = compare(
         folder,

@@ -53,7 +53,7 @@ def _command(
 
     from deploy.latency import newest_champion
     from deploy.peers.compare import compare
-    from platform.tracking.atomic import write_json
+    from platform.atomic import write_json
 
     record = compare(
         model_folder or newest_champion([runs, _ROOT / "runs"]),

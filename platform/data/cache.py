@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.atomic import write_json
 from platform.data.dataset import DatasetInfo, Source, Split, Tables
 from platform.errors import UserError
 
@@ -100,7 +101,7 @@ def store_folder(
         index = _index_file(cache_dir, source)
         index.parent.mkdir(exist_ok=True)
         entry = {"schema_version": SCHEMA_VERSION, "source": source.key, "fingerprint": source.fingerprint}
-        write_atomically(index, json.dumps({**entry, "folder": folder.name}, indent=1).encode())
+        write_json(index, {**entry, "folder": folder.name})
     except OSError as error:
         raise UserError(
             f"the data cache {cache_dir} cannot be written: {error.strerror or error}; "
@@ -187,19 +188,6 @@ def load_split(info: DatasetInfo, which: Literal["train", "test"]) -> Split:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file under a temporary name, flush it to disk, then give it its name."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
-    try:
-        with temporary.open("xb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", label)
 
@@ -233,7 +221,7 @@ def write_record(folder: Path, *, images: dict[str, int], **entries: Any) -> Non
         for which, count in images.items()
     }
     record = {"schema_version": SCHEMA_VERSION, **entries, "files": files}
-    write_atomically(folder / "dataset.json", json.dumps(record, indent=1).encode())
+    write_json(folder / "dataset.json", record)
 
 
 def write_arrow(file: Path, table: Any) -> None:

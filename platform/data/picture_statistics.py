@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.atomic import write_bytes
 from platform.data.dataset import Images, Notify, quiet
 from platform.data.decode import decode_image
 from platform.data.framing import centre_view
@@ -139,8 +140,6 @@ def _axes(covariance: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _keep(path: Path, found: PictureStatistics) -> None:
-    from platform.data.cache import write_atomically
-
     buffer = io.BytesIO()
     np.savez(buffer, **vars(found))
-    write_atomically(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())

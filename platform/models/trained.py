@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from platform.atomic import replacing
 from platform.data.decode import resize_image
 from platform.data.framing import centre_view
 from platform.errors import UserError
@@ -114,17 +114,14 @@ def save_trained_model(path: Path, model: TrainedModel) -> None:
         "digest": _digest(content),
         **content,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        # Given a path, torch would hide the reason why it cannot write.
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write the trained model {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        # torch wraps an error of the file system into a RuntimeError of its own.
+        reason = error.strerror if isinstance(error, OSError) else error.__context__ or error
+        raise UserError(f"cannot write the trained model {path}: {reason}") from error
 
 
 def load_trained_model(path: Path) -> TrainedModel:

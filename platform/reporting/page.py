@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from platform.atomic import write_text
 from platform.errors import UserError
 from platform.reporting import axes, curves, pareto, spread
 from platform.tracking.answer import best_latency, device_name, sentences
-from platform.tracking.atomic import write_text
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.health import ailments

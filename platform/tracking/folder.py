@@ -30,8 +30,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from platform.atomic import write_json
 from platform.errors import UsageError, UserError, did_you_mean
-from platform.tracking.atomic import write_json
 
 State = Literal["running", "finished", "failed", "interrupted"]
 

@@ -8,16 +8,15 @@ torch), which are compared on reading because torch does not; it is read with `w
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from platform.atomic import replacing
 from platform.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
@@ -56,23 +55,16 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
         "state": dict(state),
     }
     path = folder / LAST
-    temporary = folder / f".{LAST}.{os.getpid()}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        # Given a path, torch would hide the reason why it cannot write.
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         # torch wraps an error of the file system into a RuntimeError of its own.
         reason = error.strerror if isinstance(error, OSError) else error.__context__ or error
         raise UserError(
             f"cannot write the checkpoint {path}: {reason}; free some space or choose another folder"
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
 
+from platform import atomic
 from platform.errors import UserError
 from platform.schema import Frozen, validate
 from platform.training.config import RunConfig
@@ -193,11 +193,7 @@ def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> 
 
 def discard_unfinished(folder: Path) -> None:
     """Remove what a killed run had begun to write into `folder` under another name."""
-    for name in (LAST, MODEL, RUN, METRICS, CURVES, RECORD):
-        for pattern in (f".{name}.*.tmp", f".{name}-*"):
-            for path in folder.glob(pattern):
-                with suppress(OSError):
-                    path.unlink()
+    atomic.discard_unfinished(folder, LAST, MODEL, RUN, METRICS, CURVES, RECORD)
 
 
 def write_file(path: Path, text: str) -> None:
@@ -206,11 +202,8 @@ def write_file(path: Path, text: str) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from platform.data.cache import write_atomically
-
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        atomic.write_text(path, text)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; free some space or choose another folder"

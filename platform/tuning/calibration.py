@@ -24,11 +24,11 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from platform.atomic import write_text
 from platform.data.cache import default_cache_dir
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.schema import Frozen
-from platform.tracking.atomic import write_text
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 from platform.tuning.cluster_session import worker_environment

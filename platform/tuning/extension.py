@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from platform.atomic import write_text
 from platform.errors import UsageError
 from platform.schema import validate
-from platform.tracking.atomic import write_text
 from platform.tracking.folder import SweepFolder
 from platform.training.config import RunConfig
 from platform.tuning.journal import Event, open_journal, read_journal

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from platform.atomic import write_json
 from platform.errors import UserError
-from platform.tracking.atomic import write_json
 from platform.tracking.folder import SweepFolder
 from platform.tracking.results import read_results
 from platform.tuning.extension import champion_of_final, final_run

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from platform.atomic import write_text
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.models.config import ModelConfig
 from platform.schema import Frozen, validate
-from platform.tracking.atomic import write_text
 from platform.tracking.folder import SweepFolder
 from platform.training.config import RunConfig
 from platform.tuning.distributions import SearchTree, place, walk

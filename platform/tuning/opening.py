@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from platform.atomic import discard_unfinished, write_json, write_text
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.schema import validate
-from platform.tracking.atomic import discard_unfinished, write_json, write_text
 from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.folder import SweepFolder
 from platform.tracking.provenance import collect, command_line

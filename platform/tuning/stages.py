@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from platform.atomic import write_json
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
-from platform.tracking.atomic import write_json
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tuning import selection

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from platform.atomic import write_text
 from platform.errors import UserError
 from platform.schema import Frozen
-from platform.tracking.atomic import replacing
 
 OPENED_FILE = "test_opened.json"
 RESULT_FILE = "test.json"
@@ -75,8 +75,7 @@ def open_test_split(folder: Path, *, split_sha256: str, run: str, again: bool = 
             "say so, use --again"
         )
     openings = Openings(openings=(*before.openings, opening))
-    with replacing(path) as temporary:
-        temporary.write_text(openings.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(path, openings.model_dump_json(indent=2) + "\n")
     return openings
 
 

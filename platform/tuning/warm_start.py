@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from platform.atomic import write_text
 from platform.errors import UsageError
 from platform.schema import Frozen, validate
-from platform.tracking.atomic import write_text
 from platform.tracking.folder import SweepFolder
 from platform.tracking.tables import read_trials
 from platform.tuning.distributions import Scalar

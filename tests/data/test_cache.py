@@ -103,7 +103,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "write_atomically", interrupted)
+    monkeypatch.setattr(cache, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cache.store(tmp_path, SOURCE, TABLES)
     assert not list((tmp_path / "datasets").iterdir())

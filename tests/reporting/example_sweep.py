@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import optuna
 
-from platform.tracking.atomic import write_json
+from platform.atomic import write_json
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.tables import TableWriter

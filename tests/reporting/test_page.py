@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from platform.atomic import write_json
 from platform.errors import UserError
 from platform.reporting.page import render, write_report
 from platform.reporting.pareto import pareto_view
-from platform.tracking.atomic import write_json
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.results import read_results

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from platform.atomic import write_text
 from platform.errors import UsageError
-from platform.tracking.atomic import write_text
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.tracking.tables import TableWriter

@@ -2,7 +2,7 @@
 
 import pytest
 
-from platform.tracking.atomic import discard_unfinished, replacing, write_json, write_text
+from platform.atomic import discard_unfinished, replacing, write_json, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be written, the disk is full; `path` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -30,17 +31,23 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def discard_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write in `folder`."""
-    for path in folder.glob(".*.tmp"):
-        with suppress(OSError):
-            path.unlink()
+def discard_unfinished(folder: Path, *names: str) -> None:
+    """Remove what a process that was killed had begun to write in `folder`: of these files, or of any."""
+    for name in names or ("*",):
+        for path in folder.glob(f".{name}.*.tmp"):
+            with suppress(OSError):
+                path.unlink()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
