@@ -158,7 +158,7 @@ def _command(
     if model_folder is None and precision is None:
         from deploy.siblings import siblings
 
-        folders = [folder, *siblings(folder).values()]
+        folders = [folder, *siblings(folder, warn=_say).values()]
     else:
         folders = folders_to_measure(folder, precision)
 

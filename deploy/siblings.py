@@ -7,8 +7,7 @@ two folders hold the same network.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from deploy import model_folder as mf
@@ -41,18 +40,28 @@ def sibling(folder: Path, precision: mf.Precision) -> Path:
     return beside
 
 
-def siblings(folder: Path) -> dict[mf.Precision, Path]:
-    """Return the folders beside an fp32 folder that hold its network in lower precisions; no damaged ones."""
+def siblings(folder: Path, *, warn: Callable[[str], None] = lambda _: None) -> dict[mf.Precision, Path]:
+    """Return the folders beside an fp32 folder that hold its network in lower precisions.
+
+    Args:
+        folder: the fp32 folder.
+        warn: told, in words, of each that is left out: damaged, or another network.
+    """
     document = mf.read_document(folder)
     found: dict[mf.Precision, Path] = {}
     for precision in mf.PRECISIONS:
         beside = folder_of(folder, precision)
         if beside == folder or not (beside / mf.DOCUMENT).is_file():
             continue
-        with suppress(UserError):
+        try:
             other = mf.read_document(beside)
-            if other.precision == precision and same_network(document, other):
-                found[precision] = beside
+        except UserError as damage:
+            warn(f"{beside} is left out: {damage}")
+            continue
+        if other.precision == precision and same_network(document, other):
+            found[precision] = beside
+        else:
+            warn(f"{beside} is left out: it holds another network than {folder}, or in another precision")
     return found
 
 

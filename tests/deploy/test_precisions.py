@@ -191,7 +191,10 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
         sibling(tmp_path / "export", "int8")
     (tmp_path / "export-int8").mkdir()
     (tmp_path / "export-int8" / "model.json").write_text("{}")
-    assert set(siblings(tmp_path / "export")) == {"bf16"}
+    left_out: list[str] = []
+    assert set(siblings(tmp_path / "export", warn=left_out.append)) == {"bf16"}
+    assert len(left_out) == 1
+    assert left_out[0].startswith(f"{tmp_path / 'export-int8'} is left out: ")
     assert drop_siblings(tmp_path / "export", keep=siblings(tmp_path / "export").values()) == [
         tmp_path / "export-int8"
     ]
