@@ -19,16 +19,19 @@ def untrained_latency_ms(
     input_shape: tuple[int, int, int],
     num_classes: int,
     progress: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> float:
     """Return the median latency of one image on one thread, in milliseconds, as the engine measures it.
 
     Where other work disturbed a measurement it is made again, three times at most; the lowest median counts.
+    If all three were disturbed `warn` is told so, since the networks may then not be comparable.
 
     Args:
         model: the network; its weights are drawn, the same ones each time.
         input_shape: channels, height, width of an image.
         num_classes: classes it tells apart.
         progress: told, in words, what is going on.
+        warn: told, in words, that the figure is not to be relied on.
 
     Raises:
         UserError: the network cannot be converted, or the engine cannot be built.
@@ -44,8 +47,15 @@ def untrained_latency_ms(
         for _ in range(_ATTEMPTS):
             record = run_benchmark(folder, threads=(1,), progress=progress)
             medians.append(float(record["results"][0]["latency_ms"]["p50"]))
-            if record["context"]["noise"]["trustworthy"]:
+            noise = record["context"]["noise"]
+            if noise["trustworthy"]:
                 break
+        else:
+            warn(
+                f"other work disturbed every one of {_ATTEMPTS} measurements of {model.name} "
+                f"({noise.get('reason')}): its {min(medians):.3g} ms may be too much beside the other "
+                "networks'; on an idle machine a new sweep measures them again"
+            )
     return min(medians)
 
 

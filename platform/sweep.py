@@ -144,6 +144,7 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
             input_shape=sweep.info.image_shape,
             num_classes=len(sweep.info.class_names),
             progress=view.set_phase,
+            warn=lambda text: view.console.print(f"warning: {text}", highlight=False, markup=False),
         )
 
     measure_architectures(
