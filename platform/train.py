@@ -300,10 +300,13 @@ def _say_what(config: RunConfig, info: DatasetInfo, world: World, images: int) -
 
 def _print_result(result: RunResult, folder: Path) -> None:
     """Print the result on stdout."""
+    from platform.tracking.wording import plural
+
     last = result.epochs[-1]
     if result.validation_accuracy is not None:
         best = " (best epoch)" if result.validation_accuracy != last.validation_accuracy else ""
-        print(f"validation accuracy {100 * result.validation_accuracy:.2f} %{best} after {last.epoch} epochs")
+        length = plural(last.epoch, "epoch")
+        print(f"validation accuracy {100 * result.validation_accuracy:.2f} %{best} after {length}")
     print(f"train loss {result.train_loss:.4f}")
     if result.compile_s is not None:
         print(f"compiled in {result.compile_s:.1f} s")
