@@ -159,7 +159,7 @@ class DriverCallback(Callback):
             self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
         elif records and records[-1].epoch >= records[-1].epochs:
             self._end(task, TrialStatus.FINISHED, None)
-        elif records and task.pause_every and records[-1].epoch % task.pause_every == 0:
+        elif records and task.turn_ends_after(records[-1]):
             self.paused.add(task.trial_id)
             self.running.discard(task.trial_id)
         else:

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,9 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
     def report(record: EpochRecord) -> None:
         # A barrier: every worker reports equally often. What counts is rank 0's.
         ray.train.report(record.as_dict())
+        # Nobody waits for Tune's answer here: a worker would be in the next epoch before it was stopped.
+        if task.turn_ends_after(record):
+            raise _TurnOver
 
     def ended(record: EpochRecord) -> None:
         sys.stdout.write(f"{epoch_line(record)}\n")  # Ray Train makes two of what is printed
@@ -110,18 +114,23 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
         rank=rank, size=size, device=ray.train.torch.get_device() if on_gpu else torch.device("cpu")
     )
     folder = Path(task.checkpoint_dir)
-    # What the sweep missed when it died.
-    for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
-        report(record)
-    fit(
-        task.current_run,
-        tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
-        world=world,
-        checkpoint_dir=folder,
-        on_epoch=ended,
-        provenance=dict(task.provenance),
-        accumulate=task.accumulate,
-    )
+    with suppress(_TurnOver):
+        # What the sweep missed when it died.
+        for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
+            report(record)
+        fit(
+            task.current_run,
+            tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
+            world=world,
+            checkpoint_dir=folder,
+            on_epoch=ended,
+            provenance=dict(task.provenance),
+            accumulate=task.accumulate,
+        )
+
+
+class _TurnOver(Exception):  # noqa: N818 - no error
+    """A trial of a population has come to its exchange."""
 
 
 class _Reports(UserCallback):

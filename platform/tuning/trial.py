@@ -78,6 +78,10 @@ class TrialTask(Frozen):
             costs=dict(self.costs),
         )
 
+    def turn_ends_after(self, record: EpochRecord) -> bool:
+        """Return whether the trial waits for its population after this epoch; after its last one it ends."""
+        return self.pause_every > 0 and record.epoch % self.pause_every == 0 and record.epoch < record.epochs
+
     @property
     def threads(self) -> int:
         """CPU threads of each worker."""

@@ -105,6 +105,34 @@ def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
     ]
 
 
+def drive_with_little_memory(config: dict[str, Any]) -> None:
+    """Run a trial whose second worker has too little GPU memory for its whole part of a batch."""
+    from unittest import mock
+
+    from platform.tuning import ddp
+
+    with mock.patch.object(ddp, "train_worker", work_with_little_memory):
+        ddp.drive_trial(config)
+
+
+def work_with_little_memory(config: dict[str, Any]) -> None:
+    """Train as one worker; the second one's memory is too small for whole batches."""
+    from unittest import mock
+
+    import ray.train
+    import torch
+
+    from platform.tuning.ddp import train_worker
+
+    whole = TrialTask.model_validate_json(config["task"]).accumulate == 1
+    if whole and ray.train.get_context().get_world_rank() == 1:
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        with mock.patch("torch.Tensor.backward", side_effect=error):
+            train_worker(config)
+    else:
+        train_worker(config)
+
+
 def train_with_little_memory(config: dict[str, Any]) -> None:
     """Run a trial where t000 fits in pieces only, t001 not at all, and t002 has no main memory."""
     from unittest import mock

@@ -21,7 +21,9 @@ from platform.tuning.trial import FAILURE, TrialFailed, trial_log
 from platform.tuning.trial_model import find_task
 from tests.tuning_ray.examples import (
     DIVERGES,
+    TWO_WORKERS,
     Diary,
+    drive_with_little_memory,
     search,
     sgd,
     tiny_spec,
@@ -78,6 +80,25 @@ def test_too_little_memory_and_one_failure_too_many(
     pasts = {past.trial.trial_id: past.note for past in trial_pasts(read_journal(folder / "journal.jsonl"))}
     assert (pasts["t000"], pasts["t003"]) == (note, None)
     assert unfinished(folder) == []
+    assert left_over() == []
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_group_short_of_memory_is_tried_again(
+    folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.tuning.ddp.drive_trial", drive_with_little_memory)
+    spec = tiny_spec(workers_per_trial=2, start_from=[sgd(0.05)], trials=1, scheduler={"name": "none"})
+    diary = Diary()
+    [outcome] = search(spec, folder, info, observer=diary, placement=TWO_WORKERS)
+    assert outcome.status is TrialStatus.FINISHED, outcome.error
+    assert outcome.records[-1].step == 3 * 64 // 32, "the same batches, as many steps"
+    notes = [line for line in diary.lines if line.startswith("t000 note: ")]
+    assert len(notes) == 1
+    assert "out of GPU memory at batch size 32; tried again with each batch in 2 pieces" in notes[0]
+    assert "OutOfMemoryError" in (folder / "logs" / "t000.rank1.log").read_text()
+    assert find_task(SweepFolder(folder), "t000").accumulate == 2
     assert left_over() == []
 
 

@@ -23,7 +23,7 @@ from platform.tuning.population import decide
 from platform.tuning.reaper import left_over
 from platform.tuning.trial import TrialOutcome
 from platform.tuning.trial_model import find_task, refuse_takeover, trial_model
-from tests.tuning_ray.examples import Diary, search, table, tiny_spec
+from tests.tuning_ray.examples import TWO_WORKERS, Diary, search, table, tiny_spec
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(1800)]
 
@@ -141,3 +141,20 @@ def test_a_population_that_died_resumes_exactly(
     again = search(SPEC, folder, info)
     assert table(again) == table(outcomes)
     assert [outcome.params_at_end for outcome in again] == [outcome.params_at_end for outcome in outcomes]
+
+
+def test_a_population_of_worker_groups_stops_between_two_epochs(folder: Path, info: DatasetInfo) -> None:
+    """A group runs ahead of Tune's answer: without an end of its own it would train on into the next turn."""
+    spec = SPEC.model_copy(update={"workers_per_trial": 2})
+    witness = Witness(folder)
+    good, bad = search(spec, folder, info, observer=witness, placement=TWO_WORKERS)
+    assert witness.same_weights == [True]
+    assert bad.info.params == {"optimizer.lr": HOPELESS}
+    assert [record.lr for record in bad.records[:2]] == pytest.approx([HOPELESS, HOPELESS])
+    assert bad.records[2].lr in (pytest.approx(GOOD * 1.2), pytest.approx(GOOD / 1.2))
+    assert bad.status is good.status is TrialStatus.FINISHED
+    for name in ("t000", "t001"):
+        told = (folder / "logs" / f"{name}.log").read_text().splitlines()
+        turns = [line.split()[1].rstrip(":") for line in told if line.startswith("epoch ")]
+        assert turns == ["1/3", "2/3", "3/3"], "no epoch twice"
+    assert left_over() == []
