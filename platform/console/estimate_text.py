@@ -23,7 +23,9 @@ def plan_details(plan: Plan) -> dict[str, str]:
         details["uses"] = ", ".join(hours)
         speed = found.speed
         beside = f" beside {speed.processes - 1} more" if speed.processes > 1 else ""
-        details["measured"] = f"{speed.train_images_per_s:,.0f} training images/s in one process{beside}"
+        mean = f", the mean over {speed.networks} networks" if speed.networks > 1 else ""
+        rate = f"{speed.train_images_per_s:,.0f} training images/s"
+        details["measured"] = f"{rate} in one process{beside}{mean}"
         if found.cost is not None:
             details["cost"] = f"about {found.cost:.2f} (cost_per_hour times the time)"
     if plan.stops:

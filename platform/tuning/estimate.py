@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -28,12 +30,32 @@ class Speed(Frozen):
     """Processes that ran at once."""
     threads: int = 1
     """CPU threads of each."""
+    networks: int = 1
+    """Networks that it is the mean of, over equally many images of each."""
     busy: bool = False
     """The machine had other work while it was measured."""
     gpu_held_bytes: int | None = None
     """Most GPU memory that a process held at once, PyTorch's cache included; None on a CPU."""
     gpu_total_bytes: int | None = None
     """Memory of that GPU."""
+
+
+def mean_speed(speeds: Sequence[Speed]) -> Speed:
+    """Return the speed of a space that chooses among networks, each as often as any other.
+
+    Times of an image add up, not rates: among fast networks a slow one takes nearly all of the time.
+
+    Args:
+        speeds: of each network, measured alike.
+    """
+    return speeds[0].model_copy(
+        update={
+            "train_images_per_s": harmonic_mean(speed.train_images_per_s for speed in speeds),
+            "evaluation_images_per_s": harmonic_mean(speed.evaluation_images_per_s for speed in speeds),
+            "networks": len(speeds),
+            "busy": any(speed.busy for speed in speeds),
+        }
+    )
 
 
 class Sizes(Frozen):
@@ -73,8 +95,8 @@ class Estimate(Frozen):
 def estimate(plan: Plan, speed: Speed, sizes: Sizes, *, cost_per_hour: float | None = None) -> Estimate:
     """Return what `plan` will take.
 
-    Workers of one run are taken to share its images without loss, and batch sizes or networks that vary
-    within the space to be as fast as those of the base.
+    Workers of one run are taken to share its images without loss, batch sizes that vary within the space to
+    be as fast as that of the base, and networks that vary to be drawn equally often.
     """
     final_sizes = sizes.model_copy(update={"train": sizes.train + sizes.validation, "validation": 0})
     epochs = plan.search.expected_epochs or plan.search.worst_case_epochs

@@ -118,24 +118,36 @@ def _with_estimate(
     from platform.data.cache import load_split
     from platform.data.splits import train_validation_indices
     from platform.tuning import calibration
-    from platform.tuning.estimate import Sizes, estimate
+    from platform.tuning.estimate import Sizes, estimate, mean_speed
+    from platform.tuning.objectives import networks
 
     need, node = plan.search.resources_per_worker, plan.nodes[0]
     on_gpu = need.GPU > 0
     if on_gpu and not torch.cuda.is_available():
         note = "no estimate of the time: trials run on GPUs, and this machine has none to measure"
         return plan.model_copy(update={"notes": (*plan.notes, note)})
-    question = calibration.Question(
-        run=spec.base, data_path=str(info.path), threads=max(1, int(need.CPU)), gpu=on_gpu
-    )
+    questions = [
+        calibration.Question(
+            run=spec.base.changed(model=model),
+            data_path=str(info.path),
+            threads=max(1, int(need.CPU)),
+            gpu=on_gpu,
+        )
+        for model in networks(spec)
+    ]
     # On a GPU, those that share it; else as many as trials will run beside each other on this machine.
     processes = int(1 / need.GPU + 1e-9) or 1 if on_gpu else slots(need, [node.model_dump()])
     processes = min(processes, plan.search.concurrency * plan.search.workers)
-    known = calibration.cached_speed(question, processes=processes)
-    if known is None and not calibrate:
+    known = [calibration.cached_speed(question, processes=processes) for question in questions]
+    if None in known and not calibrate:
         return plan
     try:
-        speed = known or calibration.calibrate(question, processes=processes, progress=progress)
+        speed = mean_speed(
+            [
+                speed or calibration.calibrate(question, processes=processes, progress=progress)
+                for question, speed in zip(questions, known, strict=True)
+            ]
+        )
     except UserError as error:
         return plan.model_copy(update={"notes": (*plan.notes, f"no estimate of the time: {error}")})
     train, validation = train_validation_indices(load_split(info, "train").labels, spec.base.data)

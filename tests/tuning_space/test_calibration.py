@@ -10,15 +10,21 @@ import pytest
 
 from platform.data.catalog import prepare
 from platform.data.config import DataConfig
+from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.tuning import calibration
 from platform.tuning.calibration import Question, cached_speed, calibrate
+from platform.tuning.opening import plan_here
 from tests.tuning_space.examples import BASE, spec
 
 
 @pytest.fixture(scope="module")
-def question(tmp_path_factory: pytest.TempPathFactory) -> Question:
-    info = prepare(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
+def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
+    return prepare(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def question(info: DatasetInfo) -> Question:
     run = spec(base={**BASE, "model": {"name": "resnet20_cifar"}, "data": {"name": "generated"}}).base
     return Question(run=run, data_path=str(info.path), threads=1, gpu=False)
 
@@ -66,3 +72,25 @@ def test_what_goes_wrong_in_a_process_is_told(
     )
     with pytest.raises(UserError, match="could not be measured: no such device"):
         calibrate(question, processes=2, cache_dir=tmp_path)
+
+
+def test_a_plan_is_estimated_from_every_network_of_the_space(
+    info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"resnet20_cifar": 900.0, "resnet32_cifar": 450.0}
+
+    def calibrated(question: Question, **_: object) -> calibration.Speed:
+        rate = rates[question.run.model.name]
+        return calibration.Speed(train_images_per_s=rate, evaluation_images_per_s=4 * rate)
+
+    monkeypatch.setattr(calibration, "cached_speed", lambda *_, **__: None)
+    monkeypatch.setattr(calibration, "calibrate", calibrated)
+    space = spec(
+        base={**BASE, "data": {"name": "generated"}},
+        search={"model.name": {"choice": list(rates)}, "optimizer.lr": {"log_uniform": [0.01, 0.5]}},
+    )
+    assert plan_here(space, info, quick=False).estimate is None, "nothing is measured unasked"
+    found = plan_here(space, info, quick=False, calibrate=True).estimate
+    assert found is not None
+    assert found.speed.networks == 2
+    assert found.speed.train_images_per_s == pytest.approx(600)

@@ -13,6 +13,7 @@ from platform.tuning.estimate import (
     Sizes,
     Speed,
     estimate,
+    mean_speed,
 )
 from platform.tuning.plan import make_plan
 from tests.tuning_space.examples import spec
@@ -80,3 +81,16 @@ def test_stops_are_told() -> None:
         == "after 2 h, or after 1 GPU hours, or at 93 % on validation"
     )
     assert "stop.gpu_hours has no effect: trials use no GPU" in plan.notes
+
+
+def test_a_slow_network_takes_most_of_the_time() -> None:
+    slow = SPEED.model_copy(update={"train_images_per_s": 10, "evaluation_images_per_s": 50, "busy": True})
+    found = mean_speed([SPEED, slow])
+    # 0.01 s and 0.1 s an image.
+    assert found.train_images_per_s == pytest.approx(2 / 0.11)
+    assert found.evaluation_images_per_s == pytest.approx(2 / 0.022)
+    assert (found.networks, found.busy) == (2, True)
+    assert mean_speed([SPEED]) == SPEED
+    plan = make_plan(planned(), {"CPU": 2, "GPU": 0})
+    told = plan_details(plan.model_copy(update={"estimate": estimate(plan, found, SIZES)}))["measured"]
+    assert told == "18 training images/s in one process, the mean over 2 networks"
