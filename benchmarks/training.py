@@ -2,6 +2,7 @@
 
     python -m benchmarks.training                             # ResNet-18 and ResNet-32, CPU or GPU as found
     python -m benchmarks.training --models resnet32_cifar --repetitions 9 --json training.json
+    python -m benchmarks.training --compile                   # our side through torch.compile
 
 Both sides train the same network on the same random images, in one process, in turn: an epoch of
 `platform.training.loop.fit` (all of it: shuffling, augmentation, schedule, the reading of its sums), then an
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "batch_size": given.batch_size,
         "reference_workers": workers,
         "repetitions": given.repetitions,
+        "compile": given.compile,
     }
     _say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roofs")
     roofs = _roofs(device, precision)
@@ -96,6 +98,7 @@ def _parser() -> Parser:
     )
     add("--threads", type=at_least(1), metavar="N", help="on the CPU, of either side; default: cores")
     add("--precision", type=one_of(("auto", "fp32", "bf16")), default="auto", metavar="P", help="of our side")
+    add("--compile", action="store_true", help="torch.compile our network first")
     add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: as found")
     return parser
 
@@ -148,7 +151,9 @@ def _compare(
         _say(f"  {ours[-1]:,.0f} against {theirs[-1]:,.0f} images/s, {ours[-1] / theirs[-1]:.2f}x")
 
     world = World(rank=0, size=1, device=device)
-    result = fit(config, data, world=world, checkpoint_dir=None, on_epoch=measure)
+    result = fit(
+        config, data, world=world, checkpoint_dir=None, on_epoch=measure, compile_network=given.compile
+    )
     flop = flop_per_image(config.model)
 
     def side(rates: list[float], kind: str) -> dict[str, Any]:
@@ -170,8 +175,8 @@ def _compare(
         "model": name,
         "images_per_epoch": images,
         "flop_per_image": flop,
-        # Whether the step was replayed as a CUDA graph.
-        "ours": side(ours, precision) | {"captured": result.captured},
+        # Whether the step was replayed as a CUDA graph, and how long torch.compile took.
+        "ours": side(ours, precision) | {"captured": result.captured, "compile_s": result.compile_s},
         "reference": side(theirs, "fp32"),
         "ratios": ratios,
         "ratio_median": median(ratios),
@@ -256,7 +261,8 @@ def _line(row: dict[str, Any]) -> str:
     rates = f"{ours['images_per_s_median']:10,.0f} {reference['images_per_s_median']:10,.0f}"
     shares = f"{ours['share_of_gemm']:8.1%} {reference['share_of_gemm']:7.1%}"
     shares += f" {ours['share_of_memory']:10.1%} {reference['share_of_memory']:7.1%}"
-    return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}"
+    compiled = "" if ours["compile_s"] is None else f"  compiled in {ours['compile_s']:.0f} s"
+    return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}{compiled}"
 
 
 def _say(message: str) -> None:

@@ -30,7 +30,7 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     ours, theirs = (row[side]["images_per_s"] for side in ("ours", "reference"))
     assert row["ratios"] == pytest.approx([ours[0] / theirs[0], ours[1] / theirs[1]])
     assert len(row["ratios"]) == 2
-    assert row["ours"]["captured"] is False
+    assert (row["ours"]["captured"], row["ours"]["compile_s"]) == (False, None)
     assert row["ratio_median"] == pytest.approx(sum(row["ratios"]) / 2)
     for side in ("ours", "reference"):
         rate, roof = row[side]["images_per_s_median"], sorted(row[side]["gemm_flop_per_s"])[2]
@@ -42,6 +42,21 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     assert "memory, GB/s: " in out
     assert f"{row['ratio_median']:.2f}x" in out
     assert "resnet20_cifar" in out
+    assert "compiled" not in out
+    row["ours"]["compile_s"] = 46.7
+    settings = {"precision": "bf16", "reference_workers": 2, "batch_size": 4, "device": "cpu", "threads": 1}
+    where = json.loads(path.read_text())["context"]
+    assert "  compiled in 47 s" in training.table(where, settings, [row])
+
+
+def test_compile_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*_: object, compile_network: bool, **__: object) -> None:
+        raise RuntimeError(f"compile_network={compile_network}")
+
+    monkeypatch.setattr("platform.training.loop.fit", fit)
+    arguments = "--models resnet20_cifar --batch-size 4 --images 16 --repetitions 1 --workers 0 --threads 1"
+    with pytest.raises(RuntimeError, match="compile_network=True"):
+        training.main([*arguments.split(), "--device", "cpu", "--compile"])
 
 
 @pytest.mark.parametrize(
