@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
 from platform.models.config import ModelConfig
 from platform.models.networks import build
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: ModelConfig, *, num_classes: int) -> int:
@@ -30,7 +34,7 @@ def count_multiply_accumulates(
     with torch.device("meta"):
         network = build(model, num_classes=num_classes).eval()
         image = torch.zeros(1, *input_shape)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _counting() as counter:
         network(image)
     return int(counter.get_total_flops() // 2)
 
@@ -44,6 +48,13 @@ def count_training_flop(model: ModelConfig, *, num_classes: int, input_shape: tu
         network = build(model, num_classes=num_classes)
         images = torch.zeros(2, *input_shape)
         labels = torch.zeros(2, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
+    with _counting() as counter:
         cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops() // 2)
+
+
+def _counting() -> FlopCounterMode:
+    # Its module loads Triton: a sixth of a second, which no process that only trains should spend.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(display=False)
