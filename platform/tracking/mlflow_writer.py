@@ -97,7 +97,9 @@ class SweepRuns:
             "val/accuracy": record.validation_accuracy,
             "lr": record.lr,
             "time/epoch_s": record.epoch_s,
+            "grad_norm": record.grad_norm,
             "images_per_s": record.images_per_s,
+            "mfu": record.mfu,
         }
         metrics = [
             Metric(key, value, time_ms, record.epoch) for key, value in values.items() if value is not None

@@ -85,6 +85,7 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
         "val/accuracy",
         "lr",
         "time/epoch_s",
+        "grad_norm",
         "images_per_s",
     }
 
