@@ -9,7 +9,6 @@ from platform.tuning.settings import Asha, Median, Pbt
 from platform.tuning.spec import SweepSpec
 
 TRIALS = 4
-STARTING_POINTS = 2
 EPOCHS = 3
 TRAIN_IMAGES = 2000
 
@@ -17,9 +16,9 @@ TRAIN_IMAGES = 2000
 def quick_variant(spec: SweepSpec) -> SweepSpec:
     """Return a small version of `spec`: the same space, and every stage of the sweep, hardly any training.
 
-    At most four trials (two of them starting points, so that the sampler is seen too) of three epochs over
-    2,000 training images, one candidate, one seed, and a first rung after one epoch, so that early stopping
-    is seen too. The search stays, but for the length of a run.
+    At most four trials (the first and the last starting point, then the sampler's) of three epochs over 2,000
+    training images, one candidate, one seed, and a first rung after one epoch, so that early stopping is seen
+    too. The search stays, but for the length of a run.
     """
     values: dict[str, Any] = spec.to_dict()
     base = values["base"]
@@ -32,7 +31,8 @@ def quick_variant(spec: SweepSpec) -> SweepSpec:
         values["search"].pop(length, None)
         for point in values["start_from"]:
             point.pop(length, None)
-    values["start_from"] = values["start_from"][:STARTING_POINTS]
+    # The classic recipe comes first in a file, and what differs most from it, Adam say, last.
+    values["start_from"] = values["start_from"][:1] + values["start_from"][1:][-1:]
     values["trials"] = min(spec.trials, TRIALS)
     if isinstance(spec.scheduler, Asha | Median):
         values["scheduler"]["grace_epochs"] = 1

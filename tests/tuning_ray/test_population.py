@@ -21,6 +21,7 @@ from platform.tuning.history import trial_pasts
 from platform.tuning.journal import read_journal
 from platform.tuning.population import decide
 from platform.tuning.reaper import left_over
+from platform.tuning.stops import Stops
 from platform.tuning.trial import TrialOutcome
 from platform.tuning.trial_model import find_task, refuse_takeover, trial_model
 from tests.tuning_ray.examples import TWO_WORKERS, Diary, search, table, tiny_spec
@@ -157,4 +158,21 @@ def test_a_population_of_worker_groups_stops_between_two_epochs(folder: Path, in
         told = (folder / "logs" / f"{name}.log").read_text().splitlines()
         turns = [line.split()[1].rstrip(":") for line in told if line.startswith("epoch ")]
         assert turns == ["1/3", "2/3", "3/3"], "no epoch twice"
+    assert left_over() == []
+
+
+def test_a_search_that_is_over_waits_for_no_exchange(
+    folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends in the second trial's first epoch, while the first one waits after two."""
+    epochs: list[str] = []
+    monkeypatch.setattr(Stops, "epoch", lambda *args: epochs.append(args[1]))
+    monkeypatch.setattr(Stops, "reached", lambda *_: "three epochs" if len(epochs) >= 3 else None)
+    diary = Diary()
+    waited, ran = search(SPEC, folder, info, observer=diary)
+    assert (waited.status, len(waited.records)) == (TrialStatus.PRUNED, 2)
+    assert (ran.status, len(ran.records)) == (TrialStatus.PRUNED, 1)
+    assert epochs == ["t000", "t000", "t001"]
+    assert [line for line in diary.lines if "note" in line] == [], "nobody takes over anybody"
+    assert [outcome.status for outcome in search(SPEC, folder, info)] == [TrialStatus.PRUNED] * 2
     assert left_over() == []

@@ -245,7 +245,8 @@ def test_a_quick_sweep_passes_through_every_stage_in_little_time(name: str) -> N
     assert (got.search.runs, got.search.epochs, got.rungs) == (4, 3, (1,))
     assert (got.candidates, got.seeds, got.confirm.runs) == (1, 1, 1)
     assert quick.base.data.train_limit == 2000
-    assert len(quick.start_from) == 2, "the sampler must draw some of the four"
+    assert quick.start_from == (full.start_from[0], full.start_from[-1]), "the sampler draws two of the four"
+    assert [point["optimizer"] for point in quick.start_from] == ["sgd", "adam"]
     assert quick.search == full.search
 
 
