@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing_extensions import override
 
 from platform.tracking.events import SweepObserver, TrialStatus
 from platform.training.records import EpochRecord
+from platform.tuning import reaper
 from platform.tuning.cluster_session import refuse_dead_node
 from platform.tuning.interrupts import Interrupts, StopRequested
 from platform.tuning.journal import Journal
@@ -19,6 +21,7 @@ from platform.tuning.searcher import TaskQueue
 from platform.tuning.trial import FAILURE, OUT_OF_MEMORY, TrialOutcome, TrialTask, record_from
 
 _LIVES = 3  # a trial whose process died twice is given up
+_LOOK_FOR_S, _LOOK_EVERY_S = 60.0, 1.0
 _PIECES = 2  # of a batch, for a trial that ran out of GPU memory; once
 
 
@@ -94,6 +97,7 @@ class DriverCallback(Callback):
         self._failures: dict[str, str] = {}
         self._short_of_memory: set[str] = set()
         self._actors: Sequence[Any] = ()
+        self._next_look_s = self._look_until_s = 0.0
         self.error: Exception | None = None
         self.running: set[str] = set()
         self.paused: set[str] = set()
@@ -111,6 +115,7 @@ class DriverCallback(Callback):
         self._actors = trials
         self._interrupts.check()
         self._guard(refuse_dead_node)
+        self._guard(self._free_slots_of_the_dead)
         if self.error is not None or self.too_many_failures:
             raise StopRequested
 
@@ -178,9 +183,17 @@ class DriverCallback(Callback):
             self._lives[task.trial_id] = lives + 1
             self.running.discard(task.trial_id)
             self._queue.put_back(task)
+            self._look_until_s = time.monotonic() + _LOOK_FOR_S
         else:
             reason = f"its process died {lives} times; the last time: {_reason(trial)}"
             self._end(task, TrialStatus.FAILED, f"{reason}\nlog: {task.log_path}")
+
+    def _free_slots_of_the_dead(self) -> None:
+        """After a process died, free what it held for its workers; Ray learns of the death by and by."""
+        now_s = time.monotonic()
+        if self._next_look_s <= now_s < self._look_until_s:
+            reaper.free_of_dead_trials()
+            self._next_look_s = now_s + _LOOK_EVERY_S
 
     def _retry_in_pieces(self, task: TrialTask) -> None:
         """Put a trial back that was too large for its GPU: the same batches, the half of one at a time."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
-from platform.tracking.events import TrialStatus
+from platform.tracking.events import TrialInfo, TrialStatus
+from platform.training.records import EpochRecord
 from platform.tuning.reaper import left_over
 from tests.tuning_ray.examples import DIVERGES, TWO_WORKERS, Diary, search, sgd, tiny_spec, unfinished
 
@@ -46,3 +48,28 @@ def test_two_workers_finish_are_stopped_and_fail(
     assert left_over() == []
     assert unfinished(folder) == []
     assert ray.available_resources()["CPU"] == 2
+
+
+@pytest.mark.parametrize("victim", ["ImplicitFunc", "TrainController"])
+def test_a_trial_whose_own_process_is_killed_gets_its_slots_back(
+    folder: Path, info: DatasetInfo, victim: str
+) -> None:
+    """Its group's placement group outlives it, and would keep the slots that the next attempt waits for."""
+    killed: list[str] = []
+
+    class Killer(Diary):
+        def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+            super().epoch_finished(trial, record)
+            if record.epoch == 1 and not killed:
+                for process in psutil.Process().children(recursive=True):
+                    if process.is_running() and f"ray::{victim}" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(victim)
+
+    diary = Killer()
+    spec = tiny_spec(workers_per_trial=2, start_from=[sgd(0.05)], trials=1, scheduler={"name": "none"})
+    [outcome] = search(spec, folder, info, observer=diary, placement=TWO_WORKERS)
+    assert killed
+    assert outcome.status is TrialStatus.FINISHED, outcome.error
+    assert [line for line in diary.lines if "epoch" in line] == [f"t000 epoch {n}" for n in (1, 2, 3)]
+    assert left_over() == []
