@@ -1,6 +1,6 @@
 """What a sweep's machinery costs: time training / (slots x wall time), and seconds lost per trial by cause.
 
-    python -m benchmarks.sweep_overhead                              # 12 trials of about 20 s, three times: 7 min
+    python -m benchmarks.sweep_overhead                              # 12 trials of 20 s, three times: 7 min
     python -m benchmarks.sweep_overhead --backends ddp --trials 6    # 12 min
     python -m benchmarks.sweep_overhead --trial-s 5 --json overhead.json
 

@@ -14,11 +14,18 @@ from platform.schema import Frozen
 if TYPE_CHECKING:
     from platform.tuning.plan import Plan, StagePlan
 
-# Measured on two quiet cores (Ray 2.60): the session, a trial's first process, a Ray Train worker group.
+# Measured on two quiet cores (Ray 2.60; docs/results.md): the session, a trial's first process, a Ray Train
+# worker group.
 RAY_START_S = 8.0
-INPROC_START_S = 9.0
-DDP_START_S = 27.0
-HAND_OVER_S = 60.0  # export, benchmark, registry, report
+INPROC_START_S = 6.0
+DDP_START_S = 13.0
+DDP_SHARE = 0.85
+"""Of their rates added up, what two data-parallel workers train together (ResNet-32, gloo on one machine)."""
+HAND_OVER_S = 50.0  # export, benchmark, registry, report
+COUNTED = 2.0
+"""Passes over validation and test images that judging the precisions costs, at the rate of an evaluation."""
+NETWORK_S = 5.0
+"""To export a network and to time it, where latency is an objective."""
 
 
 class Speed(Frozen):
@@ -95,8 +102,8 @@ class Estimate(Frozen):
 def estimate(plan: Plan, speed: Speed, sizes: Sizes, *, cost_per_hour: float | None = None) -> Estimate:
     """Return what `plan` will take.
 
-    Workers of one run are taken to share its images without loss, batch sizes that vary within the space to
-    be as fast as that of the base, and networks that vary to be drawn equally often.
+    Batch sizes that vary within the space are taken to be as fast as that of the base, networks that vary to
+    be drawn, and to win, equally often.
     """
     final_sizes = sizes.model_copy(update={"train": sizes.train + sizes.validation, "validation": 0})
     epochs = plan.search.expected_epochs or plan.search.worst_case_epochs
@@ -106,6 +113,11 @@ def estimate(plan: Plan, speed: Speed, sizes: Sizes, *, cost_per_hour: float | N
     final = _stage(plan.final, speed, final_sizes, epochs=plan.final.worst_case_epochs)
     stages = (search, confirm, final)
     wall_s = RAY_START_S + HAND_OVER_S + sizes.test / speed.evaluation_images_per_s
+    if not plan.quick:
+        counted = COUNTED * (sizes.validation + sizes.test)
+        wall_s += counted / (speed.evaluation_images_per_s * speed.processes)
+    if "latency_ms" in plan.objectives:
+        wall_s += NETWORK_S * speed.networks
     wall_s += sum(stage.wall_s for stage in stages)
     return Estimate(
         speed=speed,
@@ -125,6 +137,8 @@ def _stage(stage: StagePlan, speed: Speed, sizes: Sizes, *, epochs: float) -> St
     epoch_s = (
         sizes.train / speed.train_images_per_s + sizes.validation / speed.evaluation_images_per_s
     ) / stage.workers
+    if stage.workers > 1:
+        epoch_s /= DDP_SHARE
     # Runs that all come to their end go in rounds; of those that do not, one goes the whole way last.
     rounds = math.ceil(stage.runs / stage.concurrency) * stage.epochs
     if epochs < stage.worst_case_epochs:

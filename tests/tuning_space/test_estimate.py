@@ -6,9 +6,12 @@ import pytest
 
 from platform.console.estimate_text import plan_details
 from platform.tuning.estimate import (
+    COUNTED,
+    DDP_SHARE,
     DDP_START_S,
     HAND_OVER_S,
     INPROC_START_S,
+    NETWORK_S,
     RAY_START_S,
     Sizes,
     Speed,
@@ -33,13 +36,22 @@ def test_every_stage_is_counted() -> None:
     # Five trials of nine epochs, two at a time: three rounds.
     assert found.search.wall_s == pytest.approx(3 * 9 * EPOCH_S + INPROC_START_S)
     assert found.search.core_hours == pytest.approx(5 * 9 * EPOCH_S / 3600)
-    # Four runs one after another, each on both slots.
-    assert found.confirm.wall_s == pytest.approx(4 * (9 * EPOCH_S / 2 + DDP_START_S))
-    assert found.confirm.core_hours == pytest.approx(4 * 9 * EPOCH_S / 3600)
+    # Four runs one after another, each on both slots, whose workers wait for each other.
+    assert found.confirm.wall_s == pytest.approx(4 * (9 * EPOCH_S / 2 / DDP_SHARE + DDP_START_S))
+    assert found.confirm.core_hours == pytest.approx(4 * 9 * EPOCH_S / DDP_SHARE / 3600)
     # 1,500 images on two workers.
-    assert found.final.wall_s == pytest.approx(9 * 15 / 2 + DDP_START_S)
+    assert found.final.wall_s == pytest.approx(9 * 15 / 2 / DDP_SHARE + DDP_START_S)
     stages = found.search.wall_s + found.confirm.wall_s + found.final.wall_s
-    assert found.wall_s == pytest.approx(stages + RAY_START_S + HAND_OVER_S + 1000 / 500)
+    # The test images once by PyTorch; then they and the validation images, to judge the precisions.
+    hand_over = HAND_OVER_S + 1000 / 500 + COUNTED * (500 + 1000) / 500
+    assert found.wall_s == pytest.approx(stages + RAY_START_S + hand_over)
+    faster = estimate(plan, SPEED.model_copy(update={"processes": 2}), SIZES)
+    assert found.wall_s - faster.wall_s == pytest.approx(COUNTED * 1500 / 500 / 2), "two cores count"
+    quick = estimate(plan.model_copy(update={"quick": True}), SPEED, SIZES)
+    assert found.wall_s - quick.wall_s == pytest.approx(COUNTED * 1500 / 500)
+    costly = plan.model_copy(update={"objectives": ("validation_accuracy", "latency_ms")})
+    three = SPEED.model_copy(update={"networks": 3})
+    assert estimate(costly, three, SIZES).wall_s - found.wall_s == pytest.approx(3 * NETWORK_S)
     assert (found.gpu_hours, found.saved_s, found.cost) == (0, 0, None)
 
 
