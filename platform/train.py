@@ -60,7 +60,7 @@ class Arguments:
     accumulate: int | None = None
     """Pieces into which each worker cuts its part of a batch, where memory is short; default: 1."""
     compile: bool = False
-    """Pass the network through torch.compile first: minutes at the beginning, a faster step from then on."""
+    """Pass the network through torch.compile first: it takes a while, and the step may then be faster."""
     trial: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="SWEEP TRIAL")] = None
     """Repeat one trial of a sweep, instead of SPACE: the sweep's folder or id, and the trial's id."""
 

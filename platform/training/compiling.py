@@ -1,6 +1,6 @@
 """`torch.compile` of a run's network, by choice, and what it costs.
 
-On a CPU that can take minutes, so it pays in long runs only.
+On a CPU that can take minutes; docs/results.md has what it gained there.
 One size of input is compiled, that of a whole batch (or of one of its pieces); what is smaller, once an
 epoch, and every evaluation run uncompiled, because each further size would be compiled anew.
 """
