@@ -4,7 +4,7 @@ The trial's process is a pump. `TorchTrainer.fit()` runs in a thread beside it; 
 each epoch, and the group's placement group, into a queue; the pump reports to Tune, and removes the placement
 group itself when Tune stops the trial. (Ray's own way leaves it behind for good unless the dashboard runs.)
 
-Every process of a group's start costs 200 MB: the queue stays for the next trial of the same process, and two
+Every process of a group's start costs memory: the queue stays for the next trial of the same process, and two
 processes of Ray Train that nothing here needs are not started.
 """
 

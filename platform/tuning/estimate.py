@@ -14,8 +14,8 @@ from platform.schema import Frozen
 if TYPE_CHECKING:
     from platform.tuning.plan import Plan, StagePlan
 
-# Measured on two quiet cores (Ray 2.60; docs/results.md): the session, a trial's first process, a Ray Train
-# worker group.
+# Set to fit searches and sweeps on two quiet cores (Ray 2.60; docs/results.md): the session, a trial's first
+# process, a Ray Train worker group.
 RAY_START_S = 8.0
 INPROC_START_S = 6.0
 DDP_START_S = 13.0
