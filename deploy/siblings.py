@@ -61,7 +61,10 @@ def siblings(folder: Path, *, warn: Callable[[str], None] = lambda _: None) -> d
         if other.precision == precision and same_network(document, other):
             found[precision] = beside
         else:
-            warn(f"{beside} is left out: it holds another network than {folder}, or in another precision; export it again")
+            warn(
+                f"{beside} is left out: it holds another network than {folder}, or in another precision; "
+                "export it again"
+            )
     return found
 
 
