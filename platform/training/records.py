@@ -71,6 +71,8 @@ class RunResult:
     """Wall seconds of `torch.compile`; None where nothing was compiled."""
     captured: bool = False
     """Whether the steps of whole batches were replayed from a CUDA graph."""
+    unfused: str | None = None
+    """Why batch normalisation ran in PyTorch's operations; None: it ran in this project's kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from platform.training.budget import Budget
 from platform.training.compiling import compiled, forward_uncompiled
 from platform.training.config import RunConfig
 from platform.training.distributed import World
+from platform.training.fused_norm import fuse
 from platform.training.optimisers import build_optimiser, load_optimiser
 from platform.training.records import EpochRecord
 from platform.training.schedules import LearningRate
@@ -59,6 +60,8 @@ class RunState:
     best: Best | None = None
     compiled_images: int | None = None
     """Images of a batch that `parallel` was compiled for; None: not compiled."""
+    unfused: str | None = "not asked for"
+    """Why batch normalisation runs in PyTorch's operations; None: it runs in this project's kernels."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of training images [n, C, H, W]."""
@@ -129,14 +132,28 @@ class RunState:
 
 
 def begin(
-    config: RunConfig, network: nn.Module, *, budget: Budget, world: World, compile_network: bool = False
+    config: RunConfig,
+    network: nn.Module,
+    *,
+    budget: Budget,
+    world: World,
+    compile_network: bool = False,
+    fuse_norm: bool = False,
 ) -> RunState:
     """Return the state before the first step; `network` is moved to the world's device.
 
-    With `compile_network` it is compiled when it is first called (`platform.training.compiling`).
+    With `compile_network` it is compiled when it is first called (`platform.training.compiling`); with
+    `fuse_norm` its batch normalisations run in this project's kernels where they can.
     """
+    unfused: str | None = "not asked for"
     if config.sync_batch_norm and world.size > 1:
-        network = over_all_workers(network, world.device)
+        network, unfused = over_all_workers(network, world.device), "its statistics span the workers"
+    elif world.device.type != "cpu":
+        unfused = "the kernels are for CPUs"
+    elif compile_network:
+        unfused = "torch.compile fuses it"
+    elif fuse_norm:
+        unfused = fuse(network)
     network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parallel = compiled(network) if compile_network else network
     if world.size > 1:
@@ -153,6 +170,7 @@ def begin(
         optimiser=build_optimiser(config.optimizer, network.parameters()),
         lr=LearningRate(config.schedule, peak=config.optimizer.lr, budget=budget),
         ema=_average_of(network, config.ema_decay) if config.ema_decay else None,
+        unfused=unfused,
     )
 
 
