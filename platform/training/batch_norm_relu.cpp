@@ -1,9 +1,8 @@
 // Batch normalisation, the sum with a shortcut and the rectifier: each direction in two passes over memory.
 //
-// PyTorch computes them one after another, each reading and writing the whole activation: on a CPU they are
-// a quarter of a small ResNet's step, and all of that is memory traffic. Here the forward pass reads the
-// input once for its statistics and once to write the output; the backward pass recomputes the rectifier's
-// mask instead of reading it.
+// PyTorch computes them one after another, each reading and writing the whole activation: on a CPU that is
+// memory traffic and little else. Here the forward pass reads the input once for its statistics and once to
+// write the output; the backward pass recomputes the rectifier's mask instead of reading it.
 //
 // Activations are matrices [rows, channels] in row-major order: NCHW in the channels_last format, with
 // rows = N*H*W and channels a multiple of 16. A chunk of rows is one thread's unit of work. Sums are taken
