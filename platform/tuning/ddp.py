@@ -3,21 +3,15 @@
 The trial's process is a pump. `TorchTrainer.fit()` runs in a thread beside it; the controller's callback puts
 each epoch, and the group's placement group, into a queue; the pump reports to Tune, and removes the placement
 group itself when Tune stops the trial. (Ray's own way leaves it behind for good unless the dashboard runs.)
-
-Every process of a group's start costs memory: the queue stays for the next trial of the same process, and two
-processes of Ray Train that nothing here needs are not started.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import secrets
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +42,12 @@ def drive_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     task = TrialTask.model_validate_json(config["task"])
-    post = _Post(_queue(), secrets.token_hex(8))
+    queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
     done, errors = threading.Event(), list[BaseException]()
 
     def fit() -> None:
         try:
-            _trainer(task, config, post).fit()
+            _trainer(task, config, queue).fit()
         except BaseException as error:  # noqa: BLE001 - handed to the pump's thread
             errors.append(error)
         finally:
@@ -62,9 +56,10 @@ def drive_trial(config: dict[str, Any]) -> None:
     threading.Thread(target=fit, daemon=True, name=f"train-{task.trial_id}").start()
     groups: list[Any] = []
     try:
-        failure = _pump(post, done, groups)
+        failure = _pump(queue, done, groups)
     finally:
         _remove(groups)
+        queue.shutdown(force=True)
     if failure is not None:
         tune.report(failure)
     elif errors:
@@ -89,7 +84,7 @@ def train_worker(config: dict[str, Any]) -> None:
         with trial_log(log, f"{header}: {task.current_run.model_dump_json()}"):
             _train(task, config["reported_epochs"], rank=rank, size=size)
     except TrialFailed as failure:
-        config["post"].send(FAILURE, failure.as_metrics())
+        config["queue"].put((FAILURE, failure.as_metrics()))
         raise
 
 
@@ -138,78 +133,43 @@ class _TurnOver(Exception):  # noqa: N818 - no error
     """A trial of a population has come to its exchange."""
 
 
-@functools.cache
-def _queue() -> Queue:
-    return Queue(maxsize=1, actor_options={"num_cpus": 0})
-
-
-@dataclass(frozen=True)
-class _Post:
-    """This process's queue, as one trial uses it: what a stopped trial's group still sends is thrown away."""
-
-    queue: Queue
-    address: str
-
-    def send(self, kind: str, value: Any) -> None:
-        """Send a message to the pump; waits while it is behind."""
-        self.queue.put((self.address, kind, value))
-
-    def receive(self, timeout_s: float) -> tuple[str, Any] | None:
-        """Return the next message, or None if none came in time."""
-        try:
-            address, kind, value = self.queue.get(timeout=timeout_s)
-        except Empty:
-            return None
-        return (kind, value) if address == self.address else self.receive(timeout_s)
-
-
 class _Reports(UserCallback):
-    """In the controller: passes on what rank 0 reported."""
+    """In the controller: passes on what rank 0 reported. Waits while the pump is behind."""
 
-    def __init__(self, post: _Post) -> None:
-        self._post = post
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
 
     @override
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self._post.send(_EPOCH, dict(metrics[0]))
+        self._queue.put((_EPOCH, dict(metrics[0])))
 
 
 class _Groups(WorkerGroupCallback):
     """In the controller: tells which placement group the workers hold."""
 
-    def __init__(self, post: _Post) -> None:
-        self._post = post
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
 
     @override
     def after_worker_group_start(self, worker_group: Any) -> None:
         state = worker_group.get_worker_group_state()
-        self._post.send(_GROUP, state.placement_group_handle.placement_group)
+        self._queue.put((_GROUP, state.placement_group_handle.placement_group))
 
 
-def _trainer(task: TrialTask, config: dict[str, Any], post: _Post) -> Any:
+def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2._internal.callbacks import DatasetsCallback
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
-    class LeanTrainer(TorchTrainer):
-        """Does without Ray Data's manager, and without a cleaner that needs the dashboard to clean."""
-
-        def _create_default_callbacks(self) -> list[Any]:
-            spare = (DatasetsCallback, PlacementGroupCleanerCallback)
-            callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
-            return [callback for callback in callbacks if not isinstance(callback, spare)]
 
     train: Any = ray.train  # at run time these are the classes of Train V2; type checkers see those of V1
     resources = {"CPU": task.cpus_per_worker}
     if task.gpus_per_worker:
         resources["GPU"] = task.gpus_per_worker
-    return LeanTrainer(
+    return TorchTrainer(
         train_worker,
         train_loop_config={
             "task": config["task"],
             "reported_epochs": config["reported_epochs"],
-            "post": post,
+            "queue": queue,
         },
         torch_config=TorchConfig(backend="nccl" if device_for(task.gpus_per_worker) == "cuda" else "gloo"),
         scaling_config=train.ScalingConfig(
@@ -220,25 +180,25 @@ def _trainer(task: TrialTask, config: dict[str, Any], post: _Post) -> Any:
         run_config=train.RunConfig(
             name=task.trial_id,
             storage_path=config["train_dir"],
-            callbacks=[_Reports(post), _Groups(post)],
+            callbacks=[_Reports(queue), _Groups(queue)],
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
 
 
-def _pump(post: _Post, done: threading.Event, groups: list[Any]) -> dict[str, Any] | None:
+def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> dict[str, Any] | None:
     """Report epochs to Tune until the run has ended; return the first worker's failure, if any."""
     from ray import tune
 
     failure: dict[str, Any] | None = None
     while True:
-        message = post.receive(_POLL_S)
-        if message is None:
+        try:
+            kind, value = queue.get(timeout=_POLL_S)
+        except Empty:
             if done.is_set():
                 return failure
             continue
-        kind, value = message
         if kind == _GROUP:
             groups.append(value)
         elif kind == FAILURE:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ray.util.queue import Empty
 
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
@@ -109,8 +110,10 @@ def test_a_worker_group_tells_its_first_failure(tmp_path: Path) -> None:
     told = [(FAILURE, caught.value.as_metrics()), (FAILURE, {FAILURE: "the connection was closed"})]
 
     class Reports:
-        def receive(self, timeout_s: float) -> object:
-            return told.pop(0) if told else None
+        def get(self, timeout: float) -> object:
+            if not told:
+                raise Empty
+            return told.pop(0)
 
     class Done:
         def is_set(self) -> bool:
