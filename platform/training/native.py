@@ -95,28 +95,28 @@ def _compiled(compiler: str) -> Path:
             [compiler, *OPTIONS, "-c", str(SOURCE), "-o", str(compiled)],
             [compiler, "-shared", str(compiled), "-o", str(linked)],
         ):
-            answer = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", check=False, timeout=_TIME_LIMIT_S
-            )
+            answer = _run(command)
             if answer.returncode != 0:
-                lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()] or [
-                    "no message"
-                ]
-                error = next((line for line in lines if "error" in line), lines[-1])
-                raise KernelsUnavailable(f"{compiler} does not compile the kernels: {error}")
+                lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+                error = next((line for line in lines if "error" in line), " ".join(lines[-1:]))
+                raise KernelsUnavailable(f"{compiler} does not compile the kernels: {error or 'no message'}")
         linked.replace(library)
     return library
 
 
 def _fingerprint(compiler: str) -> str:
     """Name all that decides what the library is."""
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, errors="replace", check=False, timeout=10
-    )
+    version = _run([compiler, "--version"])
     if version.returncode != 0:
         raise KernelsUnavailable(f"{compiler} does not run")
     parts = (SOURCE.read_bytes(), version.stdout, OPTIONS, _processor(), torch.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, timeout=_TIME_LIMIT_S
+    )
 
 
 def _processor() -> str:
