@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import record
@@ -136,6 +136,7 @@ def run_seed(config: RunConfig, data: TrainingData, target: float) -> dict[str, 
                 "train_s": train_s,
                 "test_accuracy": accuracy,
                 "images_per_s": epoch.images_per_s,
+                "mfu": epoch.mfu,
             }
         )
         if reached["epoch"] is None and accuracy >= target:
@@ -172,7 +173,10 @@ def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dic
     reached = f"reached by {len(seconds)} of {len(results)} seeds"
     time_said = f", in {_spread(seconds, 1)} s of training (over those)" if seconds else ""
     accuracies = [100 * row["last_accuracy"] for row in results]
-    return "\n".join([*lines, "", f"{reached}{time_said}; last epoch {_spread(accuracies, 2)} %"])
+    # Without the first epoch, which has what happens once: a capture, libraries' choices.
+    shares = [epoch["mfu"] for row in results for epoch in row["epochs"][1:] if epoch["mfu"] is not None]
+    used = f"; MFU {median(shares):.1%}" if shares else ""
+    return "\n".join([*lines, "", f"{reached}{time_said}; last epoch {_spread(accuracies, 2)} %{used}"])
 
 
 def _number(value: float | None, digits: int) -> str:

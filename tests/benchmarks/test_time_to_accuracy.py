@@ -101,9 +101,10 @@ def test_the_first_epoch_at_the_target_counts_without_its_tests(
 
 
 def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
-    def row(seed: int, train_s: float | None, accuracy: float) -> dict[str, object]:
+    def row(seed: int, train_s: float | None, accuracy: float, *mfu: float | None) -> dict[str, object]:
         reached = {"train_s": train_s, "wall_s": train_s, "epoch": None if train_s is None else 9}
-        return {"seed": seed, **reached, "last_accuracy": accuracy, "total_train_s": 60.0}
+        epochs = [{"mfu": share} for share in mfu]
+        return {"seed": seed, **reached, "last_accuracy": accuracy, "total_train_s": 60.0, "epochs": epochs}
 
     settings = {
         "recipe": "resnet18_ddp",
@@ -128,6 +129,8 @@ def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
         "reached by 2 of 3 seeds, in 51.0 +- 1.4 (n = 2) s of training (over those); "
         "last epoch 94.00 +- 0.26 (n = 3) %"
     )
+    measured = [row(0, 50.0, 0.941, 0.1, 0.4, 0.42), row(1, 52.0, 0.942, 0.2, 0.41, None)]
+    assert tta.table(where, settings, measured).endswith("last epoch 94.15 +- 0.07 (n = 2) %; MFU 41.0%")
 
 
 def test_a_recipe_that_looks_at_held_out_images_is_refused() -> None:
