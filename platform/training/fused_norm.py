@@ -132,7 +132,6 @@ class _Fused(torch.autograd.Function):
             scratch.data_ptr(),
             torch.get_num_threads(),
         )
-        ctx.mark_non_differentiable(running_mean, running_var)
         ctx.kind = kind
         ctx.save_for_backward(x, out if kind == _ADDED_AND_RECTIFIED else None, saved)
         return out
