@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, relu
+from torch.nn.functional import batch_norm, cross_entropy, relu
 
 from platform.data.tables import TrainingData
 from platform.models.config import ModelConfig
@@ -176,6 +176,27 @@ def test_a_network_is_fused_without_changing_what_it_holds(name: str) -> None:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {type(module) for module in norms} == {FusedBatchNorm2d}
     assert all(module.training for module in norms)
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnet18"])
+def test_a_networks_gradients_are_as_near_to_the_exact_ones_as_torchs(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = build(ModelConfig(name=name), num_classes=10).to(memory_format=torch.channels_last)
+        images = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(8)
+
+    def gradients(network: nn.Module, pixels: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(cross_entropy(network(pixels), labels), list(network.parameters())))
+
+    fused = deepcopy(plain)
+    assert fuse(fused) is None
+    exact = gradients(deepcopy(plain).double(), images.double())
+    errors = [
+        [error(one, true) for one, true in zip(gradients(network, images), exact, strict=True)]
+        for network in (fused, plain)
+    ]
+    assert max(errors[0]) <= max(2 * max(errors[1]), 1e-3)
 
 
 def test_a_normalisation_the_kernels_do_not_fit_stays_as_it_is() -> None:
