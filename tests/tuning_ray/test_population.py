@@ -24,7 +24,14 @@ from platform.tuning.reaper import left_over
 from platform.tuning.stops import Stops
 from platform.tuning.trial import TrialOutcome
 from platform.tuning.trial_model import find_task, refuse_takeover, trial_model
-from tests.tuning_ray.examples import TWO_WORKERS, Diary, search, table, tiny_spec
+from tests.tuning_ray.examples import (
+    TWO_WORKERS,
+    Diary,
+    drive_with_slow_answers,
+    search,
+    table,
+    tiny_spec,
+)
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(1800)]
 
@@ -144,8 +151,11 @@ def test_a_population_that_died_resumes_exactly(
     assert [outcome.params_at_end for outcome in again] == [outcome.params_at_end for outcome in outcomes]
 
 
-def test_a_population_of_worker_groups_stops_between_two_epochs(folder: Path, info: DatasetInfo) -> None:
+def test_a_population_of_worker_groups_stops_between_two_epochs(
+    folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A group runs ahead of Tune's answer: without an end of its own it would train on into the next turn."""
+    monkeypatch.setattr("platform.tuning.ddp.drive_trial", drive_with_slow_answers)
     spec = SPEC.model_copy(update={"workers_per_trial": 2})
     witness = Witness(folder)
     good, bad = search(spec, folder, info, observer=witness, placement=TWO_WORKERS)
