@@ -155,6 +155,8 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
 def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
     """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
     from platform.reporting.page import write_report
+    from platform.tracking.health import ailments, by_trial
+    from platform.tracking.results import read_results
     from platform.tuning import finish
 
     with view.phase("reading the test split again" if again else "reading the test split, once"):
@@ -167,6 +169,7 @@ def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: boo
         finish.register(sweep, tracking_uri=_tracking_uri(arguments))
     with view.phase("writing the report"):
         sweep.folder.set_state("finished")
+        sweep.observer.trials_diagnosed(by_trial(ailments(read_results(sweep.folder))))
         sweep.observer.artifact_written(write_report(sweep.folder.path), name="report")
 
 

@@ -117,6 +117,9 @@ class SweepObserver:
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         """Called once per trial; `error` is the traceback and the log's path of a failed one."""
 
+    def trials_diagnosed(self, findings: Mapping[str, Sequence[str]]) -> None:
+        """Called when all runs have ended: by trial, the names of the phenomena that its curves show."""
+
     def artifact_written(self, path: Path, *, name: str) -> None:
         """Called when a file or folder worth keeping with the sweep exists (export, benchmark, report)."""
 
@@ -149,6 +152,10 @@ class Observers(SweepObserver):
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         for observer in self._observers:
             observer.trial_ended(trial, status, error=error)
+
+    def trials_diagnosed(self, findings: Mapping[str, Sequence[str]]) -> None:
+        for observer in self._observers:
+            observer.trials_diagnosed(findings)
 
     def artifact_written(self, path: Path, *, name: str) -> None:
         for observer in self._observers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,15 @@ def ailments(results: SweepResults) -> list[Ailment]:
         Ailment(name=name, trials=tuple(trial_id for trial_id, _ in pairs), finding=pairs[0][1])
         for name, pairs in found.items()
     ]
+
+
+def by_trial(found: Sequence[Ailment]) -> dict[str, list[str]]:
+    """Return the names of what each trial shows, for the trials that show something."""
+    names: dict[str, list[str]] = {}
+    for ailment in found:
+        for trial_id in ailment.trials:
+            names.setdefault(trial_id, []).append(ailment.name)
+    return names
 
 
 def _classes(file: Mapping[str, Any] | None) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,6 +125,9 @@ class MlflowObserver(SweepObserver):
             return False
         self._best.append(max([accuracy, *self._best[-1:]]))
         return True
+
+    def trials_diagnosed(self, findings: Mapping[str, Sequence[str]]) -> None:
+        self._put(lambda runs: runs.tag_findings(findings))
 
     def artifact_written(self, path: Path, *, name: str) -> None:
         self._put(lambda runs: runs.log_artifact(path, name))

@@ -125,10 +125,11 @@ class SweepRuns:
 
         Writes arrive in order, so a run that has been closed as its trial ended lacks nothing.
         """
-        known = self._statuses()
+        known = self._runs()
         for past in pasts:
-            trial_id, ended = past.trial.trial_id, past.status is not None
-            if (ended and known.get(trial_id) == past.status) or not (past.records or ended):
+            run, ended = known.get(past.trial.trial_id), past.status is not None
+            status = "" if run is None else run.data.tags.get("status", "")
+            if (ended and status == past.status) or not (past.records or ended):
                 continue
             self.open_trial(past.trial, time_ms=_ms(past.created_at, time_ms))
             for record, at in zip(past.records, past.recorded_at, strict=True):
@@ -139,15 +140,22 @@ class SweepRuns:
                 ended_ms = _ms(past.ended_at, time_ms)
                 self.close_trial(past.trial, past.status, error=past.error, time_ms=ended_ms)
 
-    def _statuses(self) -> dict[str, str]:
-        """Return the status of every trial's run, by trial id."""
-        query, found, token = f"tags.sweep_id = '{self._sweep.sweep_id}'", dict[str, str](), None
+    def tag_findings(self, findings: Mapping[str, Sequence[str]]) -> None:
+        """Tag the runs of trials with what their curves show, as a column to compare and to filter by."""
+        known = self._runs()
+        for trial_id, names in findings.items():
+            if trial_id in known:
+                self._client.set_tag(known[trial_id].info.run_id, "findings", ", ".join(names))
+
+    def _runs(self) -> dict[str, Run]:
+        """Return every trial's run, by trial id."""
+        query, token = f"tags.sweep_id = '{self._sweep.sweep_id}'", None
+        found: dict[str, Run] = {}
         while True:
             page = self._client.search_runs([self._experiment_id], query, max_results=1000, page_token=token)
             for run in page:
-                tags = run.data.tags
-                if "trial_id" in tags:
-                    found[tags["trial_id"]] = tags.get("status", "")
+                if "trial_id" in run.data.tags:
+                    found[run.data.tags["trial_id"]] = run
             token = page.token
             if not token:
                 return found

@@ -7,7 +7,7 @@ import pytest
 
 from platform.tracking.events import TrialStatus
 from platform.tracking.folder import SweepFolder
-from platform.tracking.health import ailments
+from platform.tracking.health import ailments, by_trial
 from platform.tracking.results import SweepResults
 from platform.tracking.tables import TableWriter, read_epochs, read_trials
 from tests.tracking.examples import epoch, trial
@@ -50,6 +50,9 @@ def test_trials_are_gathered_by_phenomenon_and_the_one_that_ships_comes_first(re
     found = {ailment.name: ailment for ailment in ailments(results)}
     assert found["divergence"].trials == ("final", "t001")
     assert found["underfitting"].trials == ("final", "t000", "t001")
+    names = by_trial(ailments(results))
+    assert names["t000"] == ["underfitting"]
+    assert names["final"] == names["t001"] == ["divergence", "loss spikes", "underfitting"]
     assert "ended at 2.500, after 0.900" in found["divergence"].finding.evidence
     assert f"guessing gives {math.log(10):.3f}" in found["underfitting"].finding.evidence
 

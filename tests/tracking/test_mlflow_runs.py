@@ -45,6 +45,7 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     observer.trial_ended(good, TrialStatus.FINISHED)
     observer.trial_ended(pruned, TrialStatus.PRUNED)
     observer.trial_ended(failed, TrialStatus.FAILED, error="ValueError: loss is NaN; log: /runs/x.log")
+    observer.trials_diagnosed({"t000": ["loss spikes", "overfitting"], "t999": ["underfitting"]})
     (tmp_path / "benchmark.json").write_text("{}")
     observer.artifact_written(tmp_path / "benchmark.json", name="benchmark")
     observer.sweep_ended(SweepOutcome(status="finished", metrics={"test/accuracy": 0.93}))
@@ -69,6 +70,11 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     assert children["t001"].data.tags["status"] == "pruned"
     assert children["t000"].data.tags["quick"] == "true"
     assert children["t000"].data.tags["note"] == "out of GPU memory; in pieces"
+    assert {name: run.data.tags.get("findings") for name, run in children.items()} == {
+        "t000": "loss spikes, overfitting",
+        "t001": None,
+        "t002": None,
+    }
     assert "/runs/x.log" in children["t002"].data.tags["mlflow.note.content"]
     assert children["t000"].data.params == {
         "optimizer": "sgd",
