@@ -45,8 +45,15 @@ def test_every_stage_ran_once(folder: SweepFolder) -> None:
     )
     champion = _json(folder.champion)
     assert champion["trial_id"] in ("t000", "t001")
-    best = max(("t000", "t001"), key=lambda trial_id: rows[trial_id].validation_accuracy or 0)
-    assert champion["trial_id"] == best
+
+    def merit(trial_id: str) -> tuple[float, float]:
+        """Return what ranks a trial: of equal accuracies the lower loss comes first."""
+        row = rows[trial_id]
+        assert row.validation_accuracy is not None
+        assert row.validation_loss is not None
+        return row.validation_accuracy, -row.validation_loss
+
+    assert champion["trial_id"] == max(("t000", "t001"), key=merit)
     assert rows["final"].params == champion["params"]
 
 
