@@ -79,7 +79,9 @@ def _compiler() -> str:
     for name in [*named[:1], *_COMPILERS]:
         if found := shutil.which(name):
             return found
-    raise KernelsUnavailable(f"no C++ compiler was found (of $CXX, {', '.join(_COMPILERS)})")
+    raise KernelsUnavailable(
+        f"no C++ compiler was found (of $CXX, {', '.join(_COMPILERS)}); install one: sudo apt-get install g++"
+    )
 
 
 def _compiled(compiler: str) -> Path:
@@ -108,7 +110,7 @@ def _fingerprint(compiler: str) -> str:
     """Name all that decides what the library is."""
     version = _run([compiler, "--version"])
     if version.returncode != 0:
-        raise KernelsUnavailable(f"{compiler} does not run")
+        raise KernelsUnavailable(f"{compiler} does not run; name another one with CXX")
     parts = (SOURCE.read_bytes(), version.stdout, OPTIONS, _processor(), torch.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
@@ -138,7 +140,9 @@ def _cache() -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = folder.stat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
-        raise KernelsUnavailable(f"{folder} must be this user's, and writable by nobody else")
+        raise KernelsUnavailable(
+            f"{folder} must be this user's, and writable by nobody else, as what it holds is executed: remove it"
+        )
     return folder
 
 

@@ -228,7 +228,8 @@ def test_without_a_compiler_torchs_operations_train(
     monkeypatch.setenv("PATH", str(compiling.parent))
     monkeypatch.delenv("CXX", raising=False)
     result = run(config_of(epochs=1, model={"name": "resnet20_cifar"}), data)
-    assert result.unfused == "no C++ compiler was found (of $CXX, c++, g++, clang++)"
+    found = "no C++ compiler was found (of $CXX, c++, g++, clang++)"
+    assert result.unfused == f"{found}; install one: sudo apt-get install g++"
 
 
 def run(config: RunConfig, data: TrainingData, **how: bool) -> RunResult:
