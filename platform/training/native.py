@@ -11,19 +11,20 @@ import ctypes
 import functools
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 import torch
 
+from platform.atomic import replacing
+from platform.compiler import INSTALL, SEARCHED, find_compiler
 from platform.data.cache import default_cache_dir
+from platform.training.precision import cpu_flags
 
 SOURCE = Path(__file__).with_name("batch_norm_relu.cpp")
 # Linked without OpenMP's library: PyTorch's own copy serves both, or there would be two pools of threads.
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC")
-_COMPILERS = ("c++", "g++", "clang++")
 _TIME_LIMIT_S = 120
 
 _POINTER, _LONG, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_double
@@ -74,44 +75,37 @@ def _load_once() -> ctypes.CDLL | KernelsUnavailable:
         return KernelsUnavailable(f"the kernels could not be compiled or loaded: {text}")
 
 
-def _compiler() -> str:
-    named = os.environ.get("CXX", "").split()
-    for name in [*named[:1], *_COMPILERS]:
-        if found := shutil.which(name):
-            return found
-    raise KernelsUnavailable(
-        f"no C++ compiler was found (of $CXX, {', '.join(_COMPILERS)}); install one: sudo apt-get install g++"
-    )
+def _compiler() -> Path:
+    if (found := find_compiler()) is not None:
+        return found
+    raise KernelsUnavailable(f"no C++ compiler was found (of {SEARCHED}); install one: {INSTALL}")
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: Path) -> Path:
     """Return the compiled library, from the cache or by `compiler`."""
-    folder = _cache()
-    library = folder / f"batch_norm_relu-{_fingerprint(compiler)}.so"
+    library = _cache() / f"batch_norm_relu-{_fingerprint(compiler)}.so"
     if library.is_file():
         return library
-    # Compiled beside its place, then renamed: processes that do so at the same time do not meet.
-    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=folder) as scratch:
-        compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
+    with replacing(library) as linked, tempfile.TemporaryDirectory() as scratch:
+        compiled = Path(scratch) / "kernels.o"
         for command in (
-            [compiler, *OPTIONS, "-c", str(SOURCE), "-o", str(compiled)],
-            [compiler, "-shared", str(compiled), "-o", str(linked)],
+            [str(compiler), *OPTIONS, "-c", str(SOURCE), "-o", str(compiled)],
+            [str(compiler), "-shared", str(compiled), "-o", str(linked)],
         ):
             answer = _run(command)
             if answer.returncode != 0:
                 lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
                 error = next((line for line in lines if "error" in line), " ".join(lines[-1:]))
                 raise KernelsUnavailable(f"{compiler} does not compile the kernels: {error or 'no message'}")
-        linked.replace(library)
     return library
 
 
-def _fingerprint(compiler: str) -> str:
-    """Name all that decides what the library is."""
-    version = _run([compiler, "--version"])
+def _fingerprint(compiler: Path) -> str:
+    """Name all that decides what the library is; of the processor too: homes are shared between machines."""
+    version = _run([str(compiler), "--version"])
     if version.returncode != 0:
         raise KernelsUnavailable(f"{compiler} does not run; name another one with CXX")
-    parts = (SOURCE.read_bytes(), version.stdout, OPTIONS, _processor(), torch.__version__)
+    parts = (SOURCE.read_bytes(), version.stdout, OPTIONS, sorted(cpu_flags()), torch.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -119,15 +113,6 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, timeout=_TIME_LIMIT_S
     )
-
-
-def _processor() -> str:
-    """Return what tells one processor's instructions from another's: homes may be shared between machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
 def _cache() -> Path:
@@ -141,7 +126,7 @@ def _cache() -> Path:
     facts = folder.stat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise KernelsUnavailable(
-            f"{folder} must be this user's, and writable by nobody else, as what it holds is executed: remove it"
+            f"{folder} must be this user's, and writable by nobody else: what it holds is executed; remove it"
         )
     return folder
 

@@ -35,7 +35,7 @@ def _native_bf16(device: torch.device) -> str:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"compute capability {major}.{minor}" if major >= 8 else ""
-    flags = _cpu_flags()
+    flags = cpu_flags()
     for flag, label in (
         ("amx_bf16", "the processor has AMX"),
         ("avx512_bf16", "the processor has AVX512-BF16"),
@@ -51,11 +51,13 @@ def _lack(device: torch.device) -> str:
     return "the processor has neither AVX512-BF16 nor AMX"
 
 
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
     """Return the processor's feature flags as Linux names them; empty elsewhere."""
     # torch.cpu's own checks are private, and renamed between releases.
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return frozenset()
-    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+    return frozenset(
+        next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    )

@@ -24,14 +24,14 @@ CPU = torch.device("cpu")
 def test_auto_follows_the_processor_and_says_why(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
     assert precision.choose("auto", CPU) == expected
 
 
 def test_asking_for_bf16_without_the_instructions_is_obeyed_and_called_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", frozenset)
+    monkeypatch.setattr(precision, "cpu_flags", frozenset)
     name, reason = precision.choose("bf16", CPU)
     assert name == "bf16"
     assert "slow" in reason
