@@ -70,6 +70,27 @@ T* moved(T* pointer, int64_t by) {
   return pointer == nullptr ? nullptr : pointer + by;
 }
 
+// The numbers of kWidth neighbouring channels, copied: the compiler knows that no output overlaps them.
+template <int kWidth>
+struct Lanes {
+  float value[kWidth];
+
+  explicit Lanes(const float* memory) { std::copy_n(memory, kWidth, value); }
+  float operator[](int lane) const { return value[lane]; }
+};
+
+// Calls work(offset of the first element, rows, first channel, chunk) for each chunk and kWidth channels.
+template <int kWidth, class Work>
+void for_each_block(const Shape& shape, int threads, const Work& work) {
+  const int64_t chunks = shape.chunks();
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for (int64_t c = 0; c < shape.channels; c += kWidth) {
+      work(shape.begin(chunk) * shape.channels + c, shape.rows_of(chunk), c, chunk);
+    }
+  }
+}
+
 // The functions below treat kWidth neighbouring channels of one chunk: kWidth accumulators fit the registers.
 
 // Mean and sum of squared deviations: by a second pass, since the difference of sums would lose digits.
@@ -97,10 +118,8 @@ void chunk_statistics(const T* x, int64_t rows, int64_t stride, float* mean, flo
 template <int kWidth, class T, Kind kKind>
 void chunk_forward(const T* x, const T* shortcut, T* y, int64_t rows, int64_t stride, const float* scale,
                    const float* shift) {
-  float factor[kWidth];
-  float offset[kWidth];
-  std::copy_n(scale, kWidth, factor);
-  std::copy_n(shift, kWidth, offset);
+  const Lanes<kWidth> factor(scale);
+  const Lanes<kWidth> offset(shift);
   for (int64_t row = 0; row < rows; ++row) {
     const T* const in = x + row * stride;
     const T* const added = kKind == Kind::kAddedAndRectified ? shortcut + row * stride : in;
@@ -121,12 +140,9 @@ template <int kWidth, class T, Kind kKind>
 void chunk_gradient_sums(const T* x, const T* y, const T* dy, T* dshortcut, int64_t rows, int64_t stride,
                          const float* mean, const float* scale, const float* shift, float* sums,
                          float* products) {
-  float centre[kWidth];
-  float factor[kWidth];
-  float offset[kWidth];
-  std::copy_n(mean, kWidth, centre);
-  std::copy_n(scale, kWidth, factor);
-  std::copy_n(shift, kWidth, offset);
+  const Lanes<kWidth> centre(mean);
+  const Lanes<kWidth> factor(scale);
+  const Lanes<kWidth> offset(shift);
   float sum[kWidth] = {};
   float product[kWidth] = {};
   for (int64_t row = 0; row < rows; ++row) {
@@ -155,14 +171,10 @@ void chunk_gradient_sums(const T* x, const T* y, const T* dy, T* dshortcut, int6
 template <int kWidth, class T, Kind kKind>
 void chunk_gradient(const T* x, const T* dz_or_dy, T* dx, int64_t rows, int64_t stride, const float* scale,
                     const float* shift, const float* slope, const float* level) {
-  float factor[kWidth];
-  float offset[kWidth];
-  float slopes[kWidth];
-  float levels[kWidth];
-  std::copy_n(scale, kWidth, factor);
-  std::copy_n(shift, kWidth, offset);
-  std::copy_n(slope, kWidth, slopes);
-  std::copy_n(level, kWidth, levels);
+  const Lanes<kWidth> factor(scale);
+  const Lanes<kWidth> offset(shift);
+  const Lanes<kWidth> slopes(slope);
+  const Lanes<kWidth> levels(level);
   for (int64_t row = 0; row < rows; ++row) {
     const T* const in = x + row * stride;
     const T* const gradient = dz_or_dy + row * stride;
@@ -230,24 +242,14 @@ void forward(const Shape& shape, const T* x, const T* shortcut, T* y, const floa
              double eps, float* running_mean, float* running_var, double momentum, const Saved& saved,
              const Scratch& scratch, int threads) {
   const int64_t stride = shape.channels;
-  const int64_t chunks = shape.chunks();
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t at = shape.begin(chunk) * stride;
-    for (int64_t c = 0; c < stride; c += kWidth) {
-      chunk_statistics<kWidth>(x + at + c, shape.rows_of(chunk), stride, scratch.first(chunk) + c,
-                               scratch.second(chunk) + c);
-    }
-  }
+  for_each_block<kWidth>(shape, threads, [&](int64_t at, int64_t rows, int64_t c, int64_t chunk) {
+    chunk_statistics<kWidth>(x + at, rows, stride, scratch.first(chunk) + c, scratch.second(chunk) + c);
+  });
   join_statistics(shape, scratch, weight, bias, eps, running_mean, running_var, momentum, saved);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t at = shape.begin(chunk) * stride;
-    for (int64_t c = 0; c < stride; c += kWidth) {
-      chunk_forward<kWidth, T, kKind>(x + at + c, moved(shortcut, at + c), y + at + c, shape.rows_of(chunk),
-                                      stride, saved.scale + c, saved.shift + c);
-    }
-  }
+  for_each_block<kWidth>(shape, threads, [&](int64_t at, int64_t rows, int64_t c, int64_t) {
+    chunk_forward<kWidth, T, kKind>(x + at, moved(shortcut, at), y + at, rows, stride, saved.scale + c,
+                                    saved.shift + c);
+  });
 }
 
 template <int kWidth, class T, Kind kKind>
@@ -255,16 +257,11 @@ void backward(const Shape& shape, const T* x, const T* y, const T* dy, T* dx, T*
               const Saved& saved, float* dweight, float* dbias, const Scratch& scratch, int threads) {
   const int64_t stride = shape.channels;
   const int64_t chunks = shape.chunks();
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t at = shape.begin(chunk) * stride;
-    for (int64_t c = 0; c < stride; c += kWidth) {
-      chunk_gradient_sums<kWidth, T, kKind>(x + at + c, moved(y, at + c), dy + at + c,
-                                            moved(dshortcut, at + c), shape.rows_of(chunk), stride,
-                                            saved.mean + c, saved.scale + c, saved.shift + c,
-                                            scratch.first(chunk) + c, scratch.second(chunk) + c);
-    }
-  }
+  for_each_block<kWidth>(shape, threads, [&](int64_t at, int64_t rows, int64_t c, int64_t chunk) {
+    chunk_gradient_sums<kWidth, T, kKind>(x + at, moved(y, at), dy + at, moved(dshortcut, at), rows, stride,
+                                          saved.mean + c, saved.scale + c, saved.shift + c,
+                                          scratch.first(chunk) + c, scratch.second(chunk) + c);
+  });
   float* const slope = scratch.first(chunks);
   float* const level = scratch.second(chunks);
   const auto all_rows = static_cast<double>(shape.rows);
@@ -289,14 +286,10 @@ void backward(const Shape& shape, const T* x, const T* y, const T* dy, T* dx, T*
     }
   }
   const T* const gradient = kKind == Kind::kAddedAndRectified ? dshortcut : dy;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t at = shape.begin(chunk) * stride;
-    for (int64_t c = 0; c < stride; c += kWidth) {
-      chunk_gradient<kWidth, T, kKind>(x + at + c, gradient + at + c, dx + at + c, shape.rows_of(chunk),
-                                       stride, saved.scale + c, saved.shift + c, slope + c, level + c);
-    }
-  }
+  for_each_block<kWidth>(shape, threads, [&](int64_t at, int64_t rows, int64_t c, int64_t) {
+    chunk_gradient<kWidth, T, kKind>(x + at, gradient + at, dx + at, rows, stride, saved.scale + c,
+                                     saved.shift + c, slope + c, level + c);
+  });
 }
 
 // Calls `work` with the constants that the loops are compiled for.
