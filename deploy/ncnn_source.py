@@ -130,11 +130,17 @@ def _unpacked_source(work: Path, *, progress: Progress) -> Path:
         fetch_sdist(archive, progress=progress)
     unpacking = work / "unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(unpacking, filter="data")
+    _unpack(archive, unpacking)
     (unpacking / SDIST_NAME.removesuffix(".tar.gz")).replace(source)
     shutil.rmtree(unpacking, ignore_errors=True)
     return source
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        # An attribute, because `extractall(filter=)` is a TypeError before Python 3.11.4.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(folder)  # noqa: S202 - filtered by the line above, and the sha256 of the archive is checked
 
 
 def fetch_sdist(archive: Path, *, progress: Progress, settings: IndexSettings | None = None) -> None:

@@ -1,5 +1,7 @@
 """Finding tools and ncnn's sources; builds that fail or are interrupted."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,23 @@ def test_nothing_found_names_the_remedies(tmp_path: Path) -> None:
     settings = IndexSettings(find_links=(tmp_path.as_uri(),), use_default_index=False)
     with pytest.raises(UserError, match=r"(?s)has no ncnn.*Go online"):
         fetch_sdist(tmp_path / SDIST_NAME, progress=quiet, settings=settings)
+
+
+def test_sources_are_unpacked_before_python_3_11_4(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Debian 12's Python 3.11.2 has no `filter` argument."""
+    content = b"int x;"
+    member = tarfile.TarInfo(f"{SDIST_NAME.removesuffix('.tar.gz')}/src/net.cpp")
+    member.size = len(content)
+    archive = tmp_path / SDIST_NAME
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member, io.BytesIO(content))
+    newest = tarfile.TarFile.extractall
+    monkeypatch.setattr(tarfile.TarFile, "extractall", lambda tar, path=".": newest(tar, path))
+    monkeypatch.setattr(ncnn_source, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(ncnn_source, "SDIST_SHA256", ncnn_source._sha256(archive))
+    (tmp_path / "work").mkdir()
+    source = ncnn_source._unpacked_source(tmp_path / "work", progress=quiet)
+    assert (source / "src" / "net.cpp").read_bytes() == content
 
 
 @pytest.fixture
