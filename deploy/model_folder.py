@@ -99,6 +99,8 @@ class ParityInfo(Frozen):
     max_abs: NonNegativeFloat
     """Largest absolute difference of a logit."""
     mean_abs: NonNegativeFloat
+    max_logit: NonNegativeFloat
+    """Largest absolute logit of the reference."""
     top1_agreement: Fraction
     data: str = "unknown"
     """Which images: a data set's label, or `random` pictures."""

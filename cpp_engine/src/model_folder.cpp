@@ -146,7 +146,7 @@ NormalisationSpec read_normalisation(Fields fields, const InputSpec& input) {
 }
 
 void read_self_test(Fields fields, Manifest& manifest) {
-  manifest.self_test_tolerance = fields.number("tolerance", 0.0, 100.0);
+  manifest.self_test_tolerance = fields.number("tolerance", 0.0, 1e30);
   const Json* rows = fields.get("logits", Kind::array, "a list of lists of numbers");
   if (rows == nullptr) return;
   for (const Json& row : rows->items()) {

@@ -44,6 +44,10 @@ std::string replaced(const std::string& from, const std::string& to) {
 
 TEST_CASE(a_good_manifest_is_read) { CHECK_EQUAL(message_for(good), ""); }
 
+TEST_CASE(a_tolerance_follows_the_size_of_the_logits) {
+  CHECK_EQUAL(message_for(replaced("0.001", "5000")), "");
+}
+
 TEST_CASE(a_wrong_field_is_named) {
   CHECK_CONTAINS(message_for(replaced("\"schema_version\": 1", "\"schema_version\": 2")),
                  "schema_version is 2");

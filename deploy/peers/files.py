@@ -26,7 +26,7 @@ from platform.models.trained import TrainedModel
 IMAGES = 64
 """Pictures on which errors and agreement are measured."""
 SAME_NETWORK = 1e-2
-"""Largest difference of an fp32 logit between the exported network and the trained one."""
+"""Largest relative difference of an fp32 logit between the exported network and the trained one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -174,9 +174,9 @@ def _images(
 
 def _check_same(fp32: mf.ModelFolder, inputs: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
     infer = load(Row(runtime="ncnn", precision="fp32"), fp32.path, threads=1)
-    found = compare(reference, np.stack([infer(image[None]) for image in inputs])).max_abs
-    if found > SAME_NETWORK:
+    found = compare(reference, np.stack([infer(image[None]) for image in inputs]))
+    if found.max_relative > SAME_NETWORK:
         raise UserError(
-            f"{fp32.path} does not hold the network of the trained model: the logits differ by {found:.2g}; "
-            "name the right file with --model"
+            f"{fp32.path} does not hold the network of the trained model: the logits differ by "
+            f"{found.max_abs:.2g} of at most {found.max_logit:.3g}; name the right file with --model"
         )

@@ -79,7 +79,7 @@ def _places(results: SweepResults, tracking_uri: str | None) -> Table:
         table.add_row(
             "ncnn against PyTorch",
             f"top-1 agrees on {percent(parity['top1_agreement'])} of {plural(parity['images'], 'image')}, "
-            f"largest logit difference {parity['max_abs']:.1e}",
+            f"largest logit difference {parity['max_abs']:.1e} of logits up to {parity['max_logit']:.3g}",
         )
     for document in results.lower_precisions:
         table.add_row(f"{document['precision']} against fp32", _loss(document))
@@ -96,7 +96,7 @@ def _loss(document: Mapping[str, Any]) -> str:
     parity, accuracy = document["parity"], document.get("accuracy") or {}
     text = (
         f"top-1 agrees on {percent(parity['top1_agreement'])} of {plural(parity['images'], 'image')}, "
-        f"largest logit difference {parity['max_abs']:.1e}"
+        f"largest logit difference {parity['max_abs']:.1e} of logits up to {parity['max_logit']:.3g}"
     )
     test = accuracy.get("test")
     if test:

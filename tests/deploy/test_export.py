@@ -92,6 +92,20 @@ def test_an_export_that_differs_is_refused_and_the_old_one_kept(
     assert list(tmp_path.iterdir()) == [old]
 
 
+def test_large_logits_do_not_refuse_an_export(few_images, model, tmp_path):
+    """After a short training logits exceed 1,000, and rounding alone exceeds any fixed limit."""
+    large = {
+        name: weights * 1e4 if name.startswith("fc.") else weights
+        for name, weights in model.state_dict.items()
+    }
+    save_trained_model(tmp_path / "model.pt", replace(model, state_dict=large))
+    result = export_model(tmp_path / "model.pt", tmp_path / "export")
+    assert result.parity.max_abs > 1e-4
+    assert result.parity.max_relative < 1e-5
+    self_test = open_model_folder(result.folder).document.self_test
+    assert self_test.tolerance == pytest.approx(1e-3 * np.abs(self_test.logits).max())
+
+
 def test_a_network_with_nan_weights_is_refused(few_images, model, tmp_path):
     weights = {**model.state_dict, "fc.bias": model.state_dict["fc.bias"] * float("nan")}
     save_trained_model(tmp_path / "model.pt", replace(model, state_dict=weights))

@@ -12,6 +12,11 @@ def test_figures_of_a_hand_made_case():
     logits = reference + np.array([[0.25, 0], [0, 0], [0, 0.5], [0, 0.25]], np.float32)
     parity = compare(reference, logits)
     assert (parity.images, parity.max_abs, parity.mean_abs, parity.top1_agreement) == (4, 0.5, 0.125, 0.75)
+    assert (parity.max_logit, parity.max_relative) == (2, 0.25)
+
+
+def test_equal_logits_have_no_relative_difference():
+    assert compare(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32)).max_relative == 0
 
 
 @pytest.mark.parametrize(("torch_value", "ncnn_value", "name"), [(np.nan, 0, "PyTorch"), (0, np.inf, "ncnn")])

@@ -95,7 +95,14 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
     if "export" not in without:
         folder.export.mkdir()
         source = {"sweep": folder.sweep_id, "data": label, "test_accuracy": 0.9412}
-        parity = {"images": 256, "max_abs": 9.5e-6, "mean_abs": 1.2e-6, "top1_agreement": 1.0, "data": label}
+        parity = {
+            "images": 256,
+            "max_abs": 9.5e-6,
+            "max_logit": 11.2,
+            "mean_abs": 1.2e-6,
+            "top1_agreement": 1.0,
+            "data": label,
+        }
         write_json(
             folder.export / "model.json",
             {"schema_version": 1, "name": "resnet18_cifar", "parity": parity, "source": source},
@@ -304,6 +311,7 @@ def write_int8(folder):
             "parity": {
                 "images": 256,
                 "max_abs": 0.21,
+                "max_logit": 11.2,
                 "mean_abs": 0.02,
                 "top1_agreement": 0.996,
                 "data": "cifar10",

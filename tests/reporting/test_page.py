@@ -277,7 +277,7 @@ def test_a_lower_precision_stands_beside_fp32_with_what_it_costs(tmp_path):
     write_int8(folder)
     text = Page(render(read_results(folder))).text
     for wanted in (
-        "int8, tuned 256 cifar10 2.10e-01 2.00e-02 99.60 %",
+        "int8, tuned 256 cifar10 2.10e-01 11.2 2.00e-02 99.60 %",
         "99.90 % of 4,488 (fp32: 100.00 %) 93.91 % of 10,000 (fp32: 94.12 %) 2.400 11.2",
         "this model was also trained on them",
         "bf16 costs 1.20 points",
