@@ -143,8 +143,8 @@ def _export(
         raise UserError(
             f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "
             f"largest logit {parity.max_logit:.3g}, top-1 agreement {parity.top1_agreement:.2%}); an fp32 "
-            f"export must stay within {FP32_TOLERANCE:g} of the largest logit. Nothing was exported: some layer "
-            "of the network is computed differently"
+            f"export must stay within {FP32_TOLERANCE:g} of the largest logit. Nothing was exported: some "
+            "layer of the network is computed differently"
         )
 
     inputs, self_test = reference_logits(model, mf.self_test_images(model.input_shape))

@@ -166,7 +166,11 @@ def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: boo
     with view.phase("benchmarking on this machine"):
         _benchmark(sweep, view)
     with view.phase("registering the champion in MLflow"):
-        finish.register(sweep, tracking_uri=_tracking_uri(arguments))
+        registered = finish.register(sweep, tracking_uri=_tracking_uri(arguments))
+    if registered is not None:
+        name, choice = f"{registered.model} version {registered.version}", registered.choice
+        because = f", not champion: {choice.reason}" if choice.reason else ""
+        view.console.print(f"registered in MLflow as {name}, alias {choice.alias}{because}", highlight=False)
     with view.phase("writing the report"):
         sweep.folder.set_state("finished")
         sweep.observer.trials_diagnosed(by_trial(ailments(read_results(sweep.folder))))

@@ -1,4 +1,4 @@
-"""The champion in MLflow's model registry: the network, its export and its benchmark, alias `champion`.
+"""A sweep's model in MLflow's model registry: the network, its export and its benchmark, under an alias.
 
     mlflow.pyfunc.load_model("models:/resnet18_cifar@champion").predict(images)   # uint8 [N, 3, 32, 32]
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,34 +21,52 @@ from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tr
 from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from torch import nn
 
     from platform.models.trained import TrainedModel
 
-ALIAS = "champion"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class AliasChoice:
+    """The alias that a new version gets."""
+
+    alias: str
+    reason: str = ""
+    """Why it is not `champion`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A version in the registry."""
+
+    model: str
+    version: str
+    choice: AliasChoice
 
 
 def register_champion(
     folder: SweepFolder,
     model_path: Path,
     *,
+    choose_alias: Callable[[Mapping[str, str], Mapping[str, str] | None], AliasChoice],
     tracking_uri: str | None = None,
     space: str | None = None,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
-) -> str:
-    """Log the winner's model, export and benchmark to the sweep's run, and point `champion` at it.
+) -> Registered:
+    """Log the winner's model, export and benchmark to the sweep's run, and register it under an alias.
 
     Args:
         folder: the sweep; its `export/`, `export-int8/` and `benchmark.json` are logged where they exist.
         model_path: the trained model (`platform.models.trained`).
+        choose_alias: called with the tags of the new version and those of the present champion, or None.
         tracking_uri: see `resolve_tracking_uri`.
         space: name of the experiment and of the registered model; by default the folder's.
         metrics: shown as tags of the version, so that versions compare in the registry.
         tags: further tags of the version (`quick`, `data_label`, ...).
-
-    Returns:
-        The version's number.
 
     Raises:
         UserError: the store does not answer, or has no run of this sweep.
@@ -79,22 +98,26 @@ def register_champion(
             client.get_registered_model(space)
         except MlflowException:
             client.create_registered_model(space)
+        version_tags = {
+            "sweep_id": folder.sweep_id,
+            "data_label": model.data_label,
+            **{key: f"{value:.6g}" for key, value in (metrics or {}).items()},
+            **(tags or {}),
+        }
+        choice = choose_alias(version_tags, _champion_tags(client, space))
         version = client.create_model_version(
-            space,
-            source=f"{run.info.artifact_uri}/model",
-            run_id=run_id,
-            tags={
-                "sweep_id": folder.sweep_id,
-                "data_label": model.data_label,
-                **{key: f"{value:.6g}" for key, value in (metrics or {}).items()},
-                **(tags or {}),
-            },
+            space, source=f"{run.info.artifact_uri}/model", run_id=run_id, tags=version_tags
         )
-        client.set_registered_model_alias(space, ALIAS, version.version)
+        client.set_registered_model_alias(space, choice.alias, version.version)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the champion could not be registered in MLflow ({uri}): {reason}") from None
-    return str(version.version)
+    return Registered(model=space, version=str(version.version), choice=choice)
+
+
+def _champion_tags(client: MlflowClient, model: str) -> Mapping[str, str] | None:
+    aliases = client.get_registered_model(model).aliases
+    return client.get_model_version(model, aliases[CHAMPION]).tags if CHAMPION in aliases else None
 
 
 def save_mlflow_model(model: TrainedModel, path: Path) -> None:

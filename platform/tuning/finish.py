@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platform.atomic import write_json
 from platform.errors import UserError
@@ -15,6 +15,9 @@ from platform.tuning.sampling import planned_trials
 from platform.tuning.spec import SweepSpec
 from platform.tuning.stages import Sweep
 from platform.tuning.test_split import open_test_split
+
+if TYPE_CHECKING:
+    from platform.tracking.mlflow_registry import Registered
 
 _REGISTERED = "registered.json"
 
@@ -94,20 +97,22 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
     return _read(folder.test)
 
 
-def register(sweep: Sweep, *, tracking_uri: str) -> None:
-    """Put the champion into MLflow's registry under the alias `champion`, once per sweep.
+def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
+    """Put the final model into MLflow's registry, once per sweep; None if it is there already.
 
     Raises:
         UserError: the store does not answer.
     """
     from platform.tracking.mlflow_registry import register_champion
+    from platform.tuning.registry_alias import choose_alias
 
     done = sweep.folder.path / _REGISTERED
     if done.exists():
-        return
-    version = register_champion(
+        return None
+    registered = register_champion(
         sweep.folder,
         final_model(sweep.folder),
+        choose_alias=choose_alias,
         tracking_uri=tracking_uri,
         space=sweep.spec.name,
         metrics=figures(sweep.folder),
@@ -116,7 +121,16 @@ def register(sweep: Sweep, *, tracking_uri: str) -> None:
             "generated_data": str(sweep.info.name == "generated").lower(),
         },
     )
-    write_json(done, {"model": sweep.spec.name, "version": version, "tracking_uri": tracking_uri})
+    write_json(
+        done,
+        {
+            "model": registered.model,
+            "version": registered.version,
+            "alias": registered.choice.alias,
+            "tracking_uri": tracking_uri,
+        },
+    )
+    return registered
 
 
 def figures(folder: SweepFolder) -> dict[str, float]:
@@ -126,6 +140,7 @@ def figures(folder: SweepFolder) -> dict[str, float]:
     candidate = results.champion_candidate()
     if candidate is not None:
         found["champion/validation_accuracy_mean"] = float(candidate["mean"])
+        found["champion/validation_runs"] = float(candidate["n"])
         if candidate.get("std") is not None:
             found["champion/validation_accuracy_std"] = float(candidate["std"])
     if results.test is not None:

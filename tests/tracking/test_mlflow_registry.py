@@ -12,7 +12,7 @@ from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.tracking.events import SweepOutcome
 from platform.tracking.folder import SweepFolder
-from platform.tracking.mlflow_registry import register_champion
+from platform.tracking.mlflow_registry import AliasChoice, register_champion
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import open_store
 from tests.tracking.examples import sweep
@@ -44,13 +44,30 @@ def test_the_champion_is_registered_and_answers_like_the_network(mlflow_uri, tra
     observer.sweep_started(sweep(folder.path, space="champ"))
     observer.sweep_ended(SweepOutcome(status="finished"))
 
-    first = register_champion(folder, model_path, tracking_uri=mlflow_uri)
+    champions: list[str | None] = []
+
+    def choose_alias(new, champion):
+        champions.append(champion and champion["data_label"])
+        return AliasChoice("champion")
+
+    first = register_champion(folder, model_path, choose_alias=choose_alias, tracking_uri=mlflow_uri)
     second = register_champion(
-        folder, model_path, tracking_uri=mlflow_uri, metrics={"test_accuracy": 0.9312}, tags={"quick": "true"}
+        folder,
+        model_path,
+        choose_alias=choose_alias,
+        tracking_uri=mlflow_uri,
+        metrics={"test_accuracy": 0.9312},
+        tags={"quick": "true"},
     )
-    assert (first, second) == ("1", "2")
+    third = register_champion(
+        folder, model_path, choose_alias=lambda *_: AliasChoice("candidate", "worse"), tracking_uri=mlflow_uri
+    )
+    assert (first.version, second.version, third.version) == ("1", "2", "3")
+    assert third.choice.reason == "worse"
+    assert champions == [None, "cifar10"]
 
     client = open_store(mlflow_uri)
+    assert int(client.get_model_version_by_alias("champ", "candidate").version) == 3
     version = client.get_model_version_by_alias("champ", "champion")
     assert version.version == "2" or version.version == 2
     assert version.tags == {
@@ -77,5 +94,8 @@ def test_a_sweep_that_mlflow_does_not_know(mlflow_uri, trained, tmp_path):
     save_trained_model(tmp_path / "model.pt", trained)
     with pytest.raises(UserError, match="has no run of the sweep nobody-20260301-120000"):
         register_champion(
-            SweepFolder(tmp_path / "nobody-20260301-120000"), tmp_path / "model.pt", tracking_uri=mlflow_uri
+            SweepFolder(tmp_path / "nobody-20260301-120000"),
+            tmp_path / "model.pt",
+            choose_alias=lambda *_: AliasChoice("champion"),
+            tracking_uri=mlflow_uri,
         )
