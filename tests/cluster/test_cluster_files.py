@@ -100,3 +100,12 @@ def test_the_cloud_files_copy_what_the_local_file_copies() -> None:
         assert cloud["file_mounts"] == local["file_mounts"]
         assert cloud["rsync_exclude"] == local["rsync_exclude"]
         assert cloud["setup_commands"] == local["setup_commands"]
+
+
+@pytest.mark.parametrize("path", [*FILES, ROOT / "docs" / "clusters.md"], ids=lambda path: path.name)
+def test_every_documented_ray_command_exists(path: Path) -> None:
+    from ray.scripts.scripts import cli
+
+    named = set(re.findall(r"\bray ([a-z]+(?:[-_][a-z]+)*)", path.read_text()))
+    assert named
+    assert named <= set(cli.commands)
