@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from platform.training.records import EpochRecord
 from platform.tuning.inproc import device_for, tables
+from platform.tuning.network_interface import NodeTorchConfig
 from platform.tuning.trial import FAILURE, TrialFailed, TrialTask, epoch_line, trial_log
 
 _POLL_S = 0.2
@@ -158,7 +159,7 @@ class _Groups(WorkerGroupCallback):
 
 def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     train: Any = ray.train  # at run time these are the classes of Train V2; type checkers see those of V1
     resources = {"CPU": task.cpus_per_worker}
@@ -171,7 +172,9 @@ def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
             "reported_epochs": config["reported_epochs"],
             "queue": queue,
         },
-        torch_config=TorchConfig(backend="nccl" if device_for(task.gpus_per_worker) == "cuda" else "gloo"),
+        torch_config=NodeTorchConfig(
+            backend="nccl" if device_for(task.gpus_per_worker) == "cuda" else "gloo"
+        ),
         scaling_config=train.ScalingConfig(
             num_workers=task.workers,
             use_gpu=task.gpus_per_worker > 0,
