@@ -89,13 +89,12 @@ def _request(arguments: Arguments) -> tuple[RunRequest, Path]:
 def _repeated(arguments: Arguments) -> tuple[RunRequest, Path]:
     """Return what to do and where, for a run that repeats a trial of a sweep."""
     from platform.tracking.folder import find_sweep
-    from platform.tuning.trial_model import find_task, refuse_takeover
+    from platform.tuning.trial_model import find_task
 
     if arguments.space or arguments.settings or arguments.seed is not None or arguments.trial is None:
         raise UsageError("--trial repeats a trial as it was: give neither SPACE, --set nor --seed with it")
     sweep = find_sweep(arguments.trial[0], root=Path("runs"))
     task = find_task(sweep, arguments.trial[1])
-    refuse_takeover(sweep, task)
     repeats = Repeats(
         sweep=sweep.sweep_id,
         trial_id=task.trial_id,

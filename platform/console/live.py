@@ -146,8 +146,7 @@ class LiveView(SweepObserver):
             self._line(f"[dim]{trial.trial_id}  {where}{shown}[/dim]")
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
-        # The note holds what was told before, too.
-        self._line(f"{trial.trial_id}  [yellow]{escape(note.splitlines()[-1])}[/yellow]")
+        self._line(f"{trial.trial_id}  [yellow]{escape(note)}[/yellow]")
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         with self._lock:

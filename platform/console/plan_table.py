@@ -101,8 +101,7 @@ def _facts(
     details: Mapping[str, str],
 ) -> dict[str, str]:
     start = f", after {plural(plan.starting_points, 'starting point')}" if plan.starting_points else ""
-    does = "exchanges" if plan.scheduler == "pbt" else "may stop"
-    rungs = f", {does} trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
+    rungs = f", may stop trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
     saved = f", expected to save {plan.saved_share:.0%} of the search" if plan.saved_share else ""
     facts = {
         **({"objectives": _objectives(plan.objectives)} if len(plan.objectives) > 1 else {}),

@@ -103,15 +103,6 @@ def read_records(folder: Path) -> tuple[EpochRecord, ...]:
     return tuple(EpochRecord(**record) for record in _read(folder / LAST)["state"]["records"])
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return all that is in `folder`/last.pt, whatever run it is of; tensors on the CPU.
-
-    Raises:
-        UserError: the file is missing, damaged or foreign.
-    """
-    return _read(folder / LAST)
-
-
 def _read(path: Path) -> dict[str, Any]:
     damaged = UserError(
         f"{path} is damaged or not a checkpoint of this platform (foreign objects are never loaded): "

@@ -58,7 +58,6 @@ class Ledger:
             records=tuple(self.records.get(trial_id, ())),
             model_path=model if status is TrialStatus.FINISHED else None,
             error=error,
-            params_at_end=dict(task.current_params),
         )
 
 
@@ -100,8 +99,6 @@ class DriverCallback(Callback):
         self._next_look_s = self._look_until_s = 0.0
         self.error: Exception | None = None
         self.running: set[str] = set()
-        self.paused: set[str] = set()
-        """Trials of a population that wait for their next turn."""
         self.too_many_failures = False
 
     def live_actors(self) -> list[Any]:
@@ -124,9 +121,6 @@ class DriverCallback(Callback):
         """Tell that a trial has its slot."""
         task = _task(trial)
         self.running.add(task.trial_id)
-        if task.trial_id in self.paused:
-            self.paused.discard(task.trial_id)
-            return
         self._guard(lambda: self._observer.trial_started(task.info()))
 
     @override
@@ -164,9 +158,6 @@ class DriverCallback(Callback):
             self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
         elif records and records[-1].epoch >= records[-1].epochs:
             self._end(task, TrialStatus.FINISHED, None)
-        elif records and task.turn_ends_after(records[-1]):
-            self.paused.add(task.trial_id)
-            self.running.discard(task.trial_id)
         else:
             self._end(task, TrialStatus.PRUNED, None)
 

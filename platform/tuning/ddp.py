@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def train_worker(config: dict[str, Any]) -> None:
         log = log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
     header = f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}"
     try:
-        with trial_log(log, f"{header}: {task.current_run.model_dump_json()}"):
+        with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
             _train(task, config["reported_epochs"], rank=rank, size=size)
     except TrialFailed as failure:
         config["queue"].put((FAILURE, failure.as_metrics()))
@@ -101,9 +100,6 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
     def report(record: EpochRecord) -> None:
         # A barrier: every worker reports equally often. What counts is rank 0's.
         ray.train.report(record.as_dict())
-        # Nobody waits for Tune's answer here: a worker would be in the next epoch before it was stopped.
-        if task.turn_ends_after(record):
-            raise _TurnOver
 
     def ended(record: EpochRecord) -> None:
         sys.stdout.write(f"{epoch_line(record)}\n")  # Ray Train makes two of what is printed
@@ -115,23 +111,18 @@ def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> No
         rank=rank, size=size, device=ray.train.torch.get_device() if on_gpu else torch.device("cpu")
     )
     folder = Path(task.checkpoint_dir)
-    with suppress(_TurnOver):
-        # What the sweep missed when it died.
-        for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
-            report(record)
-        fit(
-            task.current_run,
-            tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
-            world=world,
-            checkpoint_dir=folder,
-            on_epoch=ended,
-            provenance=dict(task.provenance),
-            accumulate=task.accumulate,
-        )
-
-
-class _TurnOver(Exception):  # noqa: N818 - no error
-    """A trial of a population has come to its exchange."""
+    # What the sweep missed when it died.
+    for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
+        report(record)
+    fit(
+        task.run,
+        tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
+        world=world,
+        checkpoint_dir=folder,
+        on_epoch=ended,
+        provenance=dict(task.provenance),
+        accumulate=task.accumulate,
+    )
 
 
 class _Reports(UserCallback):

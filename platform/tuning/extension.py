@@ -19,7 +19,6 @@ from platform.training.config import RunConfig
 from platform.tuning.journal import Event, open_journal, read_journal
 from platform.tuning.sampling import planned_trials
 from platform.tuning.search import journal_path
-from platform.tuning.settings import Pbt
 from platform.tuning.space import SweepSpec
 from platform.tuning.test_split import OPENED_FILE
 from platform.tuning.trial import TrialTask
@@ -36,8 +35,6 @@ def extended(spec: SweepSpec, more: int) -> SweepSpec:
     """
     if more < 1:
         raise UsageError(f"--extend adds trials, at least 1; got {more}")
-    if isinstance(spec.scheduler, Pbt):
-        raise UsageError("--extend: a population trains side by side; start a new sweep with more trials")
     larger = validate(SweepSpec, {**spec.to_dict(), "trials": spec.trials + more}, source=spec.name)
     if planned_trials(larger) == planned_trials(spec):
         raise UsageError(f"--extend: the grid has {planned_trials(spec)} points, and all are planned already")

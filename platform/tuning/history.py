@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from platform.tracking.events import TrialPast, TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal import Event
-from platform.tuning.trial import Takeover, TrialTask
+from platform.tuning.trial import TrialTask
 
 
 @dataclass
@@ -20,11 +20,6 @@ class _Told:
     note: str | None = None
     end: tuple[TrialStatus, str | None, float | None] | None = None
 
-    def take_over(self, takeover: Takeover) -> None:
-        said = takeover.text(self.task.current_params)
-        self.note = f"{self.note}\n{said}" if self.note else said
-        self.task = takeover.applied_to(self.task)
-
 
 def trial_pasts(events: Iterable[Event]) -> tuple[TrialPast, ...]:
     """Return each trial's past: those that have ended in that order, then the others as they were created.
@@ -35,8 +30,6 @@ def trial_pasts(events: Iterable[Event]) -> tuple[TrialPast, ...]:
     ended: dict[str, None] = {}
     for event in events:
         trial_id = event.trial_id
-        for takeover in event.takeovers:
-            told[takeover.trial_id].take_over(takeover)
         if event.task is not None:
             told.setdefault(trial_id, _Told(event.task, event.at))
         elif trial_id not in told:

@@ -28,7 +28,7 @@ def train_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     task = TrialTask.model_validate_json(config["task"])
-    header = f"{task.trial_id} in process {os.getpid()}: {task.current_run.model_dump_json()}"
+    header = f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
     metrics, sound = dict[str, Any](), True
     try:
         with trial_log(Path(task.log_path), header):
@@ -62,7 +62,7 @@ def _train(task: TrialTask, reported_epochs: int) -> None:
         tune.report(record.as_dict())
 
     fit(
-        task.current_run,
+        task.run,
         tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
         world=single(device_for(task.gpus_per_worker)),
         checkpoint_dir=folder,

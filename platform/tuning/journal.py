@@ -4,7 +4,6 @@
     {"event": "epoch", "trial": "t007", "record": {...}}
     {"event": "ended", "trial": "t007", "status": "pruned", "error": null}
     {"event": "retry", "trial": "t007", "accumulate": 2, "note": "..."}  it goes on with smaller pieces
-    {"event": "exchange", "epoch": 10, "takeovers": [{...}]}  who goes on with whose weights (`Takeover`)
     {"event": "begin"}                                   the search began, or went on after an interruption
     {"event": "stopped", "note": "..."}                  the search is over before its last trial, and why
     {"event": "extended", "note": "..."}                 the user asked for more trials
@@ -22,7 +21,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +30,9 @@ from typing import Any, Literal
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.trial import Takeover, TrialTask
+from platform.tuning.trial import TrialTask
 
-Kind = Literal["trial", "epoch", "ended", "retry", "exchange", "begin", "stopped", "extended"]
+Kind = Literal["trial", "epoch", "ended", "retry", "begin", "stopped", "extended"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +48,6 @@ class Event:
     error: str | None = None
     accumulate: int | None = None
     """Pieces of a batch from here on."""
-    epoch: int | None = None
-    """After which trials were exchanged."""
-    takeovers: tuple[Takeover, ...] = ()
     note: str | None = None
     at: float | None = None
     """Seconds since 1970; None in journals of before there were times."""
@@ -81,11 +77,6 @@ class Journal:
     def retry(self, trial_id: str, *, accumulate: int, note: str) -> None:
         """Note that a trial that ran out of memory goes on with each batch in `accumulate` pieces."""
         self._append({"event": "retry", "trial": trial_id, "accumulate": accumulate, "note": note})
-
-    def exchange(self, epoch: int, takeovers: Sequence[Takeover]) -> None:
-        """Note that a population has exchanged weights; the checkpoints are in their places."""
-        taken = [takeover.model_dump(mode="json") for takeover in takeovers]
-        self._append({"event": "exchange", "epoch": epoch, "takeovers": taken})
 
     def begin(self) -> None:
         """Note that the search begins, or goes on."""
@@ -182,9 +173,6 @@ def _event(line: dict[str, Any]) -> Event:
         return Event(
             kind=kind, trial_id=line["trial"], accumulate=line["accumulate"], note=line["note"], at=at
         )
-    if kind == "exchange":
-        takeovers = tuple(Takeover.model_validate(each) for each in line["takeovers"])
-        return Event(kind=kind, epoch=line["epoch"], takeovers=takeovers, at=at)
     if kind in ("begin", "stopped", "extended"):
         return Event(kind=kind, note=line.get("note"), at=at)
     raise ValueError(f"unknown event {kind!r}")

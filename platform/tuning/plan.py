@@ -13,7 +13,7 @@ from platform.tuning.distributions import Alternatives, Choice, Dimension
 from platform.tuning.estimate import Estimate
 from platform.tuning.halving import expected_epochs, rungs
 from platform.tuning.sampling import initial_points, planned_trials
-from platform.tuning.settings import Asha, Grid, Median, Nsga2, Pbt, Workers
+from platform.tuning.settings import Asha, Grid, Median, Nsga2, Workers
 from platform.tuning.spec import SweepSpec
 
 CIFAR10_TRAINING_IMAGES = 45_000
@@ -69,7 +69,7 @@ class Plan(Frozen):
     sampler: str
     scheduler: str
     rungs: tuple[int, ...]
-    """Epochs after which trials may be stopped, or (pbt) exchanged; empty where there are no fixed ones."""
+    """Epochs after which trials may be stopped; empty where there are no fixed ones."""
     search: StagePlan
     candidates: int
     seeds: int
@@ -190,8 +190,6 @@ def _stopping(spec: SweepSpec, trials: int, epochs: int) -> tuple[tuple[int, ...
         grace, factor = scheduler.grace_epochs, scheduler.reduction_factor
         marks = rungs(grace_epochs=grace, reduction_factor=factor, epochs=epochs)
         return marks, expected_epochs(trials, grace_epochs=grace, reduction_factor=factor, epochs=epochs)
-    if isinstance(scheduler, Pbt):
-        return tuple(range(scheduler.every_epochs, epochs, scheduler.every_epochs)), float(trials * epochs)
     return (), None if isinstance(scheduler, Median) else float(trials * epochs)
 
 
@@ -290,16 +288,6 @@ def _notes(
             f"scheduler {spec.scheduler.name} stops trials by their accuracy alone, so small networks that "
             "learn less are stopped too; scheduler.name=none lets all of them reach the front"
         )
-    if isinstance(spec.scheduler, Pbt):
-        notes.append(
-            "scheduler pbt finds settings that change while a run trains; the confirmation repeats those "
-            "that each candidate ended with, from the beginning"
-        )
-        if search.runs % search.concurrency:
-            notes.append(
-                f"scheduler pbt: {search.runs} trials take turns on {search.concurrency} slots; "
-                f"a multiple of {search.concurrency} leaves none idle"
-            )
     if isinstance(spec.sampler, Nsga2) and trials <= spec.sampler.population_size:
         notes.append(
             f"sampler nsga2 draws its first {spec.sampler.population_size} trials at random, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from platform.schema import validate
-from platform.tuning.settings import Asha, Median, Pbt
+from platform.tuning.settings import Asha, Median
 from platform.tuning.spec import SweepSpec
 
 TRIALS = 4
@@ -36,7 +36,5 @@ def quick_variant(spec: SweepSpec) -> SweepSpec:
     values["trials"] = min(spec.trials, TRIALS)
     if isinstance(spec.scheduler, Asha | Median):
         values["scheduler"]["grace_epochs"] = 1
-    if isinstance(spec.scheduler, Pbt):
-        values["scheduler"]["every_epochs"] = 1
     values["confirm"] |= {"candidates": 1, "seeds": 1}
     return validate(SweepSpec, values, source=f"{spec.name} --quick")

@@ -123,7 +123,7 @@ def run_tasks(
         except interrupts.StopRequested:
             ended = False
             _kill(callback.live_actors())
-        for trial_id in sorted(callback.running | callback.paused):
+        for trial_id in sorted(callback.running):
             observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.INTERRUPTED)
     if callback.error is not None:
         raise callback.error

@@ -16,7 +16,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from typing_extensions import override
 
 from platform.training.records import EpochRecord
-from platform.tuning.settings import Asha, Median, Pbt, Scheduler
+from platform.tuning.settings import Asha, Median, Scheduler
 
 _NO_LAST_RUNG = 10**6  # epochs; a trial's own end is the end of its rungs
 
@@ -35,8 +35,6 @@ def make_scheduler(settings: Scheduler) -> FIFOScheduler:
         return EpochAsha(grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor)
     if isinstance(settings, Median):
         return EpochMedian(grace_epochs=settings.grace_epochs, min_trials=settings.min_trials)
-    if isinstance(settings, Pbt):
-        return PauseForExchange(every_epochs=settings.every_epochs)
     return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
@@ -123,21 +121,6 @@ class EpochMedian(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         behind = max(own) < statistics.median(others)
         return str(TrialScheduler.STOP if behind else TrialScheduler.CONTINUE)
-
-
-class PauseForExchange(FIFOScheduler):
-    """Ends a trial's turn after every so many epochs; `platform.tuning.population` lets it go on."""
-
-    def __init__(self, *, every_epochs: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._every = every_epochs
-
-    @override
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Return whether the trial goes on after this epoch."""
-        epoch = result.get("epoch", 0)
-        pauses = 0 < epoch < result.get("epochs", 0) and epoch % self._every == 0
-        return str(TrialScheduler.STOP if pauses else TrialScheduler.CONTINUE)
 
 
 class StopBetweenEpochs(Stopper):

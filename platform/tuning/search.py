@@ -12,7 +12,6 @@ from platform.tracking.folder import SweepFolder
 from platform.tuning.journal import Journal, open_journal
 from platform.tuning.objectives import costs_wanted, read_architectures
 from platform.tuning.running import Placement, run_tasks
-from platform.tuning.settings import Pbt
 from platform.tuning.spec import SweepSpec, trial_seed
 from platform.tuning.stops import Stops
 from platform.tuning.trial import TrialOutcome, TrialTask
@@ -64,7 +63,6 @@ def _run(
     journal: Journal,
 ) -> list[TrialOutcome]:
     from platform.tuning.callback import Ledger
-    from platform.tuning.population import Population
     from platform.tuning.sampling import planned_trials
     from platform.tuning.scheduler import Replayed, make_scheduler
     from platform.tuning.searcher import Study
@@ -73,18 +71,7 @@ def _run(
     study = Study(spec, earlier=read_earlier_trials(folder), architectures=architectures)
     scheduler, ledger = make_scheduler(spec.scheduler), Ledger()
     stops = Stops(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
-    population = None
-    if isinstance(spec.scheduler, Pbt):
-        population = Population(spec, spec.scheduler, ledger=ledger, journal=journal, observer=observer)
     stopped: set[str] = set()
-
-    def prune(trial_id: str) -> None:
-        journal.ended(trial_id, TrialStatus.PRUNED, None)
-        ledger.ended[trial_id] = (TrialStatus.PRUNED, None)
-        accuracy = ledger.outcome(trial_id).validation_accuracy
-        study.ended(trial_id, TrialStatus.PRUNED, accuracy)
-        stops.ended(trial_id, TrialStatus.PRUNED, accuracy)
-        observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.PRUNED)
 
     # The past, in the order in which it happened: sampler and rungs come out as they were.
     for event in journal.past:
@@ -98,8 +85,6 @@ def _run(
             study.epoch(event.trial_id, event.record)
             if isinstance(scheduler, Replayed) and not scheduler.replay(event.trial_id, event.record):
                 stopped.add(event.trial_id)
-        elif event.kind == "exchange" and population is not None:
-            population.replay(event)
         elif event.accumulate is not None:
             ledger.retry(event.trial_id, accumulate=event.accumulate)
         elif event.status is not None:
@@ -110,7 +95,12 @@ def _run(
         stops.replay(event)
     # Killed between the epoch after which the scheduler stopped a trial and the note of that.
     for trial_id in sorted(stopped - set(ledger.ended)):
-        prune(trial_id)
+        journal.ended(trial_id, TrialStatus.PRUNED, None)
+        ledger.ended[trial_id] = (TrialStatus.PRUNED, None)
+        accuracy = ledger.outcome(trial_id).validation_accuracy
+        study.ended(trial_id, TrialStatus.PRUNED, accuracy)
+        stops.ended(trial_id, TrialStatus.PRUNED, accuracy)
+        observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.PRUNED)
     planned = planned_trials(spec)
 
     def is_over() -> bool:
@@ -141,26 +131,17 @@ def _run(
             gpus_per_worker=placement.gpus_per_worker,
             provenance=provenance,
             costs=architectures.costs(run) if costs_wanted(spec) else {},
-            pause_every=spec.scheduler.every_epochs if isinstance(spec.scheduler, Pbt) else 0,
         )
         journal.trial(task)
         ledger.tasks[trial_id] = task
         return task
 
-    def next_task() -> TrialTask | None:
-        if population is None:
-            return draw()
-        return None if is_over() else population.next_task(draw, planned=planned)
-
     waiting = [task for trial_id, task in ledger.tasks.items() if trial_id not in ledger.ended]
-    left = bool(waiting)
-    if population is not None:
-        waiting = population.waiting()
-    if left or (len(ledger.tasks) < planned and not is_over()):
+    if waiting or (len(ledger.tasks) < planned and not is_over()):
         journal.begin()
         stops.begin()
         ended = run_tasks(
-            next_task,
+            draw,
             waiting=waiting,
             placement=placement,
             ledger=ledger,
@@ -175,7 +156,4 @@ def _run(
         )
         if not ended:
             raise Interrupted(f"interrupted; go on with: python -m platform.sweep --resume {folder.sweep_id}")
-    # The search is over while a population waits for its next turn.
-    for trial_id in [name for name in ledger.tasks if name not in ledger.ended] if population else ():
-        prune(trial_id)
     return [ledger.outcome(trial_id) for trial_id in ledger.tasks]

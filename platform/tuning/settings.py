@@ -77,31 +77,13 @@ class Median(Frozen):
     """Trials that must have come as far before one is stopped."""
 
 
-class Pbt(Frozen):
-    """Population based training (Jaderberg et al. 2017): the worst go on from the weights of the best.
-
-    All trials of the search train side by side, `every_epochs` at a time. Then each of the worst takes over
-    the weights and the settings of one of the best, and changes those settings a little.
-    """
-
-    name: Literal["pbt"]
-    every_epochs: PositiveInt = 5
-    """Epochs between two exchanges."""
-    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """Share of the population that takes over, and share that is taken from; at least one each."""
-    factor: Annotated[float, Field(gt=1)] = 1.2
-    """Numbers are multiplied or divided by it; choices move to a neighbour."""
-    resample_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Chance that a setting is drawn anew instead."""
-
-
 class NoStopping(Frozen):
     """Every trial runs to its end."""
 
     name: Literal["none"]
 
 
-Scheduler = Annotated[Asha | Median | Pbt | NoStopping, Field(discriminator="name")]
+Scheduler = Annotated[Asha | Median | NoStopping, Field(discriminator="name")]
 
 Workers = PositiveInt | Literal["auto"]
 

@@ -43,7 +43,6 @@ from platform.tuning.settings import (
     Final,
     Median,
     Objective,
-    Pbt,
     Sampler,
     Scheduler,
     Stop,
@@ -166,13 +165,6 @@ class SweepSpec(Frozen):
             )
         return scheduler
 
-    @field_validator("scheduler")
-    @classmethod
-    def _population_can_exchange(cls, scheduler: Scheduler, info: ValidationInfo) -> Scheduler:
-        if isinstance(scheduler, Pbt):
-            _refuse(_not_exchangeable(scheduler, info.data), scheduler)
-        return scheduler
-
     @field_validator("workers_per_trial")
     @classmethod
     def _batches_divide(cls, workers: int, info: ValidationInfo) -> int:
@@ -278,40 +270,6 @@ def _refuse(found: Sequence[Problem], raw: Any) -> None:
     ]
     if details:
         raise ValidationError.from_exception_data("SweepSpec", details)
-
-
-_CHANGES_WITHIN_A_RUN = ("optimizer", "schedule", "augment", "label_smoothing", "clip_grad_norm")
-
-
-def _not_exchangeable(scheduler: Pbt, data: Mapping[str, Any]) -> list[Problem]:
-    """Return why trials of this space cannot go on from each other's weights."""
-    found: list[Problem] = []
-    base, tree, trials = data.get("base"), data.get("search"), data.get("trials", 2)
-    fixed = [
-        entry.path
-        for entry in (tree.entries if tree is not None else ())
-        if entry.path.split(".")[0] not in _CHANGES_WITHIN_A_RUN
-    ]
-    if fixed:
-        text = (
-            f"pbt changes settings while a trial trains, and {', '.join(fixed)} cannot change then; "
-            f"search {', '.join(_CHANGES_WITHIN_A_RUN)} only, or use asha"
-        )
-        found.append(("name", text))
-    if trials < 2:
-        found.append(("name", f"pbt needs a population of trials, at least 2; got trials {trials}"))
-    if base is not None and base.report == "best":
-        found.append(
-            ("name", "pbt needs base.report: last; the best epoch may be of weights that were given up")
-        )
-    if base is not None and base.epochs is not None and scheduler.every_epochs >= base.epochs:
-        found.append(
-            (
-                "every_epochs",
-                f"must be less than the run's epochs, got {scheduler.every_epochs}, epochs {base.epochs}",
-            )
-        )
-    return found
 
 
 def of_network(path: str) -> bool:

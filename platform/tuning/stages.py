@@ -147,13 +147,13 @@ def train_final(sweep: Sweep, champion: selection.Champion, trials: Sequence[Tri
         UserError: the run failed.
     """
     [chosen] = [trial for trial in trials if trial.info.trial_id == champion.candidate]
-    config = sweep.spec.resolve(chosen.params_at_end, seed=trial_seed(sweep.spec, 0, stage="final"))
+    config = sweep.spec.resolve(chosen.info.params, seed=trial_seed(sweep.spec, 0, stage="final"))
     info = TrialInfo(
         trial_id=final_run_for(sweep.folder, config),
         stage="final",
         number=0,
         config=config,
-        params=chosen.params_at_end,
+        params=chosen.info.params,
         candidate=champion.candidate,
     )
     [outcome] = run_fixed(
@@ -207,6 +207,6 @@ def _searched(trial: TrialOutcome) -> selection.TrialOutcome:
         epochs=last.epochs if last else 0,
         validation_accuracy=trial.validation_accuracy,
         validation_loss=last.validation_loss if last else None,
-        params=trial.params_at_end,
+        params=trial.info.params,
         costs=trial.info.costs,
     )

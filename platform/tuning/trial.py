@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from platform.errors import UserError
 from platform.schema import Frozen
 from platform.tracking.events import Stage, TrialInfo, TrialStatus
-from platform.tracking.wording import value_text
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
-
-
-class TakenOver(Frozen):
-    """Settings that a trial took from another one, and changed."""
-
-    params: Mapping[str, str | int | float | bool]
-    run: RunConfig
 
 
 class TrialTask(Frozen):
@@ -50,21 +42,6 @@ class TrialTask(Frozen):
     """Pieces of each worker's part of a batch, one after another; above 1 after it ran out of memory."""
     costs: Mapping[str, float] = {}
     """What its network costs, by objective; nothing where accuracy is the only one."""
-    pause_every: NonNegativeInt = 0
-    """Epochs after which the trial waits for the others of its population; 0: it never does."""
-    taken_over: TakenOver | None = None
-    """The settings it goes on with, once it has taken over another trial; `run` and `params` are those that
-    it began with."""
-
-    @property
-    def current_run(self) -> RunConfig:
-        """What it trains now."""
-        return self.taken_over.run if self.taken_over is not None else self.run
-
-    @property
-    def current_params(self) -> Mapping[str, str | int | float | bool]:
-        """The searched settings it trains with now."""
-        return self.taken_over.params if self.taken_over is not None else self.params
 
     def info(self) -> TrialInfo:
         """Return the trial as observers know it."""
@@ -78,41 +55,10 @@ class TrialTask(Frozen):
             costs=dict(self.costs),
         )
 
-    def turn_ends_after(self, record: EpochRecord) -> bool:
-        """Return whether the trial waits for its population after this epoch; after its last one it ends."""
-        return self.pause_every > 0 and record.epoch % self.pause_every == 0 and record.epoch < record.epochs
-
     @property
     def threads(self) -> int:
         """CPU threads of each worker."""
         return max(1, int(self.cpus_per_worker))
-
-
-class Takeover(Frozen):
-    """A trial goes on from another one's weights, with its settings, changed a little."""
-
-    trial_id: str
-    source: str
-    epoch: NonNegativeInt
-    """Epochs that both have trained."""
-    params: Mapping[str, str | int | float | bool]
-    """The settings it goes on with."""
-    run: RunConfig
-
-    def applied_to(self, task: TrialTask) -> TrialTask:
-        """Return the trial as it goes on."""
-        return task.model_copy(update={"taken_over": TakenOver(params=self.params, run=self.run)})
-
-    def text(self, before: Mapping[str, str | int | float | bool]) -> str:
-        """Say what happened; `before` are the settings that the trial had."""
-        changes = [
-            f"{name} {value_text(before.get(name, '-'))} -> {value_text(value)}"
-            for name, value in self.params.items()
-            if before.get(name) != value
-        ]
-        return (
-            f"after epoch {self.epoch} it went on from {self.source}: {', '.join(changes) or 'same settings'}"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +73,6 @@ class TrialOutcome:
     """The trained model of a finished trial (`platform.models.trained`)."""
     error: str | None = None
     """Traceback and log path of a failed trial."""
-    params_at_end: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    """The searched settings it ended with; others than it began with only where it took over a trial."""
 
     @property
     def validation_accuracy(self) -> float | None:

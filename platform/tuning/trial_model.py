@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from platform.errors import UsageError, UserError, did_you_mean
+from platform.errors import UserError, did_you_mean
 from platform.tracking.folder import SweepFolder
 from platform.tuning.journal import read_journal
 from platform.tuning.search import journal_path
@@ -23,9 +23,6 @@ def find_task(folder: SweepFolder, trial_id: str) -> TrialTask:
     past = read_journal(journal_path(folder))
     tasks = {event.trial_id: event.task for event in past if event.task is not None}
     for event in past:
-        for takeover in event.takeovers:
-            tasks[takeover.trial_id] = takeover.applied_to(tasks[takeover.trial_id])
-    for event in past:
         if event.accumulate is not None and event.trial_id in tasks:
             tasks[event.trial_id] = tasks[event.trial_id].model_copy(update={"accumulate": event.accumulate})
     if trial_id not in tasks:
@@ -35,20 +32,6 @@ def find_task(folder: SweepFolder, trial_id: str) -> TrialTask:
             f"it has: {some or 'none yet'}"
         )
     return tasks[trial_id]
-
-
-def refuse_takeover(folder: SweepFolder, task: TrialTask) -> None:
-    """A trial that took over another one's weights is not repeated by any single run.
-
-    Raises:
-        UsageError: it is such a trial.
-    """
-    if task.taken_over is not None:
-        raise UsageError(
-            f"--trial: {task.trial_id} went on from another trial's weights (scheduler pbt), so no single "
-            "run repeats it; its model can be had: "
-            f"python -m platform.sweep --export {folder.sweep_id} {task.trial_id}"
-        )
 
 
 @contextmanager
@@ -74,5 +57,5 @@ def trial_model(folder: SweepFolder, task: TrialTask) -> Iterator[Path]:
     data = load_training_data(task.run.data, open_info(Path(task.data_path)), final=task.final)
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:
         yield write_model_so_far(
-            task.current_run, data, checkpoint_dir=kept, out_dir=Path(scratch), provenance=task.provenance
+            task.run, data, checkpoint_dir=kept, out_dir=Path(scratch), provenance=task.provenance
         )

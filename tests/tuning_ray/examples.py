@@ -115,26 +115,6 @@ def drive_with_little_memory(config: dict[str, Any]) -> None:
         ddp.drive_trial(config)
 
 
-def drive_with_slow_answers(config: dict[str, Any]) -> None:
-    """Run a trial whose second epoch reaches Tune late enough for the workers to be through another one."""
-    import time
-    from unittest import mock
-
-    from ray import tune
-
-    from platform.tuning import ddp
-
-    report = tune.report
-
-    def late(metrics: dict[str, Any]) -> None:
-        if metrics.get("epoch") == 2:
-            time.sleep(8)
-        report(metrics)
-
-    with mock.patch.object(tune, "report", late):
-        ddp.drive_trial(config)
-
-
 def work_with_little_memory(config: dict[str, Any]) -> None:
     """Train as one worker; the second one's memory is too small for whole batches."""
     from unittest import mock
