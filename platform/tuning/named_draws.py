@@ -9,7 +9,7 @@ import optuna
 from typing_extensions import override
 
 
-class NamedDraws(optuna.samplers.BaseSampler):
+class NamedDraws(optuna.samplers.RandomSampler):
     """Draws each setting from a generator of its own.
 
     A generator shared by all draws would stand elsewhere after a resume: trials whose settings are known
@@ -17,22 +17,8 @@ class NamedDraws(optuna.samplers.BaseSampler):
     """
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self._seed = seed
-
-    @override
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
-        return {}
-
-    @override
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        search_space: dict[str, optuna.distributions.BaseDistribution],
-    ) -> dict[str, Any]:
-        return {}
 
     @override
     def sample_independent(

@@ -69,8 +69,8 @@ def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
         return optuna.samplers.QMCSampler(
             scramble=True,
             seed=seed,
-            warn_independent_sampling=False,  # settings inside alternatives are drawn at random
-            independent_sampler=NamedDraws(seed),
+            warn_independent_sampling=False,
+            independent_sampler=NamedDraws(seed),  # draws as long as no earlier trial has finished
         )
 
 

@@ -43,6 +43,7 @@ from platform.tuning.settings import (
     Final,
     Median,
     Objective,
+    Qmc,
     Sampler,
     Scheduler,
     Stop,
@@ -148,6 +149,19 @@ class SweepSpec(Frozen):
                 "search model.name, or leave it out"
             )
         return objectives
+
+    @field_validator("sampler")
+    @classmethod
+    def _qmc_draws_all(cls, sampler: Sampler, info: ValidationInfo) -> Sampler:
+        tree = info.data.get("search")
+        inside = [each for each in dimensions(tree) if each.given] if tree is not None else []
+        if isinstance(sampler, Qmc) and inside:
+            owner, label = inside[0].given[-1]
+            raise ValueError(
+                f"qmc draws every setting for every trial, and {inside[0].name} exists only where {owner} is "
+                f"{label}; use random or tpe, or search no setting inside alternatives"
+            )
+        return sampler
 
     @field_validator("scheduler")
     @classmethod

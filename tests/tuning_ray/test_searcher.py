@@ -46,6 +46,7 @@ NETWORKS: dict[str, Any] = {
     "model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]},
     **tiny_spec().to_dict()["search"],
 }
+FLAT: dict[str, Any] = {"optimizer.lr": {"log_uniform": [1e-3, 1e-1]}}
 SIZES = Architectures(
     architectures=tuple(
         Architecture(model=ModelConfig(name=name), costs={"parameters": size})
@@ -57,10 +58,15 @@ SIZES = Architectures(
 @pytest.mark.parametrize("several", [False, True], ids=["accuracy", "accuracy and size"])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler["name"])
 def test_a_replayed_study_asks_as_the_lived_one(sampler: dict[str, Any], several: bool) -> None:
-    spec = tiny_spec(start_from=[sgd(0.05)], sampler=sampler, trials=20)
+    inside = FLAT if sampler["name"] == "qmc" else tiny_spec().to_dict()["search"]
+    start = {"optimizer.lr": 0.05} if sampler["name"] == "qmc" else sgd(0.05)
+    spec = tiny_spec(start_from=[start], sampler=sampler, search=inside, trials=20)
     if several:
         spec = tiny_spec(
-            sampler=sampler, trials=20, search=NETWORKS, objectives=["validation_accuracy", "parameters"]
+            sampler=sampler,
+            trials=20,
+            search={"model.name": NETWORKS["model.name"], **inside},
+            objectives=["validation_accuracy", "parameters"],
         )
     lived, replayed = (Study(spec, architectures=SIZES) for _ in range(2))
     past = [live(lived, number) for number in range(8)]

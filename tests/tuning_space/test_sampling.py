@@ -85,10 +85,27 @@ def test_what_a_point_does_not_name_is_the_base(params: dict[str, Any]) -> None:
     assert run["seed"] == 11
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
-def test_a_sampler_draws_valid_runs_and_the_same_ones_for_the_same_seed(name: str) -> None:
+FLAT: dict[str, Any] = {
+    **PLAIN,
+    "search": {
+        "batch_size": {"choice": [64, 128, 256]},
+        "optimizer.lr": {"log_uniform": [0.01, 0.5]},
+        "label_smoothing": {"uniform": [0.0, 0.2]},
+        "augment.crop_padding": {"int": [0, 4]},
+        "augment.cutout.length": {"quantised": [0, 16, 4]},
+        "schedule": [{"name": "cosine"}, {"name": "constant"}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "document"), [("tpe", EVERY_KIND), ("random", EVERY_KIND), ("qmc", FLAT), ("nsga2", EVERY_KIND)]
+)
+def test_a_sampler_draws_valid_runs_and_the_same_ones_for_the_same_seed(
+    name: str, document: dict[str, Any]
+) -> None:
     def draw(seed: int) -> list[dict[str, Any]]:
-        space = spec(EVERY_KIND, sampler={"name": name}, seed=seed)
+        space = spec(document, sampler={"name": name}, seed=seed)
         study = study_of(space)
         points = []
         for number in range(14):

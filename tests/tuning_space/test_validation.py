@@ -194,6 +194,10 @@ def test_a_broken_base_raises_no_false_alarm_about_the_search() -> None:
         ({"scheduler": {"grace_epochs": 1}}, "scheduler: needs 'name'"),
         ({"scheduler": {"name": "ahsa"}}, "scheduler: name is 'ahsa', not one of asha, median, none (did you mean 'asha'?)"),
         ({"scheduler": {"name": "pbt", "every_epochs": 5}}, "scheduler: name is 'pbt', not one of asha, median, none"),
+        (
+            {"sampler": {"name": "qmc"}, "search": {"optimizer": [{"name": "sgd", "lr": {"uniform": [0.1, 0.2]}}, {"name": "adam", "lr": 0.001}]}},
+            "sampler: qmc draws every setting for every trial, and optimizer.sgd.lr exists only where optimizer is sgd; use random or tpe",
+        ),
         ({"sampler": {"name": "tpe", "startup": 3}}, "sampler.startup: unknown key (did you mean 'startup_trials'?)"),
         ({"name": "a/b"}, "name: String should match pattern"),
         ({"start_from": {"batch_size": 128}}, "start_from: must be a list of points"),
