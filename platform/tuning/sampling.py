@@ -7,12 +7,11 @@ exists, so its history never mixes the learning rate of one optimiser with that 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from platform.errors import UsageError
 from platform.tuning.distributions import Alternatives, Choice, Dimension, Range, Scalar, SearchTree, walk
-from platform.tuning.points import OutsideSpaceError, read_point
 from platform.tuning.settings import Grid, Nsga2, Random, Tpe
 from platform.tuning.spec import SweepSpec
 
@@ -35,18 +34,6 @@ def suggest(trial: optuna.Trial, spec: SweepSpec) -> dict[str, Scalar]:
         return node.contain(drawn)
 
     return walk(spec.search, ask).params
-
-
-def flatten_point(point: Mapping[str, Any], spec: SweepSpec) -> dict[str, Scalar]:
-    """Return the complete flat parameters of a nested, flat or mixed point, for `enqueue_trial`.
-
-    Raises:
-        UsageError: the point does not lie in the space; names the setting that does not.
-    """
-    try:
-        return read_point(point, spec.search, spec.base)
-    except OutsideSpaceError as error:
-        raise UsageError(f"{spec.name}: {error.path}: {error}") from None
 
 
 def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from platform.errors import UsageError
-from platform.tuning.sampling import flatten_point
+from platform.tuning.distributions import Scalar
+from platform.tuning.points import OutsideSpaceError, read_point
+from platform.tuning.spec import SweepSpec
 from tests.tuning_space.examples import BASE, EVERY_KIND, PLAIN, spec
 
 SGD_STEP = {
@@ -21,6 +23,10 @@ SGD_STEP = {
     "augment.1.cutout": "2",
     "clip_grad_norm": "null",
 }
+
+
+def flat(point: dict[str, Any], space: SweepSpec) -> dict[str, Scalar]:
+    return read_point(point, space.search, space.base)
 
 
 @pytest.mark.parametrize(
@@ -48,18 +54,18 @@ SGD_STEP = {
     ids=["flat", "nested", "mixed"],
 )
 def test_every_way_to_write_a_point_means_the_same(point: dict[str, Any]) -> None:
-    found = flatten_point(point, spec(EVERY_KIND))
+    found = flat(point, spec(EVERY_KIND))
     assert found == SGD_STEP
     assert list(found) == list(SGD_STEP)
 
 
 def test_the_base_itself_is_a_point_where_the_space_holds_it() -> None:
-    assert flatten_point({}, spec()) == {"batch_size": 128, "optimizer.lr": 0.1}
+    assert flat({}, spec()) == {"batch_size": 128, "optimizer.lr": 0.1}
 
 
 def test_a_step_written_with_rounding_noise_is_the_step() -> None:
     space = spec(search={"label_smoothing": {"quantised": [0.0, 0.5, 0.1]}})
-    assert flatten_point({"label_smoothing": 0.1 + 0.2}, space) == {"label_smoothing": 0.3}
+    assert flat({"label_smoothing": 0.1 + 0.2}, space) == {"label_smoothing": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -87,15 +93,18 @@ def test_a_point_outside_the_space_is_refused_with_the_setting(point: dict[str, 
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
         "augment": {"crop_padding": 4, "cutout": {"holes": 2}},
     }
-    with pytest.raises(UsageError) as caught:
-        flatten_point({**nested, **point}, spec(EVERY_KIND))
-    assert str(caught.value).startswith(f"every_kind: {message}")
+    with pytest.raises(OutsideSpaceError) as caught:
+        flat({**nested, **point}, spec(EVERY_KIND))
+    assert f"{caught.value.path}: {caught.value}".startswith(message)
 
 
 def test_a_base_outside_the_space_does_not_fill_a_gap() -> None:
     space = spec(search={"batch_size": {"choice": [64, 256]}, "optimizer.lr": {"uniform": [0.1, 0.2]}})
-    with pytest.raises(UsageError, match="batch_size: is missing, and the base's value will not do: 128"):
-        flatten_point({"optimizer.lr": 0.1}, space)
+    with pytest.raises(
+        OutsideSpaceError, match="is missing, and the base's value will not do: 128"
+    ) as caught:
+        flat({"optimizer.lr": 0.1}, space)
+    assert caught.value.path == "batch_size"
 
 
 def test_starting_points_are_kept_flat_and_complete() -> None:

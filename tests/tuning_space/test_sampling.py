@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from platform.errors import UsageError
 from platform.tuning.distributions import Alternatives, Choice, Dimension, walk
+from platform.tuning.points import read_point
 from platform.tuning.sampling import (
-    flatten_point,
     grid_points,
     initial_points,
     make_sampler,
@@ -71,9 +71,9 @@ def drawn_points(draw: st.DrawFn) -> dict[str, Any]:
 @given(drawn_points())
 def test_any_point_makes_a_valid_run_and_is_found_again_in_it(params: dict[str, Any]) -> None:
     run = FULL.resolve(params)
-    assert flatten_point(params, FULL) == params
-    assert flatten_point(run.model_dump(), FULL) == params
-    assert flatten_point(run.model_dump(mode="json"), FULL) == params
+    assert read_point(params, FULL.search, FULL.base) == params
+    assert read_point(run.model_dump(), FULL.search, FULL.base) == params
+    assert read_point(run.model_dump(mode="json"), FULL.search, FULL.base) == params
 
 
 @patient
