@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import psutil
 import platform
 from platform.errors import UserError
 from platform.tuning import reaper
+from platform.tuning.capacity import NodeResources
 from platform.tuning.interrupts import sigterm_as_sigint
 
 _OBJECT_STORE_BYTES = (
@@ -59,32 +59,16 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class NodeResources:
-    """What one machine of the cluster offers."""
-
-    name: str
-    cpus: float
-    gpus: float
-    memory_gib: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """A running Ray session, seen from its driver."""
-
-    nodes: tuple[NodeResources, ...]
-    joined: str | None
-    """The address of the cluster that was joined; None for a local session."""
-
-
 @contextmanager
-def session(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[Session]:
+def session(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[list[NodeResources]]:
     """Start Ray on this machine, or join `RAY_ADDRESS`; SIGTERM acts as Ctrl-C inside.
 
     Args:
         num_cpus: slots of a local session; None for the machine's cores. Ignored when joining.
         num_gpus: GPUs of a local session; None for all. Ignored when joining.
+
+    Yields:
+        What each node of the session has, in the order of Ray's node ids.
 
     Raises:
         UserError: the cluster cannot be reached, or Ray does not start.
@@ -101,7 +85,7 @@ def session(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iter
             _init(address, num_cpus=num_cpus, num_gpus=num_gpus)
             if address is not None:
                 reaper.free_dead_jobs()
-            yield Session(nodes=_nodes(), joined=address)
+            yield _nodes()
         finally:
             if ray.is_initialized() and address is not None:
                 reaper.free_own_job()
@@ -239,24 +223,15 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-def _nodes() -> tuple[NodeResources, ...]:
+def _nodes() -> list[NodeResources]:
     import ray
 
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return tuple(
-        _node(node["NodeManagerAddress"], node["Resources"])
+    return [
+        {name: float(node["Resources"].get(name, 0)) for name in ("CPU", "GPU")}
         for node in sorted(nodes, key=lambda node: str(node["NodeID"]))
         if node["Alive"]
-    )
-
-
-def _node(name: str, resources: Mapping[str, float]) -> NodeResources:
-    return NodeResources(
-        name=name,
-        cpus=float(resources.get("CPU", 0)),
-        gpus=float(resources.get("GPU", 0)),
-        memory_gib=float(resources.get("memory", 0)) / 2**30,
-    )
+    ]
 
 
 def _quiet() -> None:

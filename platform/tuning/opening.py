@@ -87,8 +87,8 @@ def plan_here(
     if os.environ.get("RAY_ADDRESS"):
         from platform.tuning.cluster_session import session
 
-        with session() as joined:
-            nodes = [{"CPU": node.cpus, "GPU": node.gpus} for node in joined.nodes]
+        with session() as found:
+            nodes = found
     else:
         nodes = [{"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}]
     here = torch.cuda.is_available()

@@ -8,13 +8,13 @@ import pytest
 from platform.data.catalog import prepare
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo
-from platform.tuning.cluster_session import Session, session
+from platform.tuning.cluster_session import session
 
 
 @pytest.fixture(scope="package")
-def ray_session() -> Iterator[Session]:
-    with session(num_cpus=2) as started:
-        yield started
+def ray_session() -> Iterator[None]:
+    with session(num_cpus=2):
+        yield
 
 
 @pytest.fixture(scope="package")

@@ -17,7 +17,6 @@ from platform.models.trained import load_trained_model
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.folder import SweepFolder
 from platform.training.records import EpochRecord
-from platform.tuning.cluster_session import Session
 from platform.tuning.confirm import run_fixed
 from platform.tuning.reaper import left_over
 from tests.tuning_ray.examples import DIVERGES, ONE_SLOT, Diary, search, sgd, table, tiny_spec, unfinished
@@ -29,7 +28,7 @@ SPEC = tiny_spec(start_from=[sgd(0.05), DIVERGES])
 
 @pytest.fixture(scope="module")
 def finished(
-    ray_session: Session, info: DatasetInfo, tmp_path_factory: pytest.TempPathFactory
+    ray_session: None, info: DatasetInfo, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Diary, list]:  # type: ignore[type-arg]
     folder, diary = tmp_path_factory.mktemp("sweep") / "tiny-20260101-000000", Diary()
     return folder, diary, search(SPEC, folder, info, observer=diary)
