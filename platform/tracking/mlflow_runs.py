@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from platform.tracking.delivery import Delivery
 from platform.tracking.events import (
@@ -27,9 +26,6 @@ from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tr
 from platform.tracking.mlflow_writer import SweepRuns
 from platform.training.records import EpochRecord
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 __all__ = ["MlflowObserver", "register_champion"]
 
 logger = logging.getLogger(__name__)
@@ -39,7 +35,7 @@ class MlflowObserver(SweepObserver):
     """Records a sweep; every write after the start happens on one background thread, in order."""
 
     def __init__(self, tracking_uri: str | None = None, *, close_timeout_s: float = 60.0) -> None:
-        """Choose the store; `connect` opens it, at the latest when the sweep starts.
+        """Choose the store; it is opened when the sweep starts.
 
         Args:
             tracking_uri: see `resolve_tracking_uri`.
@@ -50,23 +46,14 @@ class MlflowObserver(SweepObserver):
         """
         self.tracking_uri = resolve_tracking_uri(tracking_uri)
         self._close_timeout_s = close_timeout_s
-        self._client: MlflowClient | None = None
         self._open: tuple[SweepRuns, Delivery] | None = None
         self._accuracy: dict[str, float] = {}
         self._best: list[float] = []
         self._folder = Path()
 
-    def connect(self) -> None:
-        """Open the store; importing MLflow and creating a new database take seconds.
-
-        Raises:
-            UserError: the store does not answer.
-        """
-        self._client = self._client or open_store(self.tracking_uri)
-
     def sweep_started(self, sweep: SweepInfo) -> None:
         """Open the store and the sweep's run; the only place where a fault of the store is raised."""
-        client = self._client = self._client or open_store(self.tracking_uri)
+        client = open_store(self.tracking_uri)
         experiment = experiment_id(client, self.tracking_uri, sweep.space)
         runs = SweepRuns(client, experiment, sweep)
         self._best = list(runs.best)
