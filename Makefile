@@ -42,7 +42,7 @@ lint: setup
 
 engine: setup
 	@$(need_compiler)
-	$(PYTHON_OF_VENV) -m deploy.engine $(ARGS)
+	$(PYTHON_OF_VENV) -m deploy.engine_build.engine $(ARGS)
 
 ui: setup
 	@echo "MLflow: http://127.0.0.1:5000 (Ctrl-C ends it)"

@@ -22,7 +22,7 @@ from platform.errors import UserError
 from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:
-    from platform.tuning.spec import SweepSpec
+    from platform.space.spec import SweepSpec
 
 _COLUMNS = (
     "config",
@@ -82,7 +82,7 @@ def draw_configurations(spec: SweepSpec, count: int) -> list[dict[str, Any]]:
     """Return `count` random points of a space; the first ones are the same for any `count`."""
     import optuna
 
-    from platform.tuning.sampling import suggest
+    from platform.tuning.sampling.sampler import suggest
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=spec.seed))

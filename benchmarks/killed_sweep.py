@@ -24,8 +24,8 @@ from typing import Any
 import psutil
 
 from platform.errors import UserError
-from platform.tracking.folder import SweepFolder, all_sweeps
-from platform.tuning.journal import Event, read_journal
+from platform.tracking.sweep_folder import SweepFolder, all_sweeps
+from platform.tuning.journal.journal import Event, read_journal
 
 KINDS = ("driver", "actor", "worker", "raylet", "machine")
 """The driver with its process group; a trial's actor in the search; a worker of Ray Train; Ray's own process;
@@ -216,7 +216,7 @@ class KilledSweep:
 
     def outcome(self) -> dict[str, Any]:
         """Return everything that must be equal between two sweeps of one seed: all but clocks and paths."""
-        from platform.tracking.tables import read_epochs, read_trials
+        from platform.tracking.parquet_tables import read_epochs, read_trials
 
         folder = self._begun()
         trials = {

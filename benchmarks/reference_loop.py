@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from platform.data.normalisation import Normalisation
+from platform.data.normalization import Normalisation
 from platform.models.config import ModelConfig
 from platform.models.networks import build
 

@@ -28,7 +28,7 @@ from benchmarks.curves import Curves, draw_configurations, read_curves, record_c
 from platform.errors import UsageError, run_command
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.selection import TrialOutcome, choose_champion, summarise, top_candidates
+from platform.tuning.selection.selection import TrialOutcome, choose_champion, summarise, top_candidates
 
 CURVES = Path(__file__).parent / "data" / "curves.parquet"
 
@@ -227,7 +227,7 @@ def stopped_after(
 
     from ray.tune.schedulers import TrialScheduler
 
-    from platform.tuning.scheduler import EpochAsha
+    from platform.tuning.sampling.schedulers import EpochAsha
 
     asha = EpochAsha(grace_epochs=grace_epochs, reduction_factor=reduction_factor)
     lengths = []
@@ -268,18 +268,18 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _record(given: argparse.Namespace) -> None:
-    from platform.tuning.space import load_space
+    from platform.space.space_files import load_space
 
     spec = load_space(given.space, overrides=given.set)
     print("loading PyTorch", file=sys.stderr)
     import torch
 
     from platform.data.catalog import prepare
-    from platform.data.tables import load_training_data
+    from platform.data.training_data import load_training_data
+    from platform.space.spec import trial_seed
     from platform.tracking.provenance import usable_cores
     from platform.training.distributed import single
     from platform.training.loop import fit
-    from platform.tuning.spec import trial_seed
 
     torch.set_num_threads(given.threads or usable_cores())
     info = prepare(spec.base.data, data_dir=given.data_dir)

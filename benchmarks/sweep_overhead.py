@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks import record
 from benchmarks.command import Parser, at_least, one_of, several_of
 from platform.errors import UserError, run_command
-from platform.tuning.journal import Event, read_journal
+from platform.tuning.journal.journal import Event, read_journal
 
 BACKENDS = ("inproc", "ddp")
 CAUSES = ("begin", "start", "between", "end", "turn", "idle")
@@ -145,14 +145,14 @@ def _parser() -> Parser:
 def _search(backend: str, given: argparse.Namespace) -> dict[str, Any]:
     from platform.data.catalog import prepare
     from platform.schema import validate
+    from platform.space.spec import SweepSpec
     from platform.tracking.events import SweepObserver
-    from platform.tracking.folder import SweepFolder
-    from platform.tracking.tables import TableWriter
-    from platform.tuning.calibration import Question, calibrate
-    from platform.tuning.cluster_session import session
-    from platform.tuning.running import Placement
-    from platform.tuning.search import journal_path, run_search
-    from platform.tuning.spec import SweepSpec
+    from platform.tracking.parquet_tables import TableWriter
+    from platform.tracking.sweep_folder import SweepFolder
+    from platform.tuning.execution.cluster_session import session
+    from platform.tuning.execution.tuner_run import Placement
+    from platform.tuning.planning.calibration import Question, calibrate
+    from platform.tuning.search_stage import journal_path, run_search
 
     def spec_of(images: int) -> SweepSpec:
         return validate(SweepSpec, _space(given.model, images, given.trials), source="sweep_overhead")

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import record
 from benchmarks.command import Parser, at_least
 from platform.errors import UsageError, run_command
-from platform.tuning.space import load_run
+from platform.space.space_files import load_run
 
 if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo
-    from platform.data.tables import TrainingData
+    from platform.data.training_data import TrainingData
     from platform.training.config import RunConfig
 
 
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from platform.data.catalog import prepare
     from platform.tracking.provenance import usable_cores
+    from platform.training.acceleration.precision import choose
     from platform.training.distributed import single
-    from platform.training.precision import choose
 
     info = prepare(config.data, data_dir=given.data_dir, progress=_say)
     data = everything(config, info)
@@ -106,7 +106,7 @@ def everything(config: RunConfig, info: DatasetInfo) -> TrainingData:
     from dataclasses import replace
 
     from platform.data.cache import load_split
-    from platform.data.tables import load_training_data
+    from platform.data.training_data import load_training_data
 
     return replace(load_training_data(config.data, info, final=True), validation=load_split(info, "test"))
 

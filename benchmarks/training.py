@@ -31,7 +31,7 @@ from platform.models.config import ModelName
 if TYPE_CHECKING:
     import torch
 
-    from platform.data.tables import TrainingData
+    from platform.data.training_data import TrainingData
     from platform.training.config import RunConfig
 
 MODELS = tuple(name for name in get_args(ModelName) if name.endswith("_cifar"))
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     from platform.tracking.provenance import usable_cores
+    from platform.training.acceleration.precision import choose
     from platform.training.distributed import pick_device
-    from platform.training.precision import choose
 
     device = torch.device(given.device) if given.device else pick_device()
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -219,8 +219,8 @@ def random_data(images: int) -> TrainingData:
     import numpy as np
 
     from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
-    from platform.data.normalisation import compute
-    from platform.data.tables import TrainingData
+    from platform.data.normalization import compute
+    from platform.data.training_data import TrainingData
 
     draws = np.random.default_rng(0)
     split = Split(

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
-from deploy.export_source import exporter_versions, find_images, find_target, known_source
-from deploy.folder_swap import replacing_folder
-from deploy.model_folder import Precision
+from deploy.conversion.export_source import exporter_versions, find_images, find_target, known_source
+from deploy.model_files.folder_swap import replacing_folder
+from deploy.model_files.model_folder import Precision
 from platform.errors import UsageError, UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from deploy.parity import Parity
+    from deploy.conversion.parity import Parity
     from platform.models.trained import TrainedModel
 
 SELF_TEST_TOLERANCE = 1e-3
@@ -81,9 +81,9 @@ def export_model(
 
     Folders beside `out_dir` that hold its former network in other precisions are removed.
     """
-    from deploy.model_folder import FILES
-    from deploy.parity import MIN_IMAGES, random_pictures
-    from deploy.siblings import drop_siblings, siblings
+    from deploy.conversion.parity import MIN_IMAGES, random_pictures
+    from deploy.model_files.model_folder import FILES
+    from deploy.model_files.precision_folders import drop_siblings, siblings
     from platform.models.trained import load_trained_model
 
     model = load_trained_model(model_path)
@@ -115,12 +115,12 @@ def _export(
     tuned: bool,
     progress: Callable[[str], None],
 ) -> ExportResult:
-    from deploy import model_folder as mf
-    from deploy.conversion import convert
-    from deploy.ncnn_net import load_net, run
-    from deploy.parity import FP32_TOLERANCE, compare, reference_logits
-    from deploy.tuner import tune_here
-    from deploy.tuning import tune
+    from deploy.conversion.ncnn_net import load_net, run
+    from deploy.conversion.parity import FP32_TOLERANCE, compare, reference_logits
+    from deploy.conversion.torch_to_ncnn import convert
+    from deploy.model_files import model_folder as mf
+    from deploy.winograd.measured_choice import tune_here
+    from deploy.winograd.rule import tune
 
     with tempfile.TemporaryDirectory() as scratch:
         progress(f"converting {model.model.name} to ncnn")
@@ -224,7 +224,7 @@ def _command(
     target = find_target(model, runs=runs)
     out_dir = output or target.out_dir
 
-    from deploy.parity import MIN_IMAGES
+    from deploy.conversion.parity import MIN_IMAGES
     from platform.models.trained import load_trained_model
 
     trained = load_trained_model(target.model_path)
@@ -249,9 +249,9 @@ def _command(
     if not lower:
         return 0
 
-    from deploy.accuracy import counter
-    from deploy.pictures import find_pictures
-    from deploy.precisions import Judge, PrecisionRefused, export_precisions
+    from deploy.quantization.accuracy import counter
+    from deploy.quantization.evaluation_images import find_pictures
+    from deploy.quantization.precisions import Judge, PrecisionRefused, export_precisions
 
     pictures = find_pictures(trained, data_dir)
     judge = Judge(out_dir, pictures, counter(_say), accept_loss=accept_loss) if pictures else None

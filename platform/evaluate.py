@@ -25,7 +25,7 @@ from platform.training.run_folder import find_model, write_file
 
 if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo, Split
-    from platform.data.pictures import PictureSplit
+    from platform.data.image_folders import PictureSplit
     from platform.models.trained import TrainedModel
 
 
@@ -53,12 +53,12 @@ def main() -> int:
     path = find_model(arguments.model)
     _say("loading PyTorch")
     from platform.data.catalog import prepare
-    from platform.data.normalisation import Normalisation
+    from platform.data.normalization import Normalisation
     from platform.models.trained import load_trained_model
-    from platform.training.confusion import class_table, confusion_svg, confusion_table
+    from platform.training.acceleration.precision import choose
     from platform.training.distributed import pick_device
-    from platform.training.evaluation import evaluate
-    from platform.training.precision import choose
+    from platform.training.evaluation.confusion import class_table, confusion_svg, confusion_table
+    from platform.training.evaluation.evaluation import evaluate
 
     model = load_trained_model(path)
     config = _data_config(model)
@@ -141,7 +141,7 @@ def _split(
     info: DatasetInfo, config: DataConfig, which: Literal["test", "validation"], model: TrainedModel
 ) -> Split | PictureSplit:
     from platform.data.catalog import load_split
-    from platform.data.pictures import NAME, load_pictures
+    from platform.data.image_folders import NAME, load_pictures
     from platform.data.splits import train_validation_indices
 
     load = load_pictures if info.name == NAME else load_split

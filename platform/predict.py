@@ -36,7 +36,7 @@ def main() -> int:
     """Run the command."""
     arguments = tyro.cli(Arguments, prog="python -m platform.predict")
     path = find_model(arguments.model)
-    from platform.data.decode import decode_image
+    from platform.data.images.decode import decode_image
 
     # Before PyTorch: a file that is no image is told at once.
     decoded = [decode_image(image) for image in arguments.images]

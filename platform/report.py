@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from platform.errors import run_command
-from platform.tracking.folder import find_sweep
+from platform.tracking.sweep_folder import find_sweep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 
 from platform.console.sweep_command import Arguments, read_command, was_quick, what_to_sweep
 from platform.errors import Interrupted, UserError, run_command
-from platform.tracking.folder import SweepFolder, find_sweep, new_sweep_folder
-from platform.tuning.space import SweepSpec
+from platform.space.space_files import SweepSpec
+from platform.tracking.sweep_folder import SweepFolder, find_sweep, new_sweep_folder
 
 if TYPE_CHECKING:
     from platform.console.live import LiveView
     from platform.data.dataset import DatasetInfo
     from platform.tracking.events import Observers
-    from platform.tuning.plan import Plan
-    from platform.tuning.stages import Sweep
+    from platform.tuning.planning.plan import Plan
+    from platform.tuning.training_stages import Sweep
 
 
 _QUICK_IMAGES = 500
@@ -48,7 +48,7 @@ def main() -> int:
     if arguments.export is None:
         spec, folder = what_to_sweep(arguments)
     from platform.console.live import LiveView
-    from platform.tuning.interrupts import sigterm_as_sigint
+    from platform.tuning.execution.interrupts import sigterm_as_sigint
 
     with sigterm_as_sigint(), LiveView(quiet=arguments.quiet) as view:
         if arguments.export is not None:
@@ -58,9 +58,9 @@ def main() -> int:
 
 def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, view: LiveView) -> int:
     """Plan, and unless that was all, run every stage."""
-    from platform.tuning.extension import extend, extended, refuse_second_opening
-    from platform.tuning.opening import find_data, open_sweep, plan_here
-    from platform.tuning.warm_start import earlier_trials, keep_earlier_trials
+    from platform.tuning.extend_sweep import extend, extended, refuse_second_opening
+    from platform.tuning.sampling.warm_start import earlier_trials, keep_earlier_trials
+    from platform.tuning.start_sweep import find_data, open_sweep, plan_here
 
     quick = arguments.quick or was_quick(folder)
     ended_before = folder is not None and not folder.unfinished
@@ -114,9 +114,9 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
 
 def _train(sweep: Sweep, view: LiveView) -> None:
     """Everything that needs Ray: search, confirmation, the final run."""
-    from platform.tuning import stages
-    from platform.tuning.cluster_session import session
-    from platform.tuning.finish import is_trained
+    from platform.tuning import training_stages
+    from platform.tuning.execution.cluster_session import session
+    from platform.tuning.final_model import is_trained
 
     if is_trained(sweep.folder, sweep.spec):
         return
@@ -124,19 +124,19 @@ def _train(sweep: Sweep, view: LiveView) -> None:
     first = sweep.plan.nodes[0]
     view.set_phase("starting Ray")
     with session(num_cpus=int(first.CPU), num_gpus=int(first.GPU)):
-        trials = stages.search(sweep)
-        reason = stages.why_stopped(sweep)
+        trials = training_stages.search(sweep)
+        reason = training_stages.why_stopped(sweep)
         if reason is not None:
             view.console.print(f"the search has ended early: {reason}", highlight=False, markup=False)
-        champion = stages.confirm(sweep, trials)
-        stages.train_final(sweep, champion, trials)
+        champion = training_stages.confirm(sweep, trials)
+        training_stages.train_final(sweep, champion, trials)
 
 
 def _measure_networks(sweep: Sweep, view: LiveView) -> None:
     """Where the space asks for small or fast networks, count or time each of them before the search."""
-    from deploy.untrained import untrained_latency_ms
+    from deploy.untrained_latency import untrained_latency_ms
     from platform.models.config import ModelConfig
-    from platform.tuning.objectives import measure_architectures
+    from platform.tuning.sampling.objectives import measure_architectures
 
     def latency_ms(model: ModelConfig) -> float:
         return untrained_latency_ms(
@@ -155,18 +155,18 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
 def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
     """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
     from platform.reporting.page import write_report
-    from platform.tracking.health import ailments, by_trial
     from platform.tracking.results import read_results
-    from platform.tuning import finish
+    from platform.tracking.trial_findings import ailments, by_trial
+    from platform.tuning import final_model
 
     with view.phase("reading the test split again" if again else "reading the test split, once"):
-        finish.measure(sweep, again=again)
+        final_model.measure(sweep, again=again)
     with view.phase("exporting to ncnn"):
         _export(sweep, view)
     with view.phase("benchmarking on this machine"):
         _benchmark(sweep, view)
     with view.phase("registering the champion in MLflow"):
-        registered = finish.register(sweep, tracking_uri=_tracking_uri(arguments))
+        registered = final_model.register(sweep, tracking_uri=_tracking_uri(arguments))
     if registered is not None:
         name, choice = f"{registered.model} version {registered.version}", registered.choice
         because = f", not champion: {choice.reason}" if choice.reason else ""
@@ -179,8 +179,8 @@ def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: boo
 
 def _export(sweep: Sweep, view: LiveView) -> None:
     """Convert the final model to model folders: fp32, and the fastest precision that keeps the accuracy."""
-    from deploy.champion import export_champion
-    from platform.tuning import extension, finish
+    from deploy.quantization.champion_export import export_champion
+    from platform.tuning import extend_sweep, final_model
 
     folder, quick = sweep.folder, sweep.plan.quick
     if (folder.export / "model.json").exists():
@@ -191,7 +191,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
             highlight=False,
         )
     done = export_champion(
-        finish.final_model(folder),
+        final_model.final_model(folder),
         folder.export,
         info=sweep.info,
         precisions=("int8",) if quick else None,
@@ -199,9 +199,9 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         most_images=_QUICK_IMAGES if quick else None,
         source={
             "sweep": folder.sweep_id,
-            "run": extension.final_run(folder),
+            "run": extend_sweep.final_run(folder),
             "commit": sweep.provenance["commit"],
-            "test_accuracy": finish.measure(sweep)["accuracy"],
+            "test_accuracy": final_model.measure(sweep)["accuracy"],
         },
         progress=view.set_phase,
     )
@@ -213,7 +213,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
 
 def _benchmark(sweep: Sweep, view: LiveView) -> None:
     """Time the model folders with the project's engine, which is built on first use."""
-    from deploy.engine import run_benchmark
+    from deploy.engine_build.engine import run_benchmark
 
     if sweep.folder.benchmark.exists():
         return
@@ -230,10 +230,10 @@ def _benchmark(sweep: Sweep, view: LiveView) -> None:
 
 def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
     """Convert one trial of a sweep to a model folder, and print where it is."""
+    from deploy.conversion.parity import MIN_IMAGES
     from deploy.export import export_model
-    from deploy.parity import MIN_IMAGES
     from platform.data.cache import load_split, open_info
-    from platform.tuning.trial_model import find_task, trial_model
+    from platform.tuning.journal.trial_model import find_task, trial_model
 
     folder = find_sweep(name, root=root)
     task = find_task(folder, trial_id)
@@ -278,7 +278,7 @@ def _show_plan(arguments: Arguments, plan: Plan, info: DatasetInfo, view: LiveVi
 def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Observers:
     from platform.tracking.events import Observers
     from platform.tracking.mlflow_runs import MlflowObserver
-    from platform.tracking.tables import TableWriter
+    from platform.tracking.parquet_tables import TableWriter
 
     return Observers([TableWriter(folder), MlflowObserver(_tracking_uri(arguments)), view])
 
@@ -287,7 +287,7 @@ def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Obs
 def _ending(folder: SweepFolder, observers: Observers, *, again: bool) -> Iterator[None]:
     """Whatever ends the sweep, say so in its folder and to its observers, and to the user how to go on."""
     from platform.tracking.events import SweepOutcome
-    from platform.tuning.finish import figures
+    from platform.tuning.final_model import figures
 
     root = folder.path.parent
     where = "" if root == Path("runs").absolute() else f" --output {shlex.quote(str(root))}"

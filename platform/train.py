@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from platform.errors import Interrupted, UsageError, UserError, run_command
+from platform.space.space_files import load_run
 from platform.training import run_folder
-from platform.training.budget import budget_of
 from platform.training.config import RunConfig
+from platform.training.inputs.budget import budget_of
 from platform.training.run_folder import LAST, Repeats, RunRequest
-from platform.tuning.interrupts import sigterm_as_sigint
-from platform.tuning.space import load_run
+from platform.tuning.execution.interrupts import sigterm_as_sigint
 
 if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo
@@ -88,8 +88,8 @@ def _request(arguments: Arguments) -> tuple[RunRequest, Path]:
 
 def _repeated(arguments: Arguments) -> tuple[RunRequest, Path]:
     """Return what to do and where, for a run that repeats a trial of a sweep."""
-    from platform.tracking.folder import find_sweep
-    from platform.tuning.trial_model import find_task
+    from platform.tracking.sweep_folder import find_sweep
+    from platform.tuning.journal.trial_model import find_task
 
     if arguments.space or arguments.settings or arguments.seed is not None or arguments.trial is None:
         raise UsageError("--trial repeats a trial as it was: give neither SPACE, --set nor --seed with it")
@@ -164,11 +164,11 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
     from platform.data.catalog import open_info
     from platform.tracking.provenance import collect
     from platform.training.checkpoint import read_records
-    from platform.training.diagnostics import diagnose
+    from platform.training.diagnostics.diagnose import diagnose
     from platform.training.distributed import world_from_env
+    from platform.training.inputs.batches import load_data
     from platform.training.loop import fit
     from platform.training.progress import Progress
-    from platform.training.tables import load_data
 
     config, repeats = request.config, request.repeats
     if repeats is not None:
@@ -285,7 +285,7 @@ def _say_what(config: RunConfig, info: DatasetInfo, world: World, images: int) -
     import torch
 
     from platform.training import native
-    from platform.training.precision import choose
+    from platform.training.acceleration.precision import choose
 
     precision, why = choose(config.precision, world.device)
     where = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
@@ -302,7 +302,7 @@ def _say_what(config: RunConfig, info: DatasetInfo, world: World, images: int) -
 
 def _print_result(result: RunResult, folder: Path) -> None:
     """Print the result on stdout."""
-    from platform.tracking.wording import plural
+    from platform.tracking.text_format import plural
 
     last = result.epochs[-1]
     if result.validation_accuracy is not None:

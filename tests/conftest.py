@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Rooms whose tests share a Ray, or a finished sweep, that takes a minute to make: one process runs them all.
-_SHARED = {"bridge": "ray", "tuning_ray": "ray", "sweep": "sweep"}
+_SHARED = {"bridge": "ray", "tuning/execution": "ray", "sweep": "sweep"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,8 +34,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Say which tests belong to one worker when several run them; the longest groups begin first."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
-    root = Path(__file__).parent
     for item in items:
-        room = item.path.relative_to(root).parts[0]
-        item.add_marker(pytest.mark.xdist_group(_SHARED.get(room, str(item.path))))
-    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in _SHARED)
+        item.add_marker(pytest.mark.xdist_group(_SHARED.get(_folder(item), str(item.path))))
+    items.sort(key=lambda item: _folder(item) not in _SHARED)
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.parent.relative_to(Path(__file__).parent).as_posix()

@@ -1,5 +1,5 @@
 # The part of ncnn the engine needs, and nothing else: one static library in a third of the full build's time.
-# Used in two ways: `cmake -C` by deploy/ncnn_source.py, and `include()` for -DNCNN_SOURCE_DIR=.
+# Used in two ways: `cmake -C` by deploy/engine_build/ncnn_source.py, and `include()` for -DNCNN_SOURCE_DIR=.
 # Both set NCNN_SOURCE_DIR first.
 
 if(NOT EXISTS "${NCNN_SOURCE_DIR}/src/CMakeLists.txt")

@@ -20,7 +20,7 @@ constexpr int key_feature_mask = 31;
 constexpr int mask_no_winograd = 1 << 6;
 // The transform makes the weights four times as large. Where they outgrow a core's cache and each is used for
 // few pixels only, reading them dominates: ResNet-18 takes 1.5 times as long with it as without, ResNet-32,
-// whose weights stay in the cache, 0.8 times. The same rule as in deploy/tuning.py.
+// whose weights stay in the cache, 0.8 times. The same rule as in deploy/winograd/rule.py.
 constexpr int small_width = 16;
 constexpr double many_weights = 65536;
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from platform.tracking.folder import SweepFolder
 from platform.tracking.results import read_results
-from platform.tracking.wording import duration, roughly
-from platform.tuning.plan import Plan
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tracking.text_format import duration, roughly
+from platform.tuning.planning.plan import Plan
 
 
 def plan_details(plan: Plan) -> dict[str, str]:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from platform.console.progress import Ended, SweepProgress
 from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
-from platform.tracking.wording import (
+from platform.tracking.text_format import (
     GENERATED,
     QUICK,
     duration,

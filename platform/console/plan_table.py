@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from platform.tracking.wording import GENERATED, QUICK, plural, roughly
-from platform.tuning.capacity import Need
-from platform.tuning.plan import Plan, StagePlan
+from platform.tracking.text_format import GENERATED, QUICK, plural, roughly
+from platform.tuning.planning.capacity import Need
+from platform.tuning.planning.plan import Plan, StagePlan
 
 
 def plan_table(

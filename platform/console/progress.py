@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from platform.tracking.events import Stage, SweepInfo, SweepObserver, TrialInfo, TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.tables import read_trials
+from platform.tracking.parquet_tables import read_trials
+from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
 
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from platform.console.live import stderr_console
-from platform.tracking.answer import sentences
+from platform.tracking.conclusions import sentences
 from platform.tracking.events import TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.health import ailments
 from platform.tracking.mlflow_store import ui_command
 from platform.tracking.results import SweepResults, read_results
-from platform.tracking.wording import GENERATED, QUICK, percent, plural
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tracking.text_format import GENERATED, QUICK, percent, plural
+from platform.tracking.trial_findings import ailments
 
 
 def final_summary(

@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from platform.errors import UsageError
-from platform.tracking.folder import SweepFolder, find_sweep, latest
-from platform.tuning.quick import quick_variant
-from platform.tuning.space import SweepSpec, changed_fields, find_spaces, load_space, load_spec
+from platform.space.quick import quick_variant
+from platform.space.space_files import SweepSpec, changed_fields, find_spaces, load_space, load_spec
+from platform.tracking.sweep_folder import SweepFolder, find_sweep, latest
 
 _NEWEST = "latest"
 
@@ -99,7 +99,7 @@ def what_to_sweep(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
         else find_sweep(arguments.resume, root=arguments.output)
     )
     spec = load_spec(folder.path)
-    from platform.tuning.journal import refuse_running
+    from platform.tuning.journal.journal import refuse_running
 
     refuse_running(folder.path / "journal.jsonl")
     if arguments.space is not None or settings:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
-from platform.tracking.folder import SweepFolder, all_sweeps
 from platform.tracking.results import SweepResults, read_results
-from platform.tracking.wording import duration, percent
+from platform.tracking.sweep_folder import SweepFolder, all_sweeps
+from platform.tracking.text_format import duration, percent
 
 _HEADER = ("sweep", "state", "trials", "best validation", "test", "took", "age")
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from platform.data import archive, cache, download, folder, generated, parquet, pictures
+from platform.data import cache, image_folders
 from platform.data.cache import load_split, open_info
 from platform.data.config import DataConfig
 from platform.data.dataset import (
@@ -24,6 +24,7 @@ from platform.data.dataset import (
     Tables,
     quiet,
 )
+from platform.data.formats import archive, class_folders, download, generated, parquet
 from platform.errors import UsageError, UserError
 
 __all__ = ["DataNotFound", "DatasetInfo", "Split", "load_split", "open_info", "prepare"]
@@ -83,8 +84,8 @@ def prepare(
                     "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
                 )
             place = Path(data_dir).expanduser()
-            size = config.picture_size or pictures.SIZE
-            return pictures.prepare(place, size=size, cache_dir=cache_dir, notify=notify)
+            size = config.picture_size or image_folders.SIZE
+            return image_folders.prepare(place, size=size, cache_dir=cache_dir, notify=notify)
         case "cifar10":
             if named is not None:
                 return _convert(_cifar10(_recognise(named, option, own=False), named), cache_dir, notify)
@@ -104,7 +105,8 @@ def _recognise(place: Path, option: str, *, own: bool) -> Source:
     """Return what lies at `place`; with `own`, only a tree of image files is asked for."""
     if not place.exists():
         raise UserError(f"{option}: {place} does not exist; correct {option} or leave it out")
-    formats = (folder.find,) if own else (archive.find, parquet.find, partial(folder.find, own=False))
+    folders = partial(class_folders.find, own=own)
+    formats = (folders,) if own else (archive.find, parquet.find, folders)
     try:
         for find in formats:
             if source := find(place):

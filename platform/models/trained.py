@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from platform.atomic import replacing
-from platform.data.decode import resize_image
-from platform.data.framing import centre_view
+from platform.data.images.decode import resize_image
+from platform.data.images.framing import centre_view
 from platform.errors import UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from platform.errors import UserError
 from platform.reporting.svg import Chart, Scale, focused, framed, padded
+from platform.space.distributions import Choice, Range
+from platform.space.space_files import load_spec
+from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
-from platform.tracking.tables import TrialRow
-from platform.tracking.wording import percent, settings_text, value_text
-from platform.tuning.distributions import Choice, Range
-from platform.tuning.space import load_spec
+from platform.tracking.text_format import percent, settings_text, value_text
 
 NEAR_END = 0.05
 """Share of a range (on its own scale) that counts as its end."""

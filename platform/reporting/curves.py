@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from platform.reporting.svg import focused, framed, padded
 from platform.tracking.events import TrialStatus
+from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
-from platform.tracking.tables import TrialRow
-from platform.tracking.wording import percent, settings_text
+from platform.tracking.text_format import percent, settings_text
 from platform.training.records import EpochRecord
 
 COLOURED = 5

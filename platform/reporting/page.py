@@ -14,13 +14,13 @@ from typing import Any
 from platform.atomic import write_text
 from platform.errors import UserError
 from platform.reporting import axes, curves, pareto, spread
-from platform.tracking.answer import best_latency, device_name, sentences
+from platform.space.space_files import load_spec
+from platform.tracking.conclusions import best_latency, device_name, sentences
 from platform.tracking.events import TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.health import ailments
+from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults, read_results
-from platform.tracking.tables import TrialRow
-from platform.tracking.wording import (
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tracking.text_format import (
     GENERATED,
     QUICK,
     duration,
@@ -31,7 +31,7 @@ from platform.tracking.wording import (
     settings_cells,
     value_text,
 )
-from platform.tuning.space import load_spec
+from platform.tracking.trial_findings import ailments
 
 SHOWN_TRIALS = 15
 """Rows of the leaderboard that are open; the others can be opened."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from platform.reporting.svg import framed, number, padded
+from platform.space.pareto import front
+from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
-from platform.tracking.tables import TrialRow
-from platform.tracking.wording import percent, settings_cells, settings_text
-from platform.tuning.pareto import front
+from platform.tracking.text_format import percent, settings_cells, settings_text
 
 _WORDS = {
     "parameters": "parameters",

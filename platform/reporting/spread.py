@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from platform.reporting.svg import BOTTOM, RIGHT, TOP, WIDTH, Chart, Scale, padded
-from platform.tracking.wording import percent, plural
+from platform.tracking.text_format import percent, plural
 
 ROW_HEIGHT = 34
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from platform.tracking.delivery import Delivery
 from platform.tracking.events import (
     SweepInfo,
     SweepObserver,
@@ -24,6 +23,7 @@ from platform.tracking.events import (
 from platform.tracking.mlflow_registry import register_champion
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_writer import SweepRuns
+from platform.tracking.write_queue import Delivery
 from platform.training.records import EpochRecord
 
 __all__ = ["MlflowObserver", "register_champion"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform.tracking.events import SweepInfo, SweepOutcome, TrialInfo, TrialPast, TrialStatus
-from platform.tracking.wording import flatten
+from platform.tracking.text_format import flatten
 from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:

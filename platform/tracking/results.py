@@ -13,8 +13,8 @@ from typing import Any
 
 from platform.errors import UserError
 from platform.tracking.events import Stage, TrialStatus
-from platform.tracking.folder import State, SweepFolder
-from platform.tracking.tables import TrialRow, read_epochs, read_trials
+from platform.tracking.parquet_tables import TrialRow, read_epochs, read_trials
+from platform.tracking.sweep_folder import State, SweepFolder
 from platform.training.records import EpochRecord
 
 

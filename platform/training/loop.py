@@ -16,27 +16,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from platform.data.pictures import PictureData, evaluation_side
-from platform.data.tables import TrainingData
+from platform.data.image_folders import PictureData, evaluation_side
+from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
-from platform.training.budget import Budget, budget_of
-from platform.training.capture import capture_for
+from platform.training.acceleration.cuda_graph import capture_for
+from platform.training.acceleration.mfu import mfu_per_rate
+from platform.training.acceleration.precision import Precision, choose
+from platform.training.acceleration.torch_compile import compile_ahead
 from platform.training.checkpoint import load_checkpoint, save_checkpoint
-from platform.training.compiling import compile_ahead
 from platform.training.config import RunConfig
+from platform.training.diagnostics.divergence import diverged
+from platform.training.diagnostics.probe import Probe, count_spikes, look_fields
 from platform.training.distributed import World, single
-from platform.training.divergence import diverged
-from platform.training.evaluation import Evaluation, evaluate_table
-from platform.training.precision import Precision, choose
-from platform.training.probe import Probe, count_spikes, look_fields
+from platform.training.evaluation.evaluation import Evaluation, evaluate_table
+from platform.training.inputs.batches import draw_of, open_evaluation, open_training
+from platform.training.inputs.budget import Budget, budget_of
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import LAST, MODEL, discard_unfinished
 from platform.training.state import Best, RunState, begin
 from platform.training.step import EpochSums, Steps, Ticker, refuse_empty_pieces
-from platform.training.tables import draw_of, open_evaluation, open_training
-from platform.training.utilisation import mfu_per_rate
 
 
 def _ignore(_: object) -> None:

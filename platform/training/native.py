@@ -20,7 +20,7 @@ import torch
 from platform.atomic import replacing
 from platform.compiler import INSTALL, SEARCHED, find_compiler
 from platform.data.cache import default_cache_dir
-from platform.training.precision import cpu_flags
+from platform.training.acceleration.precision import cpu_flags
 
 SOURCE = Path(__file__).with_name("batch_norm_relu.cpp")
 # Linked without OpenMP's library: PyTorch's own copy serves both, or there would be two pools of threads.

@@ -33,12 +33,12 @@ class EpochRecord:
     images_per_s: float
     """Training images per wall second, all workers together."""
     mfu: float | None = None
-    """Model FLOP utilisation, 0..1 (`platform.training.utilisation`); None where no rate is published."""
+    """Model FLOP utilization, 0..1 (`training.acceleration.mfu`); None where no rate is published."""
     grad_norm_max: float | None = None
     """Largest gradient norm of a step."""
     loss_spikes: int | None = None
-    """How often the loss leapt within the epoch (`platform.training.probe.count_spikes`)."""
-    # What a look inside the network saw at the epoch's end (`platform.training.probe.Look`); None where the
+    """How often the loss leapt within the epoch (`platform.training.diagnostics.probe.count_spikes`)."""
+    # What a look inside the network saw at the epoch's end (`diagnostics.probe.Look`); None where the
     # images are files, and in records of before there was one.
     first_grad_norm: float | None = None
     last_grad_norm: float | None = None

@@ -24,7 +24,7 @@ from platform import atomic
 from platform.errors import UserError
 from platform.schema import Frozen, validate
 from platform.training.config import RunConfig
-from platform.training.findings import Finding
+from platform.training.diagnostics.findings import Finding
 from platform.training.records import EpochRecord, RunResult
 
 LAST = "last.pt"
@@ -137,7 +137,7 @@ def write_record(
         result: what came out.
         data: label, hash and sizes of the data.
         context: provenance: commit, versions, hardware, command.
-        findings: what the curves show (`platform.training.diagnostics`).
+        findings: what the curves show (`platform.training.diagnostics.diagnose`).
     """
     record = {
         "schema_version": SCHEMA_VERSION,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TypedDict
 
-from platform.training.budget import Budget
 from platform.training.config import Cosine, Linear, OneCycle, Plateau, Schedule, Step, Triangular
+from platform.training.inputs.budget import Budget
 
 
 class ScheduleState(TypedDict):

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from platform.training.batch_norm import over_all_workers
-from platform.training.budget import Budget
-from platform.training.compiling import compiled, forward_uncompiled
+from platform.training.acceleration.global_batch_norm import over_all_workers
+from platform.training.acceleration.torch_compile import compiled, forward_uncompiled
 from platform.training.config import RunConfig
 from platform.training.distributed import World
 from platform.training.fused_norm import fuse
-from platform.training.optimisers import build_optimiser, load_optimiser
+from platform.training.inputs.budget import Budget
+from platform.training.optimizers import build_optimiser, load_optimiser
 from platform.training.records import EpochRecord
 from platform.training.schedules import LearningRate
 
@@ -142,7 +142,7 @@ def begin(
 ) -> RunState:
     """Return the state before the first step; `network` is moved to the world's device.
 
-    With `compile_network` it is compiled when it is first called (`platform.training.compiling`); with
+    With `compile_network` it is compiled when it is first called (`acceleration.torch_compile`); with
     `fuse_norm` its batch normalisations run in this project's kernels where they can.
     """
     unfused: str | None = "not asked for"

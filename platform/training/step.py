@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from platform.errors import UserError
-from platform.training.augment import Batch, EpochDraw, Place, at_step
-from platform.training.budget import Budget
-from platform.training.capture import WARM_UP_STEPS, Capture, on_side_stream
+from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, Capture, on_side_stream
+from platform.training.acceleration.precision import Precision, autocast
 from platform.training.config import RunConfig
 from platform.training.distributed import World
-from platform.training.optimisers import lr_of
-from platform.training.pictures import PictureDraw
-from platform.training.precision import Precision, autocast
+from platform.training.inputs.augment import Batch, EpochDraw, Place, at_step
+from platform.training.inputs.batches import Batches
+from platform.training.inputs.budget import Budget
+from platform.training.inputs.image_files import PictureDraw
+from platform.training.optimizers import lr_of
 from platform.training.state import RunState
-from platform.training.tables import Batches
 
 TICK_S = 1.0
 
@@ -113,7 +113,7 @@ class Steps:
 
     All that tells one step of a batch from the next lies on the device, at fixed places: the epoch's draw,
     the number of the step, the learning rates, the sums. So a whole batch's step can be captured once and
-    replayed (`platform.training.capture`); what runs uncaptured is the same code.
+    replayed (`platform.training.acceleration.cuda_graph`); what runs uncaptured is the same code.
 
     The last batch of an epoch, where it is smaller, always runs uncaptured: filled up to the whole size, its
     images would count in the statistics of batch normalisation, and a second graph would hold a second set

@@ -12,8 +12,8 @@ from benchmarks.killed_sweep import KilledSweep, differences
 from benchmarks.random_kills import SPACE, main, table
 from platform.errors import UsageError
 from platform.schema import validate
-from platform.tuning.plan import make_plan
-from platform.tuning.spec import SweepSpec
+from platform.space.spec import SweepSpec
+from platform.tuning.planning.plan import make_plan
 
 WHOLE: dict[str, Any] = {
     "trials": {"t000": {"status": "finished"}, "t001": {"status": "pruned"}},

@@ -15,7 +15,7 @@ from benchmarks.curves import Curves, draw_configurations, read_curves, record_c
 from benchmarks.selection import Way, choose, stopped_after, study
 from platform.errors import UsageError, UserError
 from platform.training.records import EpochRecord
-from tests.tuning_space.examples import EVERY_KIND, spec
+from tests.space.examples import EVERY_KIND, spec
 
 SINGLE = Way(name="single", stopping=False, candidates=1, seeds=0)
 PROTOCOL = Way(name="protocol", stopping=False, candidates=3, seeds=3)

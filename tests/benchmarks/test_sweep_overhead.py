@@ -10,9 +10,9 @@ from benchmarks import sweep_overhead
 from benchmarks.sweep_overhead import losses
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
-from platform.tuning.journal import Event
+from platform.tuning.journal.journal import Event
 from tests.benchmarks.test_selection import a_record
-from tests.tuning_space.test_extension import task
+from tests.tuning.test_extend_sweep import task
 
 EPOCH_S = 1.1  # a second of training, a tenth of evaluating
 

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import time_to_accuracy as tta
 from platform.errors import UsageError
+from platform.space.space_files import load_run
 from platform.training.records import EpochRecord
-from platform.tuning.space import load_run
 
 RECIPE = """\
 about: a test

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 
-from platform.tuning.cluster_session import project_root, session
+from platform.tuning.execution.cluster_session import project_root, session
 
 pytestmark = [
     pytest.mark.timeout(1800),
@@ -45,9 +45,9 @@ def test_in_a_task() -> None:
 def train_loop(config: dict[str, Any]) -> None:
     import ray.train
 
-    from platform.tuning.trial import TrialTask  # what the real workers import by name
+    from platform.tuning.journal.trial import TrialTask  # what the real workers import by name
 
-    assert TrialTask.__module__ == "platform.tuning.trial"
+    assert TrialTask.__module__ == "platform.tuning.journal.trial"
     config["answers"].put.remote(both_modules())
     ray.train.report({})
 

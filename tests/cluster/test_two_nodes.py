@@ -27,7 +27,7 @@ import pathlib
 import time
 
 import ray, ray.train, ray.train.torch, torch
-from platform.tuning.network_interface import NodeTorchConfig
+from platform.tuning.execution.network_interface import NodeTorchConfig
 
 def train():
     total = torch.ones(1)

@@ -9,8 +9,8 @@ from rich.console import Console
 from platform.console.live import LiveView, stderr_console
 from platform.console.progress import SweepProgress
 from platform.tracking.events import SweepOutcome, TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.tables import TableWriter
+from platform.tracking.parquet_tables import TableWriter
+from platform.tracking.sweep_folder import SweepFolder
 from tests.tracking.examples import epoch, sweep, trial
 
 

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from platform.console.plan_table import plan_table
 from platform.models.config import ModelConfig
+from platform.space.spec import SweepSpec
 from platform.training.config import Cosine, RunConfig, Sgd
-from platform.tuning.plan import make_plan
-from platform.tuning.spec import SweepSpec
+from platform.tuning.planning.plan import make_plan
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import pytest
 
-from platform.data import catalog, download
+from platform.data import catalog
+from platform.data.formats import download
 
 
 @pytest.fixture(autouse=True)

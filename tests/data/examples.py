@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from platform.data import archive
 from platform.data.dataset import CIFAR10_CLASSES, Split
+from platform.data.formats import archive
 
 Maker = Callable[..., Path]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from platform.data.archive import load_plain_pickle
+from platform.data.formats.archive import load_plain_pickle
 from platform.errors import UserError
 
 

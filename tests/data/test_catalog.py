@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from platform.data import archive, cache, catalog, download
+from platform.data import cache, catalog
 from platform.data.catalog import DataNotFound, load_split, prepare
 from platform.data.config import DataConfig
 from platform.data.dataset import CIFAR10_CLASSES
+from platform.data.formats import archive, download
 from platform.errors import UsageError, UserError
 from tests.data.examples import accept_checksums, make_archive, make_parquet, make_tree
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from platform.data import generated
 from platform.data.dataset import quiet
+from platform.data.formats import generated
 
 
 def test_equal_seeds_draw_equal_pictures() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from platform.data.catalog import load_split, prepare
 from platform.data.config import DataConfig
-from platform.data.tables import load_training_data
+from platform.data.training_data import load_training_data
 
 # Read before the fixture that hides it from the other tests.
 PLACE = os.environ.get("CIFAR10_DIR")

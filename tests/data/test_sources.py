@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from platform.data import archive
 from platform.data.catalog import load_split, prepare
 from platform.data.config import DataConfig
 from platform.data.dataset import CIFAR10_CLASSES
+from platform.data.formats import archive
 from platform.errors import UserError
 from tests.data.examples import (
     TEST,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from deploy import parity
+from deploy.conversion import parity
+from deploy.conversion.export_source import find_images, find_target
+from deploy.conversion.ncnn_net import load_net, run
 from deploy.export import export_model
-from deploy.export_source import find_images, find_target
-from deploy.model_folder import open_model_folder, self_test_images
-from deploy.ncnn_net import load_net, run
+from deploy.model_files.model_folder import open_model_folder, self_test_images
 from platform.data import cache, catalog
 from platform.data.config import DataConfig
 from platform.errors import UserError

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.engine import EngineBinaries, run_benchmark
-from deploy.image_file import write_image_file, write_logits_file
-from deploy.latency import newest_champion, parse_numbers, record_text
-from deploy.ncnn_source import ENGINE_DIR
-from deploy.tuner import processor_here
+from deploy.benchmark import newest_champion, parse_numbers, record_text
+from deploy.engine_build.engine import EngineBinaries, run_benchmark
+from deploy.engine_build.ncnn_source import ENGINE_DIR
+from deploy.model_files.image_file import write_image_file, write_logits_file
+from deploy.winograd.measured_choice import processor_here
 from platform.errors import UsageError, UserError
 
 from .conftest import TinyModel

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import build_tools, ncnn_source, package_index
-from deploy.build_tools import BuildTools, find_build_tools
-from deploy.ncnn_source import SDIST_NAME, ensure_ncnn, fetch_sdist
-from deploy.package_index import IndexSettings, index_settings
+from deploy.engine_build import build_tools, ncnn_source, package_index
+from deploy.engine_build.build_tools import BuildTools, find_build_tools
+from deploy.engine_build.ncnn_source import SDIST_NAME, ensure_ncnn, fetch_sdist
+from deploy.engine_build.package_index import IndexSettings, index_settings
 from platform.errors import UserError
 
 EMPTY = {"PIP_CONFIG_FILE": "/dev/null"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.engine import EngineBinaries
+from deploy.engine_build.engine import EngineBinaries
 
 from .conftest import CLASSES, TinyModel
 

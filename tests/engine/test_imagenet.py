@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from deploy.engine import EngineBinaries
+from deploy.conversion.parity import random_pictures
+from deploy.engine_build.engine import EngineBinaries
 from deploy.export import export_model
-from deploy.model_folder import open_model_folder
-from deploy.parity import random_pictures
-from platform.data.decode import decode_image
+from deploy.model_files.model_folder import open_model_folder
+from platform.data.images.decode import decode_image
 from platform.models.config import ModelConfig
 from platform.models.networks import build
 from platform.models.torchvision_weights import main as convert_weights

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from platform.data.decode import decode_image
+from platform.data.images.decode import decode_image
 from platform.errors import UserError
 
 RNG = np.random.default_rng(11)

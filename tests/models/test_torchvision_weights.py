@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
 
-from platform.data.framing import centre_view, view
+from platform.data.images.framing import centre_view, view
 from platform.errors import UsageError, UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build

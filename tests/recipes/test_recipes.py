@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
-from platform.data.normalisation import compute
-from platform.data.tables import TrainingData
+from platform.data.normalization import compute
+from platform.data.training_data import TrainingData
 from platform.errors import UsageError
-from platform.training.budget import budget_of
+from platform.space.space_files import find_spaces, load_run, load_space
 from platform.training.distributed import single
+from platform.training.inputs.budget import budget_of
 from platform.training.loop import fit
 from platform.training.schedules import LearningRate
-from platform.tuning.space import find_spaces, load_run, load_space
 
 ON_CIFAR10 = [
     "he2016_resnet32",

@@ -10,15 +10,15 @@ import numpy as np
 import optuna
 
 from platform.atomic import write_json
+from platform.space.space_files import SweepSpec, load_space
+from platform.space.spec import trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.tables import TableWriter
+from platform.tracking.parquet_tables import TableWriter
+from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
-from platform.tuning.plan import make_plan
-from platform.tuning.sampling import suggest
-from platform.tuning.selection import choose_champion, summarise
-from platform.tuning.space import SweepSpec, load_space
-from platform.tuning.spec import trial_seed
+from platform.tuning.planning.plan import make_plan
+from platform.tuning.sampling.sampler import suggest
+from platform.tuning.selection.selection import choose_champion, summarise
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 EPOCHS = 30

@@ -11,9 +11,9 @@ from platform.errors import UserError
 from platform.reporting.page import render, write_report
 from platform.reporting.pareto import pareto_view
 from platform.tracking.events import TrialStatus
-from platform.tracking.folder import SweepFolder
+from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.results import read_results
-from platform.tracking.tables import TableWriter
+from platform.tracking.sweep_folder import SweepFolder
 from tests.reporting.example_sweep import write_benchmark, write_example, write_int8
 from tests.tracking.examples import epoch, trial
 
@@ -190,7 +190,7 @@ def test_text_from_outside_stays_text(tmp_path):
 def test_the_base_that_won_is_said_so(tmp_path):
     folder = write_example(tmp_path, trials=5)
     results = read_results(folder)
-    from platform.tuning.space import load_spec
+    from platform.space.space_files import load_spec
 
     base = load_spec(folder.path).base.model_dump(mode="json")
     # A run has a seed of its own, which is no part of the recipe.

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from platform.tracking.folder import new_sweep_folder
+from platform.tracking.sweep_folder import new_sweep_folder
 
 
 def report(*arguments, cwd):

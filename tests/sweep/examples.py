@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from platform.tracking.folder import SweepFolder, all_sweeps
+from platform.tracking.sweep_folder import SweepFolder, all_sweeps
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.killed_sweep import KilledSweep, differences
 from platform.tracking.events import TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.tables import read_trials
-from platform.tuning.journal import Event, read_journal
-from platform.tuning.search import journal_path
+from platform.tracking.parquet_tables import read_trials
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.journal.journal import Event, read_journal
+from platform.tuning.search_stage import journal_path
 from tests.sweep.examples import Place
 
 # Ray starts three times.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from platform.tracking.events import TrialStatus
-from platform.tracking.folder import SweepFolder
-from platform.tracking.tables import read_epochs, read_trials
+from platform.tracking.parquet_tables import read_epochs, read_trials
+from platform.tracking.sweep_folder import SweepFolder
 from tests.sweep.examples import Place
 
 # Minutes on two cores: Ray starts once, Ray Train twice.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from platform.tracking.folder import SweepFolder
-from platform.tracking.tables import read_epochs, read_trials
-from platform.tuning.extension import final_run
+from platform.tracking.parquet_tables import read_epochs, read_trials
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.extend_sweep import final_run
 from tests.sweep.examples import ROOT, Place
 
 pytestmark = pytest.mark.timeout(3600)

@@ -11,10 +11,10 @@ from platform.models.config import ModelConfig
 from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.tracking.events import SweepOutcome
-from platform.tracking.folder import SweepFolder
 from platform.tracking.mlflow_registry import AliasChoice, register_champion
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import open_store
+from platform.tracking.sweep_folder import SweepFolder
 from tests.tracking.examples import sweep
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from platform.data.dataset import DatasetInfo, Split
-from platform.data.normalisation import compute
-from platform.data.tables import TrainingData
+from platform.data.normalization import compute
+from platform.data.training_data import TrainingData
 from platform.training.config import RunConfig
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from platform.data.dataset import DatasetInfo, Split
-from platform.data.normalisation import compute
-from platform.data.tables import TrainingData
+from platform.data.normalization import compute
+from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.training import loop
-from platform.training.augment import Batch, EpochDraw, Place, TrainingTable
 from platform.training.config import RunConfig
 from platform.training.distributed import world_from_env
+from platform.training.inputs.augment import Batch, EpochDraw, Place, TrainingTable
 from platform.training.records import EpochRecord
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from platform.data.tables import TrainingData
+from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.training import loop
 from platform.training.config import RunConfig

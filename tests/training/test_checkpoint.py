@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from platform.data.tables import TrainingData
+from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.distributed import single

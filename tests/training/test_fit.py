@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from platform.data.tables import TrainingData
+from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
-from platform.training.augment import Place, TrainingTable, draw_epoch
 from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
+from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.distributed import World, single
-from platform.training.divergence import TrainingDiverged
-from platform.training.evaluation import evaluate
+from platform.training.evaluation.evaluation import evaluate
+from platform.training.inputs.augment import Place, TrainingTable, draw_epoch
 from platform.training.loop import fit
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import MODEL

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy, relu
 
-from platform.data.tables import TrainingData
+from platform.data.training_data import TrainingData
 from platform.models.config import ModelConfig
 from platform.models.networks import build, rectified
 from platform.training import native

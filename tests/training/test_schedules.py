@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from platform.training.budget import Budget
 from platform.training.config import Schedule
+from platform.training.inputs.budget import Budget
 from platform.training.schedules import LearningRate
 
 SCHEDULE: TypeAdapter[Any] = TypeAdapter(Schedule)

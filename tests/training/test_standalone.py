@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from platform.data.config import DataConfig
-from platform.data.generated import source
+from platform.data.formats.generated import source
 from platform.data.dataset import DatasetInfo
-from platform.data.tables import TrainingData
-from platform.data.normalisation import compute
+from platform.data.training_data import TrainingData
+from platform.data.normalization import compute
 from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit

@@ -1,0 +1,167 @@
+"""Each runtime behind one function: load a network, get a callable from image to logits."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from platform.errors import UserError
+
+Runtime = Literal["ncnn", "onnxruntime", "openvino", "torch"]
+Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""A normalised image [1, C, H, W] -> its logits [classes]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A runtime, in a variant, in a precision."""
+
+    runtime: Runtime
+    precision: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """`torch channels_last`."""
+        return f"{self.runtime} {self.variant}".strip()
+
+
+ROWS = (
+    Row(runtime="ncnn", precision="fp32"),
+    Row(runtime="onnxruntime", precision="fp32"),
+    Row(runtime="openvino", precision="fp32"),
+    Row(runtime="torch", precision="fp32", variant="eager"),
+    Row(runtime="torch", precision="fp32", variant="channels_last"),
+    Row(runtime="ncnn", precision="bf16"),
+    Row(runtime="openvino", precision="bf16"),
+    Row(runtime="torch", precision="bf16", variant="channels_last"),
+    Row(runtime="ncnn", precision="int8"),
+    Row(runtime="onnxruntime", precision="int8"),
+    Row(runtime="openvino", precision="int8"),
+)
+"""What is compared. onnxruntime has no bf16 kernels for CPUs; torch's int8 is another workflow."""
+
+
+def rows_for(precisions: tuple[str, ...]) -> tuple[Row, ...]:
+    """Return the rows of these precisions, in their order.
+
+    Raises:
+        UserError: one of their packages is not installed.
+    """
+    rows = tuple(row for precision in precisions for row in ROWS if row.precision == precision)
+    missing = sorted(
+        {name for name in ("onnx", "onnxruntime", "openvino") if importlib.util.find_spec(name) is None}
+    )
+    if missing:
+        raise UserError(
+            f"the comparison needs {', '.join(missing)}, not installed here; they are the dependency group "
+            "`peers`: uv pip install --group peers"
+        )
+    return rows
+
+
+def version_of(runtime: Runtime) -> str:
+    """Return the version of the runtime's package."""
+    return version(runtime)
+
+
+def load(row: Row, path: Path, *, threads: int) -> Infer:
+    """Load a network.
+
+    Args:
+        row: the runtime, in which precision.
+        path: the model folder (ncnn), the ONNX file (onnxruntime, openvino), the trained model (torch).
+        threads: of one inference.
+    """
+    return _LOADERS[row.runtime](row, path, threads)
+
+
+def prepare_import(runtime: Runtime) -> None:
+    """Import the runtime's package, and what of ours is around it, to time that apart from loading."""
+    for name in (runtime, *_AROUND.get(runtime, ())):
+        importlib.import_module(name)
+
+
+_AROUND: dict[Runtime, tuple[str, ...]] = {
+    "ncnn": ("deploy.conversion.ncnn_net",),
+    "torch": ("platform.models.trained",),
+}
+
+
+def _ncnn(row: Row, path: Path, threads: int) -> Infer:
+    # Not deploy.model_files.model_folder: the schema's library would count as ncnn's memory and time.
+    from deploy.conversion.ncnn_net import infer, load_net, options_for
+
+    options = options_for(row.precision)
+    net = load_net(path / "model.param", path / "model.bin", options, num_threads=threads)
+    return lambda image: infer(net, image[0])
+
+
+def _onnxruntime(_: Row, path: Path, threads: int) -> Infer:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = session.run(None, {name: image})[0][0]
+        return logits
+
+    return infer
+
+
+def _openvino(row: Row, path: Path, threads: int) -> Infer:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Left alone it would take bf16 where the processor has it, whatever the file says.
+        "INFERENCE_PRECISION_HINT": "bf16" if row.precision == "bf16" else "f32",
+    }
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+
+    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.array(next(iter(request.infer([image]).values()))[0], np.float32)
+
+    return infer
+
+
+def _torch(row: Row, path: Path, threads: int) -> Infer:
+    import torch
+
+    from platform.models.trained import load_trained_model
+
+    torch.set_num_threads(threads)
+    dtype = torch.bfloat16 if row.precision == "bf16" else torch.float32
+    layout: Any = torch.channels_last if row.variant == "channels_last" else torch.contiguous_format
+    network: Any = load_trained_model(path).network()
+    network = network.to(dtype=dtype, memory_format=layout)
+
+    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            batch = torch.from_numpy(image).to(dtype=dtype, memory_format=layout)
+            logits: NDArray[np.float32] = network(batch)[0].float().numpy()
+            return logits
+
+    return infer
+
+
+_LOADERS: dict[Runtime, Callable[[Row, Path, int], Infer]] = {
+    "ncnn": _ncnn,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+}

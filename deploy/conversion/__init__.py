@@ -1,0 +1,1 @@
+"""PyTorch to ncnn: tracing, pnnx, and the comparison of both networks' logits."""

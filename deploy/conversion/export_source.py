@@ -1,0 +1,154 @@
+"""What the export's command line names: a trained model, where its export belongs, images to compare on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from platform.data.dataset import DatasetInfo
+    from platform.models.trained import TrainedModel
+
+MODEL_FILE = "model.pt"
+FINAL_TRIAL = "final"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A model to export."""
+
+    model_path: Path
+    out_dir: Path
+    """Where the export belongs unless the user says otherwise."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of its origin beyond the model file."""
+
+
+def find_target(name: str, *, runs: Path) -> Target:
+    """Return the model that `name` stands for.
+
+    Args:
+        name: a model.pt, a folder that holds one, a sweep's folder or its id under `runs`, or `latest`.
+        runs: where sweeps are kept.
+
+    Raises:
+        UserError: there is no such thing, or the sweep has no final model yet.
+    """
+    path = Path(name)
+    if path.is_file():
+        return Target(model_path=path, out_dir=path.absolute().parent / "export")
+    if (path / MODEL_FILE).is_file():
+        return Target(model_path=path / MODEL_FILE, out_dir=path / "export")
+    if path.suffix in {".pt", ".pth"}:
+        raise UserError(f"no file {name}; give a sweep, or the {MODEL_FILE} of a training run")
+
+    from platform.tracking.sweep_folder import find_sweep
+
+    sweep = find_sweep(name, root=runs)
+    model_path = sweep.checkpoint_dir(FINAL_TRIAL) / MODEL_FILE
+    if not model_path.is_file():
+        raise UserError(
+            f"the sweep {sweep.sweep_id} has no final model yet ({model_path} is missing); "
+            "finish it with --resume, or give the model.pt of one of its trials"
+        )
+    source: dict[str, Any] = {"sweep": sweep.sweep_id, "run": FINAL_TRIAL}
+    accuracy = _read_json(sweep.test).get("accuracy")
+    if isinstance(accuracy, float):
+        source["test_accuracy"] = accuracy
+    return Target(model_path=model_path, out_dir=sweep.export, source=source)
+
+
+def find_dataset(model: TrainedModel, data_dir: Path | None) -> DatasetInfo | None:
+    """Return the data set `model` was trained on.
+
+    Args:
+        model: the trained model.
+        data_dir: where the data is; by default it must be in the cache already.
+
+    Returns:
+        nothing when the data set is not in the cache, or its images have another size.
+
+    Raises:
+        UserError: the data in `data_dir` cannot be read, or does not suit the model.
+    """
+    from platform.data import cache, catalog
+    from platform.data.config import DataConfig
+
+    if data_dir is None:
+        info = cache.find_label(cache.default_cache_dir(), model.data_label)
+        if info is None or info.image_shape != model.input_shape:
+            return None
+        return info if len(info.class_names) == len(model.class_names) else None
+    info = catalog.prepare(
+        DataConfig(name="folder" if model.data_label.startswith("folder") else "cifar10"), data_dir=data_dir
+    )
+    if info.image_shape != model.input_shape:
+        raise UserError(
+            f"the model takes images of shape {model.input_shape}, those in {data_dir} have shape "
+            f"{info.image_shape}"
+        )
+    if len(info.class_names) != len(model.class_names):
+        raise UserError(
+            f"the model knows {len(model.class_names)} classes, the data in {data_dir} has "
+            f"{len(info.class_names)}"
+        )
+    return info
+
+
+def find_images(
+    model: TrainedModel, data_dir: Path | None, *, count: int
+) -> tuple[NDArray[np.uint8], str] | None:
+    """Return test images uint8 [count, C, H, W] of that data set, spread evenly over it, and its label.
+
+    Returns:
+        nothing where `find_dataset` finds nothing; it raises the same errors.
+    """
+    import numpy as np
+
+    from platform.data import cache
+
+    info = find_dataset(model, data_dir)
+    if info is None:
+        return None
+    images = cache.load_split(info, "test").images
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
+    return images[chosen], info.label
+
+
+def exporter_versions() -> dict[str, str]:
+    """Return the versions of the programs that an export depends on."""
+    versions = {}
+    for name in ("torch", "pnnx", "ncnn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def known_source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `source` of model.json says: what the trained model knows, and what is `given`."""
+    known: dict[str, Any] = {
+        key: model.provenance[key] for key in ("run", "sweep", "commit") if key in model.provenance
+    }
+    known["data"] = model.data_label
+    if "test_accuracy" in model.metrics:
+        known["test_accuracy"] = model.metrics["test_accuracy"]
+    return {**known, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -1,0 +1,226 @@
+"""ncnn as a static library, built once per version and set of flags, in a cache outside the tree.
+
+There is no package with ncnn's headers; the source distribution of its Python package has the whole C++
+tree. It is fetched by name and version from the package index configured on this machine, checked against
+the hash below, built in part (cpp_engine/cmake/ncnn_options.cmake) and installed: five minutes of one core.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.engine_build.build_tools import BuildTools, run_cmake, run_ninja
+from deploy.engine_build.package_index import IndexSettings, index_settings
+from platform.errors import UserError
+
+NCNN_VERSION = "20261020"
+SDIST_NAME = f"ncnn-1.0.{NCNN_VERSION}.tar.gz"
+SDIST_SHA256 = "ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200"
+
+ENGINE_DIR = Path(__file__).resolve().parents[2] / "cpp_engine"
+_OPTIONS = ENGINE_DIR / "cmake" / "ncnn_options.cmake"
+
+Progress = Callable[[str], None]
+
+
+def cache_root() -> Path:
+    """Return `$XDG_CACHE_HOME/resnet-sweep-platform`, by default under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-sweep-platform"
+
+
+@contextmanager
+def locked(path: Path, *, progress: Progress) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; it is released when the process ends, however it ends."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another process is building the same; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def ensure_ncnn(tools: BuildTools, *, progress: Progress, source_dir: Path | None = None) -> Path:
+    """Return the install prefix of ncnn, built now unless the cache has it.
+
+    Args:
+        tools: the compiler, cmake and ninja to build with.
+        progress: told what happens, one line at a time.
+        source_dir: ncnn's source tree, when a person brings their own; fetched otherwise.
+
+    Returns:
+        A folder that holds lib/cmake/ncnn and include/ncnn.
+
+    Raises:
+        UserError: the sources cannot be had, or do not build.
+    """
+    prefix = cache_root() / f"ncnn-{NCNN_VERSION}-{_build_key(tools, source_dir)}"
+    if prefix.is_dir():
+        return prefix
+    with locked(prefix.with_name(prefix.name + ".lock"), progress=progress):
+        # Only a complete installation is ever given this name.
+        if not prefix.is_dir():
+            _build(prefix, tools, progress=progress, source_dir=source_dir)
+    return prefix
+
+
+def ncnn_recipe() -> str:
+    """Return what decides how ncnn is built, apart from the compiler: the sources' hash and the options."""
+    return f"{SDIST_SHA256}\0{_OPTIONS.read_text(encoding='utf-8')}"
+
+
+def _build_key(tools: BuildTools, source_dir: Path | None) -> str:
+    parts = [ncnn_recipe(), tools.compiler_identity, str(source_dir or "")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _build(prefix: Path, tools: BuildTools, *, progress: Progress, source_dir: Path | None) -> None:
+    work = prefix.with_name(prefix.name + ".building")  # kept when interrupted: ninja goes on where it stood
+    work.mkdir(parents=True, exist_ok=True)
+    source = source_dir or _unpacked_source(work, progress=progress)
+    installed = work / "installed"
+    shutil.rmtree(installed, ignore_errors=True)
+    log = work / "build.log"
+    progress(f"building ncnn {NCNN_VERSION} into {prefix} (once; about 3 minutes on two cores)")
+    run_cmake(
+        tools,
+        [
+            *("-S", str(source), "-B", str(work / "build")),
+            *(f"-DNCNN_SOURCE_DIR={source}", "-C", str(_OPTIONS)),
+            *("-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={installed}"),
+            "-DCMAKE_INSTALL_LIBDIR=lib",
+        ],
+        log=log,
+        what="configuring ncnn",
+    )
+    run_ninja(tools, work / "build", log=log, what="building ncnn", progress=progress, weigh=_weigh)
+    run_ninja(tools, work / "build", log=log, what="installing ncnn", targets=["install"])
+    # The engine's fallback image reader; ncnn does not install it.
+    shutil.copy2(source / "src" / "stb_image.h", installed / "include" / "stb_image.h")
+    (installed / "built-with.txt").write_text(
+        f"ncnn {NCNN_VERSION}\n{tools.compiler_identity}\n{_OPTIONS.read_text()}"
+    )
+    os.sync()
+    installed.replace(prefix)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _weigh(step: str) -> float:
+    """Return a step's seconds of a core, about: eight files take three quarters of the time."""
+    if "Building" not in step:
+        return 0.03
+    return 30.0 if "/convolution_x86" in step else 1.0
+
+
+def _unpacked_source(work: Path, *, progress: Progress) -> Path:
+    source = work / "source"
+    if source.is_dir():
+        return source
+    archive = cache_root() / SDIST_NAME
+    if not (archive.is_file() and _sha256(archive) == SDIST_SHA256):
+        fetch_sdist(archive, progress=progress)
+    unpacking = work / "unpacking"
+    shutil.rmtree(unpacking, ignore_errors=True)
+    _unpack(archive, unpacking)
+    (unpacking / SDIST_NAME.removesuffix(".tar.gz")).replace(source)
+    shutil.rmtree(unpacking, ignore_errors=True)
+    return source
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        # An attribute, because `extractall(filter=)` is a TypeError before Python 3.11.4.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(folder)  # noqa: S202 - filtered by the line above, and the sha256 of the archive is checked
+
+
+def fetch_sdist(archive: Path, *, progress: Progress, settings: IndexSettings | None = None) -> None:
+    """Download ncnn's source distribution to `archive`, checked.
+
+    Args:
+        archive: where the file goes; nothing is left there on failure.
+        progress: told what happens.
+        settings: where to look; what is configured for pip or uv by default.
+
+    Raises:
+        UserError: no configured source has the file, or its hash is wrong.
+    """
+    settings = settings or index_settings()
+    progress(f"fetching {SDIST_NAME} from the package index")
+    failures = []
+    sources: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), (place,)) for place in settings.find_links]
+    if settings.use_default_index:
+        sources.append(((), ()))
+    sources += [((url,), ()) for url in settings.index_urls]
+    for index_urls, find_links in sources:
+        try:
+            found = _fetch_from(index_urls, find_links, archive, settings)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        if found:
+            return
+        failures.append(f"{_source_name(index_urls, find_links)}: has no {SDIST_NAME}")
+    listed = "".join(f"\n  {failure}" for failure in failures)
+    raise UserError(
+        f"the engine needs {SDIST_NAME}, and no configured package source gave it:{listed}\n"
+        f"Go online, set PIP_INDEX_URL to a reachable index, or put the file itself at {archive}."
+    )
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    from unearth import preparer
+
+    return tuple(preparer.HTTPErrors)
+
+
+def _source_name(index_urls: tuple[str, ...], find_links: tuple[str, ...]) -> str:
+    return (index_urls + find_links + ("the default index",))[0]
+
+
+def _fetch_from(
+    index_urls: tuple[str, ...], find_links: tuple[str, ...], archive: Path, settings: IndexSettings
+) -> bool:
+    from unearth import PackageFinder
+    from unearth.errors import UnpackError
+    from unearth.fetchers.sync import PyPIClient
+
+    client = PyPIClient(
+        trusted_hosts=settings.trusted_hosts, verify=settings.verify(), timeout=settings.timeout_s
+    )
+    partial = archive.with_name(f".{archive.name}.{os.getpid()}")
+    failures: tuple[type[Exception], ...] = (*_http_errors(), UnpackError, OSError)
+    try:
+        # The client is the one that the finder makes for itself, with our certificates; its types disagree.
+        finder = PackageFinder(client, index_urls=index_urls, find_links=find_links, no_binary=["ncnn"])  # type: ignore[arg-type]
+        package = finder.find_best_match(f"ncnn==1.0.{NCNN_VERSION}").best
+        if package is None:
+            return False
+        fetched = finder.download(package.link, partial, hashes={"sha256": [SDIST_SHA256]})
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        if not fetched.is_relative_to(partial):  # an archive in a local folder is left where it lies
+            partial.mkdir(parents=True, exist_ok=True)
+            fetched = Path(shutil.copy2(fetched, partial))
+        fetched.replace(archive)
+    except failures as error:
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        raise UserError(f"{_source_name(index_urls, find_links)}: {reason}") from None
+    else:
+        return True
+    finally:
+        client.close()
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

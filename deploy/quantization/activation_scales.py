@@ -1,0 +1,124 @@
+"""How large the activations get: for each quantised layer, one scale for its input, found on real images.
+
+Three methods. `minmax` covers all values seen. `percentile` cuts the rarest off. `kl` chooses the cut whose
+128 levels lose least information (Migacz, "8-bit inference with TensorRT", 2017), as ncnn's own tool does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.conversion.ncnn_net import extract
+
+Method = Literal["minmax", "percentile", "kl"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+BINS = 2048
+LEVELS = 128
+"""Magnitudes of a signed 8-bit number, 0 to 127."""
+PERCENTILE = 99.99
+MIN_IMAGES = 512
+
+
+def activation_scales(
+    net: Any,
+    images: NDArray[np.float32],
+    blobs: Sequence[str],
+    *,
+    method: Method,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[str, float]:
+    """Return 127 / (the magnitude that the largest level stands for) for each blob.
+
+    Args:
+        net: an fp32 net with `lightmode` and `use_packing_layout` off: all its blobs can be read.
+        images: normalised images [N, C, H, W], none of the test set's.
+        blobs: the names of the blobs.
+        method: see above.
+        progress: told the images done, of two passes.
+    """
+    histograms = _histograms(net, images, blobs, progress)
+    return {blob: scale(threshold(histograms[blob], method)) for blob in blobs}
+
+
+def scale(magnitude: float) -> float:
+    """Return 127 / `magnitude`; 1 for what is always zero: any finite scale is exact there."""
+    return 127 / magnitude if magnitude > 0 else 1.0
+
+
+def threshold(histogram: tuple[NDArray[np.float64], float], method: Method) -> float:
+    """Return the magnitude that the largest level should stand for.
+
+    Args:
+        histogram: counts [BINS] of magnitudes in equal bins from 0, and the largest magnitude.
+        method: see above.
+    """
+    counts, largest = histogram
+    if method == "minmax" or largest == 0:
+        return largest
+    width = largest / BINS
+    if method == "percentile":
+        below = np.cumsum(counts) / counts.sum()
+        return float((np.searchsorted(below, PERCENTILE / 100) + 1) * width)
+    # The middle of the first bin that is cut off, as ncnn2table has it.
+    return float(min(LEVELS + int(np.argmin(_information_lost(counts))) + 0.5, BINS) * width)
+
+
+def _histograms(
+    net: Any,
+    images: NDArray[np.float32],
+    blobs: Sequence[str],
+    progress: Callable[[int, int], None],
+) -> Mapping[str, tuple[NDArray[np.float64], float]]:
+    largest = dict.fromkeys(blobs, 0.0)
+    counts = {blob: np.zeros(BINS) for blob in blobs}
+    for number, image in enumerate(images):
+        for blob, values in zip(blobs, extract(net, image, list(blobs)), strict=True):
+            largest[blob] = max(largest[blob], float(np.abs(values).max()))
+        progress(number + 1, 2 * len(images))
+    for number, image in enumerate(images):
+        for blob, values in zip(blobs, extract(net, image, list(blobs)), strict=True):
+            if largest[blob] == 0:
+                continue
+            # Zeros, most of what a rectifier leaves, are exact with any scale and would drown the rest.
+            magnitudes = np.abs(values[values != 0])
+            bins = np.minimum((magnitudes * (BINS / largest[blob])).astype(np.int64), BINS - 1)
+            counts[blob] += np.bincount(bins, minlength=BINS)
+        progress(len(images) + number + 1, 2 * len(images))
+    return {blob: (counts[blob], largest[blob]) for blob in blobs}
+
+
+def _information_lost(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what 128 levels over the first 128, 129, ... 2048 bins lose: their Kullback-Leibler divergence.
+
+    The true distribution has what lies beyond in its last bin. Each level spreads its mass evenly over those
+    of its bins that are not empty, so that sums over levels, differences of running totals, are all it takes.
+    """
+    last = np.arange(LEVELS, BINS + 1)
+    total = counts.sum()
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    filled = np.concatenate([[0], np.cumsum(counts > 0)])
+    # Bin i belongs to level i * 128 // last.
+    edges = -(-np.arange(LEVELS + 1) * last[:, None] // LEVELS)
+    mass = np.diff(below[edges], axis=1)
+    bins = np.diff(filled[edges], axis=1)
+    kept = below[last]
+    # A tiny probability keeps the loss finite where values were moved into an empty last bin.
+    level = np.log(np.maximum(mass / np.maximum(bins, 1) / np.maximum(kept, 1e-300)[:, None], 1e-12))
+    moved = total - kept
+    last_level = np.where(counts[last - 1] > 0, level[:, -1], np.log(1e-12))
+    entropy = np.concatenate([[0.0], np.cumsum(_times_log(counts))])[last - 1]
+    entropy = entropy + _times_log(counts[last - 1] + moved)
+    lost = entropy / total - np.log(total) - ((mass * level).sum(1) + moved * last_level) / total
+    result: NDArray[np.float64] = np.where(kept > 0, lost, np.inf)
+    return result
+
+
+def _times_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x log x; 0 for 0."""
+    result: NDArray[np.float64] = values * np.log(np.where(values > 0, values, 1.0))
+    return result

@@ -1,0 +1,183 @@
+"""From an fp32 model folder to one in fp16, bf16 or int8.
+
+fp16 halves the file and computes in fp32. bf16 halves the file and computes in bf16 where the processor can.
+int8 quarters the file and computes convolutions in 8 bits; the classifier, a thousandth of the work, stays in
+fp32: quantising it would cost precision and save nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.conversion.ncnn_net import READABLE, load_net, options_for, run
+from deploy.conversion.param_file import parse
+from deploy.conversion.parity import Parity, compare
+from deploy.conversion.weights_file import read_weights, write_weights
+from deploy.model_files import model_folder as mf
+from deploy.model_files.folder_swap import replacing_folder
+from deploy.quantization import activation_scales as cal
+from deploy.quantization.int8_weights import write_int8
+from deploy.winograd.measured_choice import tune_here
+from deploy.winograd.rule import tune
+from platform.errors import UsageError, UserError
+
+SELF_TEST_ROOM = 4
+"""Another processor rounds otherwise: the self-test allows so many times the error found on this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeResult:
+    """A model folder in another precision."""
+
+    folder: Path
+    precision: mf.Precision
+    bytes: int
+    """Size of the weights."""
+    parity: Parity
+    """Against ncnn in fp32."""
+
+
+def convert_precision(
+    source: Path,
+    out_dir: Path,
+    *,
+    precision: mf.Precision,
+    images: NDArray[np.uint8],
+    images_label: str,
+    calibration: NDArray[np.uint8] | None = None,
+    method: cal.Method = "percentile",
+    tuned: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> QuantizeResult:
+    """Write the network of an fp32 model folder in another precision.
+
+    Args:
+        source: a model folder in fp32.
+        out_dir: the new model folder; an older one there is replaced once the new one is whole.
+        precision: fp16, bf16 or int8.
+        images: test images uint8 [N, C, H, W] to compare the precisions on.
+        images_label: the label of their data set.
+        calibration: int8 only: 512 or more training or validation images uint8, never test images.
+        method: int8 only: how the scales are found.
+        tuned: choose Winograd's transform by measurement on this machine.
+        progress: told, in words, what is going on.
+
+    Raises:
+        UsageError: calibration images are missing or too few, or `precision` is fp32.
+        UserError: the folder is damaged or not in fp32, a weight does not fit, or nothing can be written.
+    """
+    if precision == "fp32":
+        raise UsageError("the source is already fp32; choose fp16, bf16 or int8")
+    folder = mf.open_model_folder(source)
+    if folder.document.precision != "fp32":
+        raise UserError(f"{source} is in {folder.document.precision}; only an fp32 export can be converted")
+    if precision == "int8" and (calibration is None or len(calibration) < cal.MIN_IMAGES):
+        got = 0 if calibration is None else len(calibration)
+        raise UsageError(f"int8 needs at least {cal.MIN_IMAGES} calibration images, got {got}")
+
+    with replacing_folder(out_dir, own_files=mf.FILES) as new:
+        progress(f"converting {folder.document.name} to {precision}")
+        notes = _write_files(folder, new, precision, calibration, method, progress)
+        if tuned:
+            notes["tuning"] = _tune(new, precision, folder.document.input, progress)
+        progress(f"comparing {precision} with fp32 on {len(images)} images ({images_label})")
+        return _describe(folder, new, out_dir, precision, images, images_label, notes)
+
+
+def _write_files(
+    source: mf.ModelFolder,
+    new: Path,
+    precision: mf.Precision,
+    calibration: NDArray[np.uint8] | None,
+    method: cal.Method,
+    progress: Callable[[str], None],
+) -> dict[str, object]:
+    """Write the two ncnn files into `new`; return what model.json says of how they were made."""
+    image = source.document.input
+    text, no_winograd = tune(
+        source.param.read_text(encoding="utf-8"),
+        source.weights,
+        input_shape=(image.channels, image.height, image.width),
+        precision=precision,
+    )
+    param = parse(text)
+    weights = read_weights(param, source.weights.read_bytes())
+    notes: dict[str, object] = {"tuning": {"method": "rule", "no_winograd": no_winograd}}
+    if precision != "int8" or calibration is None:
+        content = write_weights(param, weights, "bf16" if precision == "bf16" else "fp16")
+    else:
+        progress(f"calibrating on {len(calibration)} images")
+        layers = [layer for layer in param.layers if layer.type == "Convolution"]
+        scales = cal.activation_scales(
+            load_net(source.param, source.weights, READABLE),
+            source.document.normalise(calibration),
+            [layer.inputs[0] for layer in layers],
+            method=method,
+        )
+        param, content = write_int8(param, weights, {layer.name: scales[layer.inputs[0]] for layer in layers})
+        notes["quantisation"] = {"method": method, "images": len(calibration), "layers": len(layers)}
+    (new / mf.PARAM).write_text(param.text(), encoding="utf-8")
+    (new / mf.WEIGHTS).write_bytes(content)
+    return notes
+
+
+def _tune(
+    new: Path, precision: mf.Precision, image: mf.InputInfo, progress: Callable[[str], None]
+) -> dict[str, object]:
+    """Choose Winograd's transform by measurement in the files of `new`; return what model.json says of it."""
+    tuned = tune_here(
+        (new / mf.PARAM).read_text(encoding="utf-8"),
+        new / mf.WEIGHTS,
+        input_shape=(image.channels, image.height, image.width),
+        precision=precision,
+        progress=progress,
+    )
+    (new / mf.PARAM).write_text(tuned.text, encoding="utf-8")
+    return tuned.record()
+
+
+def _describe(
+    source: mf.ModelFolder,
+    new: Path,
+    out_dir: Path,
+    precision: mf.Precision,
+    images: NDArray[np.uint8],
+    images_label: str,
+    notes: dict[str, object],
+) -> QuantizeResult:
+    document = source.document
+    before = load_net(source.param, source.weights)
+    after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
+    inputs = document.normalise(images)
+    parity = compare(run(before, inputs), run(after, inputs))
+
+    image = document.input
+    patterns = mf.self_test_images((image.channels, image.height, image.width))
+    expected = np.array(document.self_test.logits, np.float32)
+    error = compare(expected, run(after, document.normalise(patterns))).max_abs
+
+    changed = document.model_copy(
+        update={
+            "precision": precision,
+            "files": {name: mf.describe_file(new / name) for name in (mf.PARAM, mf.WEIGHTS)},
+            "self_test": mf.SelfTest(
+                tolerance=max(document.self_test.tolerance, SELF_TEST_ROOM * error),
+                logits=document.self_test.logits,
+            ),
+            "parity": mf.ParityInfo(**asdict(parity), data=images_label, reference="ncnn fp32"),
+            **notes,
+        }
+    )
+    mf.write_document(new, changed)
+    mf.open_model_folder(new)
+    return QuantizeResult(
+        folder=out_dir,
+        precision=precision,
+        bytes=changed.files[mf.WEIGHTS].bytes,
+        parity=parity,
+    )

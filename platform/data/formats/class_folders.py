@@ -1,0 +1,127 @@
+"""A tree of image files, one folder per class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png (or val)."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from platform.data.dataset import Notify, Source, Split, Tables, files_fingerprint
+from platform.data.images.parallel_decode import decode_all, lossy_suffix
+from platform.errors import UserError
+
+SIZE = 32
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_LAYOUT = "lay the images out as ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files of a tree, unread."""
+
+    classes: tuple[str, ...]
+    train_files: list[tuple[str, int]]
+    """(path, label), in the order of classes and names."""
+    test_files: list[tuple[str, int]]
+
+    def fingerprint(self) -> str:
+        """Return a string that changes when a file does."""
+        return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
+
+
+def find(place: Path, *, own: bool = True) -> Source | None:
+    """Return the tree at `place`, if it has a `train` folder with folders in it.
+
+    Args:
+        place: the root of the tree.
+        own: images of the user's own, of any size; otherwise it is to be CIFAR-10, whose images are 32x32.
+
+    Raises:
+        UserError: as `find_tree`.
+    """
+    tree = find_tree(place)
+    if tree is None:
+        return None
+    return Source(
+        key=f"folder:{place.absolute()}",
+        fingerprint=tree.fingerprint(),
+        read=partial(read, place, own, tree.classes, tree.train_files, tree.test_files),
+    )
+
+
+def find_tree(place: Path) -> Tree | None:
+    """Return the files of the tree at `place`, if it has a `train` folder with folders in it.
+
+    Raises:
+        UserError: it has, but there is no `test` or `val` folder beside it, or a folder without images.
+    """
+    if not (place / "train").is_dir() or not _class_folders(place / "train"):
+        return None
+    test = next((place / name for name in ("test", "val") if (place / name).is_dir()), None)
+    if test is None:
+        raise UserError(
+            f"{place}: there is a 'train' folder but no 'test' (or 'val') folder, and a model must "
+            f"be judged on images it was not trained on; {_LAYOUT}"
+        )
+    classes = tuple(_class_folders(place / "train"))
+    if unknown := [name for name in _class_folders(test) if name not in classes]:
+        raise UserError(
+            f"{test}: every class must have training images; not in {place / 'train'}: "
+            f"{', '.join(unknown[:5])}"
+        )
+    train_files = _labelled_files(place / "train", classes)
+    test_files = _labelled_files(test, classes)
+    used = {label for _, label in train_files}
+    if empty := [name for number, name in enumerate(classes) if number not in used]:
+        raise UserError(f"{place / 'train'}: these classes have no images: {', '.join(empty[:5])}; {_LAYOUT}")
+    if not test_files:
+        raise UserError(f"{test}: no images found; {_LAYOUT}")
+    return Tree(classes, train_files, test_files)
+
+
+def read(
+    place: Path,
+    own: bool,
+    classes: tuple[str, ...],
+    train_files: Sequence[tuple[str, int]],
+    test_files: Sequence[tuple[str, int]],
+    notify: Notify,
+) -> Tables:
+    """Decode all images, on all cores; with `own`, other sizes are resized to 32x32.
+
+    Raises:
+        UserError: an image cannot be decoded; the message names the file.
+    """
+    encodings: Counter[str] = Counter()
+
+    def split(files: Sequence[tuple[str, int]]) -> Split:
+        notify(f"decoding {len(files):,} images of {place}")
+        rows = ((file, Path(file)) for file, _ in files)
+        images = decode_all(rows, len(files), size=SIZE, encodings=encodings, resize=own)
+        return Split(images, np.array([label for _, label in files], np.int64))
+
+    train, test = split(train_files), split(test_files)
+    label = f"folder:{place.resolve().name}" if own else f"cifar10{lossy_suffix(encodings)}"
+    name = "folder" if own else "cifar10"
+    return Tables(name=name, label=label, class_names=classes, train=train, test=test)
+
+
+def _class_folders(place: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
+
+
+def _labelled_files(place: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """Return (file, label) in the order of classes and names."""
+    # Strings: Path objects for 60,000 files would cost a second at every start.
+    return [
+        (f"{place}{os.sep}{name}{os.sep}{file}", label)
+        for label, name in enumerate(classes)
+        if (place / name).is_dir()
+        for file in sorted(os.listdir(place / name))  # noqa: PTH208
+        if file.lower().endswith(_SUFFIXES) and file[0] != "."
+    ]

@@ -1,0 +1,1 @@
+"""Decoding, resizing and statistics of single images."""

@@ -1,0 +1,1 @@
+"""Search-space files: parsing, checking, distributions, and the sweep that they specify."""

@@ -1,0 +1,30 @@
+"""Which trials are beaten by none: the Pareto front over accuracy and the costs of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from platform.space.settings import Objective
+
+HIGHER_IS_BETTER: frozenset[Objective] = frozenset({"validation_accuracy"})
+
+
+def front(points: Mapping[str, Mapping[str, float]], objectives: Sequence[Objective]) -> list[str]:
+    """Return the names of the points that no other one dominates, in the order given.
+
+    One point dominates another if it is as good in every objective and better in one. Of equal points,
+    each stays.
+
+    Args:
+        points: the value of every objective, by the point's name.
+        objectives: what counts.
+    """
+    loss = {
+        name: tuple(-values[key] if key in HIGHER_IS_BETTER else values[key] for key in objectives)
+        for name, values in points.items()
+    }
+    return [name for name in loss if not any(_dominates(loss[other], loss[name]) for other in loss)]
+
+
+def _dominates(left: Sequence[float], right: Sequence[float]) -> bool:
+    return left != right and all(a <= b for a, b in zip(left, right, strict=True))

@@ -1,0 +1,339 @@
+"""A whole sweep as one frozen record, every mistake in it refused before anything starts.
+
+This module imports neither torch nor ray nor optuna: a mistake in a file answers in under a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from platform.errors import UsageError, did_you_mean
+from platform.schema import Frozen, validate
+from platform.space.distributions import (
+    Choice,
+    Dimension,
+    Range,
+    Scalar,
+    SearchTree,
+    dimensions,
+    place,
+    walk,
+)
+from platform.space.point_parser import OutsideSpaceError, read_point
+from platform.space.settings import (
+    Asha,
+    Confirm,
+    Final,
+    Median,
+    Objective,
+    Qmc,
+    Sampler,
+    Scheduler,
+    Stop,
+    Tpe,
+    WorkerResources,
+)
+from platform.space.tree_checks import check_tree
+from platform.space.tree_parser import Problem, parse_search
+from platform.space.yaml_text import dump_yaml
+from platform.training.config import RunConfig
+
+
+class SweepSpec(Frozen):
+    """A whole sweep, as its space file and the command line's overrides say it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """The space's name: its sweeps' folders and MLflow experiment bear it. Default: the file's name."""
+    about: str = ""
+    """One sentence: what the experiment asks."""
+    base: RunConfig
+    """The run that the search varies."""
+    search: SearchTree
+    """What varies, by the dotted path of the setting, and over what."""
+    start_from: tuple[Mapping[str, Scalar], ...] = ()
+    """Known good points, tried first."""
+    trials: PositiveInt = 40
+    """Runs of the search, the starting points included."""
+    objectives: tuple[Objective, ...] = ("validation_accuracy",)
+    """What the sampler is to raise (accuracy) or to lower (costs of the network), all at once."""
+    sampler: Sampler = Tpe(name="tpe")
+    scheduler: Scheduler = Asha(name="asha")
+    workers_per_trial: PositiveInt = 1
+    """Data-parallel processes of one trial of the search."""
+    concurrent_trials: PositiveInt | None = None
+    """Most trials of the search at once; `null`: all that fit. With 1 the same sweep twice decides alike."""
+    resources_per_worker: WorkerResources = WorkerResources()
+    backend: Literal["auto", "inproc", "ddp"] = "auto"
+    """`inproc`: the trainer inside a reused process, one worker; `ddp`: Ray Train; `auto`: by the workers."""
+    max_failures: NonNegativeInt = 10
+    """Failed trials the sweep survives; one more ends it."""
+    stop: Stop = Stop()
+    confirm: Confirm = Confirm()
+    final: Final = Final()
+    seed: NonNegativeInt = 0
+    """Seed of everything random in the sweep; each run's own is derived from it."""
+    cost_per_hour: PositiveFloat | None = None
+    """Price of the whole cluster per hour, in any currency; the plan then says what the sweep will cost."""
+
+    @field_validator("search", mode="plain")
+    @classmethod
+    def _read_search(cls, raw: Any, info: ValidationInfo) -> SearchTree:
+        if isinstance(raw, SearchTree):
+            raw = raw.raw()
+        tree, found = parse_search(raw)
+        # Values are looked at even when some settings could not be read: all mistakes at once.
+        unread = tuple(path for path, _ in found)
+        found += [
+            (path, text)
+            for path, text in check_tree(tree, info.data.get("base"))
+            if not any(path == other or path.startswith(f"{other}.") for other in unread)
+        ]
+        _refuse(found, raw)
+        return tree
+
+    @field_serializer("search")
+    def _write_search(self, tree: SearchTree) -> dict[str, Any]:
+        return tree.raw()
+
+    @field_validator("start_from", mode="plain")
+    @classmethod
+    def _read_points(cls, raw: Any, info: ValidationInfo) -> tuple[Mapping[str, Scalar], ...]:
+        if not isinstance(raw, list | tuple) or not all(isinstance(point, Mapping) for point in raw):
+            _refuse([("", f"must be a list of points, each a section of settings, got {raw!r}")], raw)
+        tree, base = info.data.get("search"), info.data.get("base")
+        if tree is None or base is None:
+            return ()  # already refused for another reason
+        points, found = [], []
+        for position, point in enumerate(raw, start=1):
+            try:
+                points.append(read_point(point, tree, base))
+            except OutsideSpaceError as error:
+                found.append((f"{position}.{error.path}".removesuffix("."), str(error)))
+        _refuse(found, raw)
+        return tuple(points)
+
+    @field_serializer("start_from")
+    def _write_points(self, points: tuple[Mapping[str, Scalar], ...]) -> list[dict[str, Scalar]]:
+        return [dict(point) for point in points]
+
+    @field_validator("objectives")
+    @classmethod
+    def _worth_comparing(
+        cls, objectives: tuple[Objective, ...], info: ValidationInfo
+    ) -> tuple[Objective, ...]:
+        if "validation_accuracy" not in objectives:
+            raise ValueError("must name validation_accuracy: the champion is chosen by it")
+        if len(set(objectives)) < len(objectives):
+            raise ValueError(f"must name each objective once, got {', '.join(objectives)}")
+        tree = info.data.get("search")
+        costs = [name for name in objectives if name != "validation_accuracy"]
+        if costs and tree is not None and not any(of_network(entry.path) for entry in tree.entries):
+            raise ValueError(
+                f"{', '.join(costs)}: the same for every trial, since the space varies nothing of the model; "
+                "search model.name, or leave it out"
+            )
+        return objectives
+
+    @field_validator("sampler")
+    @classmethod
+    def _qmc_draws_all(cls, sampler: Sampler, info: ValidationInfo) -> Sampler:
+        tree = info.data.get("search")
+        inside = [each for each in dimensions(tree) if each.given] if tree is not None else []
+        if isinstance(sampler, Qmc) and inside:
+            owner, label = inside[0].given[-1]
+            raise ValueError(
+                f"qmc draws every setting for every trial, and {inside[0].name} exists only where {owner} is "
+                f"{label}; use random or tpe, or search no setting inside alternatives"
+            )
+        return sampler
+
+    @field_validator("scheduler")
+    @classmethod
+    def _grace_within_epochs(cls, scheduler: Scheduler, info: ValidationInfo) -> Scheduler:
+        epochs = info.data["base"].epochs if "base" in info.data else None
+        if isinstance(scheduler, Asha | Median) and epochs is not None and scheduler.grace_epochs > epochs:
+            _refuse(
+                [
+                    (
+                        "grace_epochs",
+                        f"must not exceed the run's epochs, got {scheduler.grace_epochs} > {epochs}",
+                    )
+                ],
+                scheduler,
+            )
+        return scheduler
+
+    @field_validator("workers_per_trial")
+    @classmethod
+    def _batches_divide(cls, workers: int, info: ValidationInfo) -> int:
+        _refuse(_indivisible(workers, info), workers)
+        return workers
+
+    @field_validator("confirm", "final")
+    @classmethod
+    def _run_batches_divide(cls, stage: Any, info: ValidationInfo) -> Any:
+        if isinstance(stage.workers_per_run, int):
+            _refuse(
+                [("workers_per_run", text) for _, text in _indivisible(stage.workers_per_run, info)], stage
+            )
+        return stage
+
+    @field_validator("backend")
+    @classmethod
+    def _one_worker_inproc(cls, backend: str, info: ValidationInfo) -> str:
+        workers = info.data.get("workers_per_trial", 1)
+        if backend == "inproc" and workers > 1:
+            raise ValueError(
+                f"'inproc' runs one worker per trial, got workers_per_trial {workers}; use 'ddp'"
+            )
+        return backend
+
+    @model_validator(mode="after")
+    def _no_shared_gpu(self) -> Self:
+        gpu = self.resources_per_worker.GPU
+        if self.workers_per_trial > 1 and isinstance(gpu, float | int) and 0 < gpu < 1:
+            raise ValueError(
+                "resources_per_worker.GPU must be 0 or whole when a trial has several workers, since NCCL "
+                f"refuses two of them on one GPU; got {gpu:g} for workers_per_trial {self.workers_per_trial}"
+            )
+        return self
+
+    @cached_property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """Everything that varies, in file order, those of all alternatives included."""
+        return tuple(dimensions(self.search))
+
+    def resolve(self, params: Mapping[str, Any], *, seed: int | None = None) -> RunConfig:
+        """Return the run that flat `params` (as `sampling.suggest` gives them) stand for.
+
+        Args:
+            params: one value for each dimension that exists under the choices made.
+            seed: the run's seed (`trial_seed`); None keeps the base's.
+
+        Raises:
+            UsageError: a parameter is missing, unknown, or outside the space.
+        """
+
+        def choose(dimension: Dimension) -> Any:
+            if dimension.name not in params:
+                raise UsageError(f"{self.name}: the parameter {dimension.name!r} is missing")
+            value, node = params[dimension.name], dimension.node
+            try:
+                if isinstance(node, Range):
+                    return node.contain(value)
+                return node.label(value) if isinstance(node, Choice) else node.option(value).label
+            except ValueError as error:
+                raise UsageError(f"{self.name}: {dimension.name}: {error}") from None
+
+        drawn = walk(self.search, choose)
+        unknown = [name for name in params if name not in drawn.params]
+        if unknown:
+            hint = did_you_mean(unknown[0], drawn.params)
+            raise UsageError(f"{self.name}: the parameter {unknown[0]!r} does not exist here{hint}")
+        values = place(self.base.model_dump(), drawn.settings)
+        if seed is not None:
+            values["seed"] = seed
+        return validate(RunConfig, values, source=self.name)
+
+    def indivisible_by(self, workers: int) -> bool:
+        """Return whether some batch size cannot be cut into equal parts for `workers`."""
+        sizes = _batch_sizes(self.base, self.search)
+        return sizes is None or any(size % workers for size in sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that `SweepSpec.model_validate` and YAML read back equal."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the spec as a space file."""
+        return dump_yaml(self.to_dict())
+
+    def digest(self) -> str:
+        """Return a short hash that is equal for equal specs, on any machine."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+
+def _refuse(found: Sequence[Problem], raw: Any) -> None:
+    """Raise one pydantic error that holds all problems, so that they join those of other fields."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("space", "{message}", {"message": text}),
+            loc=tuple(path.split(".")) if path else (),
+            input=raw,
+        )
+        for path, text in found
+    ]
+    if details:
+        raise ValidationError.from_exception_data("SweepSpec", details)
+
+
+def of_network(path: str) -> bool:
+    """Return whether a setting can change what a network costs."""
+    return path == "model" or (path.startswith("model.") and path != "model.zero_init_residual")
+
+
+def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:
+    """Return every batch size that a run can have; None if they are too many to name."""
+    searched = [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]
+    if not searched:
+        return (base.batch_size,)
+    node = searched[0]
+    if isinstance(node, Choice):
+        return node.probes()
+    return node.grid() if isinstance(node, Range) and node.step is not None else None
+
+
+def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
+    """Refuse batch sizes that cannot be cut into equal parts for `workers`."""
+    base, tree = info.data.get("base"), info.data.get("search")
+    if workers == 1 or base is None or tree is None:
+        return []
+    sizes = _batch_sizes(base, tree)
+    rule = f"every batch size must be divisible by the number of workers, {workers}"
+    if sizes is None:
+        return [("", f"{rule}: search batch_size by choice or quantised")]
+    wrong = ", ".join(str(size) for size in sizes if size % workers)
+    return [("", f"{rule}; got {wrong}")] if wrong else []
+
+
+def trial_seed(spec: SweepSpec, number: int, *, stage: str = "search") -> int:
+    """Return the seed (31 bits) of run `number` of a stage: the same on any machine, for any start.
+
+    The confirmation passes the seed's index as `number`, so that all candidates get the same seeds.
+    """
+    digest = hashlib.sha256(f"{spec.seed}:{stage}:{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def changed_fields(before: SweepSpec, after: SweepSpec) -> list[str]:
+    """Return the dotted names of all settings in which two specs differ, in the file's order."""
+    changed: list[str] = []
+
+    def compare(old: Any, new: Any, path: str) -> None:
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in dict.fromkeys((*old, *new)):
+                compare(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        elif old != new:
+            changed.append(path)
+
+    compare(before.to_dict(), after.to_dict(), "")
+    return changed

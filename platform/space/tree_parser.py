@@ -1,0 +1,176 @@
+"""From the `search:` section of a space file to a tree of distributions, every mistake at once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from platform.errors import did_you_mean
+from platform.space.distributions import (
+    Alternatives,
+    Choice,
+    Constant,
+    Entry,
+    Node,
+    Option,
+    Range,
+    RangeKind,
+    SearchTree,
+    frozen,
+)
+
+Problem = tuple[str, str]
+"""(dotted path within the section, message)."""
+
+_RANGES: tuple[RangeKind, ...] = get_args(RangeKind)
+_DISTRIBUTIONS = ("choice", *_RANGES)
+_HOW = (
+    "a searched setting is {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
+    "{int: [low, high]}, {log_int: [low, high]}, {quantised: [low, high, step]}, "
+    "or a list of alternatives"
+)
+
+
+def parse_search(raw: Any) -> tuple[SearchTree, list[Problem]]:
+    """Return the tree of what could be read, and a problem for all that could not.
+
+    Whether the settings exist and may take these values is not looked at here.
+    """
+    found: list[Problem] = []
+    if not isinstance(raw, Mapping) or not raw:
+        return SearchTree(()), [("", f"must map settings to what they may be; {_HOW}")]
+    entries = _entries(raw, "", found, fixed_allowed=False)
+    found += _overlaps(entries)
+    return SearchTree(tuple(entries)), found
+
+
+def _entries(
+    raw: Mapping[Any, Any], where: str, found: list[Problem], *, fixed_allowed: bool, prefix: str = ""
+) -> list[Entry]:
+    """Read a section; sections within it become dotted paths of the same list."""
+    entries: list[Entry] = []
+    for key, value in raw.items():
+        path = f"{prefix}{key}"
+        here = f"{where}{path}"
+        if isinstance(value, Mapping) and not _is_distribution(value):
+            if not value:
+                found.append((here, f"is empty; {_HOW}"))
+            entries += _entries(value, where, found, fixed_allowed=fixed_allowed, prefix=f"{path}.")
+        elif isinstance(value, Mapping):
+            node = _distribution(value, here, found)
+            entries += [Entry(path, node)] if node else []
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            entries.append(Entry(path, _alternatives(value, here, found)))
+        elif fixed_allowed:
+            entries.append(Entry(path, Constant(frozen(value))))
+        else:
+            found.append((here, f"{value!r} is a fixed value, which belongs under 'base'; {_HOW}"))
+    return entries
+
+
+def _is_distribution(value: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is meant as a distribution, misspelt or not, rather than as a section."""
+    keys = [str(key) for key in value]
+    if any(key in _DISTRIBUTIONS for key in keys):
+        return True
+    return len(keys) == 1 and bool(did_you_mean(keys[0], _DISTRIBUTIONS))
+
+
+def _distribution(raw: Mapping[Any, Any], where: str, found: list[Problem]) -> Node | None:
+    kind = next((str(key) for key in raw if str(key) in _DISTRIBUTIONS), None)
+    if kind is None:
+        got = str(next(iter(raw)))
+        found.append((where, f"unknown distribution {got!r}{did_you_mean(got, _DISTRIBUTIONS)}; {_HOW}"))
+        return None
+    if len(raw) > 1:
+        others = ", ".join(repr(str(key)) for key in raw if key != kind)
+        found.append((where, f"{kind!r} must stand alone, got also {others}"))
+        return None
+    if kind == "choice":
+        return _choice(raw[kind], where, found)
+    try:
+        return _range(kind, raw[kind])  # type: ignore[arg-type] # one of _RANGES, checked above
+    except ValueError as error:
+        found.append((where, str(error)))
+        return None
+
+
+def _choice(values: Any, where: str, found: list[Problem]) -> Choice | None:
+    if not isinstance(values, list | tuple) or not values:
+        found.append((where, f"choice needs a list of values, got {values!r}"))
+        return None
+    if any(isinstance(value, Mapping) for value in values):
+        found.append((where, "a choice between sections is written as a list of alternatives"))
+        return None
+    choice = Choice(tuple(frozen(value) for value in values))
+    repeated = [str(label) for label, count in Counter(map(repr, choice.labels)).items() if count > 1]
+    if repeated:
+        found.append((where, f"choice repeats {', '.join(repeated)}"))
+        return None
+    return choice
+
+
+def _range(kind: RangeKind, ends: Any) -> Range:
+    wanted = 3 if kind == "quantised" else 2
+    form = "[low, high, step]" if wanted == 3 else "[low, high]"
+    numbers = (
+        isinstance(ends, list | tuple)
+        and len(ends) == wanted
+        and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+        and all(math.isfinite(end) for end in ends)
+    )
+    if not numbers:
+        raise ValueError(f"{kind} needs {form}, {wanted} numbers, got {ends!r}")
+    low, high = ends[0], ends[1]
+    if low >= high:
+        raise ValueError(f"{kind} needs low < high, got {list(ends)!r}")
+    if kind in ("log_uniform", "log_int") and low <= 0:
+        raise ValueError(f"{kind} needs low above 0 (a logarithm has no zero), got {list(ends)!r}")
+    if kind in ("int", "log_int") and not all(end == int(end) for end in ends):
+        raise ValueError(f"{kind} needs whole numbers, got {list(ends)!r}")
+    if kind in ("int", "log_int"):
+        return Range(kind, int(low), int(high))
+    if wanted == 2:
+        return Range(kind, float(low), float(high))
+    if not 0 < ends[2] <= high - low:
+        raise ValueError(f"quantised needs 0 < step <= high - low, got {list(ends)!r}")
+    whole = all(isinstance(end, int) for end in ends)
+    values = tuple(ends) if whole else tuple(float(end) for end in ends)
+    # The last step may fall short of `high`: the range then ends there, so that the table says so.
+    return Range(kind, values[0], Range(kind, *values).grid()[-1], values[2])
+
+
+def _alternatives(raw: list[Any] | tuple[Any, ...], where: str, found: list[Problem]) -> Alternatives:
+    options: list[Option] = []
+    named: Counter[str] = Counter()
+    for position, item in enumerate(raw, start=1):
+        if not isinstance(item, Mapping):
+            found.append((f"{where}.{position}", f"an alternative is a section of settings, got {item!r}"))
+            continue
+        # `name` tells alternatives apart; without one (or with the same one) their position does.
+        name = item.get("name")
+        label = name if isinstance(name, str) else str(position)
+        named[label] += 1
+        if named[label] > 1:
+            label = f"{label}_{position}"
+        entries = _entries(item, f"{where}.{label}.", found, fixed_allowed=True)
+        found += [(f"{where}.{label}.{path}", text) for path, text in _overlaps(entries)]
+        options.append(Option(label, tuple(entries)))
+    if len(raw) == 1:
+        found.append((where, "a list of alternatives needs two or more; a single one belongs under 'base'"))
+    return Alternatives(tuple(options))
+
+
+def _overlaps(entries: list[Entry]) -> list[Problem]:
+    """Refuse a setting given twice, or given beside alternatives that contain it."""
+    found: list[Problem] = []
+    for index, entry in enumerate(entries):
+        for earlier in entries[:index]:
+            if entry.path == earlier.path:
+                found.append((entry.path, "stands twice"))
+            elif entry.path.startswith(f"{earlier.path}.") or earlier.path.startswith(f"{entry.path}."):
+                inner, outer = sorted((entry.path, earlier.path), key=len, reverse=True)
+                found.append((inner, f"belongs inside each alternative of {outer!r}, not beside it"))
+    return found

@@ -1,0 +1,371 @@
+"""The tables of a sweep, as Parquet files that any tool reads, and that are whole at any moment.
+
+`trials.parquet`, one row per trial, in order of stage and number:
+
+    trial_id             string     `t007` (search), `c1-s0` (confirmation), `final`
+    stage                string     search, confirm or final
+    number               int64      order of creation within its stage, from 0
+    candidate            string     in the confirmation: the search trial that is repeated; else null
+    status               string     running, finished, pruned, failed, interrupted
+    validation_accuracy  float64    0..1, of the last epoch (of the best one where the configuration
+                                    says `report: best`); null without a validation split
+    validation_loss      float64    mean cross-entropy in nats, of the same epoch
+    epochs_done          int64
+    epochs_planned       int64      null before the first epoch
+    started_at           timestamp  UTC, of the first start
+    ended_at             timestamp  UTC; null while it runs
+    duration_s           float64    wall seconds in all its lives together
+    starts               int64      1, plus one for each resume
+    error                string     traceback and log path of a failed trial; else null
+    note                 string     what else is worth knowing: that it ran out of GPU memory and went on with
+                                    gradient accumulation; else null
+    params               string     the searched settings as JSON, exactly as the sampler gave them
+    params.<path>                   each of them as a column of its own (`params.optimizer.sgd.lr`),
+                                    null where the trial has no such setting
+    costs                string     what its network costs as JSON, by objective of the space; `{}` where
+                                    accuracy is the only one
+    costs.<objective>               each of them as a column of its own (`costs.parameters`)
+    config               string     the complete RunConfig as JSON
+
+`epochs.parquet`, one row per epoch of a trial, in the same order: `trial_id`, `stage`, then the fields of
+`platform.training.records.EpochRecord` (epoch, epochs, step, lr, train_loss, ...).
+An epoch that a resumed trial repeats takes the place of its earlier row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from platform.atomic import replacing
+from platform.errors import UserError
+from platform.tracking.events import (
+    Stage,
+    SweepInfo,
+    SweepObserver,
+    SweepOutcome,
+    TrialInfo,
+    TrialPast,
+    TrialStatus,
+)
+from platform.tracking.sweep_folder import SweepFolder
+from platform.training.config import RunConfig
+from platform.training.records import EpochRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One row of trials.parquet; the module's docstring gives the meaning of each column."""
+
+    trial_id: str
+    stage: Stage
+    number: int
+    candidate: str | None
+    status: TrialStatus
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    epochs_done: int = 0
+    epochs_planned: int | None = None
+    started_at: datetime
+    ended_at: datetime | None = None
+    duration_s: float = 0.0
+    starts: int = 1
+    error: str | None = None
+    note: str | None = None
+    params: Mapping[str, str | int | float | bool]
+    costs: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ran to its end, so that its accuracy compares."""
+        return self.status is TrialStatus.FINISHED
+
+    def run_config(self) -> RunConfig:
+        """Return the trial's configuration, validated."""
+        return RunConfig.model_validate(self.config)
+
+
+def read_trials(folder: SweepFolder) -> list[TrialRow]:
+    """Return the trials of a sweep in order of stage and number; none where the table does not exist yet.
+
+    Raises:
+        UserError: the file is not such a table.
+    """
+    return [
+        TrialRow(
+            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", "note", *_JSON_FIELDS)},
+            status=TrialStatus(row["status"]),
+            note=row.get("note"),  # tables of before there were notes have none
+            params=json.loads(row["params"]),
+            costs=json.loads(row.get("costs") or "{}"),  # tables of before there were costs have none
+            config=json.loads(row["config"]),
+        )
+        for row in _read(folder.trials)
+    ]
+
+
+def read_epochs(folder: SweepFolder) -> dict[str, list[EpochRecord]]:
+    """Return each trial's epochs in order, by trial id; empty where the table does not exist yet.
+
+    Raises:
+        UserError: the file is not such a table.
+    """
+    epochs: dict[str, list[EpochRecord]] = {}
+    for row in _read(folder.epochs):
+        epochs.setdefault(row["trial_id"], []).append(
+            EpochRecord(**{name: row[name] for name in _EPOCH_FIELDS if name in row})
+        )
+    return epochs
+
+
+class TableWriter(SweepObserver):
+    """Writes both tables after every event; continues those of an earlier start of the same sweep."""
+
+    def __init__(
+        self, folder: SweepFolder, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._folder = folder
+        self._now = now
+        self._rows = {row.trial_id: row for row in read_trials(folder)}
+        self._epochs = read_epochs(folder)
+        self._last_seen: dict[str, datetime] = {}
+        # Arrow tables of trials that are not running: a long sweep converts only what moves.
+        self._settled: dict[str, Any] = {}
+        self._warned = False
+
+    def sweep_started(self, sweep: SweepInfo) -> None:
+        for past in sweep.past:
+            if past.records or past.status is not None:
+                self._catch_up(past)
+        self._save()
+
+    def _catch_up(self, past: TrialPast) -> None:
+        """Add what an earlier start noted in the journal, and died before it was written here."""
+        trial_id = past.trial.trial_id
+        row = self._rows.get(trial_id) or _fresh_row(past.trial, _moment(past.created_at) or self._now())
+        if past.records and self._epochs.get(trial_id) != list(past.records):
+            known = {record.epoch for record in self._epochs.get(trial_id, [])}
+            missed = [record for record in past.records if record.epoch not in known]
+            self._epochs[trial_id] = list(past.records)
+            row = replace(
+                _with_epochs(row, past.records, past.trial.config),
+                duration_s=row.duration_s + sum(record.epoch_s + record.evaluation_s for record in missed),
+            )
+        if past.status is not None and row.status in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED):
+            row = replace(
+                row, status=past.status, error=past.error, ended_at=_moment(past.ended_at) or self._now()
+            )
+        self._rows[trial_id] = replace(row, note=past.note or row.note)
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        now = self._now()
+        fresh = _fresh_row(trial, now)
+        known = self._rows.get(trial.trial_id)
+        if known is not None:
+            fresh = replace(
+                known,
+                status=TrialStatus.RUNNING,
+                ended_at=None,
+                error=None,
+                starts=known.starts + 1,
+                params=fresh.params,
+                config=fresh.config,
+            )
+        self._rows[trial.trial_id] = fresh
+        self._last_seen[trial.trial_id] = now
+        self._settled.pop(trial.trial_id, None)
+        self._save(epochs=False)
+
+    def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+        if trial.trial_id not in self._rows:
+            self.trial_started(trial)
+        # A trial that went back to a checkpoint has not yet lived the epochs after it.
+        earlier = [known for known in self._epochs.get(trial.trial_id, []) if known.epoch < record.epoch]
+        self._epochs[trial.trial_id] = [*earlier, record]
+        self._settled.pop(trial.trial_id, None)
+        row = _with_epochs(self._rows[trial.trial_id], self._epochs[trial.trial_id], trial.config)
+        self._rows[trial.trial_id] = replace(row, duration_s=self._duration(trial.trial_id))
+        self._save()
+
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        if trial.trial_id not in self._rows:
+            self.trial_started(trial)
+        self._rows[trial.trial_id] = replace(self._rows[trial.trial_id], note=note)
+        self._save(epochs=False)
+
+    def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+        if trial.trial_id not in self._rows:
+            self.trial_started(trial)
+        self._rows[trial.trial_id] = replace(
+            self._rows[trial.trial_id],
+            status=status,
+            error=error,
+            ended_at=self._now(),
+            duration_s=self._duration(trial.trial_id),
+        )
+        self._save()
+
+    def sweep_ended(self, outcome: SweepOutcome) -> None:  # noqa: ARG002 - an observer's signature
+        self._save()
+
+    def _duration(self, trial_id: str) -> float:
+        now = self._now()
+        lived_s = (now - self._last_seen.get(trial_id, now)).total_seconds()
+        self._last_seen[trial_id] = now
+        return self._rows[trial_id].duration_s + max(0.0, lived_s)
+
+    def _save(self, *, epochs: bool = True) -> None:
+        try:
+            _write(self._folder.trials, _trials_table(self._in_order()))
+            if epochs:
+                _write(self._folder.epochs, self._epochs_table())
+        except OSError as error:
+            # The rows stay here; each later event writes all of them again.
+            if not self._warned:
+                logger.warning("cannot write %s (%s); trying again", self._folder.path, error)
+            self._warned = True
+        else:
+            self._warned = False
+
+    def _in_order(self) -> list[TrialRow]:
+        # Trials that run side by side start in any order: the same sweep twice must give the same tables.
+        return sorted(self._rows.values(), key=lambda row: (_STAGES.index(row.stage), row.number))
+
+    def _epochs_table(self) -> Any:
+        import pyarrow as pa
+
+        tables = []
+        for row in self._in_order():
+            if row.trial_id not in self._epochs:
+                continue
+            table = self._settled.get(row.trial_id)
+            if table is None:
+                table = _epoch_rows_table(row.trial_id, row.stage, self._epochs[row.trial_id])
+                if row.status is not TrialStatus.RUNNING:
+                    self._settled[row.trial_id] = table
+            tables.append(table)
+        return pa.concat_tables(tables) if tables else _epoch_rows_table("", "search", [])
+
+
+_STAGES: tuple[Stage, ...] = get_args(Stage)
+_TRIAL_FIELDS = tuple(each.name for each in fields(TrialRow))
+_JSON_FIELDS = ("params", "costs", "config")
+_EPOCH_FIELDS = tuple(each.name for each in fields(EpochRecord))
+_EPOCH_INTEGERS = ("epoch", "epochs", "step", "loss_spikes")
+
+
+def _fresh_row(trial: TrialInfo, started_at: datetime) -> TrialRow:
+    return TrialRow(
+        trial_id=trial.trial_id,
+        stage=trial.stage,
+        number=trial.number,
+        candidate=trial.candidate,
+        status=TrialStatus.RUNNING,
+        started_at=started_at,
+        params=dict(trial.params),
+        costs=dict(trial.costs),
+        config=trial.config.model_dump(mode="json"),
+    )
+
+
+def _with_epochs(row: TrialRow, records: Sequence[EpochRecord], config: RunConfig) -> TrialRow:
+    told = _reported(records, config)
+    return replace(
+        row,
+        validation_accuracy=told.validation_accuracy,
+        validation_loss=told.validation_loss,
+        epochs_done=records[-1].epoch,
+        epochs_planned=records[-1].epochs,
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _reported(records: Sequence[EpochRecord], config: RunConfig) -> EpochRecord:
+    if config.report == "best" and any(record.validation_accuracy is not None for record in records):
+        return max(records, key=lambda record: record.validation_accuracy or 0.0)
+    return records[-1]
+
+
+def _trials_table(rows: Sequence[TrialRow]) -> Any:
+    import pyarrow as pa
+
+    types = {
+        "number": pa.int64(),
+        "validation_accuracy": pa.float64(),
+        "validation_loss": pa.float64(),
+        "epochs_done": pa.int64(),
+        "epochs_planned": pa.int64(),
+        "started_at": pa.timestamp("ms", tz="UTC"),
+        "ended_at": pa.timestamp("ms", tz="UTC"),
+        "duration_s": pa.float64(),
+        "starts": pa.int64(),
+    }
+    columns = {
+        name: pa.array([getattr(row, name) for row in rows], type=types.get(name, pa.string()))
+        for name in _TRIAL_FIELDS
+        if name not in _JSON_FIELDS
+    }
+    columns["params"] = pa.array([json.dumps(dict(row.params)) for row in rows], type=pa.string())
+    for name in dict.fromkeys(name for row in rows for name in row.params):
+        columns[f"params.{name}"] = _column([row.params.get(name) for row in rows])
+    columns["costs"] = pa.array([json.dumps(dict(row.costs)) for row in rows], type=pa.string())
+    for name in dict.fromkeys(name for row in rows for name in row.costs):
+        columns[f"costs.{name}"] = pa.array([row.costs.get(name) for row in rows], type=pa.float64())
+    columns["config"] = pa.array([json.dumps(dict(row.config)) for row in rows], type=pa.string())
+    return pa.table(columns)
+
+
+def _column(values: list[Any]) -> Any:
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return pa.array([None if value is None else float(value) for value in values], type=pa.float64())
+    if len(kinds) > 1:
+        return pa.array([None if value is None else json.dumps(value) for value in values], type=pa.string())
+    return pa.array(values)
+
+
+def _epoch_rows_table(trial_id: str, stage: str, records: Sequence[EpochRecord]) -> Any:
+    import pyarrow as pa
+
+    columns = {
+        "trial_id": pa.array([trial_id] * len(records), type=pa.string()),
+        "stage": pa.array([stage] * len(records), type=pa.string()),
+    }
+    for name in _EPOCH_FIELDS:
+        kind = pa.int64() if name in _EPOCH_INTEGERS else pa.float64()
+        columns[name] = pa.array([getattr(record, name) for record in records], type=kind)
+    return pa.table(columns)
+
+
+def _write(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # memory_map would keep the old file open while a new one takes its place.
+        rows: list[dict[str, Any]] = pq.read_table(path, memory_map=False, partitioning=None).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a table of a sweep: {error}") from None
+    return rows

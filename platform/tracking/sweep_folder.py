@@ -1,0 +1,289 @@
+"""A sweep's folder, `runs/<space>-<yyyymmdd-hhmmss>/`: where everything lies that the sweep leaves.
+
+    spec.yaml         the resolved search space
+    plan.json         the resolved plan, with its provenance
+    state.json        running, finished, failed or interrupted, and since when
+    trials.parquet    one row per trial (platform.tracking.parquet_tables)
+    epochs.parquet    one row per epoch of each trial
+    selection.json    the confirmed candidates and the verdict
+    champion.json     the configuration that won
+    test.json         the test split, opened once
+    export/           the model folder for the engine, in fp32
+    export-int8/      the same in the fastest precision that keeps the accuracy, if that is not fp32
+    benchmark.json    its latency on this machine
+    report.html
+    checkpoints/      one folder per trial
+    tune/ logs/       Ray's own records
+
+`runs/latest` is a link to the newest one, for people; programs ask `latest`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from platform.atomic import write_json
+from platform.errors import UsageError, UserError, did_you_mean
+
+State = Literal["running", "finished", "failed", "interrupted"]
+
+_ID = re.compile(r"(?P<space>.+)-(?P<time>\d{8}-\d{6})(?:-(?P<copy>\d+))?")
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The paths of one sweep. Nothing is read or created by asking for a path."""
+
+    path: Path
+    """Absolute: Ray's workers have another working directory."""
+
+    @property
+    def sweep_id(self) -> str:
+        """`<space>-<yyyymmdd-hhmmss>`, the folder's name."""
+        return self.path.name
+
+    @property
+    def space(self) -> str:
+        """The search space's name, as the folder's name gives it."""
+        match = _ID.fullmatch(self.path.name)
+        return match["space"] if match else self.path.name
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials.parquet"
+
+    @property
+    def epochs(self) -> Path:
+        return self.path / "epochs.parquet"
+
+    @property
+    def selection(self) -> Path:
+        return self.path / "selection.json"
+
+    @property
+    def champion(self) -> Path:
+        return self.path / "champion.json"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.json"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def lower_precisions(self) -> list[Path]:
+        """The champion's exports in lower precisions: `export-int8`, beside the fp32 one."""
+        return sorted(path.parent for path in self.path.glob("export-*/model.json"))
+
+    @property
+    def benchmark(self) -> Path:
+        return self.path / "benchmark.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tune(self) -> Path:
+        return self.path / "tune"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def checkpoint_dir(self, trial_id: str) -> Path:
+        """Where the trainer of `trial_id` keeps last.pt and model.pt.
+
+        The final model of an extended sweep (`final-2`) takes the place of the one before.
+        """
+        return self.checkpoints / ("final" if trial_id.startswith("final-") else trial_id)
+
+    def set_state(self, state: State, message: str = "") -> None:
+        """Record how the sweep stands, when it first started, and the wall time of all its lives."""
+        moment = datetime.now(UTC)
+        now = moment.isoformat(timespec="seconds")
+        known = self._state_record()
+        since = known.get("running_since") if known.get("state") == "running" else None
+        active_s = float(known.get("active_s", 0.0))
+        if since is not None and known.get("pid") == os.getpid():
+            active_s += max(0.0, (moment - datetime.fromisoformat(since)).total_seconds())
+        write_json(
+            self.state,
+            {
+                "state": state,
+                "message": message,
+                "started_at": known.get("started_at", now),
+                "updated_at": now,
+                "running_since": moment.isoformat() if state == "running" else None,
+                "active_s": round(active_s, 1),
+                "pid": os.getpid(),
+            },
+        )
+
+    @property
+    def active_s(self) -> float:
+        """Wall seconds that the sweep has run, pauses left out, up to the last change of its state."""
+        return float(self._state_record().get("active_s", 0.0))
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the sweep first started; None where nothing says it."""
+        text = self._state_record().get("started_at")
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+
+    def get_state(self) -> State:
+        """Return how the sweep stands; one that was killed is `interrupted`, as nobody runs it any more."""
+        record = self._state_record()
+        state = record.get("state", "interrupted")
+        if state == "running" and not _is_alive(int(record.get("pid", 0))):
+            return "interrupted"
+        return state if state in get_args(State) else "interrupted"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `--resume` has something to do here: not where a kill came before anything was written."""
+        return self.spec.exists() and self.get_state() != "finished"
+
+    def _state_record(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.state.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+
+def new_sweep_folder(root: Path, space: str, *, now: datetime | None = None) -> SweepFolder:
+    """Create `root/<space>-<yyyymmdd-hhmmss>/`, state `running`, and point `root/latest` at it.
+
+    Two sweeps started in the same second get different folders (`-2`, `-3`, ...).
+
+    Args:
+        root: usually `runs`; created when absent.
+        space: the name of the search space (letters, digits, `_`, `.`, `-`).
+        now: local time, for tests.
+
+    Raises:
+        UserError: the folder cannot be created.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", space):
+        raise UsageError(f"a search space's name is made of letters, digits, '_', '.' and '-'; got {space!r}")
+    stem = f"{space}-{now or datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    root = root.absolute()
+    number = 1
+    while True:
+        path = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            break
+        except FileExistsError:
+            if not root.is_dir():
+                raise UserError(f"sweeps are kept in a folder, but {root} is a file") from None
+            number += 1
+        except OSError as error:
+            raise UserError(f"cannot create the sweep's folder {path}: {error.strerror}") from None
+    folder = SweepFolder(path)
+    folder.set_state("running")
+    _point_latest(root, path)
+    return folder
+
+
+def all_sweeps(root: Path) -> list[SweepFolder]:
+    """Return the sweeps under `root`, oldest first."""
+    return [folder for _, folder in sorted(_dated(root), key=lambda item: item[0])]
+
+
+def latest(root: Path, *, unfinished: bool = False) -> SweepFolder:
+    """Return the newest sweep under `root`.
+
+    Args:
+        root: usually `runs`.
+        unfinished: look only among those that `--resume` can continue.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in reversed(all_sweeps(root)):
+        if not unfinished or folder.unfinished:
+            return folder
+    kind = "unfinished sweep" if unfinished else "sweep"
+    raise UserError(
+        f"there is no {kind} under {root.absolute()}; start one with: python -m platform.sweep SPACE"
+    )
+
+
+def find_sweep(name: str | None, *, root: Path) -> SweepFolder:
+    """Return a sweep by path, by id under `root`, or the newest one for `None` or `latest`.
+
+    Raises:
+        UserError: nothing of that name; the message lists what is there.
+    """
+    if name is None or name == "latest":
+        return latest(root)
+    for candidate in (root / name, Path(name)):
+        if candidate.is_dir():
+            return SweepFolder(candidate.resolve())
+    ids = [folder.sweep_id for folder in all_sweeps(root)]
+    known = f"; sweeps there: {', '.join(ids[-5:])}" if ids else ""
+    raise UserError(
+        f"no sweep {name!r}: neither a folder nor an id under {root.absolute()}"
+        f"{did_you_mean(name, ids)}{known}"
+    )
+
+
+def _dated(root: Path) -> Iterator[tuple[tuple[str, int], SweepFolder]]:
+    if not root.is_dir():
+        return
+    for path in root.iterdir():
+        match = _ID.fullmatch(path.name)
+        if match and path.is_dir() and not path.is_symlink():
+            yield (match["time"], int(match["copy"] or 1)), SweepFolder(path.absolute())
+
+
+def _point_latest(root: Path, path: Path) -> None:
+    # A convenience for people: a file system without links, or a real folder of that name, is no error.
+    link, temporary = root / "latest", root / f".latest.{os.getpid()}.tmp"
+    if link.exists() and not link.is_symlink():
+        return
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(path.name, target_is_directory=True)
+        temporary.replace(link)
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Loss, accuracy and confusion of a network on a split."""

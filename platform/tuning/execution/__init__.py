@@ -1,0 +1,1 @@
+"""Trials on Ray: the session, in-process and data-parallel backends, the driver's callback."""

@@ -1,0 +1,209 @@
+"""One trial as a Ray Train worker group: the backend for several workers, and for every run that counts.
+
+The trial's process is a pump. `TorchTrainer.fit()` runs in a thread beside it; the controller's callback puts
+each epoch, and the group's placement group, into a queue; the pump reports to Tune, and removes the placement
+group itself when Tune stops the trial. (Ray's own way leaves it behind for good unless the dashboard runs.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from ray.train import UserCallback
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.util.queue import Empty, Queue
+from typing_extensions import override
+
+from platform.training.records import EpochRecord
+from platform.tuning.execution.inproc import device_for, tables
+from platform.tuning.execution.network_interface import NodeTorchConfig
+from platform.tuning.journal.trial import FAILURE, TrialFailed, TrialTask, epoch_line, trial_log
+
+_POLL_S = 0.2
+_EPOCH, _GROUP = "epoch", "group"
+
+
+def drive_trial(config: dict[str, Any]) -> None:
+    """Run one trial's worker group; Ray Tune calls this in the trial's actor.
+
+    Args:
+        config: `task`, a TrialTask as JSON; `reported_epochs`, what the sweep knows of it already; and
+            `train_dir`, where Ray Train keeps its own records.
+
+    Raises:
+        SystemExit: when Tune stops the trial.
+        Exception: Ray's own, when a worker's process died or the group could not start.
+    """
+    from ray import tune
+
+    task = TrialTask.model_validate_json(config["task"])
+    queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    done, errors = threading.Event(), list[BaseException]()
+
+    def fit() -> None:
+        try:
+            _trainer(task, config, queue).fit()
+        except BaseException as error:  # noqa: BLE001 - handed to the pump's thread
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=fit, daemon=True, name=f"train-{task.trial_id}").start()
+    groups: list[Any] = []
+    try:
+        failure = _pump(queue, done, groups)
+    finally:
+        _remove(groups)
+        queue.shutdown(force=True)
+    if failure is not None:
+        tune.report(failure)
+    elif errors:
+        raise errors[0]
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train as one worker of the group; Ray Train calls this in each worker."""
+    import ray.train
+    from ray.train.v2._internal.execution import context as train_context
+
+    # This one logs every report, under its file's path as a name, where `LoggingConfig` does not reach it.
+    train_context.logger.setLevel(logging.WARNING)
+    context = ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    task = TrialTask.model_validate_json(config["task"])
+    log = Path(task.log_path)
+    if rank:
+        log = log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
+    header = f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}"
+    try:
+        with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
+            _train(task, config["reported_epochs"], rank=rank, size=size)
+    except TrialFailed as failure:
+        config["queue"].put((FAILURE, failure.as_metrics()))
+        raise
+
+
+def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> None:
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from platform.training.checkpoint import read_records
+    from platform.training.distributed import World
+    from platform.training.loop import fit
+
+    def report(record: EpochRecord) -> None:
+        # A barrier: every worker reports equally often. What counts is rank 0's.
+        ray.train.report(record.as_dict())
+
+    def ended(record: EpochRecord) -> None:
+        sys.stdout.write(f"{epoch_line(record)}\n")  # Ray Train makes two of what is printed
+        report(record)
+
+    torch.set_num_threads(task.threads)
+    on_gpu = device_for(task.gpus_per_worker) == "cuda"
+    world = World(
+        rank=rank, size=size, device=ray.train.torch.get_device() if on_gpu else torch.device("cpu")
+    )
+    folder = Path(task.checkpoint_dir)
+    # What the sweep missed when it died.
+    for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
+        report(record)
+    fit(
+        task.run,
+        tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
+        world=world,
+        checkpoint_dir=folder,
+        on_epoch=ended,
+        provenance=dict(task.provenance),
+        accumulate=task.accumulate,
+    )
+
+
+class _Reports(UserCallback):
+    """In the controller: passes on what rank 0 reported. Waits while the pump is behind."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    @override
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        self._queue.put((_EPOCH, dict(metrics[0])))
+
+
+class _Groups(WorkerGroupCallback):
+    """In the controller: tells which placement group the workers hold."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    @override
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        state = worker_group.get_worker_group_state()
+        self._queue.put((_GROUP, state.placement_group_handle.placement_group))
+
+
+def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    train: Any = ray.train  # at run time these are the classes of Train V2; type checkers see those of V1
+    resources = {"CPU": task.cpus_per_worker}
+    if task.gpus_per_worker:
+        resources["GPU"] = task.gpus_per_worker
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "task": config["task"],
+            "reported_epochs": config["reported_epochs"],
+            "queue": queue,
+        },
+        torch_config=NodeTorchConfig(
+            backend="nccl" if device_for(task.gpus_per_worker) == "cuda" else "gloo"
+        ),
+        scaling_config=train.ScalingConfig(
+            num_workers=task.workers,
+            use_gpu=task.gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=train.RunConfig(
+            name=task.trial_id,
+            storage_path=config["train_dir"],
+            callbacks=[_Reports(queue), _Groups(queue)],
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
+            logging_config=train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> dict[str, Any] | None:
+    """Report epochs to Tune until the run has ended; return the first worker's failure, if any."""
+    from ray import tune
+
+    failure: dict[str, Any] | None = None
+    while True:
+        try:
+            kind, value = queue.get(timeout=_POLL_S)
+        except Empty:
+            if done.is_set():
+                return failure
+            continue
+        if kind == _GROUP:
+            groups.append(value)
+        elif kind == FAILURE:
+            # The first one is the cause; what the other workers saw follows from it.
+            failure = failure or value
+        else:
+            tune.report(value)
+
+
+def _remove(groups: list[Any]) -> None:
+    from ray.util import remove_placement_group
+
+    for group in groups:
+        remove_placement_group(group)

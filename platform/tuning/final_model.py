@@ -1,0 +1,163 @@
+"""After training: the final model, its one look at the test split, its place in the registry, its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform.atomic import write_json
+from platform.errors import UserError
+from platform.space.spec import SweepSpec
+from platform.tracking.results import read_results
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.extend_sweep import champion_of_final, final_run
+from platform.tuning.sampling.sampler import planned_trials
+from platform.tuning.selection.test_set_record import open_test_split
+from platform.tuning.training_stages import Sweep
+
+if TYPE_CHECKING:
+    from platform.tracking.mlflow_registry import Registered
+
+_REGISTERED = "registered.json"
+
+
+def final_model(folder: SweepFolder) -> Path:
+    """Return the trained model that ships; UserError if the sweep has not come so far."""
+    path = folder.checkpoint_dir("final") / "model.pt"
+    if not path.exists():
+        raise UserError(
+            f"{folder.sweep_id} has no final model yet; go on with it: --resume {folder.sweep_id}"
+        )
+    return path
+
+
+def is_trained(folder: SweepFolder, spec: SweepSpec) -> bool:
+    """Return whether nothing is left to train: the selection saw all trials, and its champion is final."""
+    if not (folder.checkpoint_dir("final") / "model.pt").exists() or not folder.selection.exists():
+        return False
+    planned, selection = planned_trials(spec), _read(folder.selection)
+    return bool(
+        selection.get("planned_trials", planned) == planned
+        and selection["champion"] == champion_of_final(folder)
+    )
+
+
+def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
+    """Measure the final model on the test split and write test.json; a figure that stands is returned.
+
+    Args:
+        sweep: the sweep.
+        again: open the split once more, although it was opened before.
+
+    Returns:
+        The content of test.json: loss, accuracy (0..1), per_class, confusion, images, class_names, ...
+
+    Raises:
+        UserError: the split was opened before for another model, or the cache is damaged.
+    """
+    folder, info = sweep.folder, sweep.info
+    if folder.test.exists() and not again:
+        return _read(folder.test)
+    import torch
+
+    from platform.data.cache import load_split
+    from platform.data.normalization import Normalisation
+    from platform.models.trained import load_trained_model
+    from platform.training.acceleration.precision import choose
+    from platform.training.evaluation.evaluation import evaluate
+
+    model = load_trained_model(final_model(folder))
+    openings = open_test_split(folder.path, split_sha256=info.sha256, run=final_run(folder), again=again)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision, _ = choose(sweep.spec.base.precision, device)
+    result = evaluate(
+        model.network(),
+        load_split(info, "test"),
+        Normalisation(mean=model.mean.numpy(), std=model.std.numpy()),
+        device=device,
+        precision=precision,
+    )
+    write_json(
+        folder.test,
+        {
+            "accuracy": result.accuracy,
+            "loss": result.loss,
+            "per_class": result.per_class_accuracy,
+            "confusion": result.confusion,
+            "images": info.test_images,
+            "class_names": info.class_names,
+            "data_label": info.label,
+            "precision": precision,
+            "opened_at": openings.openings[-1].opened_utc,
+            "times_opened": len(openings.openings),
+            "split_sha256": info.sha256,
+        },
+    )
+    return _read(folder.test)
+
+
+def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
+    """Put the final model into MLflow's registry, once per sweep; None if it is there already.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    from platform.tracking.mlflow_registry import register_champion
+    from platform.tuning.selection.registry_alias import choose_alias
+
+    done = sweep.folder.path / _REGISTERED
+    if done.exists():
+        return None
+    registered = register_champion(
+        sweep.folder,
+        final_model(sweep.folder),
+        choose_alias=choose_alias,
+        tracking_uri=tracking_uri,
+        space=sweep.spec.name,
+        metrics=figures(sweep.folder),
+        tags={
+            "quick": str(sweep.plan.quick).lower(),
+            "generated_data": str(sweep.info.name == "generated").lower(),
+        },
+    )
+    write_json(
+        done,
+        {
+            "model": registered.model,
+            "version": registered.version,
+            "alias": registered.choice.alias,
+            "tracking_uri": tracking_uri,
+        },
+    )
+    return registered
+
+
+def figures(folder: SweepFolder) -> dict[str, float]:
+    """Return the sweep's final scalars by metric key, as far as there are any."""
+    results = read_results(folder)
+    found: dict[str, float] = {}
+    candidate = results.champion_candidate()
+    if candidate is not None:
+        found["champion/validation_accuracy_mean"] = float(candidate["mean"])
+        found["champion/validation_runs"] = float(candidate["n"])
+        if candidate.get("std") is not None:
+            found["champion/validation_accuracy_std"] = float(candidate["std"])
+    if results.test is not None:
+        found["test/accuracy"] = float(results.test["accuracy"])
+        found["test/loss"] = float(results.test["loss"])
+    if results.benchmark is not None:
+        for entry in results.benchmark["results"]:
+            if entry.get("batch", 1) == 1 and entry.get("workers", 1) == 1:
+                precision = entry.get("precision", "fp32")
+                key = "" if precision == "fp32" else f"{precision}_"
+                found[f"ncnn/{key}latency_ms_p50_t{entry['threads']}"] = float(entry["latency_ms"]["p50"])
+    for document in results.lower_precisions:
+        test = (document.get("accuracy") or {}).get("test")
+        if test:
+            found[f"ncnn/{document['precision']}_test_accuracy"] = float(test["top1"])
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))

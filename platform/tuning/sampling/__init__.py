@@ -1,0 +1,1 @@
+"""Samplers, schedulers, objectives and warm start of a search."""

@@ -1,0 +1,113 @@
+"""What a sampler may learn from before its first trial: the finished trials of an earlier sweep.
+
+They are copied into the new sweep's folder when it begins, so that a resumed search knows what it knew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from platform.atomic import write_text
+from platform.errors import UsageError
+from platform.schema import Frozen, validate
+from platform.space.distributions import Scalar
+from platform.space.settings import Grid, Qmc, Random
+from platform.space.space_files import SweepSpec, load_spec
+from platform.tracking.parquet_tables import read_trials
+from platform.tracking.sweep_folder import SweepFolder
+
+FILE = "warm_start.json"
+
+
+class EarlierTrial(Frozen):
+    """A trial that ran to its end in another sweep."""
+
+    trial_id: str
+    params: Mapping[str, Scalar]
+    accuracy: float
+    """On validation, 0..1."""
+
+
+class EarlierTrials(Frozen):
+    """The content of warm_start.json."""
+
+    sweep: str
+    trials: tuple[EarlierTrial, ...]
+    left_out: int
+    """Finished trials that do not lie in the new space."""
+
+
+def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
+    """Return the whole runs of `source` that lie in the space of `spec`.
+
+    Raises:
+        UsageError: the sampler learns from nothing, the sweeps' accuracies cannot be compared, or no trial
+            fits.
+        UserError: the sweep's files are damaged.
+    """
+    if isinstance(spec.sampler, Random | Qmc | Grid):
+        raise UsageError(
+            f"--warm-start teaches the sampler, and {spec.sampler.name!r} learns nothing: "
+            "use sampler.name=tpe"
+        )
+    before = load_spec(source.path)
+    differ = [
+        name
+        for name, old, new in (
+            ("base.data", before.base.data, spec.base.data),
+            ("base.epochs", before.base.epochs, spec.base.epochs),
+            ("base.iterations", before.base.iterations, spec.base.iterations),
+        )
+        if old != new
+    ]
+    if differ:
+        raise UsageError(
+            f"--warm-start compares accuracies, so data and length must be the same, but {source.sweep_id} "
+            f"differs in {', '.join(differ)}"
+        )
+    whole = [
+        EarlierTrial(trial_id=row.trial_id, params=row.params, accuracy=row.validation_accuracy)
+        for row in read_trials(source)
+        if row.stage == "search" and row.whole and row.validation_accuracy is not None
+    ]
+    fitting = tuple(trial for trial in whole if _fits(trial, spec))
+    if not fitting:
+        raise UsageError(
+            f"--warm-start: none of the {len(whole)} finished trials of {source.sweep_id} lies in this space"
+        )
+    return EarlierTrials(sweep=source.sweep_id, trials=fitting, left_out=len(whole) - len(fitting))
+
+
+def keep_earlier_trials(folder: SweepFolder, earlier: EarlierTrials) -> None:
+    """Write them into the new sweep's folder."""
+    write_text(folder.path / FILE, earlier.model_dump_json(indent=2) + "\n")
+
+
+def read_earlier_trials(folder: SweepFolder) -> tuple[EarlierTrial, ...]:
+    """Return what a sweep began with; nothing where it began from nothing.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    path = folder.path / FILE
+    if not path.exists():
+        return ()
+    return validate(EarlierTrials, _read(path), source=str(path)).trials
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged: {error}; restore it from a copy") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _fits(trial: EarlierTrial, spec: SweepSpec) -> bool:
+    try:
+        spec.resolve(trial.params)
+    except UsageError:
+        return False
+    return True

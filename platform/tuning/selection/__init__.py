@@ -1,0 +1,1 @@
+"""The confirmed winner of a sweep, and the record of test-set readings."""

@@ -1,0 +1,212 @@
+"""The stages of a sweep that train: search, confirmation, final run. Each leaves its file in the folder.
+
+Each can be called again after an interruption: what the journal holds is not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from platform.atomic import write_json
+from platform.data.dataset import DatasetInfo
+from platform.errors import UserError
+from platform.space.spec import SweepSpec, trial_seed
+from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.execution.fixed_runs import run_fixed
+from platform.tuning.execution.tuner_run import Placement
+from platform.tuning.extend_sweep import candidate_numbers, final_run_for
+from platform.tuning.journal.journal import read_journal
+from platform.tuning.journal.trial import TrialOutcome
+from platform.tuning.planning.plan import Plan, StagePlan
+from platform.tuning.sampling.sampler import planned_trials
+from platform.tuning.search_stage import journal_path, run_search
+from platform.tuning.selection import selection
+from platform.tuning.stop_criteria import stop_reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What every stage needs to know."""
+
+    spec: SweepSpec
+    plan: Plan
+    folder: SweepFolder
+    info: DatasetInfo
+    observer: SweepObserver
+    provenance: Mapping[str, str]
+
+
+def search(sweep: Sweep) -> list[TrialOutcome]:
+    """Draw, train and stop trials until their number is reached; return all of them."""
+    return run_search(
+        sweep.spec,
+        placement(sweep.plan.search),
+        folder=sweep.folder,
+        info=sweep.info,
+        observer=sweep.observer,
+        provenance=sweep.provenance,
+    )
+
+
+def why_stopped(sweep: Sweep) -> str | None:
+    """Return why the search ended before its last trial; None if it did not."""
+    return stop_reason(read_journal(journal_path(sweep.folder)))
+
+
+def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
+    """Repeat the best trials over several seeds at the full budget; write selection.json, champion.json.
+
+    The same seeds for every candidate: a lucky split of the order of images helps all or none.
+
+    Raises:
+        UserError: no trial of the search, or no run of any candidate, finished.
+    """
+    past = read_journal(journal_path(sweep.folder))
+    numbered = _numbered(sweep.spec, trials, candidate_numbers(past))
+    candidates = [candidate for _, candidate in numbered]
+    infos = [
+        TrialInfo(
+            trial_id=f"c{number}-s{seed}",
+            stage="confirm",
+            number=(number - 1) * sweep.spec.confirm.seeds + seed,
+            config=sweep.spec.resolve(candidate.params, seed=trial_seed(sweep.spec, seed, stage="confirm")),
+            params=candidate.params,
+            candidate=candidate.trial_id,
+        )
+        for number, candidate in numbered
+        for seed in range(sweep.spec.confirm.seeds)
+    ]
+    outcomes = run_fixed(
+        infos,
+        placement(sweep.plan.confirm),
+        folder=sweep.folder,
+        info=sweep.info,
+        observer=sweep.observer,
+        provenance=sweep.provenance,
+    )
+    summaries = []
+    for candidate in candidates:
+        accuracies = [
+            outcome.validation_accuracy
+            for outcome in outcomes
+            if outcome.info.candidate == candidate.trial_id
+            and outcome.status is TrialStatus.FINISHED
+            and outcome.validation_accuracy is not None
+        ]
+        if accuracies:
+            summaries.append(selection.summarise(candidate.trial_id, accuracies))
+    if not summaries:
+        raise UserError(f"no confirmation run finished; their logs are in {sweep.folder.logs}")
+    champion = selection.choose_champion(summaries)
+    params = {candidate.trial_id: dict(candidate.params) for candidate in candidates}
+    write_json(
+        sweep.folder.selection,
+        {
+            "candidates": [
+                {
+                    "trial_id": summary.candidate,
+                    "params": params[summary.candidate],
+                    "n": summary.n,
+                    "mean": summary.mean,
+                    "std": summary.std,
+                    "interval95": summary.interval95,
+                    "accuracies": summary.accuracies,
+                }
+                for summary in summaries
+            ],
+            "planned_trials": planned_trials(sweep.spec),
+            "search_stopped": stop_reason(past),
+            "champion": champion.candidate,
+            "separated": champion.separated,
+            "difference": champion.difference,
+            "difference_interval95": champion.difference_interval95,
+            "verdict": champion.verdict,
+        },
+    )
+    write_json(
+        sweep.folder.champion,
+        {
+            "trial_id": champion.candidate,
+            "params": params[champion.candidate],
+            "config": sweep.spec.resolve(params[champion.candidate]).model_dump(mode="json"),
+        },
+    )
+    return champion
+
+
+def train_final(sweep: Sweep, champion: selection.Champion, trials: Sequence[TrialOutcome]) -> Path:
+    """Train the champion's configuration once more, by default on the validation images too.
+
+    Returns:
+        The trained model: what ships.
+
+    Raises:
+        UserError: the run failed.
+    """
+    [chosen] = [trial for trial in trials if trial.info.trial_id == champion.candidate]
+    config = sweep.spec.resolve(chosen.info.params, seed=trial_seed(sweep.spec, 0, stage="final"))
+    info = TrialInfo(
+        trial_id=final_run_for(sweep.folder, config),
+        stage="final",
+        number=0,
+        config=config,
+        params=chosen.info.params,
+        candidate=champion.candidate,
+    )
+    [outcome] = run_fixed(
+        [info],
+        placement(sweep.plan.final),
+        folder=sweep.folder,
+        info=sweep.info,
+        observer=sweep.observer,
+        include_validation=sweep.spec.final.include_validation,
+        provenance=sweep.provenance,
+    )
+    if outcome.model_path is None:
+        raise UserError(f"the final training failed: {outcome.error}")
+    return outcome.model_path
+
+
+def placement(stage: StagePlan) -> Placement:
+    """Return where a stage's runs go, as planned."""
+    return Placement(
+        backend=stage.backend,
+        workers=stage.workers,
+        cpus_per_worker=stage.resources_per_worker.CPU,
+        gpus_per_worker=stage.resources_per_worker.GPU,
+        concurrent=stage.concurrency,
+    )
+
+
+def _numbered(
+    spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int]
+) -> list[tuple[int, selection.TrialOutcome]]:
+    """Return the candidates with the numbers of their runs.
+
+    Who has been a candidate stays one, though more trials may have come: its runs over several seeds say
+    more than a single run that looks better. Newcomers get the next numbers, in order of their rank.
+    """
+    searched = {trial.info.trial_id: _searched(trial) for trial in trials}
+    earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]
+    same = [dict(candidate.params) for _, candidate in earlier]
+    ranked = selection.top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
+    new = [candidate for candidate in ranked if dict(candidate.params) not in same]
+    return earlier + list(enumerate(new, start=max(known.values(), default=0) + 1))
+
+
+def _searched(trial: TrialOutcome) -> selection.TrialOutcome:
+    last = trial.records[-1] if trial.records else None
+    return selection.TrialOutcome(
+        trial_id=trial.info.trial_id,
+        number=trial.info.number,
+        status=trial.status,
+        epoch=last.epoch if last else 0,
+        epochs=last.epochs if last else 0,
+        validation_accuracy=trial.validation_accuracy,
+        validation_loss=last.validation_loss if last else None,
+        params=trial.info.params,
+        costs=trial.info.costs,
+    )

@@ -1,0 +1,80 @@
+"""An fp32 model folder in another precision: smaller, close, and honestly described."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from deploy.conversion.ncnn_net import BF16, EXACT, load_net, run
+from deploy.conversion.parity import random_pictures
+from deploy.model_files.model_folder import open_model_folder, self_test_images
+from deploy.quantization import activation_scales
+from deploy.quantization.convert_precision import convert_precision
+from platform.errors import UsageError, UserError
+
+PICTURES = random_pictures(32, (3, 32, 32), seed=1)
+CALIBRATION = random_pictures(64, (3, 32, 32), seed=2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "share", "error"), [("fp16", 0.51, 0.002), ("bf16", 0.51, 0.02), ("int8", 0.27, 0.1)]
+)
+def test_each_precision(export, tmp_path, monkeypatch, precision, share, error):
+    monkeypatch.setattr(activation_scales, "MIN_IMAGES", len(CALIBRATION))
+    result = convert_precision(
+        export.folder,
+        tmp_path / precision,
+        precision=precision,
+        images=PICTURES,
+        images_label="random",
+        calibration=CALIBRATION if precision == "int8" else None,
+    )
+    source, folder = open_model_folder(export.folder), open_model_folder(tmp_path / precision)
+    assert folder.document.precision == result.precision == precision
+    assert result.bytes <= share * source.document.files["model.bin"].bytes
+    logits = run(load_net(source.param, source.weights), source.document.normalise(PICTURES))
+    assert 0 < result.parity.mean_abs < error * logits.std()
+    assert folder.document.parity.reference == "ncnn fp32"
+    assert (folder.document.quantisation is not None) == (precision == "int8")
+    # What the engine will check when it loads the folder.
+    net = load_net(folder.param, folder.weights, BF16 if precision == "bf16" else EXACT)
+    logits = run(net, folder.document.normalise(self_test_images((3, 32, 32))))
+    assert np.abs(logits - folder.document.self_test.logits).max() <= folder.document.self_test.tolerance
+    assert folder.document.self_test.logits == source.document.self_test.logits
+
+
+def test_int8_needs_enough_calibration_images(export, tmp_path):
+    for images in (None, CALIBRATION):
+        with pytest.raises(UsageError, match="at least 512 calibration images, got"):
+            convert_precision(
+                export.folder,
+                tmp_path / "out",
+                precision="int8",
+                images=PICTURES,
+                images_label="random",
+                calibration=images,
+            )
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_fp32_folders_are_converted(export, tmp_path):
+    def convert(source, precision):
+        convert_precision(
+            source, tmp_path / "out", precision=precision, images=PICTURES, images_label="random"
+        )
+
+    with pytest.raises(UsageError, match="already fp32"):
+        convert(export.folder, "fp32")
+    convert(export.folder, "fp16")
+    half = shutil.move(tmp_path / "out", tmp_path / "half")
+    with pytest.raises(UserError, match="is in fp16; only an fp32 export can be converted"):
+        convert(half, "bf16")
+
+
+def test_normalise_agrees_with_the_trained_model(export, model):
+    import torch
+
+    expected = model.normalise(torch.from_numpy(PICTURES)).numpy()
+    np.testing.assert_allclose(
+        open_model_folder(export.folder).document.normalise(PICTURES), expected, atol=1e-6
+    )

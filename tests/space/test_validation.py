@@ -1,0 +1,240 @@
+# ruff: noqa: E501 - a table of cases reads best one to a line
+"""What a spec refuses, and how it says so."""
+
+from typing import Any
+
+import pytest
+
+from platform.errors import UsageError
+from platform.space.spec import SweepSpec
+from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
+
+
+def refused(document: dict[str, Any] = PLAIN, **changes: Any) -> list[str]:
+    with pytest.raises(UsageError) as caught:
+        spec(document, **changes)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("file.yaml: ") for line in lines)
+    return [line.removeprefix("file.yaml: ") for line in lines]
+
+
+def searching(**search: Any) -> list[str]:
+    return refused(search=search)
+
+
+def test_the_examples_are_valid() -> None:
+    assert len(spec().dimensions) == 2
+    assert [dimension.name for dimension in spec(EVERY_KIND).dimensions] == [
+        "batch_size",
+        "optimizer",
+        "optimizer.sgd.lr",
+        "optimizer.sgd.momentum",
+        "optimizer.sgd.weight_decay",
+        "optimizer.adam.lr",
+        "schedule",
+        "schedule.step.milestones",
+        "schedule.plateau.patience_epochs",
+        "augment",
+        "augment.1.crop_padding",
+        "augment.1.cutout",
+        "augment.1.cutout.1.length",
+        "augment.2.mixup",
+        "augment.2.flip",
+        "clip_grad_norm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "node", "message"),
+    [
+        ("batch_size", {"choice": []}, "choice needs a list of values"),
+        ("batch_size", {"choice": 128}, "choice needs a list of values"),
+        ("batch_size", {"choice": [128, 128]}, "choice repeats 128"),
+        ("batch_size", {"choice": [128, 0]}, "Input should be greater than 0, got 0"),
+        ("batch_size", {"choice": [128, "64"]}, "write 64 instead of '64'"),
+        ("batch_size", {"choice": [128, 64.5]}, "got a number with a fractional part, got 64.5"),
+        ("batch_size", {"uniform": [64, 512]}, "fractional part"),
+        ("batch_size", {"int": [64.5, 512]}, "int needs whole numbers"),
+        ("batch_size", {"int": [0, 512]}, "Input should be greater than 0, got 0"),
+        ("batch_size", {"quantised": [64, 512]}, "quantised needs [low, high, step]"),
+        ("batch_size", {"quantised": [64, 512, 0]}, "0 < step"),
+        ("batch_size", {"quantised": [64, 512, 500]}, "0 < step <= high - low"),
+        ("batch_size", {"int": [64, 512], "step": 2}, "'int' must stand alone, got also 'step'"),
+        ("batch_size", 128, "128 is a fixed value, which belongs under 'base'"),
+        ("batch_size", [128, 256], "[128, 256] is a fixed value"),
+        ("batch_size", {}, "is empty"),
+        ("batch_siz", {"choice": [128]}, "unknown key (did you mean 'batch_size'?)"),
+        ("optimizer.lr", {"log_uniform": [0, 1]}, "log_uniform needs low above 0"),
+        ("optimizer.lr", {"log_uniform": [0.5, 0.1]}, "log_uniform needs low < high"),
+        ("optimizer.lr", {"log_uniform": [0.1]}, "log_uniform needs [low, high], 2 numbers, got [0.1]"),
+        ("optimizer.lr", {"log_uniform": [0.1, "b"]}, "2 numbers"),
+        ("optimizer.lr", {"uniform": [0.1, float("inf")]}, "2 numbers"),
+        ("optimizer.lr", {"uniform": [False, True]}, "2 numbers"),
+        ("optimizer.lr", {"uniform": [0, 1]}, "Input should be greater than 0, got 0.0"),
+        (
+            "optimizer.lr",
+            {"log_unifrom": [0.1, 1]},
+            "unknown distribution 'log_unifrom' (did you mean 'log_uniform'?)",
+        ),
+        ("optimizer.momentum", {"uniform": [0.5, 1]}, "Input should be less than 1, got 1.0"),
+        ("optimizer.beta1", {"uniform": [0, 0.9]}, "unknown key"),
+        ("augment.flip", {"int": [0, 1]}, "write False instead of 0"),
+        (
+            "precision",
+            {"choice": ["fp32", "bf61"]},
+            "'bf61' is not one of auto, fp32, bf16 (did you mean 'bf16'?)",
+        ),
+        ("seed", {"int": [0, 9]}, "cannot be searched: every trial gets its own"),
+        ("data.split_seed", {"int": [0, 9]}, "cannot be searched: trials are only comparable"),
+        ("iterations", {"choice": [100, 200]}, "give exactly one of 'epochs' and 'iterations'"),
+        ("augment", {"choice": [{"flip": True}]}, "written as a list of alternatives"),
+    ],
+)
+def test_a_wrong_distribution_is_refused_with_its_path(path: str, node: Any, message: str) -> None:
+    where, _, text = searching(**{path: node})[0].partition(": ")
+    assert message in text
+    assert where in (f"search.{path}", "search")
+
+
+@pytest.mark.parametrize("search", [{}, None, [1], "x"])
+def test_a_search_that_is_no_mapping_is_refused(search: Any) -> None:
+    (line,) = refused(search=search)
+    assert line.startswith("search: must map settings")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            [{"name": "sdg", "lr": 0.1}, {"name": "adam", "lr": 0.1}],
+            "search.optimizer.sdg: name is 'sdg', not one of",
+        ),
+        ([{"name": "sgd"}, {"name": "adam", "lr": 0.1}], "search.optimizer.sgd.lr: Field required"),
+        (
+            [{"name": "sgd", "lr": 0.1}, {"name": "adam", "lr": {"uniform": [0.1, 0.2]}, "beta3": 1}],
+            "search.optimizer.adam.beta3: unknown key (did you mean 'beta",
+        ),
+        (
+            [{"name": "sgd", "lr": {"uniform": [0, 1]}}, {"name": "adam", "lr": 0.1}],
+            "search.optimizer.sgd.lr: Input should be greater than 0, got 0.0",
+        ),
+        (
+            [{"name": "sgd", "lr": 0.1}, {"name": "sgd", "lr": -0.1}],
+            "search.optimizer.sgd_2.lr: Input should be greater than 0",
+        ),
+        ([{"name": "sgd", "lr": 0.1}], "search.optimizer: a list of alternatives needs two or more"),
+        ([{"name": "sgd", "lr": 0.1}, "adam"], "search.optimizer.2: an alternative is a section of settings"),
+    ],
+)
+def test_a_wrong_alternative_is_refused_with_its_path(options: list[Any], message: str) -> None:
+    (line,) = searching(optimizer=options)
+    assert line.startswith(message)
+
+
+def test_mistakes_inside_nested_alternatives_have_their_whole_path() -> None:
+    nested = [{"cutout": [{"length": {"int": [-4, 4]}}, {"hole": 2}]}, {"mixup": 0.2}]
+    assert searching(augment=nested) == [
+        "search.augment.1.cutout.2.hole: unknown key (did you mean 'holes'?)",
+        "search.augment.1.cutout.1.length: Input should be greater than or equal to 0, got -4",
+    ]
+
+
+def test_two_settings_that_forbid_each_other_are_found() -> None:
+    (line,) = searching(
+        **{"optimizer.nesterov": {"choice": [False, True]}, "optimizer.momentum": {"choice": [0.9, 0.0]}}
+    )
+    assert "nesterov needs momentum above 0" in line
+    (line,) = searching(**{"optimizer.momentum": {"uniform": [0.0, 0.9]}})
+    assert "nesterov needs momentum above 0" in line, "the base's nesterov forbids it"
+
+
+def test_a_setting_cannot_stand_beside_alternatives_that_hold_it() -> None:
+    options = [{"name": "sgd", "lr": 0.1}, {"name": "adam", "lr": 0.1}]
+    lines = searching(optimizer=options, **{"optimizer.lr": {"uniform": [0.1, 0.2]}})
+    assert lines[0] == "search.optimizer.lr: belongs inside each alternative of 'optimizer', not beside it"
+
+
+def test_a_setting_written_dotted_and_nested_is_refused() -> None:
+    length = {"choice": [0, 8]}
+    (line,) = searching(**{"augment.cutout.length": length, "augment": {"cutout": {"length": length}}})
+    assert line == "search.augment.cutout.length: stands twice"
+
+
+def test_mistakes_in_the_base_do_not_hide_those_in_the_search() -> None:
+    base = {**BASE, "epochs": -1}
+    options = [{"name": "sgd", "lr": {"uniform": [0, 1]}}, {"name": "adam", "lr": 0.1}]
+    lines = refused(base=base, search={"optimizer": options, "batch_size": {"choice": [0]}})
+    assert [line.partition(":")[0] for line in lines] == [
+        "base.epochs",
+        "search.optimizer.sgd.lr",
+        "search.batch_size",
+    ]
+
+
+def test_a_broken_base_raises_no_false_alarm_about_the_search() -> None:
+    base = {**BASE, "optimizer": {"name": "adam", "lr": -1}}
+    (line,) = refused(base=base, search={"optimizer.beta1": {"uniform": [0.8, 0.99]}})
+    assert line.startswith("base.optimizer.lr")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workers_per_trial": 3}, "workers_per_trial: every batch size must be divisible by the number of workers, 3; got 128, 256"),
+        ({"confirm": {"workers_per_run": 3}}, "confirm.workers_per_run: every batch size must be divisible"),
+        ({"final": {"workers_per_run": 256}}, "final.workers_per_run: every batch size must be divisible by the number of workers, 256; got 128"),
+        ({"workers_per_trial": 2, "backend": "inproc"}, "backend: 'inproc' runs one worker per trial"),
+        (
+            {"workers_per_trial": 2, "resources_per_worker": {"GPU": 0.5}},
+            "resources_per_worker.GPU must be 0 or whole when a trial has several workers, since NCCL",
+        ),
+        ({"resources_per_worker": {"GPU": 1.5}}, "resources_per_worker: GPU must be below 1 or a whole number"),
+        ({"resources_per_worker": {"CPU": 0, "GPU": 0}}, "resources_per_worker: a worker must ask for some"),
+        ({"scheduler": {"name": "asha", "grace_epochs": 10}}, "scheduler.grace_epochs: must not exceed the run's epochs, got 10 > 9"),
+        ({"scheduler": {"grace_epochs": 1}}, "scheduler: needs 'name'"),
+        ({"scheduler": {"name": "ahsa"}}, "scheduler: name is 'ahsa', not one of asha, median, none (did you mean 'asha'?)"),
+        ({"scheduler": {"name": "pbt", "every_epochs": 5}}, "scheduler: name is 'pbt', not one of asha, median, none"),
+        (
+            {"sampler": {"name": "qmc"}, "search": {"optimizer": [{"name": "sgd", "lr": {"uniform": [0.1, 0.2]}}, {"name": "adam", "lr": 0.001}]}},
+            "sampler: qmc draws every setting for every trial, and optimizer.sgd.lr exists only where optimizer is sgd; use random or tpe",
+        ),
+        ({"sampler": {"name": "tpe", "startup": 3}}, "sampler.startup: unknown key (did you mean 'startup_trials'?)"),
+        ({"name": "a/b"}, "name: String should match pattern"),
+        ({"start_from": {"batch_size": 128}}, "start_from: must be a list of points"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
+    (line,) = refused(**changes)
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("node", "fits"),
+    [
+        ({"int": [64, 512]}, False),
+        ({"quantised": [64, 512, 64]}, True),
+        ({"quantised": [65, 129, 64]}, False),
+    ],
+)
+def test_a_range_of_batch_sizes_must_divide_too(node: Any, fits: bool) -> None:
+    if fits:
+        assert spec(search={"batch_size": node}, workers_per_trial=2).workers_per_trial == 2
+    else:
+        (line,) = refused(search={"batch_size": node}, workers_per_trial=2)
+        assert line.startswith("workers_per_trial: every batch size must be divisible")
+
+
+def test_each_mistake_is_reported_once() -> None:
+    document = {
+        **PLAIN,
+        "base": {**BASE, "epoch": 3},
+        "search": {"batch_size": {"choice": [0, 128, 256]}, "optimizer.lr": {"uniform": [0.1, 0.2]}},
+        "trials": "many",
+    }
+    assert len(refused(document)) == 3
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        spec().trials = 3
+    assert isinstance(spec(), SweepSpec)

@@ -1,0 +1,62 @@
+"""Numbers and settings in words."""
+
+import pytest
+
+from platform.tracking.text_format import duration, looked_at, percent, plural, roughly, settings_text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (float("nan"), "-"),
+        (0.04, "0.0 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (192, "3 min 12 s"),
+        (3599.7, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (86399, "1 d 0 h"),
+        (273600, "3 d 4 h"),
+    ],
+)
+def test_durations_never_show_sixty(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(10, "under a minute"), (80, "about 1 min"), (5000, "about 83 min"), (9000, "about 2.5 h")],
+)
+def test_remaining_time_promises_no_more_than_it_knows(seconds, text):
+    assert roughly(seconds) == text
+
+
+def test_settings_in_one_line():
+    params = {
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "optimizer.sgd.lr": 0.123456,
+        "optimizer.sgd.weight_decay": 0.0005,
+        "schedule": "cosine",
+        "augment.cutout.length": 8,
+        "augment.flip": True,
+    }
+    assert settings_text(params) == (
+        "batch_size=128 sgd(lr=0.123, weight_decay=0.0005) cosine cutout.length=8 flip=True"
+    )
+
+
+def test_a_setting_of_another_alternative_is_not_put_in_brackets():
+    assert settings_text({"optimizer": "sgd", "optimizer.adam.lr": 0.1}) == "sgd adam.lr=0.1"
+
+
+def test_counts_and_shares():
+    assert (plural(1, "trial"), plural(1200, "trial")) == ("1 trial", "1,200 trials")
+    assert (percent(0.93125), percent(None), percent(float("nan"))) == ("93.12 %", "-", "-")
+
+
+def test_a_second_look_at_the_test_images_is_told():
+    assert looked_at({"accuracy": 0.9}) == "looked at once"
+    assert looked_at({"times_opened": 1}) == "looked at once"
+    assert looked_at({"times_opened": 3}) == "looked at 3 times"

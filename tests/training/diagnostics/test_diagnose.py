@@ -1,0 +1,167 @@
+"""Diagnostics: each rule sees its phenomenon, with figures, and a healthy run gets no word."""
+
+import math
+
+import numpy as np
+import pytest
+
+from platform.training.diagnostics.diagnose import diagnose
+from platform.training.diagnostics.probe import count_spikes
+from platform.training.records import EpochRecord
+
+GUESS = math.log(10)
+
+
+def curve(train, validation=None, *, lr=0.1, **others):
+    """Return records of these losses; each of `others` and `lr` is a list or one value for all epochs."""
+    count = len(train)
+    given = {"lr": lr, "grad_norm": 1.0, "train_accuracy": 0.5, **others}
+    columns = {key: value if isinstance(value, list) else [value] * count for key, value in given.items()}
+    return [
+        EpochRecord(
+            epoch=number + 1,
+            epochs=count,
+            step=10 * (number + 1),
+            train_loss=train[number],
+            validation_loss=validation[number] if validation else None,
+            validation_accuracy=0.5 if validation else None,
+            epoch_s=1.0,
+            evaluation_s=0.1,
+            images_per_s=100.0,
+            **{key: column[number] for key, column in columns.items()},
+        )
+        for number in range(count)
+    ]
+
+
+def falling(count, *, start=2.2, end=0.3, noise=0.0):
+    shape = start * (end / start) ** (1 - (1 - np.linspace(0, 1, count)) ** 2)
+    return list(shape * np.exp(noise * np.random.default_rng(0).standard_normal(count)))
+
+
+def names(records):
+    return [finding.name for finding in diagnose(records, classes=10)]
+
+
+@pytest.mark.parametrize("count", [1, 5, 20, 50, 200])
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.05])
+def test_a_healthy_run_gets_no_word(count, noise):
+    losses = falling(count, noise=noise) if count > 1 else [1.8]
+    lr = [0.1 * (1 + math.cos(math.pi * n / count)) / 2 for n in range(count)]
+    found = names(curve(losses, [1.05 * loss for loss in losses], lr=lr, dead_units=0.02, feature_rank=8.0))
+    # Five epochs end while everything still falls, and should say so.
+    assert found in ([], ["underfitting"] if count == 5 else [])
+
+
+def test_steps_of_the_learning_rate_are_no_period():
+    losses, lr = [], []
+    for number in range(40):
+        losses.append(2.0 * 0.5 ** (number // 10) * (1 + 0.002 * (number % 10)))
+        lr.append(0.1 * 0.1 ** (number // 10))
+    assert names(curve(losses, [loss + 0.1 for loss in losses], lr=lr)) == []
+
+
+def test_divergence():
+    [finding] = [one for one in diagnose(curve([2.1, 1.0, 0.9, 2.6]), classes=10) if one.name == "divergence"]
+    assert finding.epochs == (4,)
+    assert "ended at 2.600, after 0.900 in epoch 3" in finding.evidence
+    assert "optimizer.lr (here 0.1 at most)" in finding.advice
+
+
+def test_a_spike_between_epochs_that_heals():
+    [finding] = diagnose(curve([1.5, 1.2, 1.0, 2.4, 1.0, 0.9, 0.85], lr=0.4), classes=10)
+    assert (finding.name, finding.epochs) == ("loss spikes", (4,))
+    assert "epoch 4 had a mean loss half above" in finding.evidence
+    assert finding.evidence.endswith("(learning rate 0.4); it recovered")
+
+
+def test_spikes_within_epochs_are_counted():
+    [finding] = diagnose(curve([1.5, 1.4, 1.35, 1.33], loss_spikes=[0, 2, 0, 1]), classes=10)
+    assert finding.epochs == (2, 4)
+    assert "leapt 3 times within epochs 2, 4" in finding.evidence
+
+
+def test_overfitting_is_a_rise_while_training_goes_on():
+    validation = [1.5, 1.0, 0.8, 0.9, 1.0, 1.1]
+    [finding] = diagnose(curve([1.5, 1.0, 0.7, 0.4, 0.2, 0.19], validation), classes=10)
+    assert (finding.name, finding.epochs) == ("overfitting", (4, 5, 6))
+    assert "from 0.800 (epoch 3) to 1.100 while training loss fell from 0.700 to 0.190" in finding.evidence
+    # A run that diverges rises too, on both: that is another matter.
+    assert "overfitting" not in names(curve([1.5, 1.0, 0.7, 0.9, 1.2, 1.8], validation))
+
+
+def test_underfitting_is_a_guess_or_a_run_cut_short():
+    assert names(curve([2.4, 2.31, 2.302], [2.3] * 3)) == ["underfitting"]
+    losses = [2.0, 1.8, 1.6, 1.4, 1.2]
+    [finding] = diagnose(curve(losses, losses), classes=10)
+    assert "still falling by 13 % per epoch" in finding.evidence
+    # Nothing can be said of a run that is not over.
+    assert diagnose(curve(losses, losses)[:4], classes=10) == ()
+
+
+def test_vanishing_and_exploding_gradients():
+    losses = [2.0, 1.9, 1.8, 1.7]
+    weak = curve(losses, first_grad_norm=[1e-2, 5e-5, 4e-5, 3e-5], last_grad_norm=0.5)
+    [finding] = diagnose(weak, classes=10)
+    assert (finding.name, finding.epochs) == ("vanishing gradients", (3, 4))
+    assert "first layer is 3e-05 in epoch 4, that of the last 0.5" in finding.evidence
+    # Once the images are learnt all gradients are small.
+    assert names(curve([0.01] * 4, first_grad_norm=5e-5, last_grad_norm=0.5)) == []
+
+    steep = curve(losses, first_grad_norm=[1.0, 90.0, 150.0, 80.0], last_grad_norm=1.0)
+    [finding] = diagnose(steep, classes=10)
+    assert (finding.name, finding.epochs) == ("exploding gradients", (3, 4))
+    assert "(150) is 150 times the last one's in epoch 3" in finding.evidence
+
+    burst = curve(losses, grad_norm=[1.0, 1.1, 1.0, 9.0], grad_norm_max=[2.0, 2.0, 2.0, 300.0])
+    [finding] = diagnose(burst, classes=10)
+    assert finding.epochs == (4,)
+    assert "norm 300, where 1 was usual" in finding.evidence
+
+
+@pytest.mark.parametrize("period", [2, 4, 7])
+def test_periodicity_names_the_period(period):
+    losses = [math.exp(0.1 * math.cos(2 * math.pi * n / period) - 0.005 * n) for n in range(40)]
+    [finding] = diagnose(curve(losses), classes=10)
+    assert finding.name == "periodicity"
+    assert f"repeats every {period} epochs" in finding.evidence
+
+
+def test_noise_is_no_period():
+    draws = np.random.default_rng(1)
+    found = [
+        names(curve([math.exp(0.05 * value) for value in draws.standard_normal(30)])) for _ in range(300)
+    ]
+    assert sum("periodicity" in each for each in found) <= 3
+
+
+def test_loss_of_plasticity():
+    dying = [0.0, 0.1, 0.2, 0.35, 0.4, 0.42, 0.45, 0.45, 0.45]
+    accuracy = [0.3, 0.4, 0.45, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    losses = [1.5, 1.4, 1.35, 1.34, 1.34, 1.34, 1.34, 1.34, 1.34]
+    [finding] = diagnose(curve(losses, train_accuracy=accuracy, dead_units=dying), classes=10)
+    assert (finding.name, finding.epochs) == ("loss of plasticity", (7, 8, 9))
+    assert "45 % of the units are dead (0 % in epoch 1)" in finding.evidence
+    collapsing = [9.0, 9.5, 9.0, 6.0, 4.0, 3.0, 2.5, 2.5, 2.5]
+    [finding] = diagnose(
+        curve(losses, train_accuracy=accuracy, dead_units=0.0, feature_rank=collapsing), classes=10
+    )
+    assert "effective rank of the features fell from 9.5 to 2.5" in finding.evidence
+    # A network that still learns may do as it likes with its units.
+    learning = list(np.linspace(0.3, 0.8, 9))
+    assert names(curve(losses, train_accuracy=learning, dead_units=dying)) == []
+
+
+def test_a_spike_needs_to_stand_out_of_the_noise_and_be_large():
+    draws = np.random.default_rng(0)
+    calm = 1 + 0.05 * draws.standard_normal(300)
+    assert count_spikes(calm) == 0
+    assert type(count_spikes(calm)) is int, "the journal is JSON"
+    assert count_spikes(np.linspace(3, 0.5, 300) + 0.1 * draws.standard_normal(300)) == 0
+    leapt = calm.copy()
+    leapt[100:103] = 3.0
+    leapt[200] = 2.5
+    assert count_spikes(leapt) == 2
+    # A small step of a curve without any noise is no spike, nor is the first batch of a short epoch.
+    assert count_spikes(np.array([1.0] * 20 + [1.2] + [1.0] * 20)) == 0
+    assert count_spikes(np.array([9.0, 1.0, 1.0])) == 0

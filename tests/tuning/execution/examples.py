@@ -1,0 +1,151 @@
+"""A small space, its data, and an observer that remembers: what the tests of running trials share."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from platform.data.dataset import DatasetInfo
+from platform.space.spec import SweepSpec
+from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
+from platform.tracking.sweep_folder import SweepFolder
+from platform.training.records import EpochRecord
+from platform.tuning.execution.tuner_run import Placement
+from platform.tuning.journal.trial import TrialOutcome, TrialTask
+from platform.tuning.search_stage import run_search
+
+ONE_SLOT = Placement(backend="inproc", workers=1, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
+TWO_WORKERS = Placement(backend="ddp", workers=2, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
+
+
+def tiny_spec(**changes: Any) -> SweepSpec:
+    """Return a space of short trials: three epochs on 64 drawn images. One optimiser diverges."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "base": {
+            "model": {"name": "resnet32_cifar"},
+            "data": {"name": "generated", "train_limit": 64, "validation_size": 40},
+            "epochs": 3,
+            "batch_size": 32,
+            "optimizer": {"name": "sgd", "lr": 0.1},
+            "schedule": {"name": "constant"},
+        },
+        "search": {
+            "optimizer": [
+                {"name": "sgd", "lr": {"log_uniform": [1e-3, 1e-1]}, "momentum": 0.9},
+                {"name": "adam", "lr": {"log_uniform": [1e-4, 1e-2]}},
+                {"name": "adamw", "lr": 1e30},
+            ]
+        },
+        "trials": 4,
+        "sampler": {"name": "tpe", "startup_trials": 1},
+        "scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2},
+    }
+    return SweepSpec.model_validate(values | changes)
+
+
+def sgd(lr: float) -> dict[str, Any]:
+    """Return a starting point."""
+    return {"optimizer": "sgd", "optimizer.sgd.lr": lr}
+
+
+DIVERGES = {"optimizer": "adamw"}
+
+
+class Diary(SweepObserver):
+    """Remembers every event as text, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        self.lines.append(f"{trial.trial_id} started")
+
+    def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+        self.lines.append(f"{trial.trial_id} epoch {record.epoch}")
+
+    def trial_noted(self, trial: TrialInfo, note: str) -> None:
+        self.lines.append(f"{trial.trial_id} note: {note}")
+
+    def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+        self.lines.append(f"{trial.trial_id} {status}")
+
+
+def search(
+    spec: SweepSpec,
+    folder: Path,
+    info: DatasetInfo,
+    *,
+    observer: SweepObserver | None = None,
+    placement: Placement = ONE_SLOT,
+) -> list[TrialOutcome]:
+    """Run (or resume) a search in `folder`."""
+    return run_search(
+        spec, placement, folder=SweepFolder(folder), info=info, observer=observer or SweepObserver()
+    )
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Return the files that somebody had begun to write in a sweep's folder, and left."""
+    return [path.name for path in folder.rglob(".*") if path.name.endswith(".tmp")]
+
+
+def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
+    """Return what must be equal between a sweep and its interrupted twin: everything but the clock."""
+    return [
+        (
+            outcome.info.trial_id,
+            dict(outcome.info.params),
+            outcome.info.config.seed,
+            outcome.status,
+            [(record.epoch, record.train_loss, record.validation_accuracy) for record in outcome.records],
+        )
+        for outcome in outcomes
+    ]
+
+
+def drive_with_little_memory(config: dict[str, Any]) -> None:
+    """Run a trial whose second worker has too little GPU memory for its whole part of a batch."""
+    from unittest import mock
+
+    from platform.tuning.execution import ddp
+
+    with mock.patch.object(ddp, "train_worker", work_with_little_memory):
+        ddp.drive_trial(config)
+
+
+def work_with_little_memory(config: dict[str, Any]) -> None:
+    """Train as one worker; the second one's memory is too small for whole batches."""
+    from unittest import mock
+
+    import ray.train
+    import torch
+
+    from platform.tuning.execution.ddp import train_worker
+
+    whole = TrialTask.model_validate_json(config["task"]).accumulate == 1
+    if whole and ray.train.get_context().get_world_rank() == 1:
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        with mock.patch("torch.Tensor.backward", side_effect=error):
+            train_worker(config)
+    else:
+        train_worker(config)
+
+
+def train_with_little_memory(config: dict[str, Any]) -> None:
+    """Run a trial where t000 fits in pieces only, t001 not at all, and t002 has no main memory."""
+    from unittest import mock
+
+    import torch
+
+    from platform.tuning.execution.inproc import train_trial
+
+    task = TrialTask.model_validate_json(config["task"])
+    error: Exception | None = None
+    if task.trial_id == "t001" or (task.trial_id == "t000" and task.accumulate == 1):
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    elif task.trial_id == "t002":
+        error = MemoryError()
+    with mock.patch("torch.Tensor.backward", side_effect=error) if error else nullcontext():
+        train_trial(config)

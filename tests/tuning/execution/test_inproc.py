@@ -1,0 +1,154 @@
+"""A search on the `inproc` backend, whole, killed, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from platform.data.dataset import DatasetInfo
+from platform.errors import UserError
+from platform.models.trained import load_trained_model
+from platform.tracking.events import TrialInfo, TrialStatus
+from platform.tracking.sweep_folder import SweepFolder
+from platform.training.records import EpochRecord
+from platform.tuning.execution.fixed_runs import run_fixed
+from platform.tuning.execution.placement_groups import left_over
+from tests.tuning.execution.examples import (
+    DIVERGES,
+    ONE_SLOT,
+    Diary,
+    search,
+    sgd,
+    table,
+    tiny_spec,
+    unfinished,
+)
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(1800)]
+
+SPEC = tiny_spec(start_from=[sgd(0.05), DIVERGES])
+
+
+@pytest.fixture(scope="module")
+def finished(
+    ray_session: None, info: DatasetInfo, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Diary, list]:  # type: ignore[type-arg]
+    folder, diary = tmp_path_factory.mktemp("sweep") / "tiny-20260101-000000", Diary()
+    return folder, diary, search(SPEC, folder, info, observer=diary)
+
+
+def test_trials_run_to_their_end_in_one_process(finished) -> None:  # type: ignore[no-untyped-def]
+    folder, diary, outcomes = finished
+    assert [outcome.info.trial_id for outcome in outcomes] == ["t000", "t001", "t002", "t003"]
+    assert outcomes[0].info.params == sgd(0.05)
+    assert diary.lines[:5] == [
+        "t000 started", "t000 epoch 1", "t000 epoch 2", "t000 epoch 3", "t000 finished"
+    ]  # fmt: skip
+    assert load_trained_model(outcomes[0].model_path).metrics["validation_accuracy"] == pytest.approx(
+        outcomes[0].validation_accuracy
+    )
+    processes = {
+        re.search(r"in process (\d+)", (folder / "logs" / f"{name}.log").read_text()).group(1)
+        for name in ("t000", "t001", "t002", "t003")
+    }
+    assert len(processes) == 1
+    assert left_over() == []
+    assert unfinished(folder) == []
+
+
+def test_a_failing_trial_is_told_with_its_traceback_and_log(finished) -> None:  # type: ignore[no-untyped-def]
+    _, diary, outcomes = finished
+    failed = outcomes[1]
+    assert failed.status is TrialStatus.FAILED
+    assert failed.model_path is None
+    assert failed.error.startswith("Traceback")
+    assert "TrainingDiverged" in failed.error
+    log = failed.error.splitlines()[-1].removeprefix("log: ")
+    assert "TrainingDiverged" in Path(log).read_text()
+    assert "t002 started" in diary.lines
+
+
+def test_a_search_that_died_resumes_exactly(finished, folder: Path, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+    whole, _, outcomes = finished
+    cut = 3
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    # Killed in the middle of writing a line, one checkpoint ahead of what was noted.
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][:20])
+    known = {name for name in ("t000", "t001", "t002", "t003") if name in b"".join(lines[:cut]).decode()}
+    for trial_id in known:
+        if (whole / "checkpoints" / trial_id).exists():
+            shutil.copytree(whole / "checkpoints" / trial_id, folder / "checkpoints" / trial_id)
+    diary = Diary()
+    again = search(SPEC, folder, info, observer=diary)
+    assert table(again) == table(outcomes)
+    assert len(diary.lines) == len(set(diary.lines)), "an event was told twice"
+
+
+def test_a_stop_that_was_decided_and_not_noted_holds(finished, folder: Path, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+    whole, _, outcomes = finished
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(number for number, line in enumerate(lines) if b'"pruned"' in line)
+    trial_id = json.loads(lines[cut])["trial"]
+    # Killed between the last epoch of a trial that the scheduler has stopped and the note of its end.
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+    shutil.copytree(whole / "checkpoints", folder / "checkpoints")
+    diary = Diary()
+    assert table(search(SPEC, folder, info, observer=diary)) == table(outcomes)
+    assert [line for line in diary.lines if trial_id in line] == [f"{trial_id} pruned"]
+
+
+def test_a_finished_search_has_nothing_to_resume(finished, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+    folder, _, outcomes = finished
+    diary = Diary()
+    assert table(search(SPEC, folder, info, observer=diary)) == table(outcomes)
+    assert diary.lines == []
+
+
+def test_a_resume_with_another_space_is_refused(finished, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+    folder, _, _ = finished
+    with pytest.raises(UserError, match="resumes with the space it began with"):
+        search(tiny_spec(start_from=[sgd(0.06)]), folder, info)
+
+
+def test_a_killed_process_is_replaced_and_an_observers_error_ends_the_search_as_itself(
+    folder: Path, info: DatasetInfo
+) -> None:
+    class Killer(Diary):
+        def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+            super().epoch_finished(trial, record)
+            if record.epoch == 1:
+                log = (folder / "logs" / f"{trial.trial_id}.log").read_text()
+                os.kill(int(re.findall(r"in process (\d+)", log)[-1]), signal.SIGKILL)
+
+        def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+            raise UserError("the disk is full")
+
+    spec, diary = tiny_spec(start_from=[sgd(0.05)], trials=1), Killer()
+    with pytest.raises(UserError, match="the disk is full"):
+        search(spec, folder, info, observer=diary)
+    assert diary.lines.count("t000 started") == 2
+    assert left_over() == []
+    assert unfinished(folder) == []
+    [outcome] = search(spec, folder, info)  # the journal had it before the observer
+    assert outcome.status is TrialStatus.FINISHED
+    assert [record.epoch for record in outcome.records] == [1, 2, 3]
+
+
+def test_settled_trials_train_on_validation_images_too(folder: Path, info: DatasetInfo) -> None:
+    config = tiny_spec().base
+    trial = TrialInfo(trial_id="final", stage="final", number=0, config=config, params={})
+    diary = Diary()
+    for _ in range(2):  # the second time there is nothing left to do
+        [outcome] = run_fixed(
+            [trial], ONE_SLOT, folder=SweepFolder(folder), info=info, observer=diary, include_validation=True
+        )
+    assert outcome.status is TrialStatus.FINISHED
+    assert outcome.validation_accuracy is None
+    assert outcome.records[-1].step == 3 * -(-(64 + 32) // 32)
+    assert diary.lines.count("final started") == 1

@@ -1,0 +1,12 @@
+"""The interface that a worker group talks over."""
+
+import psutil
+
+from platform.tuning.execution.network_interface import interface_of
+
+
+def test_an_address_has_its_interface() -> None:
+    loopback = interface_of("127.0.0.1")
+    assert loopback is not None
+    assert "127.0.0.1" in {entry.address for entry in psutil.net_if_addrs()[loopback]}
+    assert interface_of("192.0.2.1") is None

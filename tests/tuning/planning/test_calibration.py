@@ -1,0 +1,96 @@
+"""The speed of this machine: measured once, in as many processes as there are slots."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from platform.data.catalog import prepare
+from platform.data.config import DataConfig
+from platform.data.dataset import DatasetInfo
+from platform.errors import UserError
+from platform.tuning.planning import calibration
+from platform.tuning.planning.calibration import Question, cached_speed, calibrate
+from platform.tuning.start_sweep import plan_here
+from tests.space.examples import BASE, spec
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
+    return prepare(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def question(info: DatasetInfo) -> Question:
+    run = spec(base={**BASE, "model": {"name": "resnet20_cifar"}, "data": {"name": "generated"}}).base
+    return Question(run=run, data_path=str(info.path), threads=1, gpu=False)
+
+
+def test_two_processes_measure_together_and_the_cache_remembers(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    said: list[str] = []
+    assert cached_speed(question, processes=2, cache_dir=tmp_path) is None
+    speed = calibrate(question, processes=2, cache_dir=tmp_path, progress=said.append)
+    assert (speed.processes, speed.threads, speed.busy) == (2, 1, False)
+    assert speed.evaluation_images_per_s > speed.train_images_per_s, "a step is more than its forward pass"
+    assert said == ["measuring how fast resnet20_cifar trains here (some seconds, once)"]
+    assert calibrate(question, processes=2, cache_dir=tmp_path, progress=said.append) == speed
+    assert len(said) == 1
+    other = question.model_copy(update={"run": question.run.changed(batch_size=64)})
+    assert cached_speed(other, processes=2, cache_dir=tmp_path) is None
+    assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
+
+
+def test_a_busy_machine_is_remembered_for_an_hour(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30)
+    monkeypatch.setattr(calibration, "_ask", lambda *_: [answer])
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    assert calibrate(question, processes=1, cache_dir=tmp_path).busy
+    assert cached_speed(question, processes=1, cache_dir=tmp_path) is not None
+    [kept] = (tmp_path / "calibration").iterdir()
+    os.utime(kept, (time.time() - 3700, time.time() - 3700))
+    assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
+
+
+def test_what_goes_wrong_in_a_process_is_told(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "raise SystemExit('no such device')"
+    monkeypatch.setattr(
+        calibration.subprocess,
+        "Popen",
+        lambda command, popen=calibration.subprocess.Popen, **options: popen(
+            [command[0], "-c", code], **options
+        ),
+    )
+    with pytest.raises(UserError, match="could not be measured: no such device"):
+        calibrate(question, processes=2, cache_dir=tmp_path)
+
+
+def test_a_plan_is_estimated_from_every_network_of_the_space(
+    info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"resnet20_cifar": 900.0, "resnet32_cifar": 450.0}
+
+    def calibrated(question: Question, **_: object) -> calibration.Speed:
+        rate = rates[question.run.model.name]
+        return calibration.Speed(train_images_per_s=rate, evaluation_images_per_s=4 * rate)
+
+    monkeypatch.setattr(calibration, "cached_speed", lambda *_, **__: None)
+    monkeypatch.setattr(calibration, "calibrate", calibrated)
+    space = spec(
+        base={**BASE, "data": {"name": "generated"}},
+        search={"model.name": {"choice": list(rates)}, "optimizer.lr": {"log_uniform": [0.01, 0.5]}},
+    )
+    assert plan_here(space, info, quick=False).estimate is None, "nothing is measured unasked"
+    found = plan_here(space, info, quick=False, calibrate=True).estimate
+    assert found is not None
+    assert found.speed.networks == 2
+    assert found.speed.train_images_per_s == pytest.approx(600)

@@ -1,0 +1,265 @@
+# ruff: noqa: E501 - a table of cases reads best one to a line
+from typing import Any
+
+import numpy as np
+import pytest
+
+from platform.errors import UsageError
+from platform.space.quick import quick_variant
+from platform.space.settings import WorkerResources
+from platform.space.space_files import load_space
+from platform.tuning.planning.capacity import Need, concurrency, decide
+from platform.tuning.planning.plan import Plan, longest_run, make_plan
+from platform.tuning.sampling.successive_halving import expected_epochs, rungs
+from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
+
+TWO_CORES = {"CPU": 2.0}
+GPU_HOST = {"CPU": 16.0, "GPU": 1.0}
+
+
+def plan(resources: Any = TWO_CORES, document: dict[str, Any] = PLAIN, **changes: Any) -> Plan:
+    return make_plan(spec(document, **changes), resources)
+
+
+@pytest.mark.parametrize(
+    ("grace", "factor", "epochs", "expected"),
+    [
+        (5, 3, 50, (5, 15, 45)),
+        (1, 3, 3, (1,)),
+        (1, 2, 9, (1, 2, 4, 8)),
+        (3, 2.5, 30, (3, 8, 19)),
+        (1, 1.2, 4, (1, 2, 3)),
+        (9, 3, 9, ()),
+    ],
+)
+def test_rungs_stand_at_powers_of_the_factor_before_the_end(
+    grace: int, factor: float, epochs: int, expected: tuple[int, ...]
+) -> None:
+    assert rungs(grace_epochs=grace, reduction_factor=factor, epochs=epochs) == expected
+
+
+def simulated_epochs(trials: int, marks: tuple[int, ...], factor: float, epochs: int) -> float:
+    """Train `trials` one after another, stopping them by the rule of Ray Tune's AsyncHyperBandScheduler."""
+    draw = np.random.default_rng(0)
+    rounds, total = 1500, 0
+    for _ in range(rounds):
+        recorded: dict[int, list[float]] = {mark: [] for mark in marks}
+        for _ in range(trials):
+            for mark in marks:
+                accuracy = draw.random()
+                cutoff = np.percentile(recorded[mark], (1 - 1 / factor) * 100) if recorded[mark] else None
+                recorded[mark].append(accuracy)
+                if cutoff is not None and accuracy < cutoff:
+                    total += mark
+                    break
+            else:
+                total += epochs
+    return total / rounds
+
+
+@pytest.mark.parametrize(("trials", "factor"), [(12, 3.0), (5, 2.0)])
+def test_the_expected_epochs_are_those_of_the_rule(trials: int, factor: float) -> None:
+    marks = rungs(grace_epochs=1, reduction_factor=factor, epochs=9)
+    simulated = simulated_epochs(trials, marks, factor, 9)
+    expected = expected_epochs(trials, grace_epochs=1, reduction_factor=factor, epochs=9)
+    # Treating the number that reaches the later rungs as its mean costs a little where it is small.
+    assert expected == pytest.approx(simulated, rel=0.04)
+
+
+def test_a_single_trial_is_never_stopped() -> None:
+    assert expected_epochs(1, grace_epochs=1, reduction_factor=3, epochs=9) == 9
+
+
+def test_a_plan_names_every_dimension_and_when_it_exists() -> None:
+    rows = {row.name: row for row in plan(document=EVERY_KIND).rows}
+    assert rows["batch_size"].values == "64, 128, 256"
+    assert rows["optimizer"].kind == "alternatives"
+    assert rows["optimizer.sgd.lr"].kind == "log_uniform"
+    assert rows["optimizer.sgd.lr"].only_if == "optimizer = sgd"
+    assert rows["optimizer.sgd.weight_decay"].values == "0 to 0.001 in steps of 0.0001"
+    assert rows["augment.1.cutout.1.length"].only_if == "augment = 1, augment.1.cutout = 1"
+
+
+def test_a_plan_counts_the_worst_case_and_what_stopping_saves() -> None:
+    got = plan(
+        trials=10, scheduler={"name": "asha", "grace_epochs": 1}, confirm={"candidates": 2, "seeds": 4}
+    )
+    assert got.rungs == (1, 3)
+    assert (got.search.worst_case_epochs, got.confirm.worst_case_epochs) == (90, 2 * 4 * 9)
+    assert got.worst_case_epochs == 90 + 72 + 9
+    assert got.search.expected_epochs is not None
+    assert got.saved_share == pytest.approx(1 - got.search.expected_epochs / 90)
+    assert 0.3 < got.saved_share < 0.7
+
+
+def test_a_plan_without_stopping_saves_nothing_and_median_cannot_be_predicted() -> None:
+    assert plan().saved_share == 0
+    median = plan(scheduler={"name": "median", "grace_epochs": 2})
+    assert (median.saved_share, median.search.expected_epochs) == (None, None)
+
+
+def test_a_plan_survives_json() -> None:
+    got = plan(GPU_HOST)
+    assert Plan.model_validate_json(got.model_dump_json()) == got
+
+
+@pytest.mark.parametrize(
+    ("resources", "changes", "search", "confirm"),
+    [
+        (TWO_CORES, {}, (1, 2, "inproc"), (2, 1, "ddp")),
+        ({"CPU": 1.0}, {}, (1, 1, "inproc"), (1, 1, "ddp")),
+        (GPU_HOST, {}, (1, 1, "inproc"), (1, 1, "ddp")),
+        ([GPU_HOST, GPU_HOST], {}, (1, 2, "inproc"), (2, 1, "ddp")),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0.25}}, (1, 4, "inproc"), (1, 4, "ddp")),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, (1, 16, "inproc"), (2, 8, "ddp")),
+        (GPU_HOST, {"resources_per_worker": {"CPU": 4, "GPU": 0.1}}, (1, 4, "inproc"), (1, 4, "ddp")),
+        (TWO_CORES, {"workers_per_trial": 2}, (2, 1, "ddp"), (2, 1, "ddp")),
+        (TWO_CORES, {"backend": "ddp"}, (1, 2, "ddp"), (2, 1, "ddp")),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], {"resources_per_worker": {"CPU": 2}}, (1, 2, "inproc"), (2, 1, "ddp")),
+        ({"CPU": 64.0}, {"trials": 5}, (1, 5, "inproc"), (2, 9, "ddp")),
+        (TWO_CORES, {"confirm": {"workers_per_run": 1}}, (1, 2, "inproc"), (1, 2, "ddp")),
+    ],
+)
+def test_concurrency_is_counted_node_by_node(
+    resources: Any, changes: dict[str, Any], search: tuple[int, int, str], confirm: tuple[int, int, str]
+) -> None:
+    got = plan(resources, **changes)
+    assert (got.search.workers, got.search.concurrency, got.search.backend) == search
+    assert (got.confirm.workers, got.confirm.concurrency, got.confirm.backend) == confirm
+
+
+@pytest.mark.parametrize(("asked", "at_once"), [(None, 16), (3, 3), (40, 16)])
+def test_fewer_trials_at_once_may_be_asked_for(asked: int | None, at_once: int) -> None:
+    made = plan({"CPU": 16.0}, trials=40, concurrent_trials=asked)
+    assert (made.search.concurrency, made.confirm.concurrency) == (at_once, 8)
+
+
+def test_an_odd_batch_size_is_confirmed_by_one_worker() -> None:
+    got = plan(search={"batch_size": {"choice": [128, 75]}})
+    assert (got.confirm.workers, got.confirm.backend_reason) == (1, "one worker: a batch size is odd")
+
+
+def test_workers_of_one_run_never_share_a_gpu() -> None:
+    quarter = WorkerResources(CPU=1, GPU=0.25)
+    assert decide(quarter, [GPU_HOST], workers=1) == Need(CPU=1, GPU=0.25)
+    assert decide(quarter, [GPU_HOST], workers=2) == Need(CPU=1, GPU=1)
+
+
+@pytest.mark.parametrize(
+    ("resources", "changes", "message"),
+    [
+        (TWO_CORES, {"resources_per_worker": {"GPU": 1}}, "needs one worker of 1 CPU + 1 GPU, and the cluster's 1 node(s) have 2 CPU;"),
+        (GPU_HOST, {"workers_per_trial": 2}, "needs 2 workers of 1 CPU + 1 GPU each, and the cluster's 1 node(s) have 16 CPU + 1 GPU;"),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], {"resources_per_worker": {"CPU": 2}}, "needs one worker of 2 CPU, and the cluster's 2 node(s) have 1 CPU; 1 CPU;"),
+        ({}, {}, "have nothing"),
+    ],
+)  # fmt: skip
+def test_what_can_never_be_placed_is_refused_with_what_there_is(
+    resources: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(resources, **changes)
+    assert str(caught.value).startswith("a trial can never be placed: it ")
+    assert message in str(caught.value)
+
+
+def test_tenths_of_a_gpu_add_up() -> None:
+    assert concurrency(Need(CPU=0, GPU=0.1), [{"GPU": 1.0}], workers=1, what="a trial") == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"),
+    [
+        ({}, 9),
+        ({"search": {"epochs": {"choice": [3, 12, 6]}}}, 12),
+        ({"search": {"epochs": {"int": [3, 20]}}}, 20),
+        (
+            {
+                "base": {**BASE, "epochs": None, "iterations": 1000},
+                "search": {"batch_size": {"choice": [90, 45]}},
+            },
+            2,
+        ),
+    ],
+)
+def test_the_longest_run_is_found(changes: dict[str, Any], epochs: int) -> None:
+    assert longest_run(spec(**changes), 45_000) == epochs
+    assert plan(**changes).search.epochs == epochs
+
+
+SIZES: dict[str, Any] = {
+    "search": {"model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]}},
+    "objectives": ["validation_accuracy", "parameters"],
+}
+
+
+def test_a_plan_names_the_objectives() -> None:
+    assert plan().objectives == ("validation_accuracy",)
+    several = plan(**SIZES)
+    assert several.objectives == ("validation_accuracy", "parameters")
+    assert several.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("resources", "changes", "note"),
+    [
+        (TWO_CORES, {"scheduler": {"name": "asha", "grace_epochs": 9}}, "asha stops nothing"),
+        (TWO_CORES, {"confirm": {"seeds": 1}}, "nothing can be said about luck"),
+        (TWO_CORES, {"trials": 2, "confirm": {"candidates": 3}}, "only 2 trials to choose from"),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, "1 GPU(s) stay unused"),
+        (TWO_CORES, {"trials": 1, "start_from": [{}], "confirm": {"candidates": 1}}, "nothing is searched"),
+        (TWO_CORES, {"start_from": [{}, {}]}, "1 point(s) are beyond the 40 trials, or repeated"),
+        (
+            TWO_CORES,
+            {"sampler": {"name": "grid"}, "search": {"batch_size": {"choice": [64, 128, 256]}}},
+            "the grid has 3 points",
+        ),
+        (TWO_CORES, {"sampler": {"name": "nsga2"}, "trials": 10}, "lower sampler.population_size"),
+        (
+            TWO_CORES,
+            {**SIZES, "scheduler": {"name": "median"}},
+            "scheduler median stops trials by their accuracy alone",
+        ),
+    ],
+)
+def test_a_plan_notes_what_has_no_effect(resources: Any, changes: dict[str, Any], note: str) -> None:
+    (got,) = plan(resources, **changes).notes
+    assert note in got
+
+
+def test_a_good_plan_has_no_notes() -> None:
+    for name in ("resnet18_cifar", "resnet32_cifar", "small_networks"):
+        assert make_plan(load_space(name), GPU_HOST).notes == ()
+
+
+def test_what_was_detected_is_told_on() -> None:
+    got = make_plan(spec(), TWO_CORES, quick=True, device="cpu", device_reason="no GPU", precision="bf16")
+    assert (got.quick, got.device, got.device_reason, got.precision) == (True, "cpu", "no GPU", "bf16")
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar", "resnet32_cifar"])
+def test_a_quick_sweep_passes_through_every_stage_in_little_time(name: str) -> None:
+    full = load_space(name)
+    quick = quick_variant(full)
+    got = make_plan(quick, TWO_CORES, quick=True)
+    assert (got.search.runs, got.search.epochs, got.rungs) == (4, 3, (1,))
+    assert (got.candidates, got.seeds, got.confirm.runs) == (1, 1, 1)
+    assert quick.base.data.train_limit == 2000
+    assert quick.start_from == (full.start_from[0], full.start_from[-1]), "the sampler draws two of the four"
+    assert [point["optimizer"] for point in quick.start_from] == ["sgd", "adam"]
+    assert quick.search == full.search
+
+
+def test_a_quick_sweep_never_takes_longer_than_the_space_itself() -> None:
+    base = {**BASE, "epochs": 2, "data": {"name": "cifar10", "train_limit": 500}}
+    quick = quick_variant(spec(PLAIN, base=base, trials=2))
+    assert (quick.trials, quick.base.epochs, quick.base.data.train_limit) == (2, 2, 500)
+
+
+def test_a_quick_sweep_fixes_a_searched_length() -> None:
+    search = {"epochs": {"choice": [9, 90]}, "batch_size": {"choice": [64, 128]}}
+    quick = quick_variant(spec(search=search, start_from=[{"epochs": 90, "batch_size": 64}]))
+    assert [dimension.name for dimension in quick.dimensions] == ["batch_size"]
+    assert quick.start_from == ({"batch_size": 64},)
+    iterations = {**BASE, "epochs": None, "iterations": 64_000}
+    assert quick_variant(spec(base=iterations)).base.epochs == 3
