@@ -76,7 +76,7 @@ class KilledSweep:
     def events(self) -> tuple[Event, ...]:
         """Return its journal."""
         folder = self.folder
-        return read_journal(folder.path / "journal.jsonl") if folder else ()
+        return read_journal(folder.journal) if folder else ()
 
     @contextmanager
     def life(self, space: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -210,9 +210,9 @@ class KilledSweep:
     def _lines(self) -> int:
         """Return how many events have been noted; cheaper than reading them."""
         folder = self.folder
-        if folder is None or not (folder.path / "journal.jsonl").exists():
+        if folder is None or not folder.journal.exists():
             return 0
-        return (folder.path / "journal.jsonl").read_bytes().count(b"\n")
+        return folder.journal.read_bytes().count(b"\n")
 
     def outcome(self) -> dict[str, Any]:
         """Return everything that must be equal between two sweeps of one seed: all but clocks and paths."""

@@ -152,7 +152,7 @@ def _search(backend: str, given: argparse.Namespace) -> dict[str, Any]:
     from platform.tuning.execution.cluster_session import session
     from platform.tuning.execution.tuner_run import Placement
     from platform.tuning.planning.calibration import Question, calibrate
-    from platform.tuning.search_stage import journal_path, run_search
+    from platform.tuning.search_stage import run_search
 
     def spec_of(images: int) -> SweepSpec:
         return validate(SweepSpec, _space(given.model, images, given.trials), source="sweep_overhead")
@@ -180,7 +180,7 @@ def _search(backend: str, given: argparse.Namespace) -> dict[str, Any]:
         with session(num_cpus=given.slots, num_gpus=0):
             ray_start_s = time.perf_counter() - before
             run_search(spec, placement, folder=folder, info=info, observer=observer)
-        found = losses(read_journal(journal_path(folder)), slots=given.slots, workers=workers)
+        found = losses(read_journal(folder.journal), slots=given.slots, workers=workers)
     return {**found, "ray_start_s": ray_start_s, "images_per_trial_epoch": spec.base.data.train_limit}
 
 

@@ -167,7 +167,7 @@ def _command(
     with ExitStack() as stack:
         images = logits = None
         if accuracy:
-            from deploy.model_files.benchmark_inputs import write_questions
+            from deploy.benchmark_inputs import write_questions
 
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="questions-")))
             images, logits = write_questions(folder, model, scratch, progress=_say)
@@ -199,8 +199,13 @@ def _peers(
     form: Form,
     json: Path | None,
 ) -> None:
-    from benchmarks.peers.compare import PRECISIONS, compare
-    from benchmarks.peers.output_formats import parse, rows_text, table
+    try:
+        from benchmarks.peers.compare import PRECISIONS, compare
+        from benchmarks.peers.output_formats import parse, rows_text, table
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--peers needs {error.name}: run it in a checkout of the project, after make setup"
+        ) from None
     from platform.atomic import write_json
 
     record = compare(

@@ -179,7 +179,7 @@ def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: boo
 
 def _export(sweep: Sweep, view: LiveView) -> None:
     """Convert the final model to model folders: fp32, and the fastest precision that keeps the accuracy."""
-    from deploy.quantization.champion_export import export_champion
+    from deploy.champion import export_champion
     from platform.tuning import extend_sweep, final_model
 
     folder, quick = sweep.folder, sweep.plan.quick

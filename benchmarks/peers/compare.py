@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.fresh_start import measure
-from benchmarks.peers.model_formats import Material, find_model, prepare
+from benchmarks.peers.model_formats import Material, prepare
 from benchmarks.peers.runtimes import Infer, Row, load, rows_for, version_of
+from deploy.conversion.export_source import trained_model_of
 from deploy.conversion.parity import compare as compare_logits
 
 SCHEMA_VERSION = 1
@@ -53,7 +54,7 @@ def compare(
     from platform.models.trained import load_trained_model
     from platform.tracking.provenance import collect
 
-    model_path = model_pt or find_model(model_folder)
+    model_path = model_pt or trained_model_of(model_folder)
     model = load_trained_model(model_path)
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         material = prepare(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from benchmarks.peers.onnx_graph import write_onnx
 from benchmarks.peers.onnx_int8 import write_int8_onnx
 from benchmarks.peers.runtimes import Row, load
-from deploy.conversion.export_source import FINAL_TRIAL, MODEL_FILE
 from deploy.conversion.parity import compare, random_pictures, reference_logits
 from deploy.model_files import model_folder as mf
 from deploy.model_files.precision_folders import folder_of, same_network
@@ -76,19 +75,6 @@ def find_fp32(folder: Path) -> mf.ModelFolder:
     raise UserError(
         f"{folder} is in {precision}; the comparison starts from the fp32 export: name its folder"
     )
-
-
-def find_model(folder: Path) -> Path:
-    """Return the trained model that a folder was exported from: in its sweep, or beside it.
-
-    Raises:
-        UserError: it is not there.
-    """
-    parent = folder.absolute().parent
-    for path in (parent / "checkpoints" / FINAL_TRIAL / MODEL_FILE, parent / MODEL_FILE):
-        if path.is_file():
-            return path
-    raise UserError(f"found no {MODEL_FILE} that {folder} was exported from; name it with --model")
 
 
 def prepare(

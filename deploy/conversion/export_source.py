@@ -152,3 +152,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def trained_model_of(folder: Path) -> Path:
+    """Return the trained model that a folder was exported from: in its sweep, or beside it.
+
+    Raises:
+        UserError: it is not there.
+    """
+    parent = folder.absolute().parent
+    for path in (parent / "checkpoints" / FINAL_TRIAL / MODEL_FILE, parent / MODEL_FILE):
+        if path.is_file():
+            return path
+    raise UserError(f"found no {MODEL_FILE} that {folder} was exported from; name it with --model")

@@ -101,7 +101,7 @@ def what_to_sweep(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
     spec = load_spec(folder.path)
     from platform.tuning.journal.journal import refuse_running
 
-    refuse_running(folder.path / "journal.jsonl")
+    refuse_running(folder.journal)
     if arguments.space is not None or settings:
         _refuse_changes(arguments, settings, spec, folder)
     return spec, folder

@@ -77,6 +77,10 @@ class SweepFolder:
         return self.path / "epochs.parquet"
 
     @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
     def selection(self) -> Path:
         return self.path / "selection.json"
 

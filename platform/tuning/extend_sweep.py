@@ -20,7 +20,6 @@ from platform.training.config import RunConfig
 from platform.tuning.journal.journal import Event, open_journal, read_journal
 from platform.tuning.journal.trial import TrialTask
 from platform.tuning.sampling.sampler import planned_trials
-from platform.tuning.search_stage import journal_path
 from platform.tuning.selection.test_set_record import OPENED_FILE
 
 FINAL = "final"
@@ -61,7 +60,7 @@ def extend(folder: SweepFolder, spec: SweepSpec) -> None:
     Raises:
         UserError: a process runs this sweep.
     """
-    with open_journal(journal_path(folder)) as journal:
+    with open_journal(folder.journal) as journal:
         write_text(folder.spec, spec.to_yaml())
         journal.extended(f"{spec.trials} trials")
 
@@ -112,7 +111,7 @@ def final_run_for(folder: SweepFolder, config: RunConfig) -> str:
 
 
 def _final_runs(folder: SweepFolder) -> list[TrialTask]:
-    past = read_journal(journal_path(folder))
+    past = read_journal(folder.journal)
     return [event.task for event in past if event.task is not None and event.task.stage == "final"]
 
 

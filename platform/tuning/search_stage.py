@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from platform.data.dataset import DatasetInfo
 from platform.errors import Interrupted
@@ -44,13 +43,8 @@ def run_search(
         Interrupted: a signal came; running trials keep their last checkpoint.
         UserError: too many trials failed, or the journal is of another space.
     """
-    with open_journal(journal_path(folder)) as journal:
+    with open_journal(folder.journal) as journal:
         return _run(spec, placement, folder, info, observer, dict(provenance or {}), journal)
-
-
-def journal_path(folder: SweepFolder) -> Path:
-    """Return where a sweep's journal lies."""
-    return folder.path / "journal.jsonl"
 
 
 def _run(

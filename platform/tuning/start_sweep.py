@@ -20,7 +20,6 @@ from platform.tuning.journal.trial_history import trial_pasts
 from platform.tuning.planning.capacity import slots
 from platform.tuning.planning.gpu_share import share_out
 from platform.tuning.planning.plan import Plan, make_plan
-from platform.tuning.search_stage import journal_path
 from platform.tuning.training_stages import Sweep
 
 
@@ -207,7 +206,7 @@ def open_sweep(
                 "generated_data": str(info.name == "generated").lower(),
             },
             trials=plan.search.runs,
-            past=trial_pasts(read_journal(journal_path(folder))),
+            past=trial_pasts(read_journal(folder.journal)),
         )
     )
     origin = {"sweep": folder.sweep_id, "commit": provenance.git_commit or "", "data_sha256": info.sha256}

@@ -22,7 +22,7 @@ from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.trial import TrialOutcome
 from platform.tuning.planning.plan import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
-from platform.tuning.search_stage import journal_path, run_search
+from platform.tuning.search_stage import run_search
 from platform.tuning.selection import selection
 from platform.tuning.stop_criteria import stop_reason
 
@@ -53,7 +53,7 @@ def search(sweep: Sweep) -> list[TrialOutcome]:
 
 def why_stopped(sweep: Sweep) -> str | None:
     """Return why the search ended before its last trial; None if it did not."""
-    return stop_reason(read_journal(journal_path(sweep.folder)))
+    return stop_reason(read_journal(sweep.folder.journal))
 
 
 def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
@@ -64,7 +64,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
     Raises:
         UserError: no trial of the search, or no run of any candidate, finished.
     """
-    past = read_journal(journal_path(sweep.folder))
+    past = read_journal(sweep.folder.journal)
     numbered = _numbered(sweep.spec, trials, candidate_numbers(past))
     candidates = [candidate for _, candidate in numbered]
     infos = [

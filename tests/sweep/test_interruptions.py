@@ -15,7 +15,6 @@ from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import read_trials
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.journal.journal import Event, read_journal
-from platform.tuning.search_stage import journal_path
 from tests.sweep.examples import Place
 
 # Ray starts three times.
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 def past(place: Place) -> list[Event]:
-    return [event for folder in place.sweeps for event in read_journal(journal_path(folder))]
+    return [event for folder in place.sweeps for event in read_journal(folder.journal)]
 
 
 def stopped(place: Place, arguments: list[str], when: Callable[[], bool], signals: str) -> SweepFolder:

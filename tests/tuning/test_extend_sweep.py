@@ -22,7 +22,6 @@ from platform.tuning.extend_sweep import (
 )
 from platform.tuning.journal.journal import Event, open_journal, read_journal
 from platform.tuning.journal.trial import TrialTask
-from platform.tuning.search_stage import journal_path
 from platform.tuning.selection.test_set_record import open_test_split
 from platform.tuning.stop_criteria import stop_reason
 from tests.space.examples import spec
@@ -51,7 +50,7 @@ def task(trial_id: str, stage: str, *, candidate: str | None = None, run: RunCon
 
 
 def noted(folder: SweepFolder, *tasks: TrialTask) -> None:
-    with open_journal(journal_path(folder)) as journal:
+    with open_journal(folder.journal) as journal:
         for one in tasks:
             journal.trial(one)
 
@@ -71,16 +70,16 @@ def test_a_grid_ends() -> None:
 
 
 def test_the_folder_learns_of_it_and_an_early_end_is_lifted(folder: SweepFolder) -> None:
-    with open_journal(journal_path(folder)) as journal:
+    with open_journal(folder.journal) as journal:
         journal.stopped("target reached")
-    assert stop_reason(read_journal(journal_path(folder))) == "target reached"
+    assert stop_reason(read_journal(folder.journal)) == "target reached"
     extend(folder, spec(trials=8))
     assert load_spec(folder.path) == spec(trials=8)
-    assert stop_reason(read_journal(journal_path(folder))) is None
+    assert stop_reason(read_journal(folder.journal)) is None
 
 
 def test_a_running_sweep_is_not_extended(folder: SweepFolder) -> None:
-    with open_journal(journal_path(folder)), pytest.raises(UserError, match="one process runs a sweep"):
+    with open_journal(folder.journal), pytest.raises(UserError, match="one process runs a sweep"):
         extend(folder, spec(trials=8))
     assert not folder.spec.exists()
 

@@ -22,7 +22,6 @@ import platform
 from platform.errors import UserError
 from platform.tuning.execution import placement_groups
 from platform.tuning.execution.interrupts import sigterm_as_sigint
-from platform.tuning.planning.capacity import NodeResources
 
 _OBJECT_STORE_BYTES = (
     256 * 2**20
@@ -60,7 +59,9 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def session(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[list[NodeResources]]:
+def session(
+    *, num_cpus: int | None = None, num_gpus: int | None = None
+) -> Iterator[list[Mapping[str, float]]]:
     """Start Ray on this machine, or join `RAY_ADDRESS`; SIGTERM acts as Ctrl-C inside.
 
     Args:
@@ -223,7 +224,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-def _nodes() -> list[NodeResources]:
+def _nodes() -> list[Mapping[str, float]]:
     import ray
 
     nodes = ray.nodes()  # type: ignore[no-untyped-call]

@@ -14,7 +14,6 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.execution.tuner_run import Placement, run_tasks
 from platform.tuning.journal.journal import open_journal
 from platform.tuning.journal.trial import TrialOutcome, TrialTask
-from platform.tuning.search_stage import journal_path
 
 
 def run_fixed(
@@ -52,7 +51,7 @@ def run_fixed(
         trial.trial_id: _task(trial, placement, folder, info, include_validation, provenance)
         for trial in trials
     }
-    with open_journal(journal_path(folder)) as journal:
+    with open_journal(folder.journal) as journal:
         for event in journal.past:
             if event.trial_id not in wanted:
                 continue

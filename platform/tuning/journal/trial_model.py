@@ -11,7 +11,6 @@ from platform.errors import UserError, did_you_mean
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.trial import TrialTask
-from platform.tuning.search_stage import journal_path
 
 
 def find_task(folder: SweepFolder, trial_id: str) -> TrialTask:
@@ -20,7 +19,7 @@ def find_task(folder: SweepFolder, trial_id: str) -> TrialTask:
     Raises:
         UserError: the sweep has no such trial; names those it has.
     """
-    past = read_journal(journal_path(folder))
+    past = read_journal(folder.journal)
     tasks = {event.trial_id: event.task for event in past if event.task is not None}
     for event in past:
         if event.accumulate is not None and event.trial_id in tasks:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deploy import champion
+from deploy.champion import export_champion, precisions_here
 from deploy.conversion.ncnn_net import load_net, run
 from deploy.export import parse_precisions
 from deploy.model_files.model_folder import open_model_folder
 from deploy.model_files.precision_folders import drop_siblings, folder_of, sibling, siblings
-from deploy.quantization import champion_export
 from deploy.quantization.accuracy import Accuracy, count_in_python
-from deploy.quantization.champion_export import export_champion, precisions_here
 from deploy.quantization.evaluation_images import Pictures, divide, find_pictures
 from deploy.quantization.precisions import Judge, PrecisionRefused, candidate, export_precisions, ship
 from platform.data import cache, catalog
@@ -153,7 +153,7 @@ def test_precisions_are_named_in_one_word():
 
 @pytest.fixture
 def few_pictures(pictures, monkeypatch):
-    monkeypatch.setattr(champion_export, "divide", lambda *_, **__: pictures)
+    monkeypatch.setattr(champion, "divide", lambda *_, **__: pictures)
     counted.test = pictures.test.labels
 
 
@@ -164,7 +164,7 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
     # What a sweep leaves that was killed here and had chosen otherwise.
     (tmp_path / "export-int8").mkdir()
     (tmp_path / "export-int8" / "model.json").write_text("{}")
-    monkeypatch.setattr(champion_export, "_cpu_ms", lambda folders: {name: speeds[name] for name in folders})
+    monkeypatch.setattr(champion, "_cpu_ms", lambda folders: {name: speeds[name] for name in folders})
     refused = export_champion(
         model_path,
         tmp_path / "export",
@@ -208,7 +208,7 @@ def test_the_champion_ships_in_fp32_and_its_fastest_allowed_precision(
 def test_the_test_images_can_withdraw_the_champions_precision(
     model_path, info, few_pictures, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(champion_export, "_cpu_ms", lambda _: {"fp32": 3.0, "bf16": 2.0})
+    monkeypatch.setattr(champion, "_cpu_ms", lambda _: {"fp32": 3.0, "bf16": 2.0})
     result = export_champion(
         model_path,
         tmp_path / "export",
@@ -226,7 +226,7 @@ def test_a_precision_that_cannot_be_had_does_not_stop_the_champion(
     model_path, info, few_pictures, pictures, tmp_path, monkeypatch
 ):
     few = replace(pictures, calibration=pictures.calibration[:320])
-    monkeypatch.setattr(champion_export, "divide", lambda *_, **__: few)
+    monkeypatch.setattr(champion, "divide", lambda *_, **__: few)
     result = export_champion(
         model_path, tmp_path / "export", info=info, precisions=("int8",), tuned=False, count=counted()
     )
@@ -238,7 +238,7 @@ def test_a_precision_that_cannot_be_had_does_not_stop_the_champion(
 
 
 def test_speed_is_measured_per_precision(export):
-    times = champion_export._cpu_ms({"a": export.folder, "b": export.folder})
+    times = champion._cpu_ms({"a": export.folder, "b": export.folder})
     assert set(times) == {"a", "b"}
     assert all(0 < time < 1000 for time in times.values())
 

@@ -20,6 +20,7 @@ from benchmarks.peers.fresh_start import measure
 from benchmarks.peers.onnx_graph import write_onnx
 from benchmarks.peers.onnx_int8 import write_int8_onnx
 from benchmarks.peers.runtimes import ROWS, Row, load, rows_for
+from deploy.conversion import export_source
 from deploy.conversion.ncnn_net import load_net, run
 from deploy.conversion.parity import compare as compare_logits
 from deploy.conversion.parity import random_pictures
@@ -185,9 +186,9 @@ def test_another_network_is_refused(export, tmp_path, monkeypatch):
 def test_the_trained_model_is_found_in_its_sweep(tmp_path):
     (tmp_path / "checkpoints" / "final").mkdir(parents=True)
     with pytest.raises(UserError, match="name it with --model"):
-        model_formats.find_model(tmp_path / "export")
+        export_source.trained_model_of(tmp_path / "export")
     (tmp_path / "checkpoints" / "final" / "model.pt").touch()
-    assert model_formats.find_model(tmp_path / "export-int8").parent.name == "final"
+    assert export_source.trained_model_of(tmp_path / "export-int8").parent.name == "final"
 
 
 def test_a_wrong_word_is_answered_at_once():

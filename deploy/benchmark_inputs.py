@@ -31,7 +31,7 @@ def write_questions(
     Raises:
         UserError: the data is not in the cache, or the trained model is another network.
     """
-    from benchmarks.peers.model_formats import find_model
+    from deploy.conversion.export_source import trained_model_of
     from deploy.conversion.parity import reference_logits
     from deploy.model_files.model_folder import read_document
     from platform.data.cache import default_cache_dir, find_label, load_split
@@ -52,7 +52,7 @@ def write_questions(
     if model_path is None:
         fp32 = folder if document.precision == "fp32" else sibling(folder, "fp32")
         try:
-            model_path = find_model(fp32)
+            model_path = trained_model_of(fp32)
         except UserError:
             progress("the trained model is not beside the folder: parity is that of the self-test's patterns")
             return images, None
