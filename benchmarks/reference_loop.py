@@ -3,7 +3,7 @@
 It follows kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10 line by line where speed is concerned:
 torchvision's transforms on PIL images in the workers of a DataLoader, fp32 in the default memory layout, SGD
 without fused or foreach kernels, `.item()` of the loss and of the hits after every batch,
-cudnn.benchmark on. Two favours are done to it: pinned memory, and as many workers as there are cores (up
+cudnn.benchmark on. Two favors are done to it: pinned memory, and as many workers as there are cores (up
 to 8), where those repositories take 2 and 4.
 """
 
@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from platform.data.normalization import Normalisation
+from platform.data.normalization import Normalization
 from platform.models.config import ModelConfig
 from platform.models.networks import build
 
@@ -32,7 +32,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
     """Images as torchvision's CIFAR10 gives them: an array in memory, a PIL image per access."""
 
     def __init__(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalization: Normalization
     ) -> None:
         from torchvision import transforms
 
@@ -43,7 +43,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
                 transforms.RandomCrop(images.shape[-1], padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(normalisation.mean.tolist(), normalisation.std.tolist()),
+                transforms.Normalize(normalization.mean.tolist(), normalization.std.tolist()),
             ]
         )
 
@@ -63,7 +63,7 @@ class ReferenceLoop:
         self._device = device
         self._network = build(model, num_classes=10).to(device)
         self._criterion = nn.CrossEntropyLoss()
-        self._optimiser = torch.optim.SGD(
+        self._optimizer = torch.optim.SGD(
             self._network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, foreach=False, fused=False
         )
         self._loader = DataLoader(
@@ -86,11 +86,11 @@ class ReferenceLoop:
         began_s, counted = time.perf_counter(), 0
         for step, (batch, answers) in enumerate(self._loader):
             inputs, targets = batch.to(self._device), answers.to(self._device)
-            self._optimiser.zero_grad()
+            self._optimizer.zero_grad()
             outputs = self._network(inputs)
             loss = self._criterion(outputs, targets)
             loss.backward()
-            self._optimiser.step()
+            self._optimizer.step()
 
             train_loss += loss.item()
             _, predicted = outputs.max(1)

@@ -33,7 +33,7 @@ def gemm_flop_per_s(device: torch.device, precision: str, *, repetitions: int = 
         for repetition in range(repetitions + 1):
             began_s = time.perf_counter()
             torch.matmul(left, right)
-            synchronise(device)
+            synchronize(device)
             # The first one warms up.
             if repetition:
                 rates.append(2 * side**3 / (time.perf_counter() - began_s))
@@ -47,10 +47,10 @@ def copy_byte_per_s(device: torch.device, *, repetitions: int = 5) -> list[float
     target = torch.empty_like(source)
     rates = []
     for repetition in range(repetitions + 1):
-        synchronise(device)
+        synchronize(device)
         began_s = time.perf_counter()
         target.copy_(source)
-        synchronise(device)
+        synchronize(device)
         # The first one warms up.
         if repetition:
             rates.append(2 * source.numel() / (time.perf_counter() - began_s))
@@ -106,7 +106,7 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until `device` has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

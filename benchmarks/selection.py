@@ -5,7 +5,7 @@
 
 Each replay gives every configuration one of its recorded seeds as its search run, at random and in random
 order, and lets each way choose. `protocol` is the sweep's own code: its early stopping (ASHA, one slot), its
-`top_candidates`, `summarise` and `choose_champion`, with fresh seeds for the confirmation. The truth is each
+`top_candidates`, `summarize` and `choose_champion`, with fresh seeds for the confirmation. The truth is each
 configuration's mean over all recorded seeds, so it is itself known to within its standard error, and shares
 runs with what is judged: differences between the ways matter more than their levels.
 """
@@ -28,7 +28,7 @@ from benchmarks.curves import Curves, draw_configurations, read_curves, record_c
 from platform.errors import UsageError, run_command
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.selection.selection import TrialOutcome, choose_champion, summarise, top_candidates
+from platform.tuning.selection.selection import TrialOutcome, choose_champion, summarize, top_candidates
 
 CURVES = Path(__file__).parent / "data" / "curves.parquet"
 
@@ -209,7 +209,7 @@ def choose(
     for candidate in ranked:
         place = int(candidate.trial_id)
         runs = curves.accuracy[present[place], luck[place, 1 : 1 + way.seeds], -1]
-        summaries.append(summarise(candidate.trial_id, runs.tolist()))
+        summaries.append(summarize(candidate.trial_id, runs.tolist()))
     champion = choose_champion(summaries)
     return Choice(
         config=int(present[int(champion.candidate)]),

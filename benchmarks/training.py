@@ -101,7 +101,7 @@ def _parser() -> Parser:
     add("--threads", type=at_least(1), metavar="N", help="on the CPU, of either side; default: cores")
     add("--precision", type=one_of(("auto", "fp32", "bf16")), default="auto", metavar="P", help="of our side")
     add("--compile", action="store_true", help="torch.compile our network first")
-    add("--unfused", action="store_true", help="batch normalisation in PyTorch's own operations")
+    add("--unfused", action="store_true", help="batch normalization in PyTorch's own operations")
     add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: as found")
     return parser
 
@@ -138,7 +138,7 @@ def _compare(
     data = random_data(images)
     reference = ReferenceLoop(
         config.model,
-        PilImages(data.train.images, data.train.labels, data.normalisation),
+        PilImages(data.train.images, data.train.labels, data.normalization),
         batch_size=given.batch_size,
         workers=workers,
         device=device,
@@ -185,7 +185,7 @@ def _compare(
         "images_per_epoch": images,
         "flop_per_image": flop,
         # Whether the step was replayed as a CUDA graph, how long torch.compile took, and why batch
-        # normalisation did not run in this project's kernels.
+        # normalization did not run in this project's kernels.
         "ours": side(ours, precision)
         | {"captured": result.captured, "compile_s": result.compile_s, "unfused": result.unfused},
         "reference": side(theirs, "fp32"),
@@ -238,7 +238,7 @@ def random_data(images: int) -> TrainingData:
         path=Path(),
     )
     return TrainingData(
-        train=split, validation=None, normalisation=compute(split.images, "channel"), info=info
+        train=split, validation=None, normalization=compute(split.images, "channel"), info=info
     )
 
 

@@ -1,6 +1,6 @@
 """Two benchmark records: is the second faster than the first, or can that not be said?
 
-Repetitions that follow each other are alike (a neighbour stays for a while), so the bootstrap draws whole
+Repetitions that follow each other are alike (a neighbor stays for a while), so the bootstrap draws whole
 stretches of them, not single ones. It knows the noise within a run only: two runs on a virtual machine differ
 by 10 to 20 % of themselves, hence the note that stands below every comparison.
 """
@@ -20,7 +20,7 @@ from platform.errors import UserError
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 WIDENED = 1.25
-"""Few stretches make the plain interval too narrow: on made-up series with a neighbour that comes and goes it
+"""Few stretches make the plain interval too narrow: on made-up series with a neighbor that comes and goes it
 covered the true ratio 87 % of the time, so much wider 93 to 96 %."""
 _KEYS = ("runtime", "variant", "precision", "scenario", "threads", "batch", "workers")
 _USUAL = {"runtime": "engine", "scenario": "single-stream", "batch": 1, "workers": 1}

@@ -165,7 +165,7 @@ def _export(
             resize="direct" if model.shorter_side is None else "shorter_side_crop",
             shorter_side=model.shorter_side,
         ),
-        normalisation=mf.NormalisationInfo(
+        normalization=mf.NormalizationInfo(
             mean=tuple(model.mean.flatten().tolist()), std=tuple(model.std.tolist())
         ),
         output=mf.OutputInfo(classes=model.class_names),

@@ -53,7 +53,7 @@ def main() -> int:
     path = find_model(arguments.model)
     _say("loading PyTorch")
     from platform.data.catalog import prepare
-    from platform.data.normalization import Normalisation
+    from platform.data.normalization import Normalization
     from platform.models.trained import load_trained_model
     from platform.training.acceleration.precision import choose
     from platform.training.distributed import pick_device
@@ -71,7 +71,7 @@ def main() -> int:
     done = evaluate(
         model.network(),
         split,
-        Normalisation(mean=model.mean.numpy(), std=model.std.numpy()),
+        Normalization(mean=model.mean.numpy(), std=model.std.numpy()),
         device=device,
         precision=precision,
         flip=arguments.flip,

@@ -48,7 +48,7 @@ def main() -> int:
     model = load_model(path, class_names=names)
     network = model.network()
     with torch.inference_mode():
-        probabilities = network(model.normalise(model.pixels(decoded))).softmax(dim=1)
+        probabilities = network(model.normalize(model.pixels(decoded))).softmax(dim=1)
     best = probabilities.topk(min(max(1, arguments.top), len(model.class_names)))
     width = max(len(name) for name in model.class_names)
     for image, shares, indices in zip(

@@ -56,7 +56,7 @@ class Arguments:
     resume: Path | None = None
     """Folder of a run to go on with, instead of SPACE."""
     seed: int | None = None
-    """Seed of initialisation, order and augmentation, in place of the file's."""
+    """Seed of initialization, order and augmentation, in place of the file's."""
     accumulate: int | None = None
     """Pieces into which each worker cuts its part of a batch, where memory is short; default: 1."""
     compile: bool = False
@@ -297,7 +297,7 @@ def _say_what(config: RunConfig, info: DatasetInfo, world: World, images: int) -
         world.is_first,
     )
     if world.device.type == "cpu" and (reason := native.lack()):
-        _say(f"batch normalisation by PyTorch's own, slower operations: {reason}", world.is_first)
+        _say(f"batch normalization by PyTorch's own, slower operations: {reason}", world.is_first)
 
 
 def _print_result(result: RunResult, folder: Path) -> None:

@@ -39,7 +39,7 @@ class Material:
     onnx: dict[str, Path]
     """ONNX files by precision; bf16 is computed from the fp32 file."""
     inputs: NDArray[np.float32]
-    """Normalised images [64, C, H, W]."""
+    """Normalized images [64, C, H, W]."""
     reference: NDArray[np.float32]
     """PyTorch's fp32 logits of them."""
     images_label: str
@@ -120,13 +120,13 @@ def prepare(
             progress=progress,
         )
     if "int8" in precisions:
-        progress(f"quantising for the other runtimes on {len(calibration)} images")
+        progress(f"quantizing for the other runtimes on {len(calibration)} images")
         onnx["int8"] = scratch / "int8.onnx"
         write_int8_onnx(
             onnx["fp32"],
             onnx["int8"],
             input_name=fp32.document.input.blob,
-            images=fp32.document.normalise(calibration),
+            images=fp32.document.normalize(calibration),
         )
     told = [tuned_elsewhere(mf.open_model_folder(path).document) for path in ncnn.values()]
     return Material(
@@ -155,7 +155,7 @@ def _images(
         images, calibration = pictures.validation.images[:IMAGES], pictures.calibration
         label = f"{pictures.label}, validation"
     _, reference = reference_logits(model, images)
-    return fp32.document.normalise(images), reference, calibration, label
+    return fp32.document.normalize(images), reference, calibration, label
 
 
 def _check_same(fp32: mf.ModelFolder, inputs: NDArray[np.float32], reference: NDArray[np.float32]) -> None:

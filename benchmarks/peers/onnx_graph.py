@@ -1,6 +1,6 @@
 """An exported network as an ONNX model, from its ncnn files: layer for layer, the same folded weights.
 
-PyTorch's own exporter would write another graph, with its own way of folding the normalisation layers.
+PyTorch's own exporter would write another graph, with its own way of folding the normalization layers.
 """
 
 from __future__ import annotations

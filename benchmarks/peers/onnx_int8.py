@@ -1,4 +1,4 @@
-"""The int8 model of the peers: onnxruntime's static quantisation, calibrated on the same images as ours."""
+"""The int8 model of the peers: onnxruntime's static quantization, calibrated on the same images as ours."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 def write_int8_onnx(source: Path, target: Path, *, input_name: str, images: NDArray[np.float32]) -> None:
-    """Quantise an fp32 ONNX file; weights per channel in int8, activations in uint8, as x86 multiplies them.
+    """Quantize an fp32 ONNX file; weights per channel in int8, activations in uint8, as x86 multiplies them.
 
     Args:
         source: the fp32 file.
         target: the file to write.
         input_name: the graph's input.
-        images: normalised calibration images [N, C, H, W].
+        images: normalized calibration images [N, C, H, W].
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

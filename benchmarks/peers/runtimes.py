@@ -17,7 +17,7 @@ from platform.errors import UserError
 
 Runtime = Literal["ncnn", "onnxruntime", "openvino", "torch"]
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""A normalised image [1, C, H, W] -> its logits [classes]."""
+"""A normalized image [1, C, H, W] -> its logits [classes]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ constexpr const char* about =
     "Exit codes: 0 done, 1 the model or a file is no good, 2 the command line is wrong.";
 
 /// libgomp reads its settings when it is loaded, and its default, to spin while it waits, lets one busy
-/// neighbour slow two threads down tenfold. So the program starts itself once more with a short spin, unless
+/// neighbor slow two threads down tenfold. So the program starts itself once more with a short spin, unless
 /// the user chose.
 void tame_openmp(char** argv) {
   if (std::getenv("SWEEP_ENGINE_RESTARTED") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr ||

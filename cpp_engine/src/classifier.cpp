@@ -177,8 +177,8 @@ Status run_self_test(const Classifier& classifier) {
 }
 
 /// @param to  channels x height x width, fp32
-void normalise(const Manifest& manifest, const std::vector<std::uint8_t>& pixels, ncnn::Mat& to) {
-  const NormalisationSpec& norm = manifest.normalisation;
+void normalize(const Manifest& manifest, const std::vector<std::uint8_t>& pixels, ncnn::Mat& to) {
+  const NormalizationSpec& norm = manifest.normalization;
   const auto channels = static_cast<std::size_t>(manifest.input.channels);
   const bool mean_image = norm.mean.size() != channels;
   const std::size_t plane = pixels.size() / channels;
@@ -255,7 +255,7 @@ Result<PreparedInput> Classifier::prepare_batch(
   if (values.empty()) return Status(StatusCode::out_of_memory, "not enough memory for the input");
   for (std::size_t i = 0; i < pictures.size(); ++i) {
     ncnn::Mat one = values.batch(static_cast<int>(i));
-    normalise(impl_->manifest, pictures[i], one);
+    normalize(impl_->manifest, pictures[i], one);
   }
   return input;
 }

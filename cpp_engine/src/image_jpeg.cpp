@@ -27,7 +27,7 @@ struct ErrorState {
 
 void on_message(j_common_ptr info, int level) {
   if (level >= 0) return;  // a trace, not a warning
-  // Truncated and damaged data only warn, and the rest of the picture would be grey.
+  // Truncated and damaged data only warn, and the rest of the picture would be gray.
   on_error(info);
 }
 

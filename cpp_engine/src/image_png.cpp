@@ -35,7 +35,7 @@ struct Cleanup {
   std::longjmp(job->escape, 1);  // NOLINT(cert-err52-cpp): libpng is C and knows no other way out
 }
 
-// Warnings are about colour profiles and the like; a wrong checksum is made an error below.
+// Warnings are about color profiles and the like; a wrong checksum is made an error below.
 void on_warning(png_structp, png_const_charp) {}
 
 void on_read(png_structp png, png_bytep out, png_size_t count) {
@@ -56,15 +56,15 @@ bool read_header(png_structp png, png_infop info, PngJob& job) {
 
 bool read_pixels(png_structp png, png_infop info, PngJob& job) {
   if (setjmp(job.escape) != 0) return false;
-  const bool grey16 =
+  const bool gray16 =
       png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
   png_set_strip_16(png);
   png_set_palette_to_rgb(png);
   if (png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) < 8) {
     png_set_expand_gray_1_2_4_to_8(png);
   }
-  // Pillow has no transparency for 16-bit grey.
-  if (png_get_valid(png, info, PNG_INFO_tRNS) != 0 && !grey16) png_set_tRNS_to_alpha(png);
+  // Pillow has no transparency for 16-bit gray.
+  if (png_get_valid(png, info, PNG_INFO_tRNS) != 0 && !gray16) png_set_tRNS_to_alpha(png);
   png_set_gray_to_rgb(png);
   png_set_add_alpha(png, 0xFF, PNG_FILLER_AFTER);
   png_set_interlace_handling(png);

@@ -124,25 +124,25 @@ InputSpec read_input(Fields fields) {
   return input;
 }
 
-NormalisationSpec read_normalisation(Fields fields, const InputSpec& input) {
-  NormalisationSpec normalisation;
-  for (const double value : fields.numbers("mean")) normalisation.mean.push_back(static_cast<float>(value));
-  for (const double value : fields.numbers("std")) normalisation.std.push_back(static_cast<float>(value));
+NormalizationSpec read_normalization(Fields fields, const InputSpec& input) {
+  NormalizationSpec normalization;
+  for (const double value : fields.numbers("mean")) normalization.mean.push_back(static_cast<float>(value));
+  for (const double value : fields.numbers("std")) normalization.std.push_back(static_cast<float>(value));
   const auto channels = static_cast<std::size_t>(input.channels);
-  if (normalisation.mean.size() != channels && normalisation.mean.size() != input.size()) {
+  if (normalization.mean.size() != channels && normalization.mean.size() != input.size()) {
     fields.fail("mean", "must have one number per channel (" + std::to_string(channels) + ") or per pixel (" +
                             std::to_string(input.size()) + "), got " +
-                            std::to_string(normalisation.mean.size()));
+                            std::to_string(normalization.mean.size()));
   }
-  if (normalisation.std.size() != channels) {
+  if (normalization.std.size() != channels) {
     fields.fail("std", "must have one number per channel (" + std::to_string(channels) + "), got " +
-                           std::to_string(normalisation.std.size()));
+                           std::to_string(normalization.std.size()));
   }
-  for (const float value : normalisation.std) {
+  for (const float value : normalization.std) {
     if (!(value > 0.0F))
       fields.fail("std", "must be positive, got " + Json(static_cast<double>(value)).text());
   }
-  return normalisation;
+  return normalization;
 }
 
 void read_self_test(Fields fields, Manifest& manifest) {
@@ -223,7 +223,7 @@ Result<Manifest> read_manifest(const std::string& folder) {
   }
   manifest.name = root.text("name");
   manifest.input = read_input(root.child("input"));
-  manifest.normalisation = read_normalisation(root.child("normalisation"), manifest.input);
+  manifest.normalization = read_normalization(root.child("normalization"), manifest.input);
   Fields output = root.child("output");
   manifest.output_blob = output.text("blob");
   if (const Json* classes = output.get("classes", Kind::array, "a list of texts")) {

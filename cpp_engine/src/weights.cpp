@@ -73,23 +73,23 @@ Status check_scales(const LayerLine& layer, Walk& walk, std::uint64_t count) {
 }
 
 /// One tagged block of `count` weights.
-Status check_block(const LayerLine& layer, Walk& walk, std::uint64_t count, bool quantised,
+Status check_block(const LayerLine& layer, Walk& walk, std::uint64_t count, bool quantized,
                    Precision precision) {
   std::uint32_t tag = 0;
   if (!walk.read(&tag, sizeof tag)) return ends_early(layer, walk);
-  const bool fits = quantised ? tag == tag_int8
+  const bool fits = quantized ? tag == tag_int8
                               : tag == tag_fp32 || (tag == tag_fp16 && precision != Precision::fp32) ||
                                     (tag == tag_bf16 && precision == Precision::bf16);
   if (!fits) {
     return bad(layer, std::string("its weights are ") + tag_meaning(tag) + " where " +
-                          (quantised ? "model.param says int8"
+                          (quantized ? "model.param says int8"
                                      : std::string("model.json says ") + precision_name(precision)));
   }
   const std::uint64_t each = tag == tag_fp32 ? 4 : (tag == tag_int8 ? 1 : 2);
   return walk.skip((count * each + 3) / 4 * 4) ? Status() : ends_early(layer, walk);
 }
 
-Status check_quantised(const LayerLine& layer, Walk& walk, std::uint64_t outputs, std::uint64_t term) {
+Status check_quantized(const LayerLine& layer, Walk& walk, std::uint64_t outputs, std::uint64_t term) {
   Status status = check_scales(layer, walk, outputs);                    // of the weights
   if (status.ok()) status = check_scales(layer, walk, 1);                // of the input
   if (status.ok() && term > 100) status = check_scales(layer, walk, 1);  // of the output
@@ -114,7 +114,7 @@ Status check_layer(const LayerLine& layer, Walk& walk, Precision precision) {
     if (!status.ok()) return status;
     const std::uint64_t bias = whole_param(layer, convolution ? 5 : 1, 0);
     if (bias != 0 && !walk.skip(4 * outputs)) return ends_early(layer, walk);
-    return term != 0 ? check_quantised(layer, walk, outputs, term) : Status();
+    return term != 0 ? check_quantized(layer, walk, outputs, term) : Status();
   }
   if (layer.type == "BatchNorm") {
     return walk.skip(4 * 4 * whole_param(layer, 0, 0)) ? Status() : ends_early(layer, walk);

@@ -15,7 +15,7 @@ const std::string hash(64, 'a');
 const std::string good =
     R"({"schema_version": 1, "name": "tiny", "extra": [1],
  "input": {"blob": "in0", "channels": 3, "height": 2, "width": 2, "color": "RGB", "resize": "direct"},
- "normalisation": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+ "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
  "output": {"blob": "out0", "classes": ["cat", "dog"]},
  "precision": "fp32",
  "files": {"model.param": {"sha256": ")" +
@@ -58,7 +58,7 @@ TEST_CASE(a_wrong_field_is_named) {
   CHECK_CONTAINS(message_for(replaced("\"height\": 2", "\"height\": \"2\"")), "must be a number");
   CHECK_CONTAINS(message_for(replaced("\"RGB\"", "\"BGR\"")), "input.color");
   CHECK_CONTAINS(message_for(replaced("\"direct\"", "\"none\"")), "input.resize");
-  CHECK_CONTAINS(message_for(replaced("[0.5, 0.5, 0.5]", "[0.5]")), "normalisation.mean");
+  CHECK_CONTAINS(message_for(replaced("[0.5, 0.5, 0.5]", "[0.5]")), "normalization.mean");
   CHECK_CONTAINS(message_for(replaced("[0.25, 0.25, 0.25]", "[0.25, 0, 0.25]")), "must be positive");
   CHECK_CONTAINS(message_for(replaced("[\"cat\", \"dog\"]", "[]")), "output.classes");
   CHECK_CONTAINS(message_for(replaced("[\"cat\", \"dog\"]", "[\"cat\"]")), "one number per class (1)");

@@ -51,8 +51,8 @@ Files files() {
   Json input = Json::object();
   input.set("blob", "in0").set("channels", 3).set("height", 8).set("width", 8);
   input.set("color", "RGB").set("resize", "direct");
-  Json normalisation = Json::object();
-  normalisation.set("mean", Json::array({0.5, 0.4, 0.3})).set("std", Json::array({0.25, 0.25, 0.5}));
+  Json normalization = Json::object();
+  normalization.set("mean", Json::array({0.5, 0.4, 0.3})).set("std", Json::array({0.25, 0.25, 0.5}));
   Json classes = Json::array();
   for (const char* name : {"a", "b", "c", "d", "e"}) classes.add(name);
   Json output = Json::object();
@@ -63,7 +63,7 @@ Files files() {
   self_test.set("tolerance", 0.001).set("logits", logits);
   made.manifest = Json::object();
   made.manifest.set("schema_version", 1).set("name", "tiny").set("input", input);
-  made.manifest.set("normalisation", normalisation).set("output", output).set("precision", "fp32");
+  made.manifest.set("normalization", normalization).set("output", output).set("precision", "fp32");
   made.manifest.set("files", Json::object()).set("self_test", self_test);
   seal(made);
   return made;

@@ -55,17 +55,17 @@ def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *,
 
 
 def run(net: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits [N, classes] of normalised images [N, C, H, W]."""
+    """Return the logits [N, classes] of normalized images [N, C, H, W]."""
     return np.stack([infer(net, image) for image in inputs])
 
 
 def infer(net: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits [classes] of one normalised image [C, H, W]."""
+    """Return the logits [classes] of one normalized image [C, H, W]."""
     return next(extract(net, image, [OUTPUT_BLOB]))
 
 
 def extract(net: Any, image: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
-    """Yield the blobs of one normalised image [C, H, W], in the order asked."""
+    """Yield the blobs of one normalized image [C, H, W], in the order asked."""
     import ncnn
 
     # One extractor per image: it keeps its results. The clone: a Mat made from an array borrows its memory,

@@ -62,13 +62,13 @@ def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Pari
 def reference_logits(
     model: TrainedModel, images: NDArray[np.uint8], *, batch_size: int = 64
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the normalised inputs [N, C, H, W] of `images`, and PyTorch's fp32 logits [N, classes]."""
+    """Return the normalized inputs [N, C, H, W] of `images`, and PyTorch's fp32 logits [N, classes]."""
     network = model.network()
     inputs, logits = [], []
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             # A copy: torch warns of arrays that cannot be written, as memory maps are.
-            batch = model.normalise(torch.from_numpy(np.array(images[start : start + batch_size])))
+            batch = model.normalize(torch.from_numpy(np.array(images[start : start + batch_size])))
             inputs.append(batch.numpy())
             logits.append(network(batch).numpy())
     return np.concatenate(inputs), np.concatenate(logits)

@@ -96,7 +96,7 @@ def run_benchmark(
         warmup: unmeasured queries per configuration, at least; 0: none.
         repetitions: measured queries per configuration, at least.
         min_time_s: measured seconds per configuration, at least.
-        images: a labelled image set (`deploy.model_files.image_file`) to count right answers on.
+        images: a labeled image set (`deploy.model_files.image_file`) to count right answers on.
         logits: the reference logits of those images, to compare with.
         form: how `tell` wants the results: table, md or csv.
         tell: given the results as text.

@@ -1,4 +1,4 @@
-"""Labelled images in one file, and their reference logits in another, for the engine to be measured by.
+"""Labeled images in one file, and their reference logits in another, for the engine to be measured by.
 
 Little-endian: "SWEEPIMG", u32 version (1), u32 count, channels, height, width, then a u32 label per image,
 then the pixels, uint8 in image, channel, row, column order. Logits: "SWEEPLGT", u32 version (1), u32 count,

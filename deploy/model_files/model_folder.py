@@ -1,6 +1,6 @@
 """The folder that goes to the C++ engine: `model.param`, `model.bin` and `model.json`, which describes them.
 
-`model.json` states all that an engine needs and must not guess: input, normalisation, classes, precision, the
+`model.json` states all that an engine needs and must not guess: input, normalization, classes, precision, the
 hashes of the two files, and reference logits. Keys beyond this schema are kept and ignored.
 """
 
@@ -48,7 +48,7 @@ class InputInfo(Frozen):
     color: Literal["RGB"] = "RGB"
     resize: Literal["direct", "shorter_side_crop"] = "direct"
     """How an image of another size is brought to this one: `direct`, without keeping its proportions, or its
-    shorter side is resized to `shorter_side` and the centre cut out, as ImageNet networks have it."""
+    shorter side is resized to `shorter_side` and the center cut out, as ImageNet networks have it."""
     shorter_side: PositiveInt | None = None
     """Pixels, for `shorter_side_crop`; at least the input's longer side."""
 
@@ -61,7 +61,7 @@ class InputInfo(Frozen):
         return self
 
 
-class NormalisationInfo(Frozen):
+class NormalizationInfo(Frozen):
     """x = (pixel / 255 - mean) / std."""
 
     mean: tuple[float, ...]
@@ -134,7 +134,7 @@ class ModelDocument(BaseModel):
     schema_version: Literal[1] = 1
     name: str
     input: InputInfo
-    normalisation: NormalisationInfo
+    normalization: NormalizationInfo
     output: OutputInfo
     precision: Precision
     files: dict[str, FileInfo]
@@ -145,27 +145,27 @@ class ModelDocument(BaseModel):
     """Versions of what made it."""
     tuning: dict[str, object] | None = None
     """What was changed in `model.param` for speed."""
-    quantisation: dict[str, object] | None = None
+    quantization: dict[str, object] | None = None
     """How the scales of int8 were found."""
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         image = self.input
-        if len(self.normalisation.mean) not in {image.channels, image.channels * image.height * image.width}:
-            raise ValueError("normalisation.mean needs one number per channel, or one per pixel")
-        if len(self.normalisation.std) != image.channels:
-            raise ValueError("normalisation.std needs one number per channel")
+        if len(self.normalization.mean) not in {image.channels, image.channels * image.height * image.width}:
+            raise ValueError("normalization.mean needs one number per channel, or one per pixel")
+        if len(self.normalization.std) != image.channels:
+            raise ValueError("normalization.std needs one number per channel")
         if any(len(row) != len(self.output.classes) for row in self.self_test.logits):
             raise ValueError("self_test.logits needs one number per class in every row")
         if set(self.files) != {PARAM, WEIGHTS}:
             raise ValueError(f"files must be {PARAM} and {WEIGHTS}")
         return self
 
-    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def normalize(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 images [N, C, H, W] to the network's float32 input of the same shape."""
         shape = (self.input.channels, self.input.height, self.input.width)
-        mean = np.array(self.normalisation.mean, np.float32)
-        std = np.array(self.normalisation.std, np.float32)[:, None, None]
+        mean = np.array(self.normalization.mean, np.float32)
+        std = np.array(self.normalization.std, np.float32)[:, None, None]
         pixels = images.astype(np.float32) / np.float32(255)
         return (pixels - mean.reshape(shape if mean.size > len(std) else (-1, 1, 1))) / std
 

@@ -32,7 +32,7 @@ class Accuracy:
 
 
 Count = Callable[[Path, Split], Accuracy]
-"""A way to count: (model folder, labelled images) -> right answers."""
+"""A way to count: (model folder, labeled images) -> right answers."""
 
 
 def count_in_cpp(folder: Path, split: Split, *, progress: Callable[[str], None] = lambda _: None) -> Accuracy:
@@ -64,7 +64,7 @@ def count_in_python(folder: Path, split: Split) -> Accuracy:
     correct = 0
     for start in range(0, len(split), 256):
         part = slice(start, start + 256)
-        answers = run(net, model.document.normalise(split.images[part])).argmax(1)
+        answers = run(net, model.document.normalize(split.images[part])).argmax(1)
         correct += int((answers == split.labels[part]).sum())
     return Accuracy(images=len(split), correct=correct, computed_by="ncnn in Python")
 

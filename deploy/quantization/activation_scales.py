@@ -1,4 +1,4 @@
-"""How large the activations get: for each quantised layer, one scale for its input, found on real images.
+"""How large the activations get: for each quantized layer, one scale for its input, found on real images.
 
 Three methods. `minmax` covers all values seen. `percentile` cuts the rarest off. `kl` chooses the cut whose
 128 levels lose least information (Migacz, "8-bit inference with TensorRT", 2017), as ncnn's own tool does.
@@ -36,7 +36,7 @@ def activation_scales(
 
     Args:
         net: an fp32 net with `lightmode` and `use_packing_layout` off: all its blobs can be read.
-        images: normalised images [N, C, H, W], none of the test set's.
+        images: normalized images [N, C, H, W], none of the test set's.
         blobs: the names of the blobs.
         method: see above.
         progress: told the images done, of two passes.

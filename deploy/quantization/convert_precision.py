@@ -2,7 +2,7 @@
 
 fp16 halves the file and computes in fp32. bf16 halves the file and computes in bf16 where the processor can.
 int8 quarters the file and computes convolutions in 8 bits; the classifier, a thousandth of the work, stays in
-fp32: quantising it would cost precision and save nothing.
+fp32: quantizing it would cost precision and save nothing.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ def _write_files(
         layers = [layer for layer in param.layers if layer.type == "Convolution"]
         scales = cal.activation_scales(
             load_net(source.param, source.weights, READABLE),
-            source.document.normalise(calibration),
+            source.document.normalize(calibration),
             [layer.inputs[0] for layer in layers],
             method=method,
         )
         param, content = write_int8(param, weights, {layer.name: scales[layer.inputs[0]] for layer in layers})
-        notes["quantisation"] = {"method": method, "images": len(calibration), "layers": len(layers)}
+        notes["quantization"] = {"method": method, "images": len(calibration), "layers": len(layers)}
     (new / mf.PARAM).write_text(param.text(), encoding="utf-8")
     (new / mf.WEIGHTS).write_bytes(content)
     return notes
@@ -153,13 +153,13 @@ def _describe(
     document = source.document
     before = load_net(source.param, source.weights)
     after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
-    inputs = document.normalise(images)
+    inputs = document.normalize(images)
     parity = compare(run(before, inputs), run(after, inputs))
 
     image = document.input
     patterns = mf.self_test_images((image.channels, image.height, image.width))
     expected = np.array(document.self_test.logits, np.float32)
-    error = compare(expected, run(after, document.normalise(patterns))).max_abs
+    error = compare(expected, run(after, document.normalize(patterns))).max_abs
 
     changed = document.model_copy(
         update={

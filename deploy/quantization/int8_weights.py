@@ -1,7 +1,7 @@
 """Weights in 8 bits, in the format of ncnn's own `ncnn2int8`, which its packages do not contain.
 
-A quantised layer computes with int8 inputs and weights: one scale for its input, one per output channel for
-its weights. A convolution whose output only another quantised convolution reads hands it over in int8.
+A quantized layer computes with int8 inputs and weights: one scale for its input, one per output channel for
+its weights. A convolution whose output only another quantized convolution reads hands it over in int8.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def weight_scales(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.array([scale(float(row.max())) for row in np.abs(weights)], np.float32)
 
 
-def quantise(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
+def quantize(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
     """Return [outputs, inputs] times its rows' scales, rounded half away from zero, as ncnn does."""
     scaled = values * scales[:, None]
     rounded = np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))
@@ -37,12 +37,12 @@ def quantise(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArra
 def write_int8(
     param: ParamFile, weights: Mapping[str, LayerWeights], input_scales: Mapping[str, float]
 ) -> tuple[ParamFile, bytes]:
-    """Return the `.param` and the content of the `.bin` file of the quantised network.
+    """Return the `.param` and the content of the `.bin` file of the quantized network.
 
     Args:
         param: the fp32 network.
         weights: its weights by layer name.
-        input_scales: 127 / magnitude of the input, by layer name, of the layers to quantise; the others stay
+        input_scales: 127 / magnitude of the input, by layer name, of the layers to quantize; the others stay
             fp32.
     """
     readers = {layer.inputs[0]: layer for layer in param.layers if layer.type == "Convolution"}
@@ -66,7 +66,7 @@ def _int8_layer(layer: LayerWeights, input_scale: float, output_scale: float | N
     scales = weight_scales(layer.weights)
     parts = [
         struct.pack("<I", TAG_INT8),
-        padded(quantise(layer.weights, scales).tobytes()),
+        padded(quantize(layer.weights, scales).tobytes()),
         b"" if layer.bias is None else layer.bias.tobytes(),
         scales.tobytes(),
         struct.pack("<f", input_scale),

@@ -1,7 +1,7 @@
 """The lower precisions of an exported network: converted, tuned, judged, and shipped or refused.
 
 What decides is the accuracy on validation images. The test images choose nothing; they say how good the
-network that ships is, and can only withdraw it: a final model has often learnt its validation images by
+network that ships is, and can only withdraw it: a final model has often learned its validation images by
 heart, and on those it loses little in any precision.
 """
 

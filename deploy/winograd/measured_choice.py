@@ -155,7 +155,7 @@ def cpu_times_ms(
     """Return processor times in ms, [work, rounds], of callables that take turns.
 
     In each round each one runs four times in a row, every second round in reverse order. The first run, which
-    finds its neighbour's data in the caches, does not count; of the others the least does.
+    finds its neighbor's data in the caches, does not count; of the others the least does.
     """
     times = np.empty((len(work), rounds))
     for number in range(rounds):

@@ -44,7 +44,7 @@ STATUS_STYLE = {
 
 
 def stderr_console(*, quiet: bool = False) -> Console:
-    """Return the console for progress: stderr, without colour where NO_COLOR is set or nobody watches."""
+    """Return the console for progress: stderr, without color where NO_COLOR is set or nobody watches."""
     return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 

@@ -75,7 +75,7 @@ def prepare(
                     "'data.name: folder' needs to know where the images are: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
                 )
-            return _convert(_recognise(named, option, own=True), cache_dir, notify)
+            return _convert(_recognize(named, option, own=True), cache_dir, notify)
         case "pictures":
             # CIFAR10_DIR does not count: whoever has set it has set it for another data set.
             if data_dir is None:
@@ -88,7 +88,7 @@ def prepare(
             return image_folders.prepare(place, size=size, cache_dir=cache_dir, notify=notify)
         case "cifar10":
             if named is not None:
-                return _convert(_cifar10(_recognise(named, option, own=False), named), cache_dir, notify)
+                return _convert(_cifar10(_recognize(named, option, own=False), named), cache_dir, notify)
             return _cached_or_downloaded(cache_dir, offline, notify)
 
 
@@ -101,7 +101,7 @@ def _named_place(data_dir: Path | None) -> tuple[Path | None, str]:
     return None, ""
 
 
-def _recognise(place: Path, option: str, *, own: bool) -> Source:
+def _recognize(place: Path, option: str, *, own: bool) -> Source:
     """Return what lies at `place`; with `own`, only a tree of image files is asked for."""
     if not place.exists():
         raise UserError(f"{option}: {place} does not exist; correct {option} or leave it out")

@@ -1,4 +1,4 @@
-"""Which data a run trains on, and how it is split and normalised."""
+"""Which data a run trains on, and how it is split and normalized."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DataConfig(Frozen):
     picture_size: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
     """Side in pixels of the square that the network sees of a picture, with `pictures` only; `null`: 224."""
 
-    normalisation: Literal["channel", "pixel"] = "channel"
-    """`channel`: subtract the mean and divide by the standard deviation of each colour channel;
+    normalization: Literal["channel", "pixel"] = "channel"
+    """`channel`: subtract the mean and divide by the standard deviation of each color channel;
     `pixel`: subtract the mean image (He et al. 2016, section 4.2), then divide by the channel's deviation."""
 
     validation_size: PositiveInt = 5000

@@ -22,7 +22,7 @@ from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo, Labels, Notify, Source, Tables, quiet
 from platform.data.formats.class_folders import Tree, find_tree
 from platform.data.images import statistics
-from platform.data.normalization import Normalisation
+from platform.data.normalization import Normalization
 from platform.errors import UserError
 
 NAME = "pictures"
@@ -52,10 +52,10 @@ class PictureData:
 
     train: PictureSplit
     validation: PictureSplit | None
-    normalisation: Normalisation
-    """Of `train` alone; its mean is the mean picture [3, size, size], or one of the colours [3]."""
-    colour_axes: NDArray[np.float32]
-    """[3, 3]: the principal components of the training pixels' colours (see `picture_statistics`)."""
+    normalization: Normalization
+    """Of `train` alone; its mean is the mean picture [3, size, size], or one of the colors [3]."""
+    color_axes: NDArray[np.float32]
+    """[3, 3]: the principal components of the training pixels' colors (see `picture_statistics`)."""
     info: DatasetInfo
 
 
@@ -150,8 +150,8 @@ def load_picture_data(
     return PictureData(
         train=train,
         validation=None if final else whole.take(validation_indices),
-        normalisation=found.normalisation(config.normalisation),
-        colour_axes=found.colour_axes,
+        normalization=found.normalization(config.normalization),
+        color_axes=found.color_axes,
         info=info,
     )
 

@@ -14,7 +14,7 @@ _CHUNK = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Normalisation:
+class Normalization:
     """What turns pixels into network input: x = (pixel / 255 - mean) / std.
 
     Attributes:
@@ -26,16 +26,16 @@ class Normalisation:
     std: NDArray[np.float32]
 
 
-def compute(images: Images, kind: Literal["channel", "pixel"]) -> Normalisation:
-    """Compute the normalisation of training images, a thousand at a time, in integers and float64.
+def compute(images: Images, kind: Literal["channel", "pixel"]) -> Normalization:
+    """Compute the normalization of training images, a thousand at a time, in integers and float64.
 
     Args:
         images: uint8 [N, 3, H, W], N at least 1; training images only.
-        kind: `channel`, mean and deviation of each colour channel; `pixel`, the mean image (He et al. 2016,
+        kind: `channel`, mean and deviation of each color channel; `pixel`, the mean image (He et al. 2016,
             section 4.2) and each channel's deviation from it.
 
     Returns:
-        The normalisation. The deviation of a channel that never varies is given as 1.
+        The normalization. The deviation of a channel that never varies is given as 1.
     """
     total = np.zeros(images.shape[1:], np.int64)
     squares = np.zeros(images.shape[1:], np.int64)
@@ -53,4 +53,4 @@ def compute(images: Images, kind: Literal["channel", "pixel"]) -> Normalisation:
         mean, variance = mean_image, mean_square - (mean_image**2).mean(axis=(1, 2))
     std = np.sqrt(np.maximum(variance, 0)) / 255
     std[std < 1e-6] = 1.0
-    return Normalisation(mean=(mean / 255).astype(np.float32), std=std.astype(np.float32))
+    return Normalization(mean=(mean / 255).astype(np.float32), std=std.astype(np.float32))

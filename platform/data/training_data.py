@@ -1,4 +1,4 @@
-"""The tables a training run works on: its images, its validation images, its normalisation."""
+"""The tables a training run works on: its images, its validation images, its normalization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from platform.data import normalization, splits
 from platform.data.cache import load_split
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo, Split
-from platform.data.normalization import Normalisation
+from platform.data.normalization import Normalization
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -20,13 +20,13 @@ class TrainingData:
     Attributes:
         train: images to train on.
         validation: images to take decisions on; None in the final retrain.
-        normalisation: of `train` alone.
+        normalization: of `train` alone.
         info: the data set both come from.
     """
 
     train: Split
     validation: Split | None
-    normalisation: Normalisation
+    normalization: Normalization
     info: DatasetInfo
 
 
@@ -34,7 +34,7 @@ def load_training_data(config: DataConfig, info: DatasetInfo, *, final: bool = F
     """Load the training set from the cache and divide it.
 
     Args:
-        config: how to divide and normalise.
+        config: how to divide and normalize.
         info: the data set (`catalog.prepare`, or `catalog.open_info` in a worker).
         final: train on the training and the validation images together, as the champion's last run does
             (with `train_limit`, on what both are under it).
@@ -54,6 +54,6 @@ def load_training_data(config: DataConfig, info: DatasetInfo, *, final: bool = F
     return TrainingData(
         train=train,
         validation=validation,
-        normalisation=normalization.compute(train.images, config.normalisation),
+        normalization=normalization.compute(train.images, config.normalization),
         info=info,
     )

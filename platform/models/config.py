@@ -31,11 +31,11 @@ class ModelConfig(Frozen):
 
     shortcut: Literal["A", "B"] | None = None
     """Where a block changes shape (He et al. 2016, section 3.3): `A` takes every second pixel and pads the
-    channels with zeros, `B` is a 1x1 convolution with batch normalisation; `null`: the one the network is
+    channels with zeros, `B` is a 1x1 convolution with batch normalization; `null`: the one the network is
     known by (`B` for 18 and 34, `A` for 20 to 56). torchvision's networks have `B` only."""
 
     zero_init_residual: bool = False
-    """Start the last normalisation of each block at zero, so that every block begins as its shortcut
+    """Start the last normalization of each block at zero, so that every block begins as its shortcut
     (Goyal et al. 2017, section 5.1)."""
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def count_parameters(model: ModelConfig, *, num_classes: int) -> int:
-    """Return the number of learned weights; the statistics of batch normalisation are none."""
+    """Return the number of learned weights; the statistics of batch normalization are none."""
     with torch.device("meta"):
         network = build(model, num_classes=num_classes)
     return sum(parameter.numel() for parameter in network.parameters())

@@ -41,10 +41,10 @@ SHAPES: dict[ModelName, Shape] = {
 
 
 def build(config: ModelConfig, *, num_classes: int) -> nn.Module:
-    """Return the network `config` names, freshly initialised from torch's global generator.
+    """Return the network `config` names, freshly initialized from torch's global generator.
 
     The network maps float32 images [N, 3, H, W] to logits [N, num_classes]. torchvision's networks keep the
-    initialisation their published accuracies were reached with: `initialise`, but with fan_out.
+    initialization their published accuracies were reached with: `initialize`, but with fan_out.
     """
     if config.name in ("resnet18", "resnet34"):
         from torchvision.models import resnet18, resnet34
@@ -56,12 +56,12 @@ def build(config: ModelConfig, *, num_classes: int) -> nn.Module:
         )
     shape = SHAPES[config.name]
     network = CifarResNet(shape.widths, shape.blocks, config.shortcut or shape.shortcut, num_classes)
-    initialise(network, zero_init_residual=config.zero_init_residual)
+    initialize(network, zero_init_residual=config.zero_init_residual)
     return network
 
 
-def initialise(network: nn.Module, *, zero_init_residual: bool = False) -> None:
-    """Initialise as He et al. 2015 (arXiv:1502.01852, section 2.2), the paper's own choice for its ResNets.
+def initialize(network: nn.Module, *, zero_init_residual: bool = False) -> None:
+    """Initialize as He et al. 2015 (arXiv:1502.01852, section 2.2), the paper's own choice for its ResNets.
 
     Convolutions: normal with variance 2/fan_in, fan_in = k^2 * channels in: the paper's forward case,
     equation 10, and the default of Caffe's MSRA filler. By the paper either fan suffices; torchvision's
@@ -83,7 +83,7 @@ def initialise(network: nn.Module, *, zero_init_residual: bool = False) -> None:
 
 
 class RectifyingBatchNorm2d(nn.BatchNorm2d):
-    """A batch normalisation that can add a shortcut and rectify in the same pass over memory."""
+    """A batch normalization that can add a shortcut and rectify in the same pass over memory."""
 
     def rectified(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Return relu(self(x) + shortcut), all [N, C, H, W]; without a shortcut, relu(self(x))."""
@@ -115,7 +115,7 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, normalised before each rectifier."""
+    """Two 3x3 convolutions and a shortcut, normalized before each rectifier."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()

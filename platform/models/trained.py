@@ -1,4 +1,4 @@
-"""The file that holds a trained network with all it takes to use it: weights, normalisation, labels, origin.
+"""The file that holds a trained network with all it takes to use it: weights, normalization, labels, origin.
 
 The file is a torch archive of plain tensors and primitives with a digest over all of them; it is read with
 `weights_only=True`, so that a foreign file can never run code.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from platform.atomic import replacing
 from platform.data.images.decode import resize_image
-from platform.data.images.framing import centre_view
+from platform.data.images.framing import center_view
 from platform.errors import UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build
@@ -66,7 +66,7 @@ class TrainedModel:
     metrics: dict[str, float] = field(default_factory=dict)
     """What was measured, by metric key: `test_accuracy`, ..."""
     shorter_side: int | None = None
-    """What an image's shorter side is resized to in pixels, before its centre is cut out in the input's size;
+    """What an image's shorter side is resized to in pixels, before its center is cut out in the input's size;
     None: the whole image is resized to that size, whatever its proportions."""
 
     def network(self) -> nn.Module:
@@ -81,12 +81,12 @@ class TrainedModel:
         fitted = [
             resize_image(image, side)
             if self.shorter_side is None
-            else centre_view(image, shorter_side=self.shorter_side, size=side)
+            else center_view(image, shorter_side=self.shorter_side, size=side)
             for image in images
         ]
         return torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Map uint8 images [N, C, H, W] to the network's float32 input of the same shape."""
         mean = self.mean if self.mean.dim() == 3 else self.mean[:, None, None]
         pixels = images.to(torch.float32) / 255

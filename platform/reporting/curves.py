@@ -14,8 +14,8 @@ from platform.tracking.results import SweepResults
 from platform.tracking.text_format import percent, settings_text
 from platform.training.records import EpochRecord
 
-COLOURED = 5
-"""Curves with a colour of their own: more cannot be told apart."""
+COLORED = 5
+"""Curves with a color of their own: more cannot be told apart."""
 
 Legend = list[tuple[str, str]]
 """(css class, text)."""
@@ -24,7 +24,7 @@ Legend = list[tuple[str, str]]
 def learning_curves(results: SweepResults, *, loss: bool = False) -> tuple[Markup, Legend] | None:
     """Return validation accuracy (or training loss, on a log scale) per epoch of every search trial.
 
-    The best trials have a colour, the champion a thicker line; pruned and failed trials are grey.
+    The best trials have a color, the champion a thicker line; pruned and failed trials are gray.
     None where no trial finished an epoch.
     """
     value: Callable[[EpochRecord], float | None] = (
@@ -50,20 +50,20 @@ def learning_curves(results: SweepResults, *, loss: bool = False) -> tuple[Marku
     chart = framed((0, last), ends, y_log=loss, width=530, height=330)
     chart.axes(x_label="epoch", y_label="training loss" if loss else "validation accuracy, %")
     ranked = [row for row in results.leaderboard() if row.trial_id in curves]
-    coloured = [row for row in ranked if row.whole][:COLOURED]
+    colored = [row for row in ranked if row.whole][:COLORED]
     chosen = (results.champion or {}).get("trial_id")
-    styles = {row.trial_id: f"c{index}" for index, row in enumerate(coloured, start=1)}
+    styles = {row.trial_id: f"c{index}" for index, row in enumerate(colored, start=1)}
     rows = {row.trial_id: row for row in results.of_stage("search")}
-    # The grey ones first, so that the coloured ones lie above; the champion last.
+    # The gray ones first, so that the colored ones lie above; the champion last.
     for trial_id in sorted(curves, key=lambda name: (name in styles, name == chosen)):
         row = rows[trial_id]
-        css = styles.get(trial_id, _grey(row)) + (" strong" if trial_id == chosen else "")
+        css = styles.get(trial_id, _gray(row)) + (" strong" if trial_id == chosen else "")
         chart.line(curves[trial_id], css, _title(row))
     legend: Legend = [
         (styles[row.trial_id], row.trial_id + (" (champion)" if row.trial_id == chosen else ""))
-        for row in coloured
+        for row in colored
     ]
-    others = {_grey(rows[trial_id]) for trial_id in curves if trial_id not in styles}
+    others = {_gray(rows[trial_id]) for trial_id in curves if trial_id not in styles}
     words = {"whole": "other whole runs", "pruned": "stopped early", "failed": "failed"}
     legend += [(css, text) for css, text in words.items() if css in others]
     what = "training loss" if loss else "validation accuracy"
@@ -109,7 +109,7 @@ def _validation_percent(record: EpochRecord) -> float | None:
     return None if record.validation_accuracy is None else 100 * record.validation_accuracy
 
 
-def _grey(row: TrialRow) -> str:
+def _gray(row: TrialRow) -> str:
     return {TrialStatus.PRUNED: "pruned", TrialStatus.FAILED: "failed"}.get(row.status, "whole")
 
 

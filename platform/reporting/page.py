@@ -248,7 +248,7 @@ def _precisions(results: SweepResults) -> dict[str, Any] | None:
             }
         )
     known = any(row["validation"] and not row["validation"].get("held_out", True) for row in rows)
-    return {"rows": rows, "refused": list((tried.get("refused") or {}).values()), "learnt": known}
+    return {"rows": rows, "refused": list((tried.get("refused") or {}).values()), "learned": known}
 
 
 def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: scales, ticks, axes and marks. Colours come from the page's style sheet.
+"""Charts as inline SVG: scales, ticks, axes and marks. Colors come from the page's style sheet.
 
-Hand-written because a chart's colours then follow the page from light to dark to paper, its text stays
+Hand-written because a chart's colors then follow the page from light to dark to paper, its text stays
 text, and nothing has to be loaded.
 """
 
@@ -162,10 +162,10 @@ class Chart:
     def dot(self, x: float, y: float, css: str, title: str = "", *, radius: float = 4) -> None:
         """Draw a dot at a value; below the frame it becomes a hollow one at the edge."""
         below = y < self.y.low
-        centre = self.y.start if below else self.y(y)
+        center = self.y.start if below else self.y(y)
         shape = f"{css} below" if below else css
         self.parts.append(
-            f'<circle class="dot {shape}" cx="{self.x(x):.1f}" cy="{centre:.1f}" r="{radius:g}">'
+            f'<circle class="dot {shape}" cx="{self.x(x):.1f}" cy="{center:.1f}" r="{radius:g}">'
             f"{_title(title)}</circle>"
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 Scalar = str | int | float | bool
 """What a sampler, a table and MLflow can hold."""
 
-RangeKind = Literal["uniform", "log_uniform", "int", "log_int", "quantised"]
+RangeKind = Literal["uniform", "log_uniform", "int", "log_int", "quantized"]
 
 
 def label_of(value: Any) -> Scalar:
@@ -74,7 +74,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; `quantised` ones in steps of `step` from `low`."""
+    """Numbers from `low` to `high`, both included; `quantized` ones in steps of `step` from `low`."""
 
     kind: RangeKind
     low: float
@@ -85,7 +85,7 @@ class Range:
     def integral(self) -> bool:
         """Whether only whole numbers are drawn."""
         return self.kind in ("int", "log_int") or (
-            self.kind == "quantised" and isinstance(self.low, int) and isinstance(self.step, int)
+            self.kind == "quantized" and isinstance(self.low, int) and isinstance(self.step, int)
         )
 
     @property
@@ -94,7 +94,7 @@ class Range:
         return self.kind in ("log_uniform", "log_int")
 
     def grid(self) -> tuple[float, ...]:
-        """Return all values of a quantised range; ValueError for the others."""
+        """Return all values of a quantized range; ValueError for the others."""
         if self.step is None:
             raise ValueError(f"{self.kind} has no steps")
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1

@@ -36,7 +36,7 @@ class Qmc(Frozen):
 
 
 class Grid(Frozen):
-    """Every combination once, in file order; needs choices and quantised ranges only."""
+    """Every combination once, in file order; needs choices and quantized ranges only."""
 
     name: Literal["grid"]
 

@@ -310,7 +310,7 @@ def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
     sizes = _batch_sizes(base, tree)
     rule = f"every batch size must be divisible by the number of workers, {workers}"
     if sizes is None:
-        return [("", f"{rule}: search batch_size by choice or quantised")]
+        return [("", f"{rule}: search batch_size by choice or quantized")]
     wrong = ", ".join(str(size) for size in sizes if size % workers)
     return [("", f"{rule}; got {wrong}")] if wrong else []
 

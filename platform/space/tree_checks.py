@@ -1,7 +1,7 @@
 """Whether every value a search tree can take makes a valid training run, and if not, which does not.
 
 Each end of each range, a value between them, and each choice is tried in a `RunConfig`, and pairs of
-neighbouring settings together, since one may forbid the other (`nesterov` needs momentum).
+neighboring settings together, since one may forbid the other (`nesterov` needs momentum).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
             if attempt({**dict(dimension.given), dimension.name: probe}):
                 good.setdefault(dimension.name, []).append(probe)
     for first, second in itertools.combinations(all_dimensions, 2):
-        neighbours = first.given == second.given and _parent(first.path) == _parent(second.path)
-        if neighbours and base is not None:
+        neighbors = first.given == second.given and _parent(first.path) == _parent(second.path)
+        if neighbors and base is not None:
             for pair in itertools.product(good.get(first.name, []), good.get(second.name, [])):
                 attempt({**dict(first.given), first.name: pair[0], second.name: pair[1]})
     names = [dimension.name for dimension in all_dimensions]

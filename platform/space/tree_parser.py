@@ -28,7 +28,7 @@ _RANGES: tuple[RangeKind, ...] = get_args(RangeKind)
 _DISTRIBUTIONS = ("choice", *_RANGES)
 _HOW = (
     "a searched setting is {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
-    "{int: [low, high]}, {log_int: [low, high]}, {quantised: [low, high, step]}, "
+    "{int: [low, high]}, {log_int: [low, high]}, {quantized: [low, high, step]}, "
     "or a list of alternatives"
 )
 
@@ -71,7 +71,7 @@ def _entries(
 
 
 def _is_distribution(value: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is meant as a distribution, misspelt or not, rather than as a section."""
+    """Whether a mapping is meant as a distribution, misspelled or not, rather than as a section."""
     keys = [str(key) for key in value]
     if any(key in _DISTRIBUTIONS for key in keys):
         return True
@@ -113,7 +113,7 @@ def _choice(values: Any, where: str, found: list[Problem]) -> Choice | None:
 
 
 def _range(kind: RangeKind, ends: Any) -> Range:
-    wanted = 3 if kind == "quantised" else 2
+    wanted = 3 if kind == "quantized" else 2
     form = "[low, high, step]" if wanted == 3 else "[low, high]"
     numbers = (
         isinstance(ends, list | tuple)
@@ -135,7 +135,7 @@ def _range(kind: RangeKind, ends: Any) -> Range:
     if wanted == 2:
         return Range(kind, float(low), float(high))
     if not 0 < ends[2] <= high - low:
-        raise ValueError(f"quantised needs 0 < step <= high - low, got {list(ends)!r}")
+        raise ValueError(f"quantized needs 0 < step <= high - low, got {list(ends)!r}")
     whole = all(isinstance(end, int) for end in ends)
     values = tuple(ends) if whole else tuple(float(end) for end in ends)
     # The last step may fall short of `high`: the range then ends there, so that the table says so.

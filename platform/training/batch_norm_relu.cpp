@@ -1,4 +1,4 @@
-// Batch normalisation, the sum with a shortcut and the rectifier: each direction in two passes over memory.
+// Batch normalization, the sum with a shortcut and the rectifier: each direction in two passes over memory.
 //
 // PyTorch computes them one after another, each reading and writing the whole activation: on a CPU that is
 // memory traffic and little else. Here the forward pass reads the input once for its statistics and once to
@@ -70,7 +70,7 @@ T* moved(T* pointer, int64_t by) {
   return pointer == nullptr ? nullptr : pointer + by;
 }
 
-// The numbers of kWidth neighbouring channels, copied: the compiler knows that no output overlaps them.
+// The numbers of kWidth neighboring channels, copied: the compiler knows that no output overlaps them.
 template <int kWidth>
 struct Lanes {
   float value[kWidth];
@@ -91,7 +91,7 @@ void for_each_block(const Shape& shape, int threads, const Work& work) {
   }
 }
 
-// The functions below treat kWidth neighbouring channels of one chunk: kWidth accumulators fit the registers.
+// The functions below treat kWidth neighboring channels of one chunk: kWidth accumulators fit the registers.
 
 // Mean and sum of squared deviations: by a second pass, since the difference of sums would lose digits.
 template <int kWidth, class T>
@@ -101,17 +101,17 @@ void chunk_statistics(const T* x, int64_t rows, int64_t stride, float* mean, flo
     const T* const in = x + row * stride;
     for (int i = 0; i < kWidth; ++i) sum[i] += widen(in[i]);
   }
-  float centre[kWidth];
-  for (int i = 0; i < kWidth; ++i) centre[i] = sum[i] / static_cast<float>(rows);
+  float center[kWidth];
+  for (int i = 0; i < kWidth; ++i) center[i] = sum[i] / static_cast<float>(rows);
   float deviations[kWidth] = {};
   for (int64_t row = 0; row < rows; ++row) {
     const T* const in = x + row * stride;
     for (int i = 0; i < kWidth; ++i) {
-      const float deviation = widen(in[i]) - centre[i];
+      const float deviation = widen(in[i]) - center[i];
       deviations[i] += deviation * deviation;
     }
   }
-  std::copy_n(centre, kWidth, mean);
+  std::copy_n(center, kWidth, mean);
   std::copy_n(deviations, kWidth, squares);
 }
 
@@ -140,7 +140,7 @@ template <int kWidth, class T, Kind kKind>
 void chunk_gradient_sums(const T* x, const T* y, const T* dy, T* dshortcut, int64_t rows, int64_t stride,
                          const float* mean, const float* scale, const float* shift, float* sums,
                          float* products) {
-  const Lanes<kWidth> centre(mean);
+  const Lanes<kWidth> center(mean);
   const Lanes<kWidth> factor(scale);
   const Lanes<kWidth> offset(shift);
   float sum[kWidth] = {};
@@ -160,7 +160,7 @@ void chunk_gradient_sums(const T* x, const T* y, const T* dy, T* dshortcut, int6
         narrow(dz, passed_on[i]);
       }
       sum[i] += dz;
-      product[i] += dz * (value - centre[i]);
+      product[i] += dz * (value - center[i]);
     }
   }
   std::copy_n(sum, kWidth, sums);

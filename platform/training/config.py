@@ -131,7 +131,7 @@ Schedule = Annotated[
 
 
 class Cutout(Frozen):
-    """DeVries and Taylor 2017: square holes centred anywhere, clipped at the border, filled with the mean."""
+    """DeVries and Taylor 2017: square holes at any center, clipped at the border, filled with the mean."""
 
     holes: NonNegativeInt = 1
     length: NonNegativeInt = 0
@@ -156,8 +156,8 @@ class AugmentConfig(Frozen):
     )
     """With `data.name: pictures` only, and needed there: least and largest length in pixels to which a
     picture's shorter side is resized before a random square is cut out (He et al. 2016, section 3.4)."""
-    colour: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
-    """With `pictures` only: deviation of the random shares of the principal colours that are added to each
+    color: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
+    """With `pictures` only: deviation of the random shares of the principal colors that are added to each
     picture (Krizhevsky et al. 2012, section 4.1); `null`: none."""
 
 
@@ -169,9 +169,9 @@ class RunConfig(Frozen):
     epochs: PositiveInt | None = None
     """Passes over the training images; give this or `iterations`."""
     iterations: PositiveInt | None = None
-    """Optimiser steps; give this or `epochs`."""
+    """Optimizer steps; give this or `epochs`."""
     batch_size: PositiveInt = 128
-    """Images per optimiser step over all workers; must be divisible by their number."""
+    """Images per optimizer step over all workers; must be divisible by their number."""
     optimizer: Optimizer
     schedule: Schedule
     augment: AugmentConfig = AugmentConfig()
@@ -187,7 +187,7 @@ class RunConfig(Frozen):
     report: Literal["last", "best"] = "last"
     """The accuracy a run reports: that of its last epoch, or of its best epoch on validation."""
     seed: NonNegativeInt = 0
-    """Seed of initialisation, order and augmentation."""
+    """Seed of initialization, order and augmentation."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -199,9 +199,9 @@ class RunConfig(Frozen):
     def _augmentation_fits_the_data(self) -> Self:
         augment, size = self.augment, self.data.picture_size or 224
         if self.data.name != "pictures":
-            if augment.shorter_side or augment.colour or self.data.picture_size:
+            if augment.shorter_side or augment.color or self.data.picture_size:
                 raise ValueError(
-                    "augment.shorter_side, augment.colour and data.picture_size are for data.name: pictures; "
+                    "augment.shorter_side, augment.color and data.picture_size are for data.name: pictures; "
                     f"it is {self.data.name}"
                 )
             return self

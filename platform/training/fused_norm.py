@@ -1,4 +1,4 @@
-"""Batch normalisation fused with what follows it in a ResNet, for training on CPUs.
+"""Batch normalization fused with what follows it in a ResNet, for training on CPUs.
 
 The kernels (`batch_norm_relu.cpp`) give what PyTorch's operations give one after another, with fewer
 roundings on the way; results do not depend on the number of threads.
@@ -23,7 +23,7 @@ _CHANNELS = 16
 
 
 def fuse(network: nn.Module) -> str | None:
-    """Replace the batch normalisations in `network`; names, weights and statistics stay.
+    """Replace the batch normalizations in `network`; names, weights and statistics stay.
 
     Returns:
         None, or why nothing was replaced.
@@ -51,11 +51,11 @@ class FusedBatchNorm2d(RectifyingBatchNorm2d):
 
     def __init__(self, plain: nn.BatchNorm2d) -> None:
         super().__init__(plain.num_features, eps=plain.eps, momentum=plain.momentum)
-        # The same tensors, not copies: an optimiser may know them already.
+        # The same tensors, not copies: an optimizer may know them already.
         self._parameters, self._buffers, self.training = plain._parameters, plain._buffers, plain.training
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalise [N, C, H, W]."""
+        """Normalize [N, C, H, W]."""
         return self._run(_PLAIN, input) if self._in_kernels(input) else super().forward(input)
 
     def rectified(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:

@@ -64,7 +64,7 @@ def fit(
 
     Args:
         config: the run.
-        data: training images, held-out images or none, normalisation, data set.
+        data: training images, held-out images or none, normalization, data set.
         world: this worker among the run's workers.
         checkpoint_dir: where last.pt is written after every epoch, before `on_epoch` is called, and model.pt
             at the end, by rank 0; None to keep nothing.
@@ -74,9 +74,9 @@ def fit(
         resume: whether to go on from `checkpoint_dir`/last.pt if it is there.
         accumulate: pieces into which each worker's part of a batch is cut, one after another through the
             network, for a device too small for the whole. The images of each step, their order and their
-            weight stay the same; what differs is batch normalisation, which sees a piece at a time.
+            weight stay the same; what differs is batch normalization, which sees a piece at a time.
         compile_network: whether to pass the network through `torch.compile` before the first step.
-        fuse_norm: whether batch normalisation runs in this project's kernels where it can (on a CPU).
+        fuse_norm: whether batch normalization runs in this project's kernels where it can (on a CPU).
 
     Returns:
         The run's records, those before a resume included; a run that was finished already returns at once.
@@ -175,7 +175,7 @@ class _Run:
             capture=capture_for(self._table, world),
         )
         self._held_out = (
-            open_evaluation(data.validation, data.normalisation, size=data.info.image_shape[1], world=world)
+            open_evaluation(data.validation, data.normalization, size=data.info.image_shape[1], world=world)
             if data.validation is not None
             else None
         )
@@ -310,7 +310,7 @@ class _Run:
 
 
 def _fresh_network(config: RunConfig, data: TrainingData | PictureData) -> nn.Module:
-    """Initialise from the run's seed, leaving the process's own generator as it was."""
+    """Initialize from the run's seed, leaving the process's own generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build(config.model, num_classes=len(data.info.class_names))
@@ -364,8 +364,8 @@ def _finish(
             TrainedModel(
                 model=config.model,
                 state_dict=best.weights if best else _weights_of(state.evaluated),
-                mean=torch.tensor(data.normalisation.mean),
-                std=torch.tensor(data.normalisation.std),
+                mean=torch.tensor(data.normalization.mean),
+                std=torch.tensor(data.normalization.std),
                 class_names=data.info.class_names,
                 input_shape=data.info.image_shape,
                 shorter_side=(

@@ -16,7 +16,7 @@ class EpochRecord:
     epochs: int
     """Epochs the run will take."""
     step: int
-    """Optimiser steps finished."""
+    """Optimizer steps finished."""
     lr: float
     """Learning rate of the epoch's last step."""
     train_loss: float
@@ -72,7 +72,7 @@ class RunResult:
     captured: bool = False
     """Whether the steps of whole batches were replayed from a CUDA graph."""
     unfused: str | None = None
-    """Why batch normalisation ran in PyTorch's operations; None: it ran in this project's kernels."""
+    """Why batch normalization ran in PyTorch's operations; None: it ran in this project's kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,9 @@ class StepProgress:
     """The epoch under way, from 1."""
     epochs: int
     step: int
-    """Optimiser steps finished, over the whole run."""
+    """Optimizer steps finished, over the whole run."""
     steps: int
-    """Optimiser steps the run will take."""
+    """Optimizer steps the run will take."""
     images_per_s: float
     """Training images per wall second in this epoch so far, all workers together."""
     remaining_s: float

@@ -1,6 +1,6 @@
 """All that a run carries from step to step, and its form in a checkpoint.
 
-No random generator is among it: an epoch's randomness comes from (seed, epoch), and initialisation from
+No random generator is among it: an epoch's randomness comes from (seed, epoch), and initialization from
 the seed, so that the step is the whole of a run's memory of its luck.
 """
 
@@ -21,7 +21,7 @@ from platform.training.config import RunConfig
 from platform.training.distributed import World
 from platform.training.fused_norm import fuse
 from platform.training.inputs.budget import Budget
-from platform.training.optimizers import build_optimiser, load_optimiser
+from platform.training.optimizers import build_optimizer, load_optimizer
 from platform.training.records import EpochRecord
 from platform.training.schedules import LearningRate
 
@@ -51,17 +51,17 @@ class RunState:
     parallel: nn.Module
     """`network`, or what stands for it in the training step: compiled, its gradients averaged over the
     workers, or both."""
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     lr: LearningRate
     ema: AveragedModel | None
     step: int = 0
-    """Optimiser steps finished."""
+    """Optimizer steps finished."""
     records: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
     compiled_images: int | None = None
     """Images of a batch that `parallel` was compiled for; None: not compiled."""
     unfused: str | None = "not asked for"
-    """Why batch normalisation runs in PyTorch's operations; None: it runs in this project's kernels."""
+    """Why batch normalization runs in PyTorch's operations; None: it runs in this project's kernels."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of training images [n, C, H, W]."""
@@ -111,7 +111,7 @@ class RunState:
         """Return tensors and primitives only."""
         return {
             "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "lr": self.lr.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "step": self.step,
@@ -122,7 +122,7 @@ class RunState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
-        load_optimiser(self.optimiser, state["optimiser"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.lr.load_state_dict(state["lr"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -143,7 +143,7 @@ def begin(
     """Return the state before the first step; `network` is moved to the world's device.
 
     With `compile_network` it is compiled when it is first called (`acceleration.torch_compile`); with
-    `fuse_norm` its batch normalisations run in this project's kernels where they can.
+    `fuse_norm` its batch normalizations run in this project's kernels where they can.
     """
     unfused: str | None = "not asked for"
     if config.sync_batch_norm and world.size > 1:
@@ -167,7 +167,7 @@ def begin(
     return RunState(
         network=network,
         parallel=parallel,
-        optimiser=build_optimiser(config.optimizer, network.parameters()),
+        optimizer=build_optimizer(config.optimizer, network.parameters()),
         lr=LearningRate(config.schedule, peak=config.optimizer.lr, budget=budget),
         ema=_average_of(network, config.ema_decay) if config.ema_decay else None,
         unfused=unfused,

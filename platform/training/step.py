@@ -1,4 +1,4 @@
-"""One optimiser step, and the steps of one epoch: nothing here waits for the device inside an epoch.
+"""One optimizer step, and the steps of one epoch: nothing here waits for the device inside an epoch.
 
 Loss, hits and gradient norm of each step stay on the device and are read once, at the epoch's end. About once
 a second a copy of them is asked for, and looked at when it has arrived, for the progress display and to stop
@@ -40,7 +40,7 @@ class EpochSums:
     losses: Tensor
     """Mean loss of each batch; in a worker, its part of that mean."""
     hits: Tensor
-    """Images recognised in each batch, in training mode (weighted by their share under mixup)."""
+    """Images recognized in each batch, in training mode (weighted by their share under mixup)."""
     grad_norms: Tensor
     """Before clipping."""
 
@@ -109,14 +109,14 @@ def refuse_empty_pieces(accumulate: int, config: RunConfig, world: World) -> Non
 
 
 class Steps:
-    """The optimiser steps of a run, epoch by epoch.
+    """The optimizer steps of a run, epoch by epoch.
 
     All that tells one step of a batch from the next lies on the device, at fixed places: the epoch's draw,
     the number of the step, the learning rates, the sums. So a whole batch's step can be captured once and
     replayed (`platform.training.acceleration.cuda_graph`); what runs uncaptured is the same code.
 
     The last batch of an epoch, where it is smaller, always runs uncaptured: filled up to the whole size, its
-    images would count in the statistics of batch normalisation, and a second graph would hold a second set
+    images would count in the statistics of batch normalization, and a second graph would hold a second set
     of activations to save the launches of one step in hundreds.
     """
 
@@ -148,7 +148,7 @@ class Steps:
         self._state, self._table, self._world = state, table, world
         self._config, self._budget, self._precision = config, budget, precision
         self._accumulate, self._capture = accumulate, capture
-        self._lr = lr_of(state.optimiser)
+        self._lr = lr_of(state.optimizer)
         self._lrs = self._lr.new_zeros(budget.steps_per_epoch)
         self._step = torch.zeros((), dtype=torch.int64, device=world.device)
         self._offsets = torch.arange(budget.batch_size, device=world.device)
@@ -206,7 +206,7 @@ class Steps:
                 self._replay = self._capture(lambda: self._take(step, rows))
             except RuntimeError as error:
                 self._capture = None
-                self._state.optimiser.zero_grad(set_to_none=True)
+                self._state.optimizer.zero_grad(set_to_none=True)
                 warnings.warn(
                     f"the training step could not be captured as a CUDA graph, and runs kernel by kernel, "
                     f"which is slower: {error}",
@@ -275,8 +275,8 @@ def _train_step(
     grad_norm = torch.nn.utils.get_total_norm(gradients)
     if config.clip_grad_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_grad_norm, grad_norm)
-    state.optimiser.step()
-    state.optimiser.zero_grad(set_to_none=True)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
     return loss, hits, grad_norm
 
 

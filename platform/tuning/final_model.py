@@ -62,7 +62,7 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
     import torch
 
     from platform.data.cache import load_split
-    from platform.data.normalization import Normalisation
+    from platform.data.normalization import Normalization
     from platform.models.trained import load_trained_model
     from platform.training.acceleration.precision import choose
     from platform.training.evaluation.evaluation import evaluate
@@ -74,7 +74,7 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
     result = evaluate(
         model.network(),
         load_split(info, "test"),
-        Normalisation(mean=model.mean.numpy(), std=model.std.numpy()),
+        Normalization(mean=model.mean.numpy(), std=model.std.numpy()),
         device=device,
         precision=precision,
     )

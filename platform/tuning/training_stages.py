@@ -97,7 +97,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
             and outcome.validation_accuracy is not None
         ]
         if accuracies:
-            summaries.append(selection.summarise(candidate.trial_id, accuracies))
+            summaries.append(selection.summarize(candidate.trial_id, accuracies))
     if not summaries:
         raise UserError(f"no confirmation run finished; their logs are in {sweep.folder.logs}")
     champion = selection.choose_champion(summaries)

@@ -100,10 +100,10 @@ def test_the_roof_is_that_of_the_faster_size() -> None:
 
 def test_the_reference_trains_on_the_same_images() -> None:
     data = training.random_data(16)
-    images = PilImages(data.train.images, data.train.labels, data.normalisation)
+    images = PilImages(data.train.images, data.train.labels, data.normalization)
     assert len(images) == 16
     shape = (3, 1, 1)
-    mean, std = (torch.tensor(part).view(shape) for part in (data.normalisation.mean, data.normalisation.std))
+    mean, std = (torch.tensor(part).view(shape) for part in (data.normalization.mean, data.normalization.std))
     plain = (torch.from_numpy(data.train.images[3]) / 255 - mean) / std
     # Whatever the shift, the middle of a view is a part of the image, or of the mirrored image.
     parts = torch.cat([plain, plain.flip(-1)], dim=-1).unfold(1, 8, 1).unfold(2, 8, 1)

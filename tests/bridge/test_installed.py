@@ -70,7 +70,7 @@ def test_a_script_and_the_processes_it_spawns(interpreter: Path, tmp_path: Path)
         "from platform.errors import did_you_mean\n"
         "if __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
-        "        print(pool.apply(did_you_mean, ('colour', ['color'])))\n"
+        "        print(pool.apply(did_you_mean, ('color', ['color'])))\n"
     )
     assert run(interpreter, str(script)) == "(did you mean 'color'?)"
 

@@ -31,7 +31,7 @@ def test_rays_own_validation_accepts_it(cluster: dict[str, Any], monkeypatch: py
     assert prepared["head_node_type"] in prepared["available_node_types"]
 
 
-def test_rays_own_validation_refuses_a_misspelt_key(cluster: dict[str, Any]) -> None:
+def test_rays_own_validation_refuses_a_misspelled_key(cluster: dict[str, Any]) -> None:
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 

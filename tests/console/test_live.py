@@ -195,7 +195,7 @@ def test_quiet_says_nothing(tmp_path, clock, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_goes_to_stderr_without_colour_for_a_file(capsys, monkeypatch):
+def test_progress_goes_to_stderr_without_color_for_a_file(capsys, monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     LiveView(console=stderr_console()).set_phase("starting Ray")
     captured = capsys.readouterr()

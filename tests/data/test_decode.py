@@ -22,7 +22,7 @@ def saved(image: Image.Image, file_format: str = "PNG", **options: object) -> by
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr"])
-def test_colour_modes_keep_their_colour(mode: str) -> None:
+def test_color_modes_keep_their_color(mode: str) -> None:
     image = Image.new("RGB", (5, 4), RED).convert(mode)
     pixels = decode_image(saved(image, "TIFF"))
     assert (pixels.shape, pixels.dtype) == ((4, 5, 3), np.uint8)
@@ -30,12 +30,12 @@ def test_colour_modes_keep_their_colour(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "grey"),
+    ("mode", "value", "gray"),
     [("L", 100, 100), ("1", 1, 255), ("LA", (100, 255), 100), ("I;16", 100 * 256 + 7, 100)],
 )
-def test_grey_modes_become_grey(mode: str, value: object, grey: int) -> None:
+def test_gray_modes_become_gray(mode: str, value: object, gray: int) -> None:
     pixels = decode_image(saved(Image.new(mode, (5, 4), value)))
-    np.testing.assert_array_equal(pixels, np.full((4, 5, 3), grey))
+    np.testing.assert_array_equal(pixels, np.full((4, 5, 3), gray))
 
 
 def test_transparent_pixels_lie_over_white() -> None:
@@ -96,7 +96,7 @@ def test_postscript_is_not_run() -> None:
 
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95, 100])
-def test_jpeg_quality_is_recognised(quality: int) -> None:
+def test_jpeg_quality_is_recognized(quality: int) -> None:
     content = saved(Image.new("RGB", (8, 8), RED), "JPEG", quality=quality)
     assert decode_with_encoding(content)[1] == f"jpeg{quality}"
 

@@ -10,10 +10,10 @@ from platform.data.catalog import load_split, open_info, prepare
 from platform.data.config import DataConfig
 from platform.data.image_folders import evaluation_side, load_picture_data, load_pictures
 from platform.data.images import statistics
-from platform.data.images.framing import centre_view
+from platform.data.images.framing import center_view
 from platform.errors import UsageError, UserError
 
-CONFIG = DataConfig(name="pictures", normalisation="pixel", validation_size=4, picture_size=28)
+CONFIG = DataConfig(name="pictures", normalization="pixel", validation_size=4, picture_size=28)
 
 
 @pytest.fixture
@@ -65,26 +65,26 @@ def test_the_training_part_is_measured_and_the_result_kept(
     assert evaluation_side(28) == 32
     seen = np.stack(
         [
-            centre_view(np.asarray(Image.open(file)), shorter_side=32, size=28).transpose(2, 0, 1) / 255
+            center_view(np.asarray(Image.open(file)), shorter_side=32, size=28).transpose(2, 0, 1) / 255
             for file in data.train.files
         ]
     )
-    np.testing.assert_allclose(data.normalisation.mean, seen.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(data.normalization.mean, seen.mean(axis=0), atol=1e-6)
     spread = np.sqrt(((seen - seen.mean(axis=0)) ** 2).mean(axis=(0, 2, 3)))
-    np.testing.assert_allclose(data.normalisation.std, spread, rtol=1e-5)
+    np.testing.assert_allclose(data.normalization.std, spread, rtol=1e-5)
 
-    colours = seen.transpose(1, 0, 2, 3).reshape(3, -1)
-    values, vectors = np.linalg.eigh(np.cov(colours, bias=True))
-    lengths = np.linalg.norm(data.colour_axes, axis=1)
+    colors = seen.transpose(1, 0, 2, 3).reshape(3, -1)
+    values, vectors = np.linalg.eigh(np.cov(colors, bias=True))
+    lengths = np.linalg.norm(data.color_axes, axis=1)
     np.testing.assert_allclose(lengths, values[::-1], rtol=1e-4)
-    np.testing.assert_allclose(np.abs(data.colour_axes[0] / lengths[0]), np.abs(vectors[:, 2]), atol=1e-4)
+    np.testing.assert_allclose(np.abs(data.color_axes[0] / lengths[0]), np.abs(vectors[:, 2]), atol=1e-4)
 
     monkeypatch.setattr(statistics, "compute", None)
     again = load_picture_data(CONFIG, info)
-    np.testing.assert_array_equal(again.normalisation.mean, data.normalisation.mean)
-    by_colour = load_picture_data(CONFIG.model_copy(update={"normalisation": "channel"}), info).normalisation
-    np.testing.assert_allclose(by_colour.mean, seen.mean(axis=(0, 2, 3)), atol=1e-6)
-    np.testing.assert_allclose(by_colour.std, seen.std(axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_array_equal(again.normalization.mean, data.normalization.mean)
+    by_color = load_picture_data(CONFIG.model_copy(update={"normalization": "channel"}), info).normalization
+    np.testing.assert_allclose(by_color.mean, seen.mean(axis=(0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(by_color.std, seen.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
 def test_the_final_retrain_has_every_picture(place: Path, tmp_path: Path) -> None:

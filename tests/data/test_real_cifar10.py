@@ -23,5 +23,5 @@ def test_real_cifar10_is_read_whole(tmp_path: Path) -> None:
         assert np.bincount(load_split(info, which).labels).tolist() == [count] * 10
     data = load_training_data(DataConfig(), info)
     # The figures everyone uses for CIFAR-10, on all 50,000 lossless images.
-    np.testing.assert_allclose(data.normalisation.mean, [0.4914, 0.4822, 0.4465], atol=0.002)
-    np.testing.assert_allclose(data.normalisation.std, [0.2470, 0.2435, 0.2616], atol=0.003)
+    np.testing.assert_allclose(data.normalization.mean, [0.4914, 0.4822, 0.4465], atol=0.002)
+    np.testing.assert_allclose(data.normalization.std, [0.2470, 0.2435, 0.2616], atol=0.003)

@@ -1,4 +1,4 @@
-"""Normalisation, and the tables of a training run."""
+"""Normalization, and the tables of a training run."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
     return cache.store(folder, source, tables)
 
 
-def test_channel_normalisation_is_mean_and_deviation() -> None:
+def test_channel_normalization_is_mean_and_deviation() -> None:
     got = compute(TRAIN.images, "channel")
     scaled = TRAIN.images / 255
     np.testing.assert_allclose(got.mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-6)
@@ -31,7 +31,7 @@ def test_channel_normalisation_is_mean_and_deviation() -> None:
     assert (got.mean.dtype, got.std.dtype) == (np.float32, np.float32)
 
 
-def test_pixel_normalisation_is_mean_image_and_deviation_from_it() -> None:
+def test_pixel_normalization_is_mean_image_and_deviation_from_it() -> None:
     images = TRAIN.images.copy()
     images[:, :, :16] //= 4  # so that the mean image is not flat
     got = compute(images, "pixel")
@@ -52,14 +52,14 @@ def test_training_and_validation_parts(info: DatasetInfo) -> None:
     assert (len(data.train), len(data.validation)) == (2000, 500)
     both = np.concatenate([data.train.images, data.validation.images])
     assert {image.tobytes() for image in both} == {image.tobytes() for image in TRAIN.images}
-    np.testing.assert_array_equal(data.normalisation.mean, compute(data.train.images, "channel").mean)
+    np.testing.assert_array_equal(data.normalization.mean, compute(data.train.images, "channel").mean)
 
 
 def test_the_final_run_has_everything(info: DatasetInfo) -> None:
-    data = load_training_data(DataConfig(validation_size=500, normalisation="pixel"), info, final=True)
+    data = load_training_data(DataConfig(validation_size=500, normalization="pixel"), info, final=True)
     assert data.validation is None
     np.testing.assert_array_equal(data.train.images, TRAIN.images)
-    assert data.normalisation.mean.shape == (3, 32, 32)
+    assert data.normalization.mean.shape == (3, 32, 32)
 
 
 def test_the_final_run_under_a_limit_has_both_limited_parts(info: DatasetInfo) -> None:

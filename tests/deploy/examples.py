@@ -8,7 +8,7 @@ from platform.models.trained import TrainedModel
 
 
 def trained_like(name: str) -> TrainedModel:
-    """Return a random network whose normalisation layers have seen data: its logits are of order 1."""
+    """Return a random network whose normalization layers have seen data: its logits are of order 1."""
     torch.manual_seed(0)
     config = ModelConfig(name=name)
     network = build(config, num_classes=10).train()

@@ -10,16 +10,16 @@ from platform.errors import UserError
 
 
 def noisy(median_ms: float, seed: int, count: int = 400) -> np.ndarray:
-    """Repetitions with a spread of 5 % and a neighbour that comes and goes for 20 of them at a time."""
+    """Repetitions with a spread of 5 % and a neighbor that comes and goes for 20 of them at a time."""
     rng = np.random.default_rng(seed)
-    neighbour = np.repeat(rng.random(count // 20) < 0.2, 20) * 0.1
-    return median_ms * (1 + 0.05 * rng.standard_normal(count) + neighbour)
+    neighbor = np.repeat(rng.random(count // 20) < 0.2, 20) * 0.1
+    return median_ms * (1 + 0.05 * rng.standard_normal(count) + neighbor)
 
 
 def record(path, *, rows, name="net", macs=1e6, cpu="one", trustworthy=True, sha256="a"):
     content = {
         "schema_version": 2,
-        "context": {"cpu": cpu, "noise": {"trustworthy": trustworthy, "reason": "neighbours"}},
+        "context": {"cpu": cpu, "noise": {"trustworthy": trustworthy, "reason": "neighbors"}},
         "models": [{"name": name, "macs": macs, "sha256": sha256}],
         "results": [
             {
@@ -80,7 +80,7 @@ def test_what_differs_is_said(tmp_path):
     warnings = comparison(a, b)["warnings"]
     assert any("processors differ: one and two" in warning for warning in warnings)
     assert any("weights differ" in warning for warning in warnings)
-    assert any("busy while B was measured (neighbours)" in warning for warning in warnings)
+    assert any("busy while B was measured (neighbors)" in warning for warning in warnings)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):

@@ -32,7 +32,7 @@ def test_the_document_says_what_the_engine_needs(export, model):
     assert (document.name, document.precision) == ("resnet32_cifar", "fp32")
     assert (document.input.channels, document.input.height, document.input.width) == (3, 32, 32)
     assert document.output.classes == model.class_names
-    assert document.normalisation.mean == tuple(model.mean.tolist())
+    assert document.normalization.mean == tuple(model.mean.tolist())
     assert document.source.model_dump() == {
         "run": "final",
         "sweep": "s-20260101-000000",
@@ -53,7 +53,7 @@ def test_parity_is_measured_on_enough_images(export):
 
 def test_the_self_test_holds_pytorchs_logits_and_ncnn_meets_them(export, model):
     folder = open_model_folder(export.folder)
-    images = model.normalise(torch.from_numpy(self_test_images(model.input_shape)))
+    images = model.normalize(torch.from_numpy(self_test_images(model.input_shape)))
     with torch.no_grad():
         expected = model.network()(images).numpy()
     np.testing.assert_allclose(folder.document.self_test.logits, expected, atol=1e-6)
@@ -73,7 +73,7 @@ def test_a_mean_image_travels_in_channel_row_column_order(few_images, model, tmp
     mean[1, 2, 3] = 0.25
     save_trained_model(tmp_path / "model.pt", replace(model, mean=mean))
     result = export_model(tmp_path / "model.pt", tmp_path / "export")
-    stored = open_model_folder(result.folder).document.normalisation.mean
+    stored = open_model_folder(result.folder).document.normalization.mean
     assert len(stored) == 3 * 32 * 32
     assert stored[(1 * 32 + 2) * 32 + 3] == 0.25
 

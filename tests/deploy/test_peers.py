@@ -54,14 +54,14 @@ def logits_of(row: Row, path: Path, inputs) -> np.ndarray:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.precision == "fp32"], ids=lambda row: row.name)
 def test_every_runtime_computes_the_same_network(row, folder, model_path, onnx_file):
-    inputs = folder.document.normalise(PICTURES)
+    inputs = folder.document.normalize(PICTURES)
     path = {"ncnn": folder.path, "torch": model_path}.get(row.runtime, onnx_file)
     reference = run(load_net(folder.param, folder.weights), inputs)
     assert compare_logits(reference, logits_of(row, path, inputs)).max_abs < 1e-4
 
 
 def test_int8_of_the_peers_is_int8_and_close(folder, onnx_file, tmp_path):
-    inputs = folder.document.normalise(random_pictures(32, (3, 32, 32), seed=6))
+    inputs = folder.document.normalize(random_pictures(32, (3, 32, 32), seed=6))
     write_int8_onnx(onnx_file, tmp_path / "int8.onnx", input_name="in0", images=inputs)
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * onnx_file.stat().st_size
     reference = run(load_net(folder.param, folder.weights), inputs[:4])

@@ -39,7 +39,7 @@ def engine() -> EngineBinaries:
 
 @pytest.fixture(scope="session")
 def sanitized() -> Path:
-    """A build of the library, its programs and its tests with address and undefined-behaviour sanitizers."""
+    """A build of the library, its programs and its tests with address and undefined-behavior sanitizers."""
     tools = find_build_tools()
     prefix = ensure_ncnn(tools, progress=quiet)
     build_dir = ENGINE_DIR / "build" / "asan"
@@ -70,7 +70,7 @@ class TinyModel:
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Compute the logits [classes] of uint8 [3, H, W] in double precision."""
-        norm = self.document["normalisation"]
+        norm = self.document["normalization"]
         mean, std = (np.array(norm[key], np.float32)[:, None, None] for key in ("mean", "std"))
         x = np.pad(((pixels.astype(np.float32) / 255 - mean) / std).astype(float), ((0, 0), (1, 1), (1, 1)))
         windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
@@ -125,7 +125,7 @@ def tiny() -> TinyModel:
             "color": "RGB",
             "resize": "direct",
         },
-        "normalisation": {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]},
+        "normalization": {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]},
         "output": {"blob": "out0", "classes": CLASSES},
         "precision": "fp32",
         "source": {"test_accuracy": 0.5},

@@ -54,9 +54,9 @@ def test_probabilities_are_those_of_the_network(
 def test_mean_image_is_subtracted(
     classify: Classify, tiny: TinyModel, tmp_path: Path, picture: Callable[[int], Path]
 ) -> None:
-    norm = tiny.document["normalisation"]
+    norm = tiny.document["normalization"]
     mean = np.broadcast_to(np.array(norm["mean"])[:, None, None], (3, 8, 8)).flatten().tolist()
-    folder = tiny.write(tmp_path / "mean", normalisation={"mean": mean, "std": norm["std"]})
+    folder = tiny.write(tmp_path / "mean", normalization={"mean": mean, "std": norm["std"]})
     assert classify("--model", folder, picture(0)).returncode == 0
 
 

@@ -22,7 +22,7 @@ from platform.models.trained import load_trained_model
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model.pt made of a state dict with random weights, whose normalisation layers have seen data."""
+    """A model.pt made of a state dict with random weights, whose normalization layers have seen data."""
     folder = tmp_path_factory.mktemp("imagenet")
     torch.manual_seed(0)
     network = build(ModelConfig(name="resnet18"), num_classes=100).train()
@@ -60,7 +60,7 @@ def test_cpp_and_python_give_a_picture_of_another_size_the_same_five_classes(
 
     model = load_trained_model(model_path)
     with torch.inference_mode():
-        logits = model.network()(model.normalise(model.pixels([decode_image(picture)])))
+        logits = model.network()(model.normalize(model.pixels([decode_image(picture)])))
     expected = logits.softmax(1)[0].topk(5)
     assert [row["index"] for row in found] == expected.indices.tolist()
     assert [row["probability"] for row in found] == pytest.approx(expected.values.tolist(), rel=1e-3)

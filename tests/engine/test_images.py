@@ -53,18 +53,18 @@ def pictures() -> dict[str, bytes]:
         "jpeg-422": encode(rgb, "JPEG", quality=60, subsampling=1),
         "jpeg-444": encode(rgb, "JPEG", quality=95, subsampling=0),
         "jpeg-progressive": encode(rgb, "JPEG", quality=75, progressive=True),
-        "jpeg-grey": encode(rgb.convert("L"), "JPEG", quality=75),
+        "jpeg-gray": encode(rgb.convert("L"), "JPEG", quality=75),
         "jpeg-cmyk": encode(rgb.convert("CMYK"), "JPEG", quality=90),
         "png-rgb": encode(rgb, "PNG"),
         "png-rgba": encode(rgba, "PNG"),
-        "png-grey": encode(rgb.convert("L"), "PNG"),
-        "png-grey-alpha": encode(rgba.convert("LA"), "PNG"),
+        "png-gray": encode(rgb.convert("L"), "PNG"),
+        "png-gray-alpha": encode(rgba.convert("LA"), "PNG"),
         "png-bits": encode(rgb.convert("1"), "PNG"),
         "png-palette": encode(palette, "PNG"),
         "png-palette-small": encode(rgb.quantize(4), "PNG", bits=2),
         "png-palette-transparent": encode(palette, "PNG", transparency=bytes(range(0, 200, 5))),
-        "png-grey-transparent": encode(rgb.convert("L"), "PNG", transparency=100),
-        "png-16-grey": png16(0, 1),
+        "png-gray-transparent": encode(rgb.convert("L"), "PNG", transparency=100),
+        "png-16-gray": png16(0, 1),
         "png-16-rgb": png16(2, 3),
         "png-16-rgba": png16(6, 4),
     }
@@ -123,7 +123,7 @@ def test_pixels_equal_pillows(tool: Tool, tmp_path: Path, stb: bool) -> None:
         if isinstance(got, str) or got.shape != expected.shape:
             differing[name] = got if isinstance(got, str) else f"{got.shape} for {expected.shape}"
         elif stb and name.startswith("jpeg") and np.abs(got.astype(int) - expected).mean() < 4:
-            continue  # another inverse transform, and other interpolation of the colours
+            continue  # another inverse transform, and other interpolation of the colors
         elif not np.array_equal(got, expected):
             differing[name] = f"differs by up to {np.abs(got.astype(int) - expected).max()}"
     assert differing == {}

@@ -1,4 +1,4 @@
-"""The library's own tests (ctest), under address and undefined-behaviour sanitizers."""
+"""The library's own tests (ctest), under address and undefined-behavior sanitizers."""
 
 import subprocess
 from pathlib import Path

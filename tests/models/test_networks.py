@@ -1,4 +1,4 @@
-"""The networks: sizes as published, shapes, the option A shortcut, initialisation."""
+"""The networks: sizes as published, shapes, the option A shortcut, initialization."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_pad_shortcut_is_exact_for_the_gradient_too():
     assert torch.equal(mine, sliced)
 
 
-def test_he_initialisation_by_fan_in():
+def test_he_initialization_by_fan_in():
     torch.manual_seed(0)
     network = build(ModelConfig(name="resnet18_cifar"), num_classes=10)
     for name, module in network.named_modules():
@@ -122,6 +122,6 @@ def test_same_seed_same_weights():
     assert torch.equal(weights(), weights())
 
 
-def test_a_misspelt_name_is_refused_with_a_suggestion():
+def test_a_misspelled_name_is_refused_with_a_suggestion():
     with pytest.raises(UsageError, match="did you mean 'resnet18_cifar'"):
         validate(ModelConfig, {"name": "resnet18_cfar"}, source="space.yaml")

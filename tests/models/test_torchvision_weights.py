@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
 
-from platform.data.images.framing import centre_view, view
+from platform.data.images.framing import center_view, view
 from platform.errors import UsageError, UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build
@@ -48,7 +48,7 @@ def test_a_state_dict_becomes_a_model_that_answers_as_torchvision_does(file, net
     )
     with torch.no_grad():
         expected = network(transforms(Image.fromarray(image))[None])
-        got = model.network()(model.normalise(model.pixels([image])))
+        got = model.network()(model.normalize(model.pixels([image])))
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
     assert model.model.name == "resnet18"
     assert model.class_names == ("0", "1", "2", "3")
@@ -127,10 +127,10 @@ def test_class_names_need_a_line_each(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (500, 375), (256, 256), (100, 333), (231, 230)])
-def test_the_centre_is_torchvisions_to_the_pixel(shape):
+def test_the_center_is_torchvisions_to_the_pixel(shape):
     image = picture(*shape)
     expected = v2.CenterCrop(224)(v2.Resize(256)(Image.fromarray(image)))
-    np.testing.assert_array_equal(centre_view(image, shorter_side=256, size=224), np.asarray(expected))
+    np.testing.assert_array_equal(center_view(image, shorter_side=256, size=224), np.asarray(expected))
 
 
 def test_any_view_is_the_cut_of_the_resized_picture():

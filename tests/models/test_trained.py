@@ -54,14 +54,14 @@ def test_the_loaded_network_gives_the_same_logits(model, path):
         assert torch.equal(network(x), model.network()(x))
 
 
-def test_normalise_with_channel_mean_and_with_mean_image(model):
+def test_normalize_with_channel_mean_and_with_mean_image(model):
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    by_channel = model.normalise(images)
+    by_channel = model.normalize(images)
     expected = (images[1, 2, 5, 7].item() / 255 - 0.3) / 0.3
     assert by_channel[1, 2, 5, 7].item() == pytest.approx(expected, abs=1e-6)
     image = model.mean[:, None, None].expand(3, 32, 32).clone()
     image[2, 5, 7] = 0.1
-    by_pixel = TrainedModel(**{**vars(model), "mean": image}).normalise(images)
+    by_pixel = TrainedModel(**{**vars(model), "mean": image}).normalize(images)
     assert by_pixel[1, 2, 5, 7].item() == pytest.approx(
         (images[1, 2, 5, 7].item() / 255 - 0.1) / 0.3, abs=1e-6
     )

@@ -49,7 +49,7 @@ def data() -> TrainingData:
         path=Path("/nowhere"),
     )
     return TrainingData(
-        train=train, validation=split(16), normalisation=compute(train.images, "channel"), info=info
+        train=train, validation=split(16), normalization=compute(train.images, "channel"), info=info
     )
 
 
@@ -98,7 +98,7 @@ def test_he2016_takes_the_papers_steps() -> None:
     steps = [0, 31_999, 32_000, 47_999, 48_000, 63_999]
     assert [rate.at(step) for step in steps] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert (config.optimizer.weight_decay, config.batch_size) == (1e-4, 128)
-    assert (config.data.normalisation, config.data.validation_size) == ("pixel", 5000)
+    assert (config.data.normalization, config.data.validation_size) == ("pixel", 5000)
     assert (config.augment.cutout.length, config.augment.mixup, config.label_smoothing) == (0, 0, 0)
 
 

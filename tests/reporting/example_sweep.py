@@ -18,7 +18,7 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.sampling.sampler import suggest
-from platform.tuning.selection.selection import choose_champion, summarise
+from platform.tuning.selection.selection import choose_champion, summarize
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 EPOCHS = 30
@@ -207,7 +207,7 @@ def play(writer, clock, info, final, stop, rng):
 def write_selection(folder, best, scores):
     rng = np.random.default_rng(4)
     summaries = [
-        summarise(name, [float(value) for value in rng.normal(scores[name][0], 0.0012, 3)]) for name in best
+        summarize(name, [float(value) for value in rng.normal(scores[name][0], 0.0012, 3)]) for name in best
     ]
     candidates = [
         {

@@ -149,7 +149,7 @@ def test_it_needs_nothing_but_itself(html, page):
 def test_it_is_readable_in_the_dark_and_on_paper(html):
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
-    # A chart takes its colours from the page.
+    # A chart takes its colors from the page.
     assert not re.search(r'<(path|circle|rect|text)[^>]*(fill|stroke)="#', html)
 
 

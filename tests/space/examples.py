@@ -26,7 +26,7 @@ EVERY_KIND: dict[str, Any] = {
                 "lr": {"log_uniform": [0.01, 0.5]},
                 "momentum": {"uniform": [0.5, 0.95]},
                 "nesterov": True,
-                "weight_decay": {"quantised": [0.0, 0.001, 0.0001]},
+                "weight_decay": {"quantized": [0.0, 0.001, 0.0001]},
             },
             {"name": "adam", "lr": {"log_uniform": [1e-4, 1e-2]}},
         ],
@@ -40,7 +40,7 @@ EVERY_KIND: dict[str, Any] = {
             {
                 "crop_padding": {"int": [0, 4]},
                 "cutout": [
-                    {"holes": 1, "length": {"quantised": [8, 16, 4]}},
+                    {"holes": 1, "length": {"quantized": [8, 16, 4]}},
                     {"holes": 2, "length": 6},
                 ],
             },

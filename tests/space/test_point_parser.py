@@ -64,7 +64,7 @@ def test_the_base_itself_is_a_point_where_the_space_holds_it() -> None:
 
 
 def test_a_step_written_with_rounding_noise_is_the_step() -> None:
-    space = spec(search={"label_smoothing": {"quantised": [0.0, 0.5, 0.1]}})
+    space = spec(search={"label_smoothing": {"quantized": [0.0, 0.5, 0.1]}})
     assert flat({"label_smoothing": 0.1 + 0.2}, space) == {"label_smoothing": 0.3}
 
 

@@ -61,7 +61,7 @@ def test_a_space_is_found_by_name_in_the_working_directory_first(space: Path) ->
     assert load_space("resnet18_cifar").about == "a test"
 
 
-def test_a_misspelt_name_gets_the_closest_one_and_the_list() -> None:
+def test_a_misspelled_name_gets_the_closest_one_and_the_list() -> None:
     (message,) = messages("resnet18_cfar")
     assert "did you mean 'resnet18_cifar'?" in message
     assert "resnet32_cifar" in message

@@ -56,9 +56,9 @@ def test_the_examples_are_valid() -> None:
         ("batch_size", {"uniform": [64, 512]}, "fractional part"),
         ("batch_size", {"int": [64.5, 512]}, "int needs whole numbers"),
         ("batch_size", {"int": [0, 512]}, "Input should be greater than 0, got 0"),
-        ("batch_size", {"quantised": [64, 512]}, "quantised needs [low, high, step]"),
-        ("batch_size", {"quantised": [64, 512, 0]}, "0 < step"),
-        ("batch_size", {"quantised": [64, 512, 500]}, "0 < step <= high - low"),
+        ("batch_size", {"quantized": [64, 512]}, "quantized needs [low, high, step]"),
+        ("batch_size", {"quantized": [64, 512, 0]}, "0 < step"),
+        ("batch_size", {"quantized": [64, 512, 500]}, "0 < step <= high - low"),
         ("batch_size", {"int": [64, 512], "step": 2}, "'int' must stand alone, got also 'step'"),
         ("batch_size", 128, "128 is a fixed value, which belongs under 'base'"),
         ("batch_size", [128, 256], "[128, 256] is a fixed value"),
@@ -212,8 +212,8 @@ def test_a_setting_that_cannot_work_is_refused(changes: dict[str, Any], message:
     ("node", "fits"),
     [
         ({"int": [64, 512]}, False),
-        ({"quantised": [64, 512, 64]}, True),
-        ({"quantised": [65, 129, 64]}, False),
+        ({"quantized": [64, 512, 64]}, True),
+        ({"quantized": [65, 129, 64]}, False),
     ],
 )
 def test_a_range_of_batch_sizes_must_divide_too(node: Any, fits: bool) -> None:

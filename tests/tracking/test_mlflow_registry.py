@@ -85,7 +85,7 @@ def test_the_champion_is_registered_and_answers_like_the_network(mlflow_uri, tra
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
     answer = mlflow.pyfunc.load_model("models:/champ@champion").predict(images)
     with torch.no_grad():
-        wanted = trained.network()(trained.normalise(torch.from_numpy(images)))
+        wanted = trained.network()(trained.normalize(torch.from_numpy(images)))
     np.testing.assert_allclose(answer, wanted.numpy(), atol=1e-4)
     assert mlflow.active_run() is None
 

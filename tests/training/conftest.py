@@ -50,7 +50,7 @@ def data() -> TrainingData:
     return TrainingData(
         train=train,
         validation=make_split(20, seed=2),
-        normalisation=compute(train.images, "channel"),
+        normalization=compute(train.images, "channel"),
         info=info,
     )
 
@@ -79,7 +79,7 @@ def config_of() -> Callable[..., RunConfig]:
 
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `fit` train a network of 800 weights, with batch normalisation, instead of a ResNet."""
+    """Let `fit` train a network of 800 weights, with batch normalization, instead of a ResNet."""
 
     def build(_config: object, *, num_classes: int) -> torch.nn.Module:
         return torch.nn.Sequential(

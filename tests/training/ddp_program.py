@@ -25,7 +25,7 @@ from platform.training.records import EpochRecord
 
 
 def network(_config: object, *, num_classes: int) -> torch.nn.Module:
-    """Return a network without batch normalisation: it computes the same whatever the batch's parts."""
+    """Return a network without batch normalization: it computes the same whatever the batch's parts."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
         torch.nn.ReLU(),
@@ -35,8 +35,8 @@ def network(_config: object, *, num_classes: int) -> torch.nn.Module:
     )
 
 
-def normalised_network(_config: object, *, num_classes: int) -> torch.nn.Module:
-    """Return a network with batch normalisation, which sees a batch's parts unless it is told not to."""
+def normalized_network(_config: object, *, num_classes: int) -> torch.nn.Module:
+    """Return a network with batch normalization, which sees a batch's parts unless it is told not to."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
         torch.nn.BatchNorm2d(8),
@@ -59,7 +59,7 @@ def training_data() -> TrainingData:
     return TrainingData(
         train=splits[0],
         validation=splits[1],
-        normalisation=compute(splits[0].images, "channel"),
+        normalization=compute(splits[0].images, "channel"),
         info=DatasetInfo(
             name="generated",
             label="generated",
@@ -117,19 +117,19 @@ def main() -> None:
             on_epoch=lambda record: seen.append(record.epoch),
         )
         in_pieces = loop.fit(config, data, world=world, checkpoint_dir=None, accumulate=4)
-        loop.build = normalised_network
-        normalised = {
-            synchronised: loop.fit(
-                config.changed(sync_batch_norm=synchronised),
+        loop.build = normalized_network
+        normalized = {
+            synchronized: loop.fit(
+                config.changed(sync_batch_norm=synchronized),
                 data,
                 world=world,
-                checkpoint_dir=folder / f"normalised-{synchronised}",
+                checkpoint_dir=folder / f"normalized-{synchronized}",
             )
-            for synchronised in (False, True)
+            for synchronized in (False, True)
         }
         out = {
-            "normalised": [record.as_dict() for record in normalised[False].epochs],
-            "synchronised": [record.as_dict() for record in normalised[True].epochs],
+            "normalized": [record.as_dict() for record in normalized[False].epochs],
+            "synchronized": [record.as_dict() for record in normalized[True].epochs],
             "size": world.size,
             "epochs_in_pieces": [record.as_dict() for record in in_pieces.epochs],
             "refused": refused,

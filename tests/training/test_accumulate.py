@@ -1,4 +1,4 @@
-"""A batch cut into pieces takes the step of the whole batch; batch normalisation alone can tell."""
+"""A batch cut into pieces takes the step of the whole batch; batch normalization alone can tell."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,17 +26,17 @@ CLIPPED_MIXTURE = {
 
 
 class FixedStatistics(nn.BatchNorm2d):
-    """Batch normalisation in eval mode, whatever its network is in; its weights are trained."""
+    """Batch normalization in eval mode, whatever its network is in; its weights are trained."""
 
     def train(self, mode: bool = True) -> nn.BatchNorm2d:
         return super().train(False)
 
 
-def use_network(monkeypatch: pytest.MonkeyPatch, normalisation: Callable[[int], nn.Module]) -> None:
+def use_network(monkeypatch: pytest.MonkeyPatch, normalization: Callable[[int], nn.Module]) -> None:
     def build(_config: object, *, num_classes: int) -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2, padding=1),
-            normalisation(8),
+            normalization(8),
             nn.ReLU(),
             nn.AvgPool2d(4),
             nn.Flatten(),
@@ -59,7 +59,7 @@ def numbers(result: RunResult) -> list[float]:
 
 
 @pytest.mark.parametrize("changes", [{}, CLIPPED_MIXTURE], ids=["plain", "clipped mixture"])
-@pytest.mark.parametrize("normalisation", [lambda _: nn.Identity(), FixedStatistics], ids=["none", "fixed"])
+@pytest.mark.parametrize("normalization", [lambda _: nn.Identity(), FixedStatistics], ids=["none", "fixed"])
 # 72 images in batches of 32: the last batch has 8. 3 divides neither, and 32 is more than the last one has.
 @pytest.mark.parametrize("accumulate", [2, 3, 32])
 def test_pieces_add_up_to_the_whole_batch(
@@ -67,10 +67,10 @@ def test_pieces_add_up_to_the_whole_batch(
     data: TrainingData,
     monkeypatch: pytest.MonkeyPatch,
     accumulate: int,
-    normalisation: Callable[[int], nn.Module],
+    normalization: Callable[[int], nn.Module],
     changes: dict[str, Any],
 ) -> None:
-    use_network(monkeypatch, normalisation)
+    use_network(monkeypatch, normalization)
     config = config_of(**changes)
     cut, whole = run(config, data, accumulate), run(config, data, 1)
     assert numbers(cut) == pytest.approx(numbers(whole), rel=1e-5)
@@ -102,7 +102,7 @@ def test_the_network_sees_the_batch_in_order_and_a_piece_at_a_time(
 def test_batch_statistics_are_those_of_a_piece(
     config_of: ConfigOf, data: TrainingData, small_network: None
 ) -> None:
-    """What docs/training.md says of batch normalisation: the numbers are near, and not the same."""
+    """What docs/training.md says of batch normalization: the numbers are near, and not the same."""
     cut, whole = run(config_of(), data, 2), run(config_of(), data, 1)
     assert numbers(cut) != pytest.approx(numbers(whole), rel=1e-4)
     assert cut.epochs[-1].train_loss == pytest.approx(whole.epochs[-1].train_loss, rel=0.2)

@@ -82,13 +82,13 @@ def test_workers_that_cut_their_parts_into_pieces_record_the_numbers_of_one_that
         assert [cut[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
 
 
-def test_with_statistics_over_all_workers_batch_normalisation_makes_no_difference(
+def test_with_statistics_over_all_workers_batch_normalization_makes_no_difference(
     runs: dict[int, list[dict[str, Any]]],
 ) -> None:
-    for one, two in zip(runs[1][0]["normalised"], runs[2][0]["synchronised"], strict=True):
+    for one, two in zip(runs[1][0]["normalized"], runs[2][0]["synchronized"], strict=True):
         assert [two[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
     one_model, two_model = (
-        torch.load(runs[workers][0]["folder"] / "normalised-True" / "model.pt", weights_only=True)
+        torch.load(runs[workers][0]["folder"] / "normalized-True" / "model.pt", weights_only=True)
         for workers in (1, 2)
     )
     for name, weight in one_model["state_dict"].items():
@@ -97,7 +97,7 @@ def test_with_statistics_over_all_workers_batch_normalisation_makes_no_differenc
 
 def test_with_each_workers_own_statistics_it_does(runs: dict[int, list[dict[str, Any]]]) -> None:
     """What docs/training.md says of them: near, and not the same."""
-    one, two = (runs[workers][0]["normalised"][-1]["train_loss"] for workers in (1, 2))
+    one, two = (runs[workers][0]["normalized"][-1]["train_loss"] for workers in (1, 2))
     assert two == pytest.approx(one, rel=0.1)
     assert two != pytest.approx(one, abs=1e-4)
 

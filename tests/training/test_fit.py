@@ -179,7 +179,7 @@ def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
     )
     config = config_of(epochs=1, optimizer={"name": "sgd", "lr": 1e-30}, augment={"mixup": 0.0})
     result = run(config, data)
-    table = TrainingTable(data.train, data.normalisation, config.augment, device=CPU)
+    table = TrainingTable(data.train, data.normalization, config.augment, device=CPU)
     draw = draw_epoch(config.augment, images=72, size=(32, 32), steps=3, seed=0, epoch=0, device=CPU)
     total, hits = 0.0, 0
     networks[0].train()
@@ -222,7 +222,7 @@ def kept_accuracy(folder: Path, data: TrainingData) -> float:
     )
     network.load_state_dict(weights(folder))
     assert data.validation is not None
-    done = evaluate(network, data.validation, data.normalisation, device=CPU, precision="fp32")
+    done = evaluate(network, data.validation, data.normalization, device=CPU, precision="fp32")
     return done.accuracy
 
 
@@ -332,7 +332,7 @@ def test_evaluation_counts_by_class(data: TrainingData) -> None:
 
     split = data.train
     done = evaluate(
-        Constant(), split, data.normalisation, device=CPU, precision="fp32", batch_size=7, keep_logits=True
+        Constant(), split, data.normalization, device=CPU, precision="fp32", batch_size=7, keep_logits=True
     )
     zeros = int((split.labels == 0).sum())
     assert done.accuracy == pytest.approx(zeros / 72)
@@ -357,9 +357,9 @@ def test_test_time_flip_is_a_figure_beside_the_plain_one(data: TrainingData) -> 
     arguments = {"device": CPU, "precision": "fp32", "batch_size": 7, "keep_logits": True}
     split = data.train
     mirrored = replace(split, images=np.ascontiguousarray(split.images[..., ::-1]))
-    both: Any = evaluate(LeftEdge(), split, data.normalisation, flip=True, **arguments)
-    plain: Any = evaluate(LeftEdge(), split, data.normalisation, **arguments)
-    other: Any = evaluate(LeftEdge(), mirrored, data.normalisation, **arguments)
+    both: Any = evaluate(LeftEdge(), split, data.normalization, flip=True, **arguments)
+    plain: Any = evaluate(LeftEdge(), split, data.normalization, **arguments)
+    other: Any = evaluate(LeftEdge(), mirrored, data.normalization, **arguments)
     assert (both.loss, both.accuracy, both.confusion) == (plain.loss, plain.accuracy, plain.confusion)
     logits, labels = (plain.logits + other.logits) / 2, torch.from_numpy(split.labels)
     assert both.flip.accuracy == (logits.argmax(dim=1) == labels).double().mean().item()

@@ -1,4 +1,4 @@
-"""The kernels of batch normalisation against PyTorch in double precision, and doing without them."""
+"""The kernels of batch normalization against PyTorch in double precision, and doing without them."""
 
 import os
 import stat
@@ -47,8 +47,8 @@ def example(channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return input, shortcut and gradient; the channels' means are far from zero beside their deviations."""
     draw = torch.Generator().manual_seed(channels)
     shape = (IMAGES, channels, SIDE, SIDE)
-    centre = torch.randn(channels, generator=draw)[:, None, None] * 20
-    three = (torch.randn(shape, generator=draw) + centre, *(torch.randn(shape, generator=draw) for _ in "ab"))
+    center = torch.randn(channels, generator=draw)[:, None, None] * 20
+    three = (torch.randn(shape, generator=draw) + center, *(torch.randn(shape, generator=draw) for _ in "ab"))
     x, shortcut, gradient = (each.to(dtype, memory_format=torch.channels_last) for each in three)
     return x.requires_grad_(), shortcut.requires_grad_(), gradient
 
@@ -199,7 +199,7 @@ def test_a_networks_gradients_are_as_near_to_the_exact_ones_as_torchs(name: str)
     assert max(errors[0]) <= max(2 * max(errors[1]), 1e-3)
 
 
-def test_a_normalisation_the_kernels_do_not_fit_stays_as_it_is() -> None:
+def test_a_normalization_the_kernels_do_not_fit_stays_as_it_is() -> None:
     network = nn.Sequential(
         nn.BatchNorm2d(24), nn.BatchNorm2d(16, affine=False), nn.BatchNorm2d(16, momentum=None)
     )

@@ -65,9 +65,9 @@ class Classifier {
   /// The `top` most probable classes, best first, of a picture of any size.
   Result<std::vector<Score>> classify(const Image& image, int top) const;
 
-  /// Normalise one picture (CHW, as for logits) for infer().
+  /// Normalize one picture (CHW, as for logits) for infer().
   Result<PreparedInput> prepare(const std::vector<std::uint8_t>& pixels) const;
-  /// Normalise one or more pictures, to be computed together: ncnn runs layer by layer over all of them, so
+  /// Normalize one or more pictures, to be computed together: ncnn runs layer by layer over all of them, so
   /// that weights are read once.
   Result<PreparedInput> prepare_batch(const std::vector<std::vector<std::uint8_t>>& pictures) const;
   /// Run the network once on what was prepared: the logits of the first picture, then those of the second,

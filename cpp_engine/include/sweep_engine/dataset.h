@@ -9,7 +9,7 @@
 
 namespace sweep_engine {
 
-/// Labelled pictures of one size. The file (deploy/model_files/image_file.py writes it) is little-endian:
+/// Labeled pictures of one size. The file (deploy/model_files/image_file.py writes it) is little-endian:
 ///
 ///     8 bytes  "SWEEPIMG"
 ///     u32      version, 1

@@ -21,7 +21,7 @@ struct Image {
 constexpr std::int64_t max_image_pixels = 89478485;
 
 /// Decode a JPEG or PNG picture held in memory, to the pixels that platform/data/images/decode.py makes of it with
-/// Pillow: grey, palette, 16-bit and CMYK become RGB, transparency is laid over white, and the EXIF
+/// Pillow: gray, palette, 16-bit and CMYK become RGB, transparency is laid over white, and the EXIF
 /// orientation is applied. A truncated file, a wrong checksum or a warning of the JPEG decoder is an error
 /// (`image_invalid`).
 Result<Image> decode_image(std::string_view data);

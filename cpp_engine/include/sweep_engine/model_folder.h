@@ -14,7 +14,7 @@ enum class Precision {
   fp32,
   fp16,  ///< weights stored in half the size; computed in fp32
   bf16,  ///< weights and activations in bfloat16 while running
-  int8,  ///< quantised convolutions
+  int8,  ///< quantized convolutions
 };
 
 const char* precision_name(Precision precision);
@@ -23,7 +23,7 @@ Result<Precision> parse_precision(const std::string& name);
 /// How an image of any size becomes the size of the input.
 enum class ResizeMode {
   direct,             ///< both sides scaled to the input's, each by its own factor
-  shorter_side_crop,  ///< the shorter side scaled to `shorter_side`, then the centre cut out
+  shorter_side_crop,  ///< the shorter side scaled to `shorter_side`, then the center cut out
 };
 
 /// What the network takes.
@@ -42,7 +42,7 @@ struct InputSpec {
 };
 
 /// x = (pixel / 255 - mean) / std.
-struct NormalisationSpec {
+struct NormalizationSpec {
   std::vector<float> mean;  ///< one per channel, or one per pixel in CHW order
   std::vector<float> std;   ///< one per channel, positive
 };
@@ -58,7 +58,7 @@ struct FileSpec {
 struct Manifest {
   std::string name;
   InputSpec input;
-  NormalisationSpec normalisation;
+  NormalizationSpec normalization;
   std::string output_blob;
   std::vector<std::string> classes;
   Precision precision = Precision::fp32;

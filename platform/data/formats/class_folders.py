@@ -74,8 +74,8 @@ def find_tree(place: Path) -> Tree | None:
             f"{test}: every class must have training images; not in {place / 'train'}: "
             f"{', '.join(unknown[:5])}"
         )
-    train_files = _labelled_files(place / "train", classes)
-    test_files = _labelled_files(test, classes)
+    train_files = _labeled_files(place / "train", classes)
+    test_files = _labeled_files(test, classes)
     used = {label for _, label in train_files}
     if empty := [name for number, name in enumerate(classes) if number not in used]:
         raise UserError(f"{place / 'train'}: these classes have no images: {', '.join(empty[:5])}; {_LAYOUT}")
@@ -115,7 +115,7 @@ def _class_folders(place: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
 
 
-def _labelled_files(place: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
+def _labeled_files(place: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     """Return (file, label) in the order of classes and names."""
     # Strings: Path objects for 60,000 files would cost a second at every start.
     return [

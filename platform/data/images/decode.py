@@ -22,7 +22,7 @@ _LOSSLESS = {"PNG", "BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
 def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Images:
     """Decode an image file.
 
-    The orientation in the EXIF data is applied. Grey, palette, CMYK and 16-bit images become 8-bit RGB;
+    The orientation in the EXIF data is applied. Gray, palette, CMYK and 16-bit images become 8-bit RGB;
     transparent pixels are laid over white; of an animation the first frame is taken.
 
     Args:
@@ -120,7 +120,7 @@ def _encoding(image: Image.Image) -> str:
 
 @functools.lru_cache(maxsize=256)
 def jpeg_quality(luminance: tuple[int, ...]) -> int:
-    """Estimate the quality, as the Independent JPEG Group's library numbers it, of a quantisation table.
+    """Estimate the quality, as the Independent JPEG Group's library numbers it, of a quantization table.
 
     Args:
         luminance: the 64 entries of the luminance table in row order.

@@ -11,8 +11,8 @@ from PIL import Image
 from platform.data.dataset import Images
 
 
-def centre_view(image: Images, *, shorter_side: int, size: int) -> Images:
-    """Resize until the shorter side has `shorter_side` pixels and cut out the centre: torchvision's pixels.
+def center_view(image: Images, *, shorter_side: int, size: int) -> Images:
+    """Resize until the shorter side has `shorter_side` pixels and cut out the center: torchvision's pixels.
 
     Args:
         image: uint8 [H, W, 3].

@@ -1,7 +1,7 @@
-"""Mean picture, deviation and principal colours of training pictures, from a sample of them.
+"""Mean picture, deviation and principal colors of training pictures, from a sample of them.
 
 10,000 pictures, spread evenly over the training set, are decoded and cut to what an evaluation sees: the mean
-of a pixel is then known to about half a level of 255. The principal components are those of AlexNet's colour
+of a pixel is then known to about half a level of 255. The principal components are those of AlexNet's color
 augmentation (Krizhevsky et al. 2012, section 4.1), of pixels in 0..1.
 """
 
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from platform.atomic import write_bytes
 from platform.data.dataset import Images, Notify, quiet
 from platform.data.images.decode import decode_image
-from platform.data.images.framing import centre_view
-from platform.data.normalization import Normalisation
+from platform.data.images.framing import center_view
+from platform.data.normalization import Normalization
 
 SAMPLE = 10_000
 _CHUNK = 64
@@ -35,21 +35,21 @@ class PictureStatistics:
 
     Attributes:
         mean: float32 [3, size, size], the mean picture.
-        std: float32 [3], each colour's deviation from its mean over all pixels.
-        pixel_std: float32 [3], each colour's deviation from the mean picture.
-        colour_axes: float32 [3, 3], a principal component a row: unit vector times eigenvalue, largest first.
+        std: float32 [3], each color's deviation from its mean over all pixels.
+        pixel_std: float32 [3], each color's deviation from the mean picture.
+        color_axes: float32 [3, 3], a principal component a row: unit vector times eigenvalue, largest first.
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     pixel_std: NDArray[np.float32]
-    colour_axes: NDArray[np.float32]
+    color_axes: NDArray[np.float32]
 
-    def normalisation(self, kind: Literal["channel", "pixel"]) -> Normalisation:
-        """Return the normalisation that `data.normalisation` asks for."""
+    def normalization(self, kind: Literal["channel", "pixel"]) -> Normalization:
+        """Return the normalization that `data.normalization` asks for."""
         if kind == "pixel":
-            return Normalisation(self.mean, self.pixel_std)
-        return Normalisation(self.mean.mean(axis=(1, 2)), self.std)
+            return Normalization(self.mean, self.pixel_std)
+        return Normalization(self.mean.mean(axis=(1, 2)), self.std)
 
 
 def load_or_compute(
@@ -77,7 +77,7 @@ def load_or_compute(
             return PictureStatistics(**{name: kept[name] for name in PictureStatistics.__annotations__})
     except (OSError, ValueError, KeyError):
         pass
-    notify(f"computing the mean picture and the principal colours of {len(sample):,} pictures")
+    notify(f"computing the mean picture and the principal colors of {len(sample):,} pictures")
     found = compute(sample.tolist(), size=size, shorter_side=shorter_side)
     _keep(path, found)
     return found
@@ -94,9 +94,9 @@ def compute(files: Sequence[str], *, size: int, shorter_side: int) -> PictureSta
         for file in chunk:
             pixels = _seen(file, size, shorter_side)
             total += pixels
-            colours = pixels.reshape(3, -1).astype(np.float64) / 255
-            products += colours @ colours.T
-            squares += (colours**2).sum(axis=1)
+            colors = pixels.reshape(3, -1).astype(np.float64) / 255
+            products += colors @ colors.T
+            squares += (colors**2).sum(axis=1)
         return total, squares, products
 
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
@@ -110,18 +110,18 @@ def compute(files: Sequence[str], *, size: int, shorter_side: int) -> PictureSta
     total, squares, products = (np.sum([part[index] for part in parts], axis=0) for index in range(3))
     pixels = len(files) * size * size
     mean = total / (255 * len(files))
-    colour_mean = mean.mean(axis=(1, 2))
+    color_mean = mean.mean(axis=(1, 2))
     mean_square = squares / pixels
     return PictureStatistics(
         mean=mean.astype(np.float32),
-        std=_deviation(mean_square - colour_mean**2),
+        std=_deviation(mean_square - color_mean**2),
         pixel_std=_deviation(mean_square - (mean**2).mean(axis=(1, 2))),
-        colour_axes=_axes(products / pixels - np.outer(colour_mean, colour_mean)),
+        color_axes=_axes(products / pixels - np.outer(color_mean, color_mean)),
     )
 
 
 def _seen(file: str, size: int, shorter_side: int) -> Images:
-    return centre_view(decode_image(file), shorter_side=shorter_side, size=size).transpose(2, 0, 1)
+    return center_view(decode_image(file), shorter_side=shorter_side, size=size).transpose(2, 0, 1)
 
 
 def _deviation(variance: NDArray[Any]) -> NDArray[np.float32]:

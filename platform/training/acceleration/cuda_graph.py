@@ -21,7 +21,7 @@ from platform.training.inputs.augment import TrainingTable
 from platform.training.inputs.batches import Batches
 
 WARM_UP_STEPS = 3
-"""Steps that run uncaptured before: libraries allocate their workspaces, the optimiser its state."""
+"""Steps that run uncaptured before: libraries allocate their workspaces, the optimizer its state."""
 
 Result = TypeVar("Result")
 Capture = Callable[[Callable[[], None]], Callable[[], None]]

@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of the whole batch, over all workers.
+"""Batch normalization with the statistics of the whole batch, over all workers.
 
 torch's `SyncBatchNorm` has no version for CPUs; the one here computes the same there, so that what several
 workers train is what one would have trained, on any device.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def over_all_workers(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return `network` with every batch normalisation replaced; names, weights and statistics stay."""
+    """Return `network` with every batch normalization replaced; names, weights and statistics stay."""
     if device.type == "cuda":
         return cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
     for name, child in network.named_children():
@@ -31,7 +31,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics, in training, are those of all workers' images together."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalise [N, C, H, W], N being this worker's; every worker must call it as often as the others."""
+        """Normalize [N, C, H, W], N being this worker's; every worker must call it as often as the others."""
         if not self.training:
             return super().forward(input)
         values = input.float()
@@ -39,12 +39,12 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         sums = _sum_over_workers(torch.cat([values.sum(dim=(0, 2, 3)), pixels]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
-        centred = values - mean[:, None, None]
+        centered = values - mean[:, None, None]
         # In a second pass: the mean of the squares less the square of the mean would lose digits.
-        variance = _sum_over_workers(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = _sum_over_workers(centered.square().sum(dim=(0, 2, 3))) / count
         self._note(mean.detach(), variance.detach(), count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        out = centred * scale[:, None, None] + self.bias[:, None, None]
+        out = centered * scale[:, None, None] + self.bias[:, None, None]
         return out.to(input.dtype)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Model FLOP utilisation: what share of a GPU's arithmetic a run's mathematics takes.
+"""Model FLOP utilization: what share of a GPU's arithmetic a run's mathematics takes.
 
 The model's FLOP (forward and backward, counted, nothing recomputed or padded) by the GPU's published rate
 of dense bf16 matrix products, as in the PaLM paper (Chowdhery et al. 2022, appendix B). A small network on
@@ -35,7 +35,7 @@ def mfu_per_rate(
     precision: Precision,
     workers: int,
 ) -> float | None:
-    """Return the utilisation that one image per second means, all workers together; None where unknown.
+    """Return the utilization that one image per second means, all workers together; None where unknown.
 
     Args:
         model: the network that is trained.

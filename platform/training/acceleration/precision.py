@@ -1,6 +1,6 @@
 """Which number format a run computes in, and why.
 
-bf16 autocast keeps weights and optimiser state in fp32 and computes convolutions in bf16. Where the
+bf16 autocast keeps weights and optimizer state in fp32 and computes convolutions in bf16. Where the
 processor has no bf16 instructions it is emulated, and slower than fp32: then `auto` means fp32.
 """
 

@@ -53,7 +53,7 @@ def compile_ahead(
         raise UserError(
             f"torch.compile needs a compiler that works here, and failed: {reason}; leave out --compile"
         ) from error
-    state.optimiser.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         for name, buffer in state.network.named_buffers():
             buffer.copy_(buffers[name])

@@ -18,7 +18,7 @@ def diverged(
 
     Args:
         epoch: the epoch it happened in, from 1.
-        step: the optimiser step it happened in, from 1.
+        step: the optimizer step it happened in, from 1.
         lr: the learning rate of that step.
         checkpoint: the last good checkpoint, if any was written.
         last_epoch: the epoch that checkpoint was written after.

@@ -84,7 +84,7 @@ def overfitting(records: Sequence[EpochRecord], _: int) -> Finding | None:
 
 
 def underfitting(records: Sequence[EpochRecord], classes: int) -> Finding | None:
-    """The run is over and has learnt nearly nothing, or both losses were still falling fast."""
+    """The run is over and has learned nearly nothing, or both losses were still falling fast."""
     last = records[-1] if records else None
     if last is None or last.epoch < last.epochs:
         return None
@@ -140,7 +140,7 @@ def periodicity(records: Sequence[EpochRecord], _: int) -> Finding | None:
             f"changes of {100 * moves.std():.0f} %)"
         ),
         advice=(
-            "a learning rate that falls to zero: with batch normalisation and weight decay a constant one "
+            "a learning rate that falls to zero: with batch normalization and weight decay a constant one "
             "can destabilise the weights again and again"
         ),
     )
@@ -151,8 +151,8 @@ def _changes(records: Sequence[EpochRecord]) -> NDArray[np.float64]:
     pairs = list(pairwise(records))
     changes = np.array([math.log(b.train_loss / a.train_loss) for a, b in pairs])
     jumps = np.array([not 0.67 < (b.lr / a.lr if a.lr else 1.0) < 1.5 for a, b in pairs])
-    centre = float(np.median(changes[~jumps])) if (~jumps).any() else 0.0
-    moves = np.where(jumps, 0.0, changes - centre)
+    center = float(np.median(changes[~jumps])) if (~jumps).any() else 0.0
+    moves = np.where(jumps, 0.0, changes - center)
     # The fall of the first epochs is no period.
     most = 1.5 * float(np.quantile(np.abs(moves), 0.85))
     return np.asarray(np.clip(moves, -most, most))

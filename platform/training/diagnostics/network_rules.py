@@ -59,7 +59,7 @@ def exploding(records: Sequence[EpochRecord], _: int) -> Finding | None:
 def vanishing(records: Sequence[EpochRecord], classes: int) -> Finding | None:
     """The first layer's gradient is under a thousandth of the last one's and under 1e-4, twice in a row.
 
-    A run that has learnt its images has small gradients everywhere and is left alone.
+    A run that has learned its images has small gradients everywhere and is left alone.
     """
     weak = [
         record
@@ -81,7 +81,7 @@ def vanishing(records: Sequence[EpochRecord], classes: int) -> Finding | None:
             f"the gradient of the first layer is {worst.first_grad_norm:.2g} in epoch {worst.epoch}, "
             f"that of the last {worst.last_grad_norm:.2g}"
         ),
-        advice="a lower optimizer.weight_decay, a shallower network, a look at the initialisation",
+        advice="a lower optimizer.weight_decay, a shallower network, a look at the initialization",
     )
 
 

@@ -62,7 +62,7 @@ class Probe:
         # Evenly from the whole table, which may be sorted by class.
         rows = np.linspace(0, len(data.train.labels) - 1, count).astype(int)
         images = torch.from_numpy(data.train.images[rows].astype(np.float32)) / 255
-        mean, std = (torch.tensor(part) for part in (data.normalisation.mean, data.normalisation.std))
+        mean, std = (torch.tensor(part) for part in (data.normalization.mean, data.normalization.std))
         mean = mean if mean.dim() == 3 else mean[:, None, None]
         self._images = ((images - mean) / std[:, None, None]).to(device, memory_format=torch.channels_last)
         self._labels = torch.from_numpy(np.asarray(data.train.labels)[rows]).long().to(device)
@@ -163,7 +163,7 @@ def _listening(network: nn.Module, last: nn.Linear) -> Iterator[_Seen]:
 
 
 def _effective_rank(features: Tensor) -> float:
-    """Return exp(entropy) of the normalised singular values of [N, C]; 0 where all features are zero."""
+    """Return exp(entropy) of the normalized singular values of [N, C]; 0 where all features are zero."""
     values = torch.linalg.svdvals(features)
     total = values.sum()
     if not bool(total > 0):

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from platform.data.dataset import Split
 from platform.data.image_folders import PictureSplit
-from platform.data.normalization import Normalisation
+from platform.data.normalization import Normalization
 from platform.errors import UserError
 from platform.training.acceleration.precision import Precision, autocast
 from platform.training.distributed import World
@@ -37,7 +37,7 @@ class Evaluation:
     accuracy: float
     """Top-1, 0..1."""
     per_class_accuracy: tuple[float | None, ...]
-    """Share of each class's images that were recognised; None for a class without images."""
+    """Share of each class's images that were recognized; None for a class without images."""
     confusion: list[list[int]]
     """Images by [true class][predicted class]."""
     flip: Flipped | None = None
@@ -49,7 +49,7 @@ class Evaluation:
 def evaluate(
     network: nn.Module,
     split: Split | PictureSplit,
-    normalisation: Normalisation,
+    normalization: Normalization,
     *,
     device: torch.device,
     precision: Precision,
@@ -63,7 +63,7 @@ def evaluate(
     Args:
         network: maps float32 [n, C, H, W] to logits [n, classes]; moved to `device`, left in eval mode.
         split: the images and labels.
-        normalisation: that of the network's training.
+        normalization: that of the network's training.
         device: where to compute.
         precision: what to compute in.
         batch_size: images at a time.
@@ -73,7 +73,7 @@ def evaluate(
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     world = World(rank=0, size=1, device=device)
-    table = open_evaluation(split, normalisation, size=size, world=world)
+    table = open_evaluation(split, normalization, size=size, world=world)
     return evaluate_table(
         network,
         table,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from platform.data.dataset import Split
-from platform.data.normalization import Normalisation
+from platform.data.normalization import Normalization
 from platform.training.config import AugmentConfig
 
 
@@ -28,7 +28,7 @@ class Batch:
     """One worker's part of a batch; n images."""
 
     images: Tensor
-    """float32 [n, C, H, W], normalised, channels last in memory."""
+    """float32 [n, C, H, W], normalized, channels last in memory."""
     labels: Tensor
     """int64 [n]."""
     other_labels: Tensor | None = None
@@ -95,7 +95,7 @@ class EpochDraw:
     dx: Tensor
     """int64 [N]: first column of the crop."""
     hole_y: Tensor
-    """int64 [N, holes]: row of each hole's centre, anywhere in the image."""
+    """int64 [N, holes]: row of each hole's center, anywhere in the image."""
     hole_x: Tensor
     """int64 [N, holes]."""
     mixture: Mixture | None
@@ -161,14 +161,14 @@ def _draw_mixture(
     device: torch.device,
 ) -> Mixture:
     """Draw how each batch is mixed; the rectangles as torchvision's `v2.CutMix` draws them."""
-    blend, cut, centre, coin = streams
+    blend, cut, center, coin = streams
     both = config.mixup and config.cutmix
     cuts = coin.random(steps) < 0.5 if both else np.full(steps, bool(config.cutmix))
     blends = np.where(cuts, 1.0, blend.beta(config.mixup, config.mixup, steps) if config.mixup else 1.0)
     kept = cut.beta(config.cutmix, config.cutmix, steps) if config.cutmix else np.ones(steps)
     half_side = 0.5 * np.sqrt(1 - np.where(cuts, kept, 1.0))
     # One row of two numbers per step: the draws of a step do not depend on how many follow it.
-    middle = (centre.random((steps, 2)) * size).astype(np.int64)
+    middle = (center.random((steps, 2)) * size).astype(np.int64)
     half = (half_side[:, None] * size).astype(np.int64)
     boxes = np.concatenate([np.maximum(middle - half, 0), np.minimum(middle + half, size)], axis=1)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -187,19 +187,19 @@ class TrainingTable:
     """The training images and labels on the device, and the batches made of them."""
 
     def __init__(
-        self, split: Split, normalisation: Normalisation, config: AugmentConfig, *, device: torch.device
+        self, split: Split, normalization: Normalization, config: AugmentConfig, *, device: torch.device
     ) -> None:
         self._config = config
         self.size = (split.images.shape[2], split.images.shape[3])
         self._labels = torch.tensor(split.labels, device=device)
         self._windows = self._crops(_pixels(split).to(device))
         # (pixel / 255 - mean) / std as one multiplication and one addition.
-        self._scale = torch.tensor(1 / (255 * normalisation.std), device=device).view(-1, 1, 1)
-        mean = torch.tensor(normalisation.mean, device=device)
+        self._scale = torch.tensor(1 / (255 * normalization.std), device=device).view(-1, 1, 1)
+        mean = torch.tensor(normalization.mean, device=device)
         self._per_pixel = mean.dim() == 3
         if self._per_pixel:
             # He et al. subtract the mean image before they pad and crop: it moves with the image.
-            std = torch.tensor(normalisation.std, device=device).view(-1, 1, 1)
+            std = torch.tensor(normalization.std, device=device).view(-1, 1, 1)
             self._shift = self._crops((-mean / std)[None])
         else:
             self._shift = -mean.view(-1, 1, 1) * 255 * self._scale
@@ -252,9 +252,9 @@ class TrainingTable:
         return inside_y[:, None] & inside_x[None, :]
 
     def _holes(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return a mask [n, 1, H, W] of the holes centred at `y`, `x` [n, holes], clipped at the border."""
+        """Return a mask [n, 1, H, W] of the holes centered at `y`, `x` [n, holes], clipped at the border."""
         length = self._config.cutout.length
-        top, left = (centre[:, :, None] - length // 2 for centre in (y, x))
+        top, left = (center[:, :, None] - length // 2 for center in (y, x))
         inside_y = (self._rows >= top) & (self._rows < top + length)
         inside_x = (self._columns >= left) & (self._columns < left + length)
         return (inside_y[:, :, :, None] & inside_x[:, :, None, :]).any(dim=1, keepdim=True)
@@ -276,13 +276,13 @@ class TrainingTable:
 
 
 class EvaluationTable:
-    """A split on the device, normalised batch by batch, in order, without augmentation."""
+    """A split on the device, normalized batch by batch, in order, without augmentation."""
 
-    def __init__(self, split: Split, normalisation: Normalisation, *, device: torch.device) -> None:
+    def __init__(self, split: Split, normalization: Normalization, *, device: torch.device) -> None:
         self._images = _pixels(split).to(device)
         self._labels = torch.tensor(split.labels, device=device)
-        std = torch.tensor(normalisation.std, device=device).view(-1, 1, 1)
-        mean = torch.tensor(normalisation.mean, device=device)
+        std = torch.tensor(normalization.std, device=device).view(-1, 1, 1)
+        mean = torch.tensor(normalization.mean, device=device)
         self._scale = 1 / (255 * std)
         self._shift = -(mean if mean.dim() == 3 else mean.view(-1, 1, 1)) / std
 

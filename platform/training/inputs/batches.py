@@ -11,7 +11,7 @@ from torch import Tensor
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo, Notify, Split, quiet
 from platform.data.image_folders import NAME, PictureData, PictureSplit, load_picture_data
-from platform.data.normalization import Normalisation
+from platform.data.normalization import Normalization
 from platform.data.training_data import TrainingData, load_training_data
 from platform.training.config import RunConfig
 from platform.training.distributed import World
@@ -55,7 +55,7 @@ def open_training(
     """Return the training images of `data`, ready to be drawn from."""
     if isinstance(data, PictureData):
         return PictureTable(data, config.augment, seed=config.seed, budget=budget, world=world)
-    return TrainingTable(data.train, data.normalisation, config.augment, device=world.device)
+    return TrainingTable(data.train, data.normalization, config.augment, device=world.device)
 
 
 def draw_of(table: Batches, config: RunConfig, *, budget: Budget, epoch: int, device: torch.device) -> Any:
@@ -76,9 +76,9 @@ def draw_of(table: Batches, config: RunConfig, *, budget: Budget, epoch: int, de
 
 
 def open_evaluation(
-    split: Split | PictureSplit, normalisation: Normalisation, *, size: int, world: World
+    split: Split | PictureSplit, normalization: Normalization, *, size: int, world: World
 ) -> EvaluationBatches:
     """Return the images of a split, in order; `size` is the side of what the network sees."""
     if isinstance(split, PictureSplit):
-        return PictureEvaluationTable(split, normalisation, size=size, world=world)
-    return EvaluationTable(split, normalisation, device=world.device)
+        return PictureEvaluationTable(split, normalization, size=size, world=world)
+    return EvaluationTable(split, normalization, device=world.device)

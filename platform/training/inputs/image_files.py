@@ -2,7 +2,7 @@
 
 Each picture gets a view of its own: its shorter side is resized to a random length, a square is cut out at a
 random place and mirrored or not (He et al. 2016, section 3.4); on the device, random shares of the
-principal colours are added (Krizhevsky et al. 2012, section 4.1) and the mean is subtracted.
+principal colors are added (Krizhevsky et al. 2012, section 4.1) and the mean is subtracted.
 
 All randomness of an epoch is drawn at its beginning from (seed, epoch) alone, as for tables: any number of
 training workers, and any number of loader processes, sees the same pictures in the same batches.
@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from platform.data.image_folders import PictureData, PictureSplit, evaluation_side
 from platform.data.images.decode import decode_image
-from platform.data.images.framing import centre_view, resized_shape, view
-from platform.data.normalization import Normalisation
+from platform.data.images.framing import center_view, resized_shape, view
+from platform.data.normalization import Normalization
 from platform.errors import UserError
 from platform.training.config import AugmentConfig
 from platform.training.distributed import World
@@ -58,8 +58,8 @@ class PictureDraw:
     """[N, 2]: y and x of the square, 0 to 1."""
     flip: NDArray[np.bool_]
     """[N]."""
-    colour: NDArray[np.float32]
-    """[N, 3]: the shares of the principal colours."""
+    color: NDArray[np.float32]
+    """[N, 3]: the shares of the principal colors."""
 
 
 def draw_pictures(config: AugmentConfig, *, pictures: int, seed: int, epoch: int) -> PictureDraw:
@@ -67,15 +67,15 @@ def draw_pictures(config: AugmentConfig, *, pictures: int, seed: int, epoch: int
     if config.shorter_side is None:
         raise AssertionError("RunConfig refuses pictures without augment.shorter_side")
     streams = np.random.SeedSequence([seed, epoch]).spawn(5)
-    order, side, place, flip, colour = (np.random.default_rng(stream) for stream in streams)
+    order, side, place, flip, color = (np.random.default_rng(stream) for stream in streams)
     least, largest = config.shorter_side
-    shares = colour.standard_normal((pictures, 3), dtype=np.float32) * np.float32(config.colour or 0.0)
+    shares = color.standard_normal((pictures, 3), dtype=np.float32) * np.float32(config.color or 0.0)
     return PictureDraw(
         order=order.permutation(pictures),
         shorter_side=side.integers(least, largest + 1, pictures),
         place=place.random((pictures, 2)),
         flip=flip.random(pictures) < (0.5 if config.flip else 0.0),
-        colour=shares,
+        color=shares,
     )
 
 
@@ -97,8 +97,8 @@ class PictureTable:
         self._size = data.info.image_shape[1]
         self._loaders = default_loaders(world) if loaders is None else loaders
         self._labels = torch.from_numpy(data.train.labels)
-        self._axes = torch.from_numpy(data.colour_axes)
-        self._normalise = _Normaliser(data.normalisation, world.device)
+        self._axes = torch.from_numpy(data.color_axes)
+        self._normalize = _Normalizer(data.normalization, world.device)
         self._draw: PictureDraw | None = None
         self._batches: Iterator[Batch] = iter(())
         self._next = 0
@@ -139,8 +139,8 @@ class PictureTable:
         for part, pixels in zip(rows, loader, strict=True):
             chosen = torch.from_numpy(draw.order[part])
             labels = self._labels[chosen].to(self._world.device)
-            shift = torch.from_numpy(draw.colour[part]) @ self._axes
-            images = self._normalise(_unwrap(pixels), shift)
+            shift = torch.from_numpy(draw.color[part]) @ self._axes
+            images = self._normalize(_unwrap(pixels), shift)
             yield Batch(images, labels)
 
     def _rows(self, step: int) -> slice:
@@ -158,12 +158,12 @@ class PictureTable:
 
 
 class PictureEvaluationTable:
-    """A split's pictures, each its centre view, in order; `EvaluationTable` for pictures."""
+    """A split's pictures, each its center view, in order; `EvaluationTable` for pictures."""
 
     def __init__(
         self,
         split: PictureSplit,
-        normalisation: Normalisation,
+        normalization: Normalization,
         *,
         size: int,
         world: World,
@@ -171,7 +171,7 @@ class PictureEvaluationTable:
     ) -> None:
         self._split, self._size, self._world = split, size, world
         self._loaders = default_loaders(world) if loaders is None else loaders
-        self._normalise = _Normaliser(normalisation, world.device)
+        self._normalize = _Normalizer(normalization, world.device)
 
     def __len__(self) -> int:
         return len(self._split)
@@ -181,10 +181,10 @@ class PictureEvaluationTable:
         files, labels = self._split.files[rows], torch.from_numpy(self._split.labels[rows])
         starts = range(0, len(files), batch_size)
         asked = (files[start : start + batch_size].tolist() for start in starts)
-        loader = _loader(_CentreViews(self._size), asked, self._loaders, self._world)
+        loader = _loader(_CenterViews(self._size), asked, self._loaders, self._world)
         for start, pixels in zip(starts, loader, strict=True):
             answers = labels[start : start + batch_size].to(self._world.device)
-            yield self._normalise(_unwrap(pixels)), answers
+            yield self._normalize(_unwrap(pixels)), answers
 
 
 def default_loaders(world: World) -> int:
@@ -210,8 +210,8 @@ class _Views(Dataset[Tensor | UserError]):
         return _channels_first(seen[:, ::-1] if index.flip else seen)
 
 
-class _CentreViews(Dataset[Tensor | UserError]):
-    """Centre views; indexed by the files' paths."""
+class _CenterViews(Dataset[Tensor | UserError]):
+    """Center views; indexed by the files' paths."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -221,7 +221,7 @@ class _CentreViews(Dataset[Tensor | UserError]):
             image = decode_image(index)
         except UserError as error:
             return error
-        return _channels_first(centre_view(image, shorter_side=evaluation_side(self._size), size=self._size))
+        return _channels_first(center_view(image, shorter_side=evaluation_side(self._size), size=self._size))
 
 
 def _channels_first(image: NDArray[np.uint8]) -> Tensor:
@@ -258,22 +258,22 @@ def _unwrap(pixels: Tensor | UserError) -> Tensor:
     return pixels
 
 
-class _Normaliser:
+class _Normalizer:
     """uint8 [n, 3, H, W] from a loader to the network's float32 input on the device, channels last."""
 
-    def __init__(self, normalisation: Normalisation, device: torch.device) -> None:
+    def __init__(self, normalization: Normalization, device: torch.device) -> None:
         self._device = device
-        self._std = torch.tensor(normalisation.std, device=device).view(-1, 1, 1)
-        mean = torch.tensor(normalisation.mean, device=device)
+        self._std = torch.tensor(normalization.std, device=device).view(-1, 1, 1)
+        mean = torch.tensor(normalization.mean, device=device)
         self._shift = -(mean if mean.dim() == 3 else mean.view(-1, 1, 1)) / self._std
         self._scale = 1 / (255 * self._std)
 
-    def __call__(self, pixels: Tensor, colour: Tensor | None = None) -> Tensor:
-        """Normalise; `colour` float32 [n, 3] is added to each picture's pixels in 0..1."""
+    def __call__(self, pixels: Tensor, color: Tensor | None = None) -> Tensor:
+        """Normalize; `color` float32 [n, 3] is added to each picture's pixels in 0..1."""
         images = pixels.to(self._device, non_blocking=True)
         images = (
             images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)
         )
-        if colour is not None:
-            images.add_(colour.to(self._device)[:, :, None, None] / self._std)
+        if color is not None:
+            images.add_(color.to(self._device)[:, :, None, None] / self._std)
         return images

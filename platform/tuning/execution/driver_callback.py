@@ -192,7 +192,7 @@ class DriverCallback(Callback):
         del self._failures[task.trial_id]
         said = (
             f"out of GPU memory at batch size {task.run.batch_size}; tried again with each batch in "
-            f"{_PIECES} pieces whose gradients add up (batch normalisation sees the pieces); "
+            f"{_PIECES} pieces whose gradients add up (batch normalization sees the pieces); "
             f"log: {task.log_path}"
         )
 

@@ -20,7 +20,7 @@ from platform.tuning.planning import calibration
 from platform.tuning.planning.estimate import Speed
 
 HEADROOM = 1.25
-"""Between what calibration saw and what a trial may come to hold: fragments, other optimisers."""
+"""Between what calibration saw and what a trial may come to hold: fragments, other optimizers."""
 CONTEXT_BYTES = 2**30
 """What a process holds beside PyTorch's own memory: the CUDA context, its kernels, cuDNN and cuBLAS."""
 _MOST_NETWORKS = 4

@@ -27,7 +27,7 @@ class PlanRow(Frozen):
     name: str
     """The flat name, which is a column of every table of trials: `optimizer.sgd.lr`."""
     kind: str
-    """`choice`, `alternatives`, `uniform`, `log_uniform`, `int`, `log_int` or `quantised`."""
+    """`choice`, `alternatives`, `uniform`, `log_uniform`, `int`, `log_int` or `quantized`."""
     values: str
     """What it can be, for people."""
     only_if: str

@@ -1,7 +1,7 @@
 """Points of a space, drawn by Optuna or enumerated.
 
 Optuna sees a flat name per dimension (`optimizer`, `optimizer.sgd.lr`), asked for only where it
-exists, so its history never mixes the learning rate of one optimiser with that of another.
+exists, so its history never mixes the learning rate of one optimizer with that of another.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def planned_trials(spec: SweepSpec) -> int:
 
 
 def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
-    """Return every combination of a space of choices and quantised ranges, in file order.
+    """Return every combination of a space of choices and quantized ranges, in file order.
 
     Raises:
         UsageError: a range is continuous, or plain whole numbers; names each.
@@ -88,7 +88,7 @@ def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
     ]
     if endless:
         raise UsageError(
-            f"{spec.name}: sampler 'grid' needs choice or quantised for every setting; "
+            f"{spec.name}: sampler 'grid' needs choice or quantized for every setting; "
             f"these are ranges: {', '.join(endless)}"
         )
     return list(combinations(spec.search))

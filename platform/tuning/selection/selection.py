@@ -127,7 +127,7 @@ class CandidateSummary(Frozen):
     """95 % interval of the mean by Student's t, cut at 0 and 1; None for a single run."""
 
 
-def summarise(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
+def summarize(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
     """Return mean, spread and interval of a candidate's runs; UserError if none finished."""
     if not accuracies:
         raise UserError(f"no confirmation run of candidate {candidate} finished; see the logs folder")

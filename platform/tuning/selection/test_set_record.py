@@ -44,7 +44,7 @@ def open_test_split(folder: Path, *, split_sha256: str, run: str, again: bool = 
     """Record, before it happens, that the test split is read for `run`.
 
     An opening whose figure was never written (no test.json: the sweep was killed in between) may be
-    continued by the same run on the same split; nobody has learnt anything from it.
+    continued by the same run on the same split; nobody has learned anything from it.
 
     Args:
         folder: the sweep's folder; `test_opened.json` is written there, atomically.

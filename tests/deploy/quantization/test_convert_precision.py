@@ -32,13 +32,13 @@ def test_each_precision(export, tmp_path, monkeypatch, precision, share, error):
     source, folder = open_model_folder(export.folder), open_model_folder(tmp_path / precision)
     assert folder.document.precision == result.precision == precision
     assert result.bytes <= share * source.document.files["model.bin"].bytes
-    logits = run(load_net(source.param, source.weights), source.document.normalise(PICTURES))
+    logits = run(load_net(source.param, source.weights), source.document.normalize(PICTURES))
     assert 0 < result.parity.mean_abs < error * logits.std()
     assert folder.document.parity.reference == "ncnn fp32"
-    assert (folder.document.quantisation is not None) == (precision == "int8")
+    assert (folder.document.quantization is not None) == (precision == "int8")
     # What the engine will check when it loads the folder.
     net = load_net(folder.param, folder.weights, BF16 if precision == "bf16" else EXACT)
-    logits = run(net, folder.document.normalise(self_test_images((3, 32, 32))))
+    logits = run(net, folder.document.normalize(self_test_images((3, 32, 32))))
     assert np.abs(logits - folder.document.self_test.logits).max() <= folder.document.self_test.tolerance
     assert folder.document.self_test.logits == source.document.self_test.logits
 
@@ -71,10 +71,10 @@ def test_only_fp32_folders_are_converted(export, tmp_path):
         convert(half, "bf16")
 
 
-def test_normalise_agrees_with_the_trained_model(export, model):
+def test_normalize_agrees_with_the_trained_model(export, model):
     import torch
 
-    expected = model.normalise(torch.from_numpy(PICTURES)).numpy()
+    expected = model.normalize(torch.from_numpy(PICTURES)).numpy()
     np.testing.assert_allclose(
-        open_model_folder(export.folder).document.normalise(PICTURES), expected, atol=1e-6
+        open_model_folder(export.folder).document.normalize(PICTURES), expected, atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""The int8 files: bytes by hand, and ncnn's own quantisation as the judge."""
+"""The int8 files: bytes by hand, and ncnn's own quantization as the judge."""
 
 import struct
 
@@ -8,7 +8,7 @@ from deploy.conversion.ncnn_net import load_net, run
 from deploy.conversion.param_file import parse
 from deploy.conversion.weights_file import LayerWeights, float_layer, read_weights
 from deploy.model_files.model_folder import open_model_folder
-from deploy.quantization.int8_weights import quantise, weight_scales, write_int8
+from deploy.quantization.int8_weights import quantize, weight_scales, write_int8
 
 TEXT = """7767517
 4 4
@@ -41,15 +41,15 @@ def test_an_output_with_a_reader_in_fp32_stays_float():
 
 def test_halves_are_rounded_away_from_zero():
     values = np.array([[0.5, -0.5, 1.5, -2.5, 200.0, -200.0]], np.float32)
-    assert quantise(values, np.ones(1, np.float32)).tolist() == [[1, -1, 2, -3, 127, -127]]
+    assert quantize(values, np.ones(1, np.float32)).tolist() == [[1, -1, 2, -3, 127, -127]]
 
 
 def test_a_dead_channel_gets_a_finite_scale():
     assert weight_scales(np.array([[0.0, 0.0], [1.0, -2.0]], np.float32)).tolist() == [1.0, 63.5]
 
 
-def test_ncnn_quantises_fp32_weights_to_the_same_numbers(export, tmp_path):
-    # Given fp32 weights under an int8 .param, ncnn quantises them itself while it loads.
+def test_ncnn_quantizes_fp32_weights_to_the_same_numbers(export, tmp_path):
+    # Given fp32 weights under an int8 .param, ncnn quantizes them itself while it loads.
     folder = open_model_folder(export.folder)
     param = parse(folder.param.read_text())
     weights = read_weights(param, folder.weights.read_bytes())

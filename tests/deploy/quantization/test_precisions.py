@@ -138,7 +138,7 @@ def test_int8_needs_images_to_be_judged_on(export, tmp_path):
 def test_right_answers_are_counted(export, pictures):
     # The network is random: against its own answers it is always right, against the next class never.
     folder = open_model_folder(export.folder)
-    logits = run(load_net(folder.param, folder.weights), folder.document.normalise(pictures.test.images))
+    logits = run(load_net(folder.param, folder.weights), folder.document.normalize(pictures.test.images))
     labels = logits.argmax(1).astype(np.int64)
     labels[:8] = (labels[:8] + 1) % 10
     found = count_in_python(export.folder, Split(pictures.test.images, labels))

@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "adamw by pixel": {
         "optimizer": {"name": "adamw", "lr": 0.01},
-        "data": {"name": "generated", "normalisation": "pixel"},
+        "data": {"name": "generated", "normalization": "pixel"},
         "schedule": {"name": "one_cycle"},
     },
 }
@@ -161,7 +161,7 @@ def test_progress_is_told_when_its_numbers_have_arrived(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def table(data: TrainingData, config_of: ConfigOf) -> TrainingTable:
-    return TrainingTable(data.train, data.normalisation, config_of().augment, device=torch.device("cpu"))
+    return TrainingTable(data.train, data.normalization, config_of().augment, device=torch.device("cpu"))
 
 
 def test_one_gpu_with_its_images_on_it_captures_and_nothing_else(table: TrainingTable) -> None:

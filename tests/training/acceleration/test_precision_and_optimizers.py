@@ -1,4 +1,4 @@
-"""What is detected, and what optimisers a configuration means."""
+"""What is detected, and what optimizers a configuration means."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from platform.training.acceleration import precision
 from platform.training.config import Optimizer
-from platform.training.optimizers import build_optimiser, load_optimiser, lr_of
+from platform.training.optimizers import build_optimizer, load_optimizer, lr_of
 
 CPU = torch.device("cpu")
 
@@ -41,25 +41,25 @@ def test_fp32_is_fp32_on_any_processor() -> None:
     assert precision.choose("fp32", CPU) == ("fp32", "asked for")
 
 
-OPTIMISERS = [
+OPTIMIZERS = [
     {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
     {"name": "adam", "lr": 0.1, "weight_decay": 0.01},
     {"name": "adamw", "lr": 0.1, "weight_decay": 0.01, "beta1": 0.8},
 ]
 
 
-@pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings["name"])
+@pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings["name"])
 def test_two_steps_equal_the_published_update(settings: dict[str, Any]) -> None:
     config: Any = TypeAdapter(Optimizer).validate_python(settings)
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimiser = build_optimiser(config, [weight])
+    optimizer = build_optimizer(config, [weight])
     expected = [1.0, -2.0]
     buffers = [0.0, 0.0]
     squares = [0.0, 0.0]
     for step, lr in enumerate((0.1, 0.05), start=1):
-        lr_of(optimiser).fill_(lr)
+        lr_of(optimizer).fill_(lr)
         weight.grad = torch.tensor([0.5, 0.25])
-        optimiser.step()
+        optimizer.step()
         for i, gradient in enumerate((0.5, 0.25)):
             w, g = expected[i], gradient
             if config.name == "sgd":
@@ -78,13 +78,13 @@ def test_two_steps_equal_the_published_update(settings: dict[str, Any]) -> None:
         assert weight.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings["name"])
+@pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings["name"])
 def test_a_checkpoint_gives_the_memory_and_not_the_settings(settings: dict[str, Any]) -> None:
     """One written on a GPU, or before learning rates were tensors, goes on here."""
 
     def build(**changes: Any) -> tuple[torch.optim.Optimizer, torch.nn.Parameter]:
         weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-        return build_optimiser(TypeAdapter(Optimizer).validate_python(settings | changes), [weight]), weight
+        return build_optimizer(TypeAdapter(Optimizer).validate_python(settings | changes), [weight]), weight
 
     first, weight = build()
     weight.grad = torch.tensor([0.5, 0.25])
@@ -95,7 +95,7 @@ def test_a_checkpoint_gives_the_memory_and_not_the_settings(settings: dict[str, 
     written |= {name: value for name, value in elsewhere.items() if name in written}
     second, _ = build(lr=0.2)
     rate = lr_of(second)
-    load_optimiser(second, state)
+    load_optimizer(second, state)
     assert lr_of(second) is rate
     group = second.param_groups[0]
     assert (rate.item(), group["weight_decay"], group.get("capturable", False)) == (0.2, 0.01, False)

@@ -105,7 +105,7 @@ def test_vanishing_and_exploding_gradients():
     [finding] = diagnose(weak, classes=10)
     assert (finding.name, finding.epochs) == ("vanishing gradients", (3, 4))
     assert "first layer is 3e-05 in epoch 4, that of the last 0.5" in finding.evidence
-    # Once the images are learnt all gradients are small.
+    # Once the images are learned all gradients are small.
     assert names(curve([0.01] * 4, first_grad_norm=5e-5, last_grad_norm=0.5)) == []
 
     steep = curve(losses, first_grad_norm=[1.0, 90.0, 150.0, 80.0], last_grad_norm=1.0)

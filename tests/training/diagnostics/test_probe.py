@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_not_reported(network, probe):
 
 
 def test_labels_without_meaning_are_overfitted(data, config_of):
-    """A real sick run: random labels can be learnt by heart, and nothing else."""
+    """A real sick run: random labels can be learned by heart, and nothing else."""
     draws = torch.Generator().manual_seed(0)
     shuffled = dataclasses.replace(
         data.train, labels=data.train.labels[torch.randperm(len(data.train.labels), generator=draws).numpy()]

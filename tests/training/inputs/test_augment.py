@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from torchvision.transforms import v2
 
 from platform.data.dataset import Split
-from platform.data.normalization import Normalisation, compute
+from platform.data.normalization import Normalization, compute
 from platform.training.config import AugmentConfig
 from platform.training.inputs.augment import (
     Batch,
@@ -40,8 +40,8 @@ def draw_of(config: AugmentConfig, *, images: int = COUNT, seed: int = 0, epoch:
     return draw_epoch(config, images=images, size=(32, 32), steps=4, seed=seed, epoch=epoch, device=CPU)
 
 
-def batch_of(split: Split, normalisation: Normalisation, config: AugmentConfig, draw: EpochDraw) -> Batch:
-    table = TrainingTable(split, normalisation, config, device=CPU)
+def batch_of(split: Split, normalization: Normalization, config: AugmentConfig, draw: EpochDraw) -> Batch:
+    table = TrainingTable(split, normalization, config, device=CPU)
     return table.batch(draw, Place.of(0, WHOLE, CPU), WHOLE)
 
 
@@ -51,23 +51,23 @@ def shares_of(draw: EpochDraw) -> torch.Tensor:
 
 
 def plain_augmentation(
-    split: Split, normalisation: Normalisation, config: AugmentConfig, draw: EpochDraw
+    split: Split, normalization: Normalization, config: AugmentConfig, draw: EpochDraw
 ) -> np.ndarray:
     """Augment image by image, as the papers say it."""
     margin, length = config.crop_padding, config.cutout.length
-    channel = normalisation.mean.ndim == 1
+    channel = normalization.mean.ndim == 1
     out = []
     for row, index in enumerate(draw.order.tolist()):
         pixels = split.images[index] / 255
         # He et al. take the mean image away first; a channel's mean is the same anywhere.
-        image = pixels if channel else (pixels - normalisation.mean)
+        image = pixels if channel else (pixels - normalization.mean)
         image = image[:, :, ::-1] if draw.flip[row] else image
         image = np.pad(image, ((0, 0), (margin, margin), (margin, margin)))
         dy, dx = int(draw.dy[row]), int(draw.dx[row])
         image = image[:, dy : dy + 32, dx : dx + 32]
         if channel:
-            image = image - normalisation.mean[:, None, None]
-        image = image / normalisation.std[:, None, None]
+            image = image - normalization.mean[:, None, None]
+        image = image / normalization.std[:, None, None]
         for y, x in zip(draw.hole_y[row].tolist(), draw.hole_x[row].tolist(), strict=True):
             top, left = y - length // 2, x - length // 2
             image[:, max(0, top) : max(0, top + length), max(0, left) : max(0, left + length)] = 0
@@ -90,21 +90,21 @@ def plain_augmentation(
     ids=str,
 )
 def test_a_batch_equals_image_by_image_augmentation(split: Split, changes: dict[str, Any], kind: Any) -> None:
-    config, normalisation = config_of(**changes), compute(split.images, kind)
+    config, normalization = config_of(**changes), compute(split.images, kind)
     draw = draw_of(config)
-    batch = batch_of(split, normalisation, config, draw)
+    batch = batch_of(split, normalization, config, draw)
     np.testing.assert_allclose(
-        batch.images.numpy(), plain_augmentation(split, normalisation, config, draw), atol=2e-5
+        batch.images.numpy(), plain_augmentation(split, normalization, config, draw), atol=2e-5
     )
     assert batch.labels.tolist() == split.labels[draw.order.numpy()].tolist()
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_without_augmentation_training_and_evaluation_see_the_same_pixels(split: Split) -> None:
-    config, normalisation = config_of(crop_padding=0, flip=False), compute(split.images, "pixel")
+    config, normalization = config_of(crop_padding=0, flip=False), compute(split.images, "pixel")
     draw = draw_of(config)
-    trained = batch_of(split, normalisation, config, draw).images
-    ((evaluated, labels),) = EvaluationTable(split, normalisation, device=CPU).batches(WHOLE, COUNT)
+    trained = batch_of(split, normalization, config, draw).images
+    ((evaluated, labels),) = EvaluationTable(split, normalization, device=CPU).batches(WHOLE, COUNT)
     torch.testing.assert_close(trained, evaluated[draw.order])
     assert labels.tolist() == split.labels.tolist()
 
@@ -147,25 +147,25 @@ def test_crop_offsets_are_uniform_and_independent_and_half_the_images_are_mirror
     assert np.abs(together - np.eye(3)).max() < 0.02
 
 
-def test_holes_are_centred_anywhere_and_clipped_at_the_border() -> None:
+def test_holes_are_centered_anywhere_and_clipped_at_the_border() -> None:
     config = config_of(crop_padding=0, flip=False, cutout={"length": 16})
     rng = np.random.default_rng(0)
-    # White images, normalised to 1: zeros are the hole.
+    # White images, normalized to 1: zeros are the hole.
     white = Split(np.full((4000, 3, 32, 32), 255, np.uint8), rng.integers(0, 10, 4000))
-    normalisation = Normalisation(np.zeros(3, np.float32), np.ones(3, np.float32))
-    table = TrainingTable(white, normalisation, config, device=CPU)
+    normalization = Normalization(np.zeros(3, np.float32), np.ones(3, np.float32))
+    table = TrainingTable(white, normalization, config, device=CPU)
     draw = draw_of(config, images=4000)
     images = table.batch(draw, Place.of(0, slice(0, 4000), CPU), slice(0, 4000)).images
     holes = images == 0
     assert torch.equal(holes[:, 0], holes[:, 1])
     area = holes[:, 0].sum(dim=(1, 2))
-    # A centre in the corner leaves a quarter of the square; a contained hole would always be whole.
+    # A center in the corner leaves a quarter of the square; a contained hole would always be whole.
     assert (int(area.min()), int(area.max())) == (64, 256)
     # Mean side of a clipped hole: (8 + 9 + ... + 15 + 17 * 16 + 15 + ... + 9) / 32 = 14.0 over both axes.
-    sides = [min(32, centre + 8) - max(0, centre - 8) for centre in range(32)]
+    sides = [min(32, center + 8) - max(0, center - 8) for center in range(32)]
     assert area.double().mean().item() == pytest.approx(np.mean(sides) ** 2, rel=0.02)
-    for centres in (draw.hole_y, draw.hole_x):
-        counts = np.bincount(centres.flatten().numpy(), minlength=32)
+    for centers in (draw.hole_y, draw.hole_x):
+        counts = np.bincount(centers.flatten().numpy(), minlength=32)
         assert len(counts) == 32
         # 31 degrees of freedom: below 61 with p = 0.999.
         assert ((counts - 125) ** 2 / 125).sum() < 61
@@ -173,10 +173,10 @@ def test_holes_are_centred_anywhere_and_clipped_at_the_border() -> None:
 
 def test_mixup_adds_the_next_image_of_the_batch_with_one_share_per_batch(split: Split) -> None:
     config = config_of(mixup=0.4)
-    normalisation = compute(split.images, "channel")
+    normalization = compute(split.images, "channel")
     draw = draw_of(config)
-    plain = batch_of(split, normalisation, config, replace(draw, mixture=None))
-    mixed = batch_of(split, normalisation, config, draw)
+    plain = batch_of(split, normalization, config, replace(draw, mixture=None))
+    mixed = batch_of(split, normalization, config, draw)
     share = shares_of(draw)[0]
     assert mixed.share == share
     torch.testing.assert_close(
@@ -208,9 +208,9 @@ def test_cutmix_is_torchvisions_with_one_rectangle_per_batch(split: Split) -> No
         def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
             return {"box": (left, top, right, bottom), "lam_adjusted": mixture.shares[0].item()}
 
-    normalisation = compute(split.images, "channel")
-    plain = batch_of(split, normalisation, config, replace(draw, mixture=None))
-    mixed = batch_of(split, normalisation, config, draw)
+    normalization = compute(split.images, "channel")
+    plain = batch_of(split, normalization, config, replace(draw, mixture=None))
+    mixed = batch_of(split, normalization, config, draw)
     # torchvision takes the image before, this project the one after: reversed, they are the same.
     images, labels = Given(num_classes=10)(plain.images.flip(0), plain.labels.flip(0))
     assert torch.equal(mixed.images, images.flip(0))
@@ -239,8 +239,8 @@ def test_rectangles_are_drawn_as_torchvision_draws_them() -> None:
     # The standard error of a mean of 5,000 with deviation 0.29 is 0.004.
     assert draw.mixture.shares.mean().item() == pytest.approx(shares.mean(), abs=0.016)
     assert draw.mixture.shares.std().item() == pytest.approx(shares.std(), abs=0.016)
-    centres = np.array([params["box"] for params in found]).mean(axis=0)[[1, 0, 3, 2]]
-    np.testing.assert_allclose(boxes.mean(axis=0), centres, atol=0.7)
+    centers = np.array([params["box"] for params in found]).mean(axis=0)[[1, 0, 3, 2]]
+    np.testing.assert_allclose(boxes.mean(axis=0), centers, atol=0.7)
 
 
 def test_with_both_each_batch_is_mixed_in_one_way_by_a_fair_coin() -> None:

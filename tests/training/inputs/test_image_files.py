@@ -1,4 +1,4 @@
-"""The pipeline for larger pictures: views, order, colours, workers, errors."""
+"""The pipeline for larger pictures: views, order, colors, workers, errors."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from PIL import Image
 
 from platform.data.dataset import DatasetInfo
 from platform.data.image_folders import PictureData, PictureSplit
-from platform.data.images.framing import centre_view, resized_shape
-from platform.data.normalization import Normalisation
+from platform.data.images.framing import center_view, resized_shape
+from platform.data.normalization import Normalization
 from platform.errors import UsageError, UserError
 from platform.schema import validate
 from platform.space.space_files import load_run
@@ -27,7 +27,7 @@ from platform.training.inputs.image_files import (
 )
 
 SIZE = 28
-AUGMENT = AugmentConfig(crop_padding=0, shorter_side=(32, 60), colour=0.1)
+AUGMENT = AugmentConfig(crop_padding=0, shorter_side=(32, 60), color=0.1)
 BUDGET = Budget(images=10, batch_size=4, steps_per_epoch=3, total_steps=6)
 
 
@@ -43,10 +43,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PictureData:
     return PictureData(
         train=PictureSplit(np.array(files), np.arange(10)),
         validation=None,
-        normalisation=Normalisation(
+        normalization=Normalization(
             draws.random((3, SIZE, SIZE), dtype=np.float32), np.array([0.2, 0.3, 0.4], np.float32)
         ),
-        colour_axes=np.array([[0.1, 0.1, 0.1], [0.02, -0.02, 0.0], [0.0, 0.001, -0.001]], np.float32),
+        color_axes=np.array([[0.1, 0.1, 0.1], [0.02, -0.02, 0.0], [0.0, 0.001, -0.001]], np.float32),
         info=DatasetInfo(
             name="pictures",
             label="pictures:test",
@@ -116,11 +116,11 @@ def test_the_draw_depends_on_seed_and_epoch_alone_and_fills_its_ranges() -> None
     assert (first.shorter_side.min(), first.shorter_side.max()) == (32, 60)
     assert np.bincount(first.shorter_side)[32:].min() > 20_000 / 29 * 0.8
     assert 0.49 < first.flip.mean() < 0.51
-    assert first.colour.std(axis=0) == pytest.approx(0.1, rel=0.03)
+    assert first.color.std(axis=0) == pytest.approx(0.1, rel=0.03)
     assert not draw(flip=False).flip.any()
-    assert not draw(colour=None).colour.any()
+    assert not draw(color=None).color.any()
     # What is switched off takes nothing from the others' luck.
-    assert np.array_equal(draw(flip=False, colour=None).place, first.place)
+    assert np.array_equal(draw(flip=False, color=None).place, first.place)
 
 
 @pytest.mark.parametrize(("y", "x", "flip"), [(0.0, 0.0, False), (1.0, 1.0, True), (0.5, 0.25, False)])
@@ -135,10 +135,10 @@ def test_a_view_is_the_cut_of_the_resized_picture(data: PictureData, y: float, x
     assert np.abs(seen - (expected[:, ::-1] if flip else expected)).max() <= 1
 
 
-def test_colours_are_shifted_before_the_mean_is_subtracted(data: PictureData) -> None:
-    plain = batches(data, augment=AUGMENT.model_copy(update={"colour": None}))
+def test_colors_are_shifted_before_the_mean_is_subtracted(data: PictureData) -> None:
+    plain = batches(data, augment=AUGMENT.model_copy(update={"color": None}))
     draw = draw_pictures(AUGMENT, pictures=10, seed=3, epoch=1)
-    expected = draw.colour @ data.colour_axes / data.normalisation.std
+    expected = draw.color @ data.color_axes / data.normalization.std
     for step, (shifted, still) in enumerate(zip(batches(data), plain, strict=True)):
         difference = (shifted.images - still.images).numpy()
         rows = BUDGET.batch(step)
@@ -147,13 +147,13 @@ def test_colours_are_shifted_before_the_mean_is_subtracted(data: PictureData) ->
         )
 
 
-def test_an_evaluation_sees_centres_in_order(data: PictureData) -> None:
-    table = PictureEvaluationTable(data.train, data.normalisation, size=SIZE, world=single("cpu"), loaders=2)
+def test_an_evaluation_sees_centers_in_order(data: PictureData) -> None:
+    table = PictureEvaluationTable(data.train, data.normalization, size=SIZE, world=single("cpu"), loaders=2)
     found = list(table.batches(slice(2, 9), 3))
     assert [labels.tolist() for _, labels in found] == [[2, 3, 4], [5, 6, 7], [8]]
-    centre = centre_view(np.asarray(Image.open(data.train.files[5])), shorter_side=32, size=SIZE)
-    pixels = centre.transpose(2, 0, 1) / 255
-    expected = (pixels - data.normalisation.mean) / data.normalisation.std[:, None, None]
+    center = center_view(np.asarray(Image.open(data.train.files[5])), shorter_side=32, size=SIZE)
+    pixels = center.transpose(2, 0, 1) / 255
+    expected = (pixels - data.normalization.mean) / data.normalization.std[:, None, None]
     np.testing.assert_allclose(found[1][0][0].numpy(), expected, atol=1e-5)
 
 
@@ -181,7 +181,7 @@ def test_a_damaged_picture_ends_the_run_with_its_name(
             "no crop_padding, cutout, mixup or cutmix",
         ),
         (
-            {"data": {"name": "cifar10"}, "augment": {"colour": 0.1}},
+            {"data": {"name": "cifar10"}, "augment": {"color": 0.1}},
             "are for data.name: pictures; it is cifar10",
         ),
         ({"data": {"picture_size": 64}}, "are for data.name: pictures"),
@@ -201,17 +201,17 @@ def test_a_configuration_that_does_not_fit_pictures_is_refused(changes: dict, me
 
 def test_a_run_on_tables_reads_as_it_did_before_there_were_pictures() -> None:
     written = load_run("resnet18_cutout").model_dump_json()
-    assert not {"shorter_side", "colour", "picture_size"} & set(written.replace('"', " ").split())
+    assert not {"shorter_side", "color", "picture_size"} & set(written.replace('"', " ").split())
 
 
 def test_the_recipe_is_alexnets_and_hes() -> None:
     config = load_run("resnet34_imagenet")
-    assert (config.model.name, config.data.name, config.data.normalisation) == (
+    assert (config.model.name, config.data.name, config.data.normalization) == (
         "resnet34",
         "pictures",
         "pixel",
     )
-    assert (config.augment.shorter_side, config.augment.flip, config.augment.colour) == (
+    assert (config.augment.shorter_side, config.augment.flip, config.augment.color) == (
         (256, 480),
         True,
         0.1,

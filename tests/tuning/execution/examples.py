@@ -20,7 +20,7 @@ TWO_WORKERS = Placement(backend="ddp", workers=2, cpus_per_worker=1, gpus_per_wo
 
 
 def tiny_spec(**changes: Any) -> SweepSpec:
-    """Return a space of short trials: three epochs on 64 drawn images. One optimiser diverges."""
+    """Return a space of short trials: three epochs on 64 drawn images. One optimizer diverges."""
     values: dict[str, Any] = {
         "name": "tiny",
         "base": {

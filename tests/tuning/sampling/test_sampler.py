@@ -30,7 +30,7 @@ COUNTABLE: dict[str, Any] = {
     "search": {
         "batch_size": {"choice": [64, 128]},
         "optimizer": [
-            {"name": "sgd", "lr": {"quantised": [0.1, 0.3, 0.1]}},
+            {"name": "sgd", "lr": {"quantized": [0.1, 0.3, 0.1]}},
             {"name": "adam", "lr": 0.001, "beta1": {"choice": [0.8, 0.9]}},
         ],
     },
@@ -92,7 +92,7 @@ FLAT: dict[str, Any] = {
         "optimizer.lr": {"log_uniform": [0.01, 0.5]},
         "label_smoothing": {"uniform": [0.0, 0.2]},
         "augment.crop_padding": {"int": [0, 4]},
-        "augment.cutout.length": {"quantised": [0, 16, 4]},
+        "augment.cutout.length": {"quantized": [0, 16, 4]},
         "schedule": [{"name": "cosine"}, {"name": "constant"}],
     },
 }
@@ -171,7 +171,7 @@ def test_a_grid_of_nested_alternatives_counts_each_branch() -> None:
 
 
 def test_a_grid_over_ranges_is_refused_naming_them() -> None:
-    with pytest.raises(UsageError, match=r"needs choice or quantised .*: optimizer\.sgd\.lr, .*adam\.lr"):
+    with pytest.raises(UsageError, match=r"needs choice or quantized .*: optimizer\.sgd\.lr, .*adam\.lr"):
         grid_points(spec(EVERY_KIND))
 
 

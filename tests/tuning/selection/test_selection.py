@@ -8,7 +8,7 @@ from platform.tracking.events import TrialStatus
 from platform.tuning.selection.selection import (
     TrialOutcome,
     choose_champion,
-    summarise,
+    summarize,
     top_candidates,
     welch_interval,
 )
@@ -110,21 +110,21 @@ def test_a_quantile_that_does_not_exist_is_refused(probability: float, freedom: 
 
 
 def test_a_summary_has_mean_spread_and_interval() -> None:
-    summary = summarise("t001", [0.90, 0.92, 0.91])
+    summary = summarize("t001", [0.90, 0.92, 0.91])
     assert (summary.n, summary.mean, summary.std) == (3, pytest.approx(0.91), pytest.approx(0.01))
     # By hand: 4.3027 x 0.01 / sqrt(3) = 0.02484
     assert summary.interval95 == pytest.approx((0.88516, 0.93484), abs=1e-5)
 
 
 def test_a_single_run_has_no_spread() -> None:
-    summary = summarise("t001", [0.9])
+    summary = summarize("t001", [0.9])
     assert (summary.std, summary.interval95) == (None, None)
     with pytest.raises(UserError, match="no confirmation run of candidate t001 finished"):
-        summarise("t001", [])
+        summarize("t001", [])
 
 
 def test_the_interval_of_a_difference_is_welch_s() -> None:
-    first, second = summarise("a", [27.5, 21.0, 19.0, 23.6]), summarise("b", [27.1, 22.0, 20.8, 23.4, 23.4])
+    first, second = summarize("a", [27.5, 21.0, 19.0, 23.6]), summarize("b", [27.1, 22.0, 20.8, 23.4, 23.4])
     # scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95), SciPy 1.17
     assert welch_interval(first, second) == pytest.approx(WELCH, rel=1e-9)
 
@@ -133,7 +133,7 @@ WELCH = (-6.037234891569537, 4.907234891569527)
 
 
 def test_a_clear_winner_is_said_to_be_separated() -> None:
-    champion = choose_champion([summarise("t1", [0.90, 0.901, 0.902]), summarise("t2", [0.93, 0.931, 0.932])])
+    champion = choose_champion([summarize("t1", [0.90, 0.901, 0.902]), summarize("t2", [0.93, 0.931, 0.932])])
     assert (champion.candidate, champion.separated) == ("t2", True)
     assert champion.second is not None
     assert champion.second.candidate == "t1"
@@ -146,7 +146,7 @@ def test_a_clear_winner_is_said_to_be_separated() -> None:
 
 
 def test_a_narrow_winner_is_said_not_to_be() -> None:
-    champion = choose_champion([summarise("t1", [0.90, 0.92, 0.91]), summarise("t2", [0.905, 0.925, 0.915])])
+    champion = choose_champion([summarize("t1", [0.90, 0.92, 0.91]), summarize("t2", [0.905, 0.925, 0.915])])
     assert (champion.candidate, champion.separated) == ("t2", False)
     assert "the two are not separated, and a repetition could reverse them." in champion.verdict
     assert champion.verdict.count("n = 3") == 2
@@ -154,20 +154,20 @@ def test_a_narrow_winner_is_said_not_to_be() -> None:
 
 @pytest.mark.parametrize("runs", [([0.9], [0.8]), ([0.9, 0.91], [0.8]), ([0.9], [0.8, 0.81])])
 def test_a_single_run_says_nothing(runs: tuple[list[float], list[float]]) -> None:
-    champion = choose_champion([summarise("t1", runs[0]), summarise("t2", runs[1])])
+    champion = choose_champion([summarize("t1", runs[0]), summarize("t2", runs[1])])
     assert (champion.candidate, champion.separated) == ("t1", None)
     assert "nothing can be said about which is better" in champion.verdict
     assert "(n = 1)" in champion.verdict
 
 
 def test_an_only_candidate_was_compared_with_none() -> None:
-    champion = choose_champion([summarise("t1", [0.9, 0.91])])
+    champion = choose_champion([summarize("t1", [0.9, 0.91])])
     assert (champion.separated, champion.second) == (None, None)
     assert champion.verdict.endswith("It was the only candidate, so it was compared with none.")
 
 
 def test_equal_means_go_to_the_better_of_the_search() -> None:
-    champion = choose_champion([summarise("t7", [0.9, 0.9]), summarise("t2", [0.9, 0.9])])
+    champion = choose_champion([summarize("t7", [0.9, 0.9]), summarize("t2", [0.9, 0.9])])
     assert (champion.candidate, champion.separated) == ("t7", False)
 
 
