@@ -1,1 +1,9 @@
-"""Side-by-side measurements, each runnable alone: a table on stdout, and a record with `--json FILE`."""
+"""Measurements: each runs in a checkout as `python -m benchmarks.NAME`."""
+
+from pathlib import Path
+
+import platform
+
+# On some hosts a .pth file imports the standard library's module before this checkout is on the path.
+if not hasattr(platform, "__path__"):
+    platform.__path__ = [str(Path(__file__).parents[1] / "platform")]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,14 @@ if TYPE_CHECKING:
     from platform.training.config import RunConfig
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train each seed, print the table, write the record."""
+def _ignore(_: object) -> None:
+    """Listen to nothing."""
+
+
+def main(
+    arguments: Sequence[str] | None = None, *, on_epoch: Callable[[dict[str, Any]], None] = _ignore
+) -> int:
+    """Train each seed, print the table, write the record; `on_epoch` gets each epoch's row at once."""
     given = _parser().parse(arguments)
     config = load_run(given.recipe, overrides=[f"base.{text}" for text in given.set])
     if config.schedule.name == "plateau" or config.report == "best":
@@ -68,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say(f"{config.model.name} on {info.label}, {world.device}, {precision} ({reason})")
     results = []
     for seed in range(given.first_seed, given.first_seed + given.seeds):
-        results.append(run_seed(config.changed(seed=seed), data, given.target))
+        results.append(run_seed(config.changed(seed=seed), data, given.target, on_epoch=on_epoch))
         reached = results[-1]["train_s"]
         said = "not reached" if reached is None else f"{reached:.1f} s"
         _say(f"seed {seed}: {said}; last epoch {100 * results[-1]['last_accuracy']:.2f} %")
@@ -111,7 +117,13 @@ def everything(config: RunConfig, info: DatasetInfo) -> TrainingData:
     return replace(load_training_data(config.data, info, final=True), validation=load_split(info, "test"))
 
 
-def run_seed(config: RunConfig, data: TrainingData, target: float) -> dict[str, Any]:
+def run_seed(
+    config: RunConfig,
+    data: TrainingData,
+    target: float,
+    *,
+    on_epoch: Callable[[dict[str, Any]], None] = _ignore,
+) -> dict[str, Any]:
     """Train once; returns the seed's row of the record.
 
     `train_s` is the time of the training steps to the first epoch at `target`, None where it was not reached;
@@ -141,6 +153,7 @@ def run_seed(config: RunConfig, data: TrainingData, target: float) -> dict[str, 
         )
         if reached["epoch"] is None and accuracy >= target:
             reached = {"train_s": train_s, "wall_s": time.perf_counter() - began_s, "epoch": epoch.epoch}
+        on_epoch(epochs[-1])
 
     fit(config, data, world=single(), checkpoint_dir=None, on_epoch=note)
     return {

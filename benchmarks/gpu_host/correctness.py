@@ -1,0 +1,149 @@
+"""Whether the host can run the trainer at all, and whether a captured step trains as an eager one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import platform
+from benchmarks.gpu_host.facts import Call
+
+NEEDED = ("torch", "torchvision", "numpy", "pyarrow", "pydantic", "PIL", "psutil", "yaml", "pytest")
+MODULES = ("platform.training.loop", "benchmarks.training", "benchmarks.time_to_accuracy")
+_ROOT = Path(__file__).parents[2]
+_CAPTURE_TESTS = _ROOT / "tests" / "training" / "test_capture.py"
+# Relative, of an epoch's loss. In fp32 the bound of the capture tests; bf16 keeps 8 bits of a number.
+TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
+
+
+def environment(call: Call) -> None:
+    """Note versions, the GPU, what cannot be imported, and the data set, which is converted here once."""
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "standard_platform_first": Path(platform.__file__ or "").name == "platform.py",
+    }
+    failed: dict[str, str] = {}
+    versions: dict[str, Any] = {}
+    for name in (*NEEDED, *MODULES):
+        try:
+            versions[name] = getattr(importlib.import_module(name), "__version__", None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            failed[name] = repr(error)[:300]
+    try:
+        from benchmarks.gpu_host.accuracy import data_set
+
+        found["data"] = data_set(call).label
+    except Exception as error:  # noqa: BLE001 - as above
+        failed["data"] = " ".join(str(error).split())[:300]
+    found |= {"versions": {name: versions.get(name) for name in NEEDED}, "failed": failed}
+    if "torch" in versions:
+        found |= _device()
+    call.note("environment", **found)
+    if failed:
+        sys.exit("; ".join(f"{name}: {error}" for name, error in failed.items()))
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    return {
+        "gpu": torch.cuda.get_device_name(0),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1),
+    }
+
+
+class _Outcomes:
+    """A pytest plugin that keeps the outcome of each test."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.counts[report.outcome] += 1
+            if report.outcome == "failed":
+                self.failed.append(report.nodeid)
+
+
+def capture_tests(call: Call) -> None:
+    """Run the tests of the captured step, those that need a GPU included."""
+    import pytest
+
+    outcomes = _Outcomes()
+    # Not this project's configuration: it asks for plugins that the host lacks, and turns any warning of
+    # another torch version into a failure.
+    bare = ["-c", os.devnull, f"--rootdir={_ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    code = pytest.main([*bare, "-q", "-ra", str(_CAPTURE_TESTS)], plugins=[outcomes])
+    call.note("capture_tests", counts=dict(outcomes.counts), failed=outcomes.failed)
+    sys.exit(code)
+
+
+def equality(call: Call) -> None:
+    """Compare 20 steps captured, eager, and eager again, in bf16 and fp32."""
+    from benchmarks.gpu_host.runs import Way, sizes, train
+
+    ways: tuple[Way, ...] = ("captured", "eager", "eager")
+    unequal = []
+    size = sizes(tiny=call.tiny)
+    for case in size.cases:
+        for precision in ("auto", "fp32"):
+            # Epochs of two steps: short enough to see where losses part, and the second reads other rows.
+            facts = [
+                train(
+                    case,
+                    images=2 * case.batch_size,
+                    epochs=size.equality_epochs,
+                    way=way,
+                    precision=precision,
+                )
+                for way in ways
+            ]
+            losses = [[epoch["train_loss"] for epoch in each["epochs"]] for each in facts]
+            captured = facts[0]
+            compared = compare(*losses, tolerance=TOLERANCES[captured["precision"]])
+            shared = {
+                key: captured[key] for key in ("model", "batch_size", "precision", "captured", "warnings")
+            }
+            call.note(
+                "equality",
+                **shared,
+                **compared,
+                losses=dict(zip(("captured", "eager", "again"), losses, strict=True)),
+            )
+            if not (compared["equal"] and captured["captured"]):
+                unequal.append(f"{case.model} at {case.batch_size} in {captured['precision']}")
+    if unequal:
+        sys.exit(f"captured and eager steps differ, or nothing was captured: {', '.join(unequal)}")
+
+
+def compare(
+    captured: Sequence[float], eager: Sequence[float], again: Sequence[float], *, tolerance: float
+) -> dict[str, Any]:
+    """Return how far captured losses are from eager ones, and those from themselves.
+
+    Returns:
+        `worst` and `worst_of_itself`, relative; `first_apart`, the first epoch (from 1) in which captured and
+        eager losses differ at all, or None; `equal`, whether `worst` is within the tolerance.
+    """
+
+    def worst(others: Sequence[float]) -> float:
+        return max(abs(one - other) / abs(one) for one, other in zip(eager, others, strict=True))
+
+    apart = [number for number, (a, b) in enumerate(zip(captured, eager, strict=True), start=1) if a != b]
+    return {
+        "worst": worst(captured),
+        "worst_of_itself": worst(again),
+        "first_apart": apart[0] if apart else None,
+        "tolerance": tolerance,
+        "equal": worst(captured) <= tolerance,
+    }
