@@ -138,8 +138,8 @@ def _run(steps: Sequence[Step], call: Call, log: Path, deadline_s: float) -> boo
             why = f"takes about {step.expected_s:.0f} s, {left_s:.0f} s were left"
             append(facts, "step", name=step.name, outcome="skipped", seconds=0, why=why)
         else:
-            progress.say(f"step {number} of {len(steps)}: {step.name}, at most {limit_s:.0f} s")
             try:
+                progress.say(f"step {number} of {len(steps)}: {step.name}, at most {limit_s:.0f} s")
                 ended = run_step(step, replace(call, limit_s=limit_s), log, tick=progress.tick)
             except KeyboardInterrupt:
                 append(facts, "step", name=step.name, outcome="interrupted", seconds=progress.running_s)

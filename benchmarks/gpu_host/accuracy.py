@@ -40,10 +40,8 @@ def reference(call: Call) -> None:
     """Compare with the loop of the popular repositories (`benchmarks.training`)."""
     sizes = ["--images", "12800", "--repetitions", "2"]
     if call.tiny:
-        tiny = (
-            "--models resnet20_cifar --batch-size 4 --images 16 --repetitions 1 --workers 0 --precision fp32"
-        )
-        sizes = tiny.split()
+        sizes = ["--models", "resnet20_cifar", "--batch-size", "4", "--images", "16", "--repetitions", "1"]
+        sizes += ["--workers", "0", "--precision", "fp32", "--threads", "1"]
         roofline._SIDES = dict.fromkeys(roofline._SIDES, (32, 64))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "training.json"
@@ -82,7 +80,9 @@ def _train(call: Call, recipe: str, lossless: float, changes: list[str]) -> None
     arguments = ["--recipe", recipe, "--seeds", "1", "--target", str(target)]
     if changes:
         arguments += ["--set", *changes]
-    if call.data_dir and not call.tiny:
+    if call.tiny:
+        arguments += ["--threads", "1"]
+    elif call.data_dir:
         arguments += ["--data-dir", call.data_dir]
 
     def note(epoch: dict[str, Any]) -> None:

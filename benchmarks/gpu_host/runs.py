@@ -71,7 +71,7 @@ _TINY = Sizes(
     cases=(Case("resnet20_cifar", 4), Case("resnet20_cifar", 8)),
     images=40,
     epochs=2,
-    equality_epochs=4,
+    equality_epochs=3,
     profiled_steps=1,
     knobs=((Case("resnet20_cifar", 4), {"ema_decay": 0.99}),),
 )

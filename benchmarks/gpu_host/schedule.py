@@ -12,7 +12,7 @@ class Step:
 
     name: str
     entry: str
-    """`module:function` within this package; the function takes a `benchmarks.gpu_host.facts.Call`."""
+    """`module:function`; the function takes a `benchmarks.gpu_host.facts.Call`."""
     expected_s: float
     """Usual seconds. With less time left the step is skipped, and later ones get their turn."""
     limit_s: float
@@ -22,18 +22,24 @@ class Step:
 
 # By priority. The seconds are estimates for one H100 or H200; no run has confirmed them yet.
 STEPS = (
-    Step("environment", "correctness:environment", 15, 60),
-    Step("capture_tests", "correctness:capture_tests", 30, 100),
-    Step("equality", "correctness:equality", 30, 90),
-    Step("rates", "rates:rates", 45, 90),
-    Step("profile", "kernels:profile", 25, 60),
-    Step("reference", "accuracy:reference", 40, 75),
-    Step("time_to_94", "accuracy:time_to_94", 50, 90),
-    Step("he2016_resnet32", "accuracy:he2016_resnet32", 50, 300),
-    Step("knobs", "rates:knobs", 30, 60),
+    Step("environment", "benchmarks.gpu_host.correctness:environment", 15, 60),
+    Step("capture_tests", "benchmarks.gpu_host.correctness:capture_tests", 30, 100),
+    Step("equality", "benchmarks.gpu_host.correctness:equality", 30, 90),
+    Step("rates", "benchmarks.gpu_host.rates:rates", 45, 90),
+    Step("profile", "benchmarks.gpu_host.kernels:profile", 25, 60),
+    Step("reference", "benchmarks.gpu_host.accuracy:reference", 40, 75),
+    Step("time_to_94", "benchmarks.gpu_host.accuracy:time_to_94", 50, 90),
+    Step("he2016_resnet32", "benchmarks.gpu_host.accuracy:he2016_resnet32", 50, 300),
+    Step("knobs", "benchmarks.gpu_host.rates:knobs", 30, 60),
     # cuDNN reads the variable once per process.
-    Step("heuristic_b", "rates:heuristic_b", 20, 40, {"TORCH_CUDNN_USE_HEURISTIC_MODE_B": "1"}),
-    Step("compiled", "rates:compiled", 60, 120),
+    Step(
+        "heuristic_b",
+        "benchmarks.gpu_host.rates:heuristic_b",
+        20,
+        40,
+        {"TORCH_CUDNN_USE_HEURISTIC_MODE_B": "1"},
+    ),
+    Step("compiled", "benchmarks.gpu_host.rates:compiled", 60, 120),
 )
 
 ITERATIONS = 64_000

@@ -1,6 +1,6 @@
 """A step in a process of its own, so that a hang, a crash or an unsound CUDA context costs that step alone.
 
-python -m benchmarks.gpu_host.step_process rates:rates '{"facts": "facts.jsonl", "limit_s": 60}'
+python -m benchmarks.gpu_host.step_process MODULE:FUNCTION '{"facts": "facts.jsonl", "limit_s": 60}'
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main(entry: str, call: Call) -> None:
     signal.alarm(math.ceil(call.limit_s + _DEATH_S))
     module, _, function = entry.partition(":")
     try:
-        getattr(importlib.import_module(f"{__package__}.{module}"), function)(call)
+        getattr(importlib.import_module(module), function)(call)
     except UserError as error:
         sys.exit(" ".join(str(error).split()))
 
