@@ -35,8 +35,8 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	@if command -v clang-format >/dev/null; then \
-	    echo "clang-format --dry-run --Werror (cpp_engine, platform)"; \
-	    find cpp_engine platform -name 'build*' -prune -o \( -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) -print0 \
+	    echo "clang-format --dry-run --Werror (cpp_engine)"; \
+	    find cpp_engine -name 'build*' -prune -o \( -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) -print0 \
 	        | xargs -0 -r clang-format --dry-run --Werror; \
 	else echo "clang-format: not installed, the C++ layout was not checked (apt-get install clang-format)"; fi
 

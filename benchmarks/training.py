@@ -3,7 +3,6 @@
     python -m benchmarks.training                             # ResNet-18 and ResNet-32, CPU or GPU as found
     python -m benchmarks.training --models resnet32_cifar --repetitions 9 --json training.json
     python -m benchmarks.training --compile                   # our side through torch.compile
-    python -m benchmarks.training --unfused                   # our side without this project's kernels
 
 Both sides train the same network on the same random images, in one process, in turn: an epoch of
 `platform.training.loop.fit` (all of it: shuffling, augmentation, schedule, the reading of its sums), then an
@@ -69,7 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reference_workers": workers,
         "repetitions": given.repetitions,
         "compile": given.compile,
-        "unfused": given.unfused,
     }
     _say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roofs")
     roofs = _roofs(device, precision)
@@ -101,7 +99,6 @@ def _parser() -> Parser:
     add("--threads", type=at_least(1), metavar="N", help="on the CPU, of either side; default: cores")
     add("--precision", type=one_of(("auto", "fp32", "bf16")), default="auto", metavar="P", help="of our side")
     add("--compile", action="store_true", help="torch.compile our network first")
-    add("--unfused", action="store_true", help="batch normalization in PyTorch's own operations")
     add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: as found")
     return parser
 
@@ -161,7 +158,6 @@ def _compare(
         checkpoint_dir=None,
         on_epoch=measure,
         compile_network=given.compile,
-        fuse_norm=not given.unfused,
     )
     flop = flop_per_image(config.model)
 
@@ -184,10 +180,8 @@ def _compare(
         "model": name,
         "images_per_epoch": images,
         "flop_per_image": flop,
-        # Whether the step was replayed as a CUDA graph, how long torch.compile took, and why batch
-        # normalization did not run in this project's kernels.
-        "ours": side(ours, precision)
-        | {"captured": result.captured, "compile_s": result.compile_s, "unfused": result.unfused},
+        # Whether the step was replayed as a CUDA graph, and how long torch.compile took.
+        "ours": side(ours, precision) | {"captured": result.captured, "compile_s": result.compile_s},
         "reference": side(theirs, "fp32"),
         "ratios": ratios,
         "ratio_median": median(ratios),

@@ -284,20 +284,17 @@ def _say_what(config: RunConfig, info: DatasetInfo, world: World, images: int) -
     """Say aloud what was detected, and why."""
     import torch
 
-    from platform.training import native
     from platform.training.acceleration.precision import choose
 
-    precision, why = choose(config.precision, world.device)
+    precision, reason = choose(config.precision, world.device)
     where = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
     threads = "" if world.device.type == "cuda" else f", {torch.get_num_threads()} threads each"
     _say(f"{config.model.name} on {info.label}: {images:,} training images", world.is_first)
     _say(
-        f"{world.size} worker{'s' * (world.size > 1)} on {where}{threads}, {precision} ({why}), "
+        f"{world.size} worker{'s' * (world.size > 1)} on {where}{threads}, {precision} ({reason}), "
         f"batch size {config.batch_size}, {config.optimizer.name}, {config.schedule.name}",
         world.is_first,
     )
-    if world.device.type == "cpu" and (reason := native.lack()):
-        _say(f"batch normalization by PyTorch's own, slower operations: {reason}", world.is_first)
 
 
 def _print_result(result: RunResult, folder: Path) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from platform.compiler import INSTALL, SEARCHED, find_compiler
 from platform.errors import UserError
 
 _PROGRESS_EVERY_S = 5.0
@@ -53,11 +52,13 @@ def find_build_tools() -> BuildTools:
 
 
 def _find_compiler() -> Path:
-    if (found := find_compiler()) is not None:
-        return found
+    named = os.environ.get("CXX", "").split()
+    for name in [*named[:1], "c++", "g++", "clang++"]:
+        if found := shutil.which(name):
+            return Path(found)
     raise UserError(
-        f"the engine is compiled on this machine and needs a C++17 compiler; none of {SEARCHED} was found.\n"
-        f"Install one with: {INSTALL}"
+        "the engine is compiled on this machine and needs a C++17 compiler; "
+        "none of $CXX, c++, g++, clang++ was found.\nInstall one with: sudo apt-get install g++"
     )
 
 

@@ -82,22 +82,6 @@ def initialize(network: nn.Module, *, zero_init_residual: bool = False) -> None:
                 nn.init.zeros_(module.bn2.weight)
 
 
-class RectifyingBatchNorm2d(nn.BatchNorm2d):
-    """A batch normalization that can add a shortcut and rectify in the same pass over memory."""
-
-    def rectified(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Return relu(self(x) + shortcut), all [N, C, H, W]; without a shortcut, relu(self(x))."""
-        raise NotImplementedError
-
-
-def rectified(norm: nn.Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-    """Return relu(norm(x) + shortcut), by `norm` itself if it can."""
-    if isinstance(norm, RectifyingBatchNorm2d):
-        return norm.rectified(x, shortcut)
-    out = norm(x)
-    return relu(out if shortcut is None else out + shortcut)
-
-
 class PadShortcut(nn.Module):
     """Option A: every second pixel, and zero channels appended; no parameters.
 
@@ -127,8 +111,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, channels_in, H, W] to [N, channels, ceil(H/stride), ceil(W/stride)]."""
-        out = rectified(self.bn1, self.conv1(x))
-        return rectified(self.bn2, self.conv2(out), self.downsample(x))
+        out = relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return relu(out + self.downsample(x))
 
 
 def _shortcut(channels_in: int, channels: int, stride: int, kind: Shortcut) -> nn.Module:
@@ -165,7 +150,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, 3, H, W] to logits [N, num_classes]."""
-        x = rectified(self.bn1, self.conv1(x))
+        x = relu(self.bn1(self.conv1(x)))
         x = self.stages(x)
         x = torch.flatten(adaptive_avg_pool2d(x, 1), 1)
         return cast("Tensor", self.fc(x))

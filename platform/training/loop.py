@@ -55,7 +55,6 @@ def fit(
     resume: bool = True,
     accumulate: int = 1,
     compile_network: bool = False,
-    fuse_norm: bool = True,
 ) -> RunResult:
     """Train `config` on `data`; every worker of a run calls it alike.
 
@@ -76,7 +75,6 @@ def fit(
             network, for a device too small for the whole. The images of each step, their order and their
             weight stay the same; what differs is batch normalization, which sees a piece at a time.
         compile_network: whether to pass the network through `torch.compile` before the first step.
-        fuse_norm: whether batch normalization runs in this project's kernels where it can (on a CPU).
 
     Returns:
         The run's records, those before a resume included; a run that was finished already returns at once.
@@ -89,13 +87,13 @@ def fit(
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
     refuse_empty_pieces(accumulate, config, world)
     precision, _ = choose(config.precision, world.device)
-    how: dict[str, Any] = {"compile_network": compile_network, "fuse_norm": fuse_norm}
-    state = begin(config, _fresh_network(config, data), budget=budget, world=world, **how)
+    network = _fresh_network(config, data)
+    state = begin(config, network, budget=budget, world=world, compile_network=compile_network)
     if checkpoint_dir is not None and world.is_first:
         discard_unfinished(checkpoint_dir)
     if resume and checkpoint_dir is not None:
         _restore(state, config, data, world=world, folder=checkpoint_dir)
-    execution: dict[str, Any] = {"accumulate": accumulate, "unfused": state.unfused}
+    execution: dict[str, Any] = {"accumulate": accumulate}
     if state.step < budget.total_steps:
         if compile_network:
             execution["compile_s"] = compile_ahead(

@@ -71,8 +71,6 @@ class RunResult:
     """Wall seconds of `torch.compile`; None where nothing was compiled."""
     captured: bool = False
     """Whether the steps of whole batches were replayed from a CUDA graph."""
-    unfused: str | None = None
-    """Why batch normalization ran in PyTorch's operations; None: it ran in this project's kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,7 +151,6 @@ def write_record(
             "accumulate": result.accumulate,
             "compile_s": result.compile_s,
             "captured": result.captured,
-            "unfused": result.unfused,
         },
         "train_loss": result.train_loss,
         "validation_loss": result.validation_loss,

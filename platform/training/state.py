@@ -19,7 +19,6 @@ from platform.training.acceleration.global_batch_norm import over_all_workers
 from platform.training.acceleration.torch_compile import compiled, forward_uncompiled
 from platform.training.config import RunConfig
 from platform.training.distributed import World
-from platform.training.fused_norm import fuse
 from platform.training.inputs.budget import Budget
 from platform.training.optimizers import build_optimizer, load_optimizer
 from platform.training.records import EpochRecord
@@ -60,8 +59,6 @@ class RunState:
     best: Best | None = None
     compiled_images: int | None = None
     """Images of a batch that `parallel` was compiled for; None: not compiled."""
-    unfused: str | None = "not asked for"
-    """Why batch normalization runs in PyTorch's operations; None: it runs in this project's kernels."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of training images [n, C, H, W]."""
@@ -138,22 +135,13 @@ def begin(
     budget: Budget,
     world: World,
     compile_network: bool = False,
-    fuse_norm: bool = False,
 ) -> RunState:
     """Return the state before the first step; `network` is moved to the world's device.
 
-    With `compile_network` it is compiled when it is first called (`acceleration.torch_compile`); with
-    `fuse_norm` its batch normalizations run in this project's kernels where they can.
+    With `compile_network` it is compiled when it is first called (`acceleration.torch_compile`).
     """
-    unfused: str | None = "not asked for"
     if config.sync_batch_norm and world.size > 1:
-        network, unfused = over_all_workers(network, world.device), "its statistics span the workers"
-    elif world.device.type != "cpu":
-        unfused = "the kernels are for CPUs"
-    elif compile_network:
-        unfused = "torch.compile fuses it"
-    elif fuse_norm:
-        unfused = fuse(network)
+        network = over_all_workers(network, world.device)
     network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parallel = compiled(network) if compile_network else network
     if world.size > 1:
@@ -170,7 +158,6 @@ def begin(
         optimizer=build_optimizer(config.optimizer, network.parameters()),
         lr=LearningRate(config.schedule, peak=config.optimizer.lr, budget=budget),
         ema=_average_of(network, config.ema_decay) if config.ema_decay else None,
-        unfused=unfused,
     )
 
 

@@ -231,7 +231,6 @@ def _identity(question: Question, count: int) -> dict[str, Any]:
 
     from platform.data.cache import open_info
     from platform.tracking.provenance import cpu_name, usable_cores
-    from platform.training import native
 
     run = question.run
     gpus: list[str] = []
@@ -254,7 +253,6 @@ def _identity(question: Question, count: int) -> dict[str, Any]:
         "augment": run.augment.model_dump(mode="json"),
         "threads": question.threads,
         "processes": count,
-        "kernels": not question.gpu and native.lack() is None,
         # What was measured before memory was part of it is measured again.
         **({"memory": True} if question.gpu else {}),
     }
