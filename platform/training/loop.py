@@ -105,7 +105,7 @@ def fit(
             )
         run = _Run(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
         # Without this, cuDNN may choose other algorithms from one run to the next.
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
             run.train(on_epoch, on_step)
         execution["captured"] = run.captured
     result = _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})

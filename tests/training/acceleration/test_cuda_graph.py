@@ -145,6 +145,24 @@ def test_what_cannot_be_captured_is_told_and_trained_all_the_same(
     assert numbers(result) == numbers(plain)
 
 
+def test_cudnn_is_enabled_in_a_step_and_the_callers_flags_come_back(
+    config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.backends.cudnn.flags` disables cuDNN by default, which no result on a CPU shows."""
+    cudnn, seen = torch.backends.cudnn, []
+    take = step._train_step
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark))
+        return take(*arguments, **more)
+
+    monkeypatch.setattr(step, "_train_step", watched)
+    with cudnn.flags(enabled=True, deterministic=False, benchmark=True):
+        run(config_of(epochs=1), data)
+        assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark) == (True, False, True)
+    assert seen == [(True, True, False)] * 3
+
+
 def test_progress_is_told_when_its_numbers_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that takes two steps to arrive: the step that is told is the one it was asked for at."""
     monkeypatch.setattr(step, "TICK_S", 0.0)
