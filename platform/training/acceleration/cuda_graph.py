@@ -11,6 +11,7 @@ set to None before the capture, so that the backward pass allocates them in the 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,6 +23,8 @@ from platform.training.inputs.batches import Batches
 
 WARM_UP_STEPS = 3
 """Steps that run uncaptured before: libraries allocate their workspaces, the optimizer its state."""
+
+_failed = threading.Event()
 
 Result = TypeVar("Result")
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -43,13 +46,32 @@ def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     """Capture `work` as a CUDA graph; returns its replay.
 
     Raises:
-        RuntimeError: something in `work` cannot be captured, or its memory is not there.
+        RuntimeError: something in `work` cannot be captured, or its memory is not there; or a capture has
+            failed in this process before.
     """
-    graph = torch.cuda.CUDAGraph()
-    # Other threads of the process may use the device meanwhile: a loader's, another trial's.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+    if _failed.is_set():
+        raise RuntimeError("an earlier capture failed in this process")
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # Other threads of the process may use the device meanwhile: a loader's, another trial's.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            work()
+    except BaseException:
+        _failed.set()
+        # torch.cuda.graph leaves its stream the current one where the capture cannot be ended.
+        torch.cuda.set_stream(current)
+        torch.cuda.synchronize()
+        raise
     return graph.replay
+
+
+def capture_has_failed() -> bool:
+    """Return whether a capture has failed in this process, which may then finish its run but no other.
+
+    torch's allocator takes the capture for unfinished: `torch.cuda.empty_cache` and every other capture fail
+    with an internal assertion (`captures_underway.empty()`).
+    """
+    return _failed.is_set()
 
 
 def on_side_stream(device: torch.device, work: Callable[[], Result]) -> Result:

@@ -17,7 +17,14 @@ from platform.tuning.execution import placement_groups
 from platform.tuning.execution.cluster_session import refuse_dead_node
 from platform.tuning.execution.interrupts import Interrupts, StopRequested
 from platform.tuning.journal.journal import Journal
-from platform.tuning.journal.trial import FAILURE, OUT_OF_MEMORY, TrialOutcome, TrialTask, record_from
+from platform.tuning.journal.trial import (
+    FAILURE,
+    OUT_OF_MEMORY,
+    PROCESS_ENDS,
+    TrialOutcome,
+    TrialTask,
+    record_from,
+)
 from platform.tuning.sampling.task_queue import TaskQueue
 
 _LIVES = 3  # a trial whose process died twice is given up
@@ -95,6 +102,7 @@ class DriverCallback(Callback):
         self._lives: dict[str, int] = {}
         self._failures: dict[str, str] = {}
         self._short_of_memory: set[str] = set()
+        self._not_begun: set[str] = set()
         self._actors: Sequence[Any] = ()
         self._next_look_s = self._look_until_s = 0.0
         self.error: Exception | None = None
@@ -133,6 +141,8 @@ class DriverCallback(Callback):
             self._failures[task.trial_id] = result[FAILURE]
             if result.get(OUT_OF_MEMORY) and _can_be_cut(task):
                 self._short_of_memory.add(task.trial_id)
+        if PROCESS_ENDS in result:
+            self._not_begun.add(task.trial_id)
         known = self._ledger.records.setdefault(task.trial_id, [])
         # A trial whose process died after its report repeats nothing: its checkpoint is that far.
         if record is None or record.epoch <= len(known):
@@ -170,6 +180,10 @@ class DriverCallback(Callback):
             self._retry_in_pieces(task)
         elif task.trial_id in self._failures:
             self._end(task, TrialStatus.FAILED, self._failures[task.trial_id])
+        elif task.trial_id in self._not_begun:
+            self._not_begun.discard(task.trial_id)
+            self.running.discard(task.trial_id)
+            self._queue.put_back(task)
         elif lives < _LIVES:
             self._lives[task.trial_id] = lives + 1
             self.running.discard(task.trial_id)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from platform.training.records import EpochRecord
-from platform.tuning.journal.trial import TrialFailed, TrialTask, epoch_line, trial_log
+from platform.tuning.journal.trial import PROCESS_ENDS, TrialFailed, TrialTask, epoch_line, trial_log
 
 
 def train_trial(config: dict[str, Any]) -> None:
@@ -27,6 +27,11 @@ def train_trial(config: dict[str, Any]) -> None:
     """
     from ray import tune
 
+    from platform.training.acceleration.cuda_graph import capture_has_failed
+
+    if capture_has_failed():
+        tune.report({PROCESS_ENDS: True})
+        os._exit(1)  # this trial gets a new process
     task = TrialTask.model_validate_json(config["task"])
     header = f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
     metrics, sound = dict[str, Any](), True
@@ -75,8 +80,11 @@ def _train(task: TrialTask, reported_epochs: int) -> None:
 def _free_memory() -> None:
     import torch
 
+    from platform.training.acceleration.cuda_graph import capture_has_failed
+
     gc.collect()
-    torch.cuda.empty_cache()
+    if not capture_has_failed():
+        torch.cuda.empty_cache()
 
 
 @functools.lru_cache(maxsize=2)

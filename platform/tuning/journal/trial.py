@@ -111,6 +111,10 @@ OUT_OF_MEMORY = "out_of_gpu_memory"
 """Beside `FAILURE`: the GPU's memory was too small, so that smaller pieces may do."""
 
 
+PROCESS_ENDS = "process_ends"
+"""The metric under which a process refuses a trial before it begins: the trial needs another process."""
+
+
 class TrialFailed(Exception):  # noqa: N818 - what happened, as the sweep reports it
     """A trial's own code failed. `text` is the traceback and the log's path."""
 

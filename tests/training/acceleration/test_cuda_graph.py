@@ -4,7 +4,9 @@ CUDA graphs need a GPU. Here a stand-in keeps what a capture keeps, the host's n
 what a replay does: the same work on the same places, again.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -143,6 +145,47 @@ def test_what_cannot_be_captured_is_told_and_trained_all_the_same(
     with pytest.warns(UserWarning, match="could not be captured as a CUDA graph.*not permitted"):
         result = run(config_of(), data)
     assert numbers(result) == numbers(plain)
+
+
+class Streams:
+    """Stands in for `torch.cuda`: which stream is current, and a graph whose capture cannot be ended."""
+
+    class CUDAGraph:
+        replay = None
+
+    def __init__(self) -> None:
+        self.current = "the caller's"
+        self.synchronized = 0
+
+    def current_stream(self, device: object = None) -> str:
+        return self.current
+
+    def set_stream(self, stream: str) -> None:
+        self.current = stream
+
+    def synchronize(self) -> None:
+        self.synchronized += 1
+
+    @contextmanager
+    def graph(self, graph: object, **_: object) -> Iterator[None]:
+        self.current = "the capture's"
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_failed_capture_gives_the_stream_back_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda, work = Streams(), []
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(cuda_graph, "_failed", threading.Event())
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        cuda_graph.cuda_graph(lambda: work.append(1))
+    assert (cuda.current, cuda.synchronized) == ("the caller's", 1)
+    assert cuda_graph.capture_has_failed()
+    with pytest.raises(RuntimeError, match="an earlier capture failed in this process"):
+        cuda_graph.cuda_graph(lambda: work.append(2))
+    assert work == [1]
 
 
 def test_cudnn_is_enabled_in_a_step_and_the_callers_flags_come_back(

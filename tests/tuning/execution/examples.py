@@ -133,6 +133,16 @@ def work_with_little_memory(config: dict[str, Any]) -> None:
         train_worker(config)
 
 
+def train_with_a_failed_capture(config: dict[str, Any]) -> None:
+    """Run a trial; after t000 the process is one in which the capture of a CUDA graph has failed."""
+    from platform.training.acceleration import cuda_graph
+    from platform.tuning.execution.inproc import train_trial
+
+    train_trial(config)
+    if TrialTask.model_validate_json(config["task"]).trial_id == "t000":
+        cuda_graph._failed.set()
+
+
 def train_with_little_memory(config: dict[str, Any]) -> None:
     """Run a trial where t000 fits in pieces only, t001 not at all, and t002 has no main memory."""
     from unittest import mock

@@ -27,6 +27,7 @@ from tests.tuning.execution.examples import (
     sgd,
     table,
     tiny_spec,
+    train_with_a_failed_capture,
     unfinished,
 )
 
@@ -138,6 +139,25 @@ def test_a_killed_process_is_replaced_and_an_observers_error_ends_the_search_as_
     [outcome] = search(spec, folder, info)  # the journal had it before the observer
     assert outcome.status is TrialStatus.FINISHED
     assert [record.epoch for record in outcome.records] == [1, 2, 3]
+
+
+def test_after_a_failed_capture_the_next_trial_gets_a_new_process(
+    folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.tuning.execution.inproc.train_trial", train_with_a_failed_capture)
+    monkeypatch.setattr("platform.tuning.execution.driver_callback._LIVES", 1)
+    starts, diary = [sgd(0.05), sgd(0.04), sgd(0.03)], Diary()
+    spec = tiny_spec(start_from=starts, trials=3, scheduler={"name": "none"})
+    outcomes = search(spec, folder, info, observer=diary)
+    assert [outcome.status for outcome in outcomes] == [TrialStatus.FINISHED] * 3
+    logs = [(folder / "logs" / f"{name}.log").read_text() for name in ("t000", "t001", "t002")]
+    first, second, third = (re.findall(r"in process (\d+)", log) for log in logs)
+    assert first != second == third
+    assert [line for line in diary.lines if "started" in line] == [
+        "t000 started",
+        "t001 started",
+        "t002 started",
+    ]
 
 
 def test_settled_trials_train_on_validation_images_too(folder: Path, info: DatasetInfo) -> None:
