@@ -11,6 +11,7 @@ set to None before the capture, so that the backward pass allocates them in the 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -52,9 +53,10 @@ def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     if _failed.is_set():
         raise RuntimeError("an earlier capture failed in this process")
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    side = _side_stream(torch.cuda.current_device())
     try:
         # Other threads of the process may use the device meanwhile: a loader's, another trial's.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             work()
     except BaseException:
         _failed.set()
@@ -79,9 +81,19 @@ def on_side_stream(device: torch.device, work: Callable[[], Result]) -> Result:
     if device.type != "cuda":
         return work()
     current = torch.cuda.current_stream(device)
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side = _side_stream(current.device_index)
     side.wait_stream(current)
     with torch.cuda.stream(side):
         done = work()
     current.wait_stream(side)
     return done
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """Return the one side stream of a GPU.
+
+    The allocator keeps free memory per stream: on a stream of its own, each warm-up step would reserve the
+    activations anew.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -33,6 +33,9 @@ def train_trial(config: dict[str, Any]) -> None:
         tune.report({PROCESS_ENDS: True})
         os._exit(1)  # this trial gets a new process
     task = TrialTask.model_validate_json(config["task"])
+    if device_for(task.gpus_per_worker) == "cuda":
+        # The trial before this one has left its CUDA graph and its activations.
+        _free_memory()
     header = f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
     metrics, sound = dict[str, Any](), True
     try:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from platform.data.training_data import TrainingData
 from platform.training import loop, step
 from platform.training.acceleration import cuda_graph
-from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, capture_for
+from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, capture_for, on_side_stream
 from platform.training.config import RunConfig
 from platform.training.distributed import World, single
 from platform.training.inputs.augment import TrainingTable
@@ -151,37 +151,78 @@ class Streams:
     """Stands in for `torch.cuda`: which stream is current, and a graph whose capture cannot be ended."""
 
     class CUDAGraph:
-        replay = None
+        def replay(self) -> None:
+            """Do nothing."""
 
-    def __init__(self) -> None:
-        self.current = "the caller's"
+    class Stream:
+        def __init__(self, device: int) -> None:
+            self.device_index = device
+
+        def wait_stream(self, other: "Streams.Stream") -> None:
+            assert other is not self
+
+    def __init__(self, *, capture_fails: bool = False) -> None:
+        self.callers = self.current = Streams.Stream(0)
+        self.capture_fails = capture_fails
         self.synchronized = 0
 
-    def current_stream(self, device: object = None) -> str:
+    def current_device(self) -> int:
+        return 0
+
+    def current_stream(self, device: object = None) -> Stream:
         return self.current
 
-    def set_stream(self, stream: str) -> None:
+    def set_stream(self, stream: Stream) -> None:
         self.current = stream
 
     def synchronize(self) -> None:
         self.synchronized += 1
 
     @contextmanager
-    def graph(self, graph: object, **_: object) -> Iterator[None]:
-        self.current = "the capture's"
+    def stream(self, stream: Stream) -> Iterator[None]:
+        before, self.current = self.current, stream
         yield
-        raise RuntimeError("operation failed due to a previous error during capture")
+        self.current = before
+
+    @contextmanager
+    def graph(self, graph: object, *, stream: Stream, **_: object) -> Iterator[None]:
+        before, self.current = self.current, stream
+        yield
+        if self.capture_fails:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.current = before
 
 
+@pytest.fixture
+def _no_side_stream_yet() -> Iterator[None]:
+    cuda_graph._side_stream.cache_clear()
+    yield
+    cuda_graph._side_stream.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_side_stream_yet")
+def test_warm_ups_and_the_capture_share_one_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, seen = Streams(), []
+    monkeypatch.setattr(torch, "cuda", cuda)
+    for _ in range(WARM_UP_STEPS):
+        on_side_stream(torch.device("cuda"), lambda: seen.append(cuda.current))
+    cuda_graph.cuda_graph(lambda: seen.append(cuda.current))
+    assert len(seen) == WARM_UP_STEPS + 1
+    assert {id(stream) for stream in seen} == {id(seen[0])} != {id(cuda.callers)}
+    assert cuda.current is cuda.callers
+
+
+@pytest.mark.usefixtures("_no_side_stream_yet")
 def test_a_failed_capture_gives_the_stream_back_and_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cuda, work = Streams(), []
+    cuda, work = Streams(capture_fails=True), []
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(cuda_graph, "_failed", threading.Event())
     with pytest.raises(RuntimeError, match="previous error during capture"):
         cuda_graph.cuda_graph(lambda: work.append(1))
-    assert (cuda.current, cuda.synchronized) == ("the caller's", 1)
+    assert cuda.current is cuda.callers
+    assert cuda.synchronized == 1
     assert cuda_graph.capture_has_failed()
     with pytest.raises(RuntimeError, match="an earlier capture failed in this process"):
         cuda_graph.cuda_graph(lambda: work.append(2))

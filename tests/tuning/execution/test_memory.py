@@ -13,10 +13,11 @@ from platform.errors import UserError
 from platform.tracking.events import Observers, TrialStatus
 from platform.tracking.parquet_tables import TableWriter, read_trials
 from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.execution import inproc
 from platform.tuning.execution.ddp import _pump
 from platform.tuning.execution.placement_groups import left_over
 from platform.tuning.journal.journal import read_journal
-from platform.tuning.journal.trial import FAILURE, TrialFailed, trial_log
+from platform.tuning.journal.trial import FAILURE, TrialFailed, TrialTask, trial_log
 from platform.tuning.journal.trial_history import trial_pasts
 from platform.tuning.journal.trial_model import find_task
 from tests.tuning.execution.examples import (
@@ -123,3 +124,25 @@ def test_a_worker_group_tells_its_first_failure(tmp_path: Path) -> None:
     assert failure is not None
     assert failure["out_of_gpu_memory"] is True
     assert "OutOfMemoryError" in failure[FAILURE]
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0.5, ["freed", "trained"]), (0, ["trained"])])
+def test_on_a_gpu_memory_is_freed_before_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, expected: list[str]
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(inproc, "_free_memory", lambda: done.append("freed"))
+    monkeypatch.setattr(inproc, "_train", lambda *_: done.append("trained"))
+    task = TrialTask(
+        trial_id="t000",
+        stage="search",
+        number=0,
+        params={},
+        run=SPEC.base,
+        data_path="/nowhere",
+        checkpoint_dir=str(tmp_path),
+        log_path=str(tmp_path / "t000.log"),
+        gpus_per_worker=gpus,
+    )
+    inproc.train_trial({"task": task.model_dump_json(), "reported_epochs": 0})
+    assert done == expected
