@@ -275,6 +275,13 @@ class TrainingTable:
         return padded.unfold(3, height, 1).unfold(4, width, 1)
 
 
+def table_bytes_per_image(config: AugmentConfig, shape: tuple[int, int, int]) -> int:
+    """Return what an image [C, H, W] takes in a `TrainingTable`: its padded pixels, mirrored ones too."""
+    channels, height, width = shape
+    margin = 2 * config.crop_padding
+    return (2 if config.flip else 1) * channels * (height + margin) * (width + margin)
+
+
 class EvaluationTable:
     """A split on the device, normalized batch by batch, in order, without augmentation."""
 

@@ -120,8 +120,7 @@ def measure(question: Question, *, warm: Callable[[], None]) -> Speed:
 
     torch.set_num_threads(question.threads)
     run = question.run
-    images = max(run.batch_size, _IMAGES_ON_GPU if question.gpu else _IMAGES_ON_CPU)
-    images -= images % run.batch_size
+    images = images_measured(run, gpu=question.gpu)
     # Many epochs of a few steps at a steady rate, ended from outside.
     config = run.changed(
         data={**run.data.model_dump(), "train_limit": images},
@@ -157,6 +156,12 @@ def measure(question: Question, *, warm: Callable[[], None]) -> Speed:
         gpu_held_bytes=torch.cuda.max_memory_reserved() if question.gpu else None,
         gpu_total_bytes=torch.cuda.mem_get_info()[1] if question.gpu else None,
     )
+
+
+def images_measured(run: RunConfig, *, gpu: bool) -> int:
+    """Return how many images a measurement of `run` trains on: whole batches."""
+    images = max(run.batch_size, _IMAGES_ON_GPU if gpu else _IMAGES_ON_CPU)
+    return images - images % run.batch_size
 
 
 class _Enough(Exception):  # noqa: N818 - the end of a measurement, not an error

@@ -30,7 +30,7 @@ def gpu_share(held_bytes: int, total_bytes: int) -> float:
     """Return the share of a GPU that a trial takes: 1 over the number of trials that fit, 1 at most.
 
     Args:
-        held_bytes: what PyTorch was seen to hold at most.
+        held_bytes: what a trial holds at most in PyTorch's memory.
         total_bytes: the GPU's memory.
     """
     fitting = int(total_bytes // (HEADROOM * held_bytes + CONTEXT_BYTES))
@@ -65,22 +65,36 @@ def share_out(
         return _placed(spec, 0.0), (f"{note}, but the cluster has no GPU",)
     if spec.workers_per_trial > 1:
         return _placed(spec, share), (f"{note} has no effect: each of a trial's workers gets a whole GPU",)
-    speeds = []
+    speeds, held = [], 0
     try:
         for run in _largest_runs(spec):
             question = calibration.Question(
                 run=run, data_path=str(info.path), threads=max(1, int(resources.CPU)), gpu=True
             )
             speeds.append(measure(question, processes=1, progress=progress))
+            if speeds[-1].gpu_held_bytes:
+                held = max(held, speeds[-1].gpu_held_bytes + _unmeasured_bytes(run, info))
     except UserError as error:
         return _placed(spec, share), (f"{note}: not possible here ({error}), so each trial gets a whole GPU",)
-    held, total = max(speed.gpu_held_bytes or 0 for speed in speeds), speeds[0].gpu_total_bytes or 0
+    total = speeds[0].gpu_total_bytes or 0
     if not held or not total:
         return _placed(spec, share), (f"{note}: nothing was measured, so each trial gets a whole GPU",)
     share = gpu_share(held, total)
-    seen = f"a trial held up to {held / 2**30:.1f} GiB of {total / 2**30:.1f} GiB"
+    seen = f"a trial holds up to {held / 2**30:.1f} GiB of {total / 2**30:.1f} GiB"
     fit = f"with room to spare {int(1 / share + 1e-9)} of them fit on a GPU ({share:g} each)"
     return _placed(spec, share), (f"{note}: {seen}, so {fit}",)
+
+
+def _unmeasured_bytes(run: RunConfig, info: DatasetInfo) -> int:
+    """Return the size of the training images that a measurement leaves out and a trial keeps on the GPU."""
+    from platform.data.image_folders import NAME
+    from platform.training.inputs.augment import table_bytes_per_image
+
+    if info.name == NAME:  # images in files stay there
+        return 0
+    images = min(info.train_images, run.data.train_limit or info.train_images)
+    unmeasured = max(0, images - calibration.images_measured(run, gpu=True))
+    return unmeasured * table_bytes_per_image(run.augment, info.image_shape)
 
 
 def _placed(spec: SweepSpec, gpu: float) -> SweepSpec:

@@ -19,6 +19,7 @@ from platform.training.inputs.augment import (
     Place,
     TrainingTable,
     draw_epoch,
+    table_bytes_per_image,
 )
 
 CPU = torch.device("cpu")
@@ -293,3 +294,10 @@ def test_read_only_images_are_accepted(split: Split) -> None:
     images.setflags(write=False)
     table = EvaluationTable(Split(images, split.labels), compute(images, "channel"), device=CPU)
     assert len(table) == COUNT
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": False}, {"crop_padding": 0}])
+def test_what_an_image_takes_in_a_table(split: Split, changes: dict[str, Any]) -> None:
+    config = config_of(**changes)
+    table = TrainingTable(split, compute(split.images, "channel"), config, device=CPU)
+    assert table._windows.untyped_storage().nbytes() == COUNT * table_bytes_per_image(config, (3, 32, 32))

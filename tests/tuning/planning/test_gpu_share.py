@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from platform.data.image_folders import NAME
 from platform.errors import UserError
 from platform.tuning.planning.calibration import Question
 from platform.tuning.planning.capacity import slots
@@ -18,7 +19,10 @@ from tests.space.examples import BASE, spec
 
 GIB = 2**30
 HOST = {"CPU": 16.0, "GPU": 2.0}
-INFO: Any = SimpleNamespace(path=Path("/cache/cifar10"))
+INFO: Any = SimpleNamespace(
+    path=Path("/cache/cifar10"), name="cifar10", train_images=8192, image_shape=(3, 32, 32)
+)
+"""No more images than a measurement trains on."""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_the_largest_batch_of_every_network_is_measured_and_the_plan_says_so() -
         ("resnet18_cifar", 512),
     ]
     [note] = notes
-    assert note.startswith("resources_per_worker.GPU: measured: a trial held up to 8.0 GiB of 80.0 GiB, ")
+    assert note.startswith("resources_per_worker.GPU: measured: a trial holds up to 8.0 GiB of 80.0 GiB, ")
     assert note.endswith("so with room to spare 7 of them fit on a GPU (0.1428 each)")
     plan = make_plan(placed, HOST)
     assert plan.search.resources_per_worker.text() == "2 CPU + 0.1428 GPU"
@@ -102,3 +106,19 @@ def test_without_a_measurement_a_trial_gets_a_whole_gpu(
 def test_nothing_is_measured_unless_asked_for() -> None:
     space = spec(resources_per_worker={"GPU": 0.25})
     assert share_out(space, INFO, [HOST], measure=unable) == (space, ())
+
+
+def test_the_images_that_a_measurement_leaves_out_are_counted() -> None:
+    space = spec(
+        search={"optimizer.lr": {"uniform": [0.1, 0.2]}}, resources_per_worker={"CPU": 1, "GPU": "measured"}
+    )
+    whole: Any = SimpleNamespace(**{**vars(INFO), "train_images": 8192 + 400_000})
+    [few], [many] = (
+        share_out(space, info, [HOST], measure=measuring([], {space.base.model.name: 4.0}))[1]
+        for info in (INFO, whole)
+    )
+    assert "a trial holds up to 4.0 GiB" in few
+    assert "a trial holds up to 7.6 GiB" in many, "2 x 3 x 40 x 40 bytes an image"
+    files: Any = SimpleNamespace(**{**vars(whole), "name": NAME})
+    [of_files] = share_out(space, files, [HOST], measure=measuring([], {space.base.model.name: 4.0}))[1]
+    assert of_files == few
