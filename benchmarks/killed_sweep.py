@@ -34,7 +34,7 @@ everything at once."""
 _MARK = "RANDOM_KILLS_MARK"
 _POLL_S = 0.2
 _PATIENCE_S = 1200.0
-_CLOCKS = ("epoch_s", "evaluation_s", "images_per_s", "mfu")
+_CLOCKS = ("epoch_s", "evaluation_s", "images_per_s", "mfu", "overhead_s")
 _ROOT = Path(__file__).resolve().parents[1]
 
 

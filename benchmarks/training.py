@@ -10,8 +10,9 @@ epoch of `benchmarks.reference_loop`, again and again. A ratio is formed within 
 disturbs the machine for longer than a pair disturbs both sides. `of GEMM` is the share of the machine's own
 fastest matrix product in the side's precision, `of memory` that of its memory's bandwidth if every operation
 of a step read and wrote memory (fused kernels and caches let it pass 100 %); both roofs are measured first
-(`benchmarks.roofline`), and the nearer one binds. It runs where PyTorch, torchvision, numpy, Pillow, pyarrow,
-psutil and pydantic are installed.
+(`benchmarks.roofline`), and the nearer one binds. `+ s per epoch` is what an epoch takes beyond training and
+evaluation (`overhead_s`: checkpoint, probe), from a second, short run that writes checkpoints. It runs where
+PyTorch, torchvision, numpy, Pillow, pyarrow, psutil and pydantic are installed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks import record
@@ -38,6 +41,7 @@ MODELS = tuple(name for name in get_args(ModelName) if name.endswith("_cifar"))
 IMAGES_ON_CPU = {"resnet18_cifar": 1024, "resnet34_cifar": 512}
 IMAGES_ON_CPU_OF_OTHERS = 5120
 IMAGES_ON_CUDA = 49_920
+_SAVED_EPOCHS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,6 +164,11 @@ def _compare(
         compile_network=given.compile,
     )
     flop = flop_per_image(config.model)
+    with TemporaryDirectory() as folder:
+        saved = fit(
+            config.changed(epochs=_SAVED_EPOCHS), data, world=world, checkpoint_dir=Path(folder), resume=False
+        )
+    overheads = [epoch.overhead_s for epoch in saved.epochs[1:]]
 
     def side(rates: list[float], kind: str) -> dict[str, Any]:
         roof = median(roofs[kind])
@@ -180,8 +189,10 @@ def _compare(
         "model": name,
         "images_per_epoch": images,
         "flop_per_image": flop,
-        # Whether the step was replayed as a CUDA graph, and how long torch.compile took.
-        "ours": side(ours, precision) | {"captured": result.captured, "compile_s": result.compile_s},
+        # Whether the step was replayed as a CUDA graph, how long torch.compile took, and each epoch's time
+        # outside training and evaluation, with a checkpoint after every one.
+        "ours": side(ours, precision)
+        | {"captured": result.captured, "compile_s": result.compile_s, "overhead_s": overheads},
         "reference": side(theirs, "fp32"),
         "ratios": ratios,
         "ratio_median": median(ratios),
@@ -208,8 +219,6 @@ def run_config(name: str, *, batch_size: int, epochs: int, precision: str) -> Ru
 
 def random_data(images: int) -> TrainingData:
     """Return noise in CIFAR-10's shape: what is in an image does not change what it costs."""
-    from pathlib import Path
-
     import numpy as np
 
     from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
@@ -267,7 +276,8 @@ def _line(row: dict[str, Any]) -> str:
     shares = f"{ours['share_of_gemm']:8.1%} {reference['share_of_gemm']:7.1%}"
     shares += f" {ours['share_of_memory']:10.1%} {reference['share_of_memory']:7.1%}"
     compiled = "" if ours["compile_s"] is None else f"  compiled in {ours['compile_s']:.0f} s"
-    return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}{compiled}"
+    overhead = f"  +{median(ours['overhead_s']):.2f} s per epoch"
+    return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}{overhead}{compiled}"
 
 
 def _say(message: str) -> None:

@@ -198,6 +198,7 @@ class _Run:
     def train(self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]) -> None:
         """Train from the state's step to the end of the budget."""
         state, first_step, began_s = self._state, self._state.step, time.monotonic()
+        saving_s = 0.0
         while state.step < self._budget.total_steps:
             epoch = state.step // self._budget.steps_per_epoch
             epoch_began_s = time.monotonic()
@@ -224,8 +225,9 @@ class _Run:
                     )
                 )
 
-            record = self._epoch(epoch, Ticker(tick))
+            record = self._epoch(epoch, Ticker(tick), saving_s=saving_s)
             state.records.append(record)
+            saving_began_s = time.monotonic()
             if self._folder is not None and self._world.is_first:
                 save_checkpoint(
                     self._folder,
@@ -233,10 +235,11 @@ class _Run:
                     data_key=_key_of(self._data),
                     state=state.state_dict(),
                 )
+            saving_s = time.monotonic() - saving_began_s
             on_epoch(record)
 
-    def _epoch(self, epoch: int, ticker: Ticker) -> EpochRecord:
-        """Train and evaluate `epoch` (from 0)."""
+    def _epoch(self, epoch: int, ticker: Ticker, *, saving_s: float) -> EpochRecord:
+        """Train and evaluate `epoch` (from 0), `saving_s` seconds of checkpoint after the one before."""
         config, state, world, budget = self._config, self._state, self._world, self._budget
         began_s = time.monotonic()
         steps = budget.steps_in(epoch)
@@ -251,9 +254,12 @@ class _Run:
         lr = state.lr.at(state.step - 1)
         state.average_buffers(world)
         held_out = self._evaluate()
+        evaluated_s = time.monotonic()
         state.lr.epoch_ended(held_out.loss if held_out else train_loss)
         self._keep_best(epoch, held_out)
+        look = self._probe.look(state.network) if self._probe is not None else None
         grad_norms = sums.grad_norms.cpu().double()
+        spikes = count_spikes(sums.losses.cpu().double().numpy())
         return EpochRecord(
             epoch=epoch + 1,
             epochs=budget.epochs,
@@ -265,12 +271,13 @@ class _Run:
             validation_accuracy=held_out.accuracy if held_out else None,
             grad_norm=float(grad_norms.mean()),
             grad_norm_max=float(grad_norms.max()),
-            loss_spikes=count_spikes(sums.losses.cpu().double().numpy()),
+            loss_spikes=spikes,
             epoch_s=epoch_s,
-            evaluation_s=time.monotonic() - began_s - epoch_s,
+            evaluation_s=evaluated_s - began_s - epoch_s,
+            overhead_s=time.monotonic() - evaluated_s + saving_s,
             images_per_s=images / epoch_s,
             mfu=None if self._mfu_per_rate is None else self._mfu_per_rate * images / epoch_s,
-            **look_fields(self._probe.look(state.network) if self._probe is not None else None),
+            **look_fields(look),
         )
 
     def _evaluate(self) -> Evaluation | None:

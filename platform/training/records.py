@@ -36,6 +36,9 @@ class EpochRecord:
     """Model FLOP utilization, 0..1 (`training.acceleration.mfu`); None where no rate is published."""
     grad_norm_max: float | None = None
     """Largest gradient norm of a step."""
+    overhead_s: float | None = None
+    """Wall seconds since the previous epoch's end that were neither training nor evaluation: the wait for the
+    previous checkpoint, this epoch's probe. None in records older than this field."""
     loss_spikes: int | None = None
     """How often the loss leapt within the epoch (`platform.training.diagnostics.probe.count_spikes`)."""
     # What a look inside the network saw at the epoch's end (`diagnostics.probe.Look`); None where the

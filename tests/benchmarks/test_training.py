@@ -31,6 +31,7 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     assert row["ratios"] == pytest.approx([ours[0] / theirs[0], ours[1] / theirs[1]])
     assert len(row["ratios"]) == 2
     assert (row["ours"]["captured"], row["ours"]["compile_s"]) == (False, None)
+    assert [overhead > 0 for overhead in row["ours"]["overhead_s"]] == [True, True]
     assert row["ratio_median"] == pytest.approx(sum(row["ratios"]) / 2)
     for side in ("ours", "reference"):
         rate, roof = row[side]["images_per_s_median"], sorted(row[side]["gemm_flop_per_s"])[2]
@@ -42,6 +43,7 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     assert "memory, GB/s: " in out
     assert f"{row['ratio_median']:.2f}x" in out
     assert "resnet20_cifar" in out
+    assert " s per epoch" in out
     assert "compiled" not in out
     row["ours"]["compile_s"] = 46.7
     settings = {"precision": "bf16", "reference_workers": 2, "batch_size": 4, "device": "cpu", "threads": 1}

@@ -1,6 +1,7 @@
 """Whole runs on a few images: what they record, repeat, resume, refuse and leave behind."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ import torch
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
+from platform.training import loop
 from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
 from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.distributed import World, single
-from platform.training.evaluation.evaluation import evaluate
-from platform.training.inputs.augment import Place, TrainingTable, draw_epoch
+from platform.training.evaluation.evaluation import evaluate, images_at_a_time
+from platform.training.inputs.augment import EvaluationTable, Place, TrainingTable, draw_epoch
 from platform.training.loop import fit
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import MODEL
@@ -365,3 +367,22 @@ def test_test_time_flip_is_a_figure_beside_the_plain_one(data: TrainingData) -> 
     assert both.flip.accuracy == (logits.argmax(dim=1) == labels).double().mean().item()
     assert both.flip.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
     assert both.flip.loss != pytest.approx(plain.loss)
+
+
+def test_the_wait_for_a_checkpoint_is_in_the_next_epochs_overhead(
+    config_of: ConfigOf,
+    data: TrainingData,
+    tmp_path: Path,
+    small_network: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_, **__: time.sleep(0.2))
+    first, second = run(config_of(), data, tmp_path).epochs
+    assert first.overhead_s > 0
+    assert second.overhead_s >= 0.2
+
+
+@pytest.mark.parametrize(("device", "images"), [("cuda", 2500), ("cpu", 500)])
+def test_an_evaluation_takes_large_batches_on_a_gpu(data: TrainingData, device: str, images: int) -> None:
+    table = EvaluationTable(data.validation, data.normalization, device=torch.device("cpu"))
+    assert images_at_a_time(table, torch.device(device)) == images

@@ -25,7 +25,7 @@ base:
   report: best
 """
 KILLS = 3
-TIMES = {"epoch_s", "evaluation_s", "images_per_s"}
+TIMES = {"epoch_s", "evaluation_s", "images_per_s", "overhead_s"}
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:

@@ -111,16 +111,22 @@ def count_spikes(losses: NDArray[np.floating]) -> int:
     Args:
         losses: mean loss of each batch, [steps]; the first ten are only looked back at.
     """
-    spikes, above = 0, False
-    for step in range(_SPIKE_WARM_UP, len(losses)):
-        before = losses[max(0, step - _SPIKE_WINDOW) : step]
-        median = float(np.median(before))
-        deviation = 1.4826 * float(np.median(np.abs(before - median)))
-        # A plain bool: sums of numpy's are numpy's integers, which no journal takes.
-        leaps = bool(losses[step] > median + max(_SPIKE_SIGMAS * deviation, _SPIKE_RISE * median))
-        spikes += leaps and not above
-        above = leaps
-    return spikes
+    steps = range(_SPIKE_WARM_UP, min(_SPIKE_WINDOW, len(losses)))
+    parts = [_leaps(losses[None, :step], losses[step : step + 1]) for step in steps]
+    if len(losses) > _SPIKE_WINDOW:
+        windows = np.lib.stride_tricks.sliding_window_view(losses[:-1], _SPIKE_WINDOW)
+        parts.append(_leaps(windows, losses[_SPIKE_WINDOW:]))
+    leaps = np.concatenate([[False], *parts])
+    # A plain int: no journal takes numpy's.
+    return int(np.count_nonzero(leaps[1:] & ~leaps[:-1]))
+
+
+def _leaps(before: NDArray[np.floating], losses: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which of `losses` [n] lie above the limit that the losses before each, [n, window], set."""
+    median = np.median(before, axis=1)
+    deviation = 1.4826 * np.median(np.abs(before - median[:, None]), axis=1)
+    limit: NDArray[np.floating] = median + np.maximum(_SPIKE_SIGMAS * deviation, _SPIKE_RISE * median)
+    return losses > limit
 
 
 def look_fields(look: Look | None) -> Mapping[str, float]:
@@ -164,7 +170,8 @@ def _listening(network: nn.Module, last: nn.Linear) -> Iterator[_Seen]:
 
 def _effective_rank(features: Tensor) -> float:
     """Return exp(entropy) of the normalized singular values of [N, C]; 0 where all features are zero."""
-    values = torch.linalg.svdvals(features)
+    # At most 128 x 512 numbers: not worth loading a GPU's solver for.
+    values = torch.linalg.svdvals(features.cpu())
     total = values.sum()
     if not bool(total > 0):
         return 0.0

@@ -14,6 +14,7 @@ from platform.data.normalization import Normalization
 from platform.errors import UserError
 from platform.training.acceleration.precision import Precision, autocast
 from platform.training.distributed import World
+from platform.training.inputs.augment import EvaluationTable
 from platform.training.inputs.batches import EvaluationBatches, open_evaluation
 
 
@@ -53,7 +54,7 @@ def evaluate(
     *,
     device: torch.device,
     precision: Precision,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
     size: int = 224,
@@ -66,7 +67,7 @@ def evaluate(
         normalization: that of the network's training.
         device: where to compute.
         precision: what to compute in.
-        batch_size: images at a time.
+        batch_size: images at a time; None: as many as suit the device.
         keep_logits: whether to return the logits too.
         flip: whether to evaluate with test-time flip too.
         size: side of what the network sees of a picture (a `PictureSplit`).
@@ -85,21 +86,32 @@ def evaluate(
     )
 
 
+def images_at_a_time(table: EvaluationBatches, device: torch.device) -> int:
+    """Return how many images to evaluate at a time.
+
+    On a GPU every batch costs the launches of some hundred kernels, so few and large batches are faster;
+    images in files are too large for that.
+    """
+    return 2500 if device.type == "cuda" and isinstance(table, EvaluationTable) else 500
+
+
 def evaluate_table(
     network: nn.Module,
     table: EvaluationBatches,
     *,
     world: World,
     precision: Precision,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
 ) -> Evaluation:
     """Evaluate `network` on a split that is on the device; each worker takes its share of the images.
 
-    `network` is left in eval mode. Each worker keeps the logits of its own images.
+    `network` is left in eval mode. Each worker keeps the logits of its own images. `batch_size` is as in
+    `evaluate`.
     """
     network.eval()
+    batch_size = batch_size or images_at_a_time(table, world.device)
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     # Loss and hits with test-time flip.
     flipped = torch.zeros(2, dtype=torch.float64, device=world.device)

@@ -162,6 +162,10 @@ def test_a_spike_needs_to_stand_out_of_the_noise_and_be_large():
     leapt[100:103] = 3.0
     leapt[200] = 2.5
     assert count_spikes(leapt) == 2
+    # The windows grow until there are 50 steps to look back at; a spike there is one spike, too.
+    leapt[48:53] = 3.0
+    assert count_spikes(leapt) == 3
+    assert count_spikes(leapt[:50]) == count_spikes(leapt[:51]) == 1
     # A small step of a curve without any noise is no spike, nor is the first batch of a short epoch.
     assert count_spikes(np.array([1.0] * 20 + [1.2] + [1.0] * 20)) == 0
     assert count_spikes(np.array([9.0, 1.0, 1.0])) == 0
