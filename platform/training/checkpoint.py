@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +23,8 @@ from platform.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 from platform.training.run_folder import LAST
+
+Result = TypeVar("Result")
 
 _FORMAT = "resnet-sweep-platform/checkpoint"
 _SCHEMA_VERSION = 1
@@ -65,6 +69,65 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
         raise UserError(
             f"cannot write the checkpoint {path}: {reason}; free some space or choose another folder"
         ) from error
+
+
+class CheckpointWriter:
+    """Writes checkpoints one after another, and reports each when it is on the disk.
+
+    With `behind`, a thread writes a copy of the state while the run trains on, and a later `poll` reports it:
+    an epoch is never reported before a resume would continue after it.
+    """
+
+    def __init__(self, write: Callable[[Mapping[str, Any]], None], *, behind: bool) -> None:
+        self._write = write
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if behind else None
+        self._pending: tuple[Future[None], Callable[[], None]] | None = None
+        self.waited_s = 0.0
+        """Wall seconds that checkpoints have kept the run waiting."""
+
+    def save(self, state: Mapping[str, Any], *, then: Callable[[], None]) -> None:
+        """Write `state`; `then` is called when it is on the disk."""
+        self.finish()
+        if self._thread is None:
+            self._timed(lambda: self._write(state))
+            then()
+        else:
+            copy = self._timed(lambda: _on_cpu(state))
+            self._pending = self._thread.submit(self._write, copy), then
+
+    def poll(self) -> None:
+        """Report a checkpoint that has been written meanwhile."""
+        if self._pending is not None and self._pending[0].done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written, and report it."""
+        if self._pending is None:
+            return
+        (written, then), self._pending = self._pending, None
+        self._timed(written.result)
+        then()
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written, without reporting it."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _timed(self, act: Callable[[], Result]) -> Result:
+        began_s = time.monotonic()
+        try:
+            return act()
+        finally:
+            self.waited_s += time.monotonic() - began_s
+
+
+def _on_cpu(value: Any) -> Any:
+    """Copy a state's tensors to the CPU, wherever they are in it."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[str, Any]:

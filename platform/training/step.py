@@ -65,11 +65,14 @@ class Ticker:
 
     on_tick: Callable[[int, EpochSums], None]
     """Gets a number of steps that the device has finished in the epoch, and the sums of at least those."""
+    every_step: Callable[[], None] = lambda: None
+    """Called after every step, by the host's count."""
     _next_s: float = field(default_factory=lambda: time.monotonic() + TICK_S)
     _asked: tuple[int, EpochSums, Callable[[], bool]] | None = None
 
     def step_ended(self, done: int, sums: EpochSums) -> None:
         """Take note that the host is through with so many steps; call back if it is time."""
+        self.every_step()
         if self._asked is None:
             if time.monotonic() < self._next_s:
                 return

@@ -102,18 +102,36 @@ class StopError(Exception):
     pass
 
 
+@pytest.fixture
+def saves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write checkpoints during the next epoch, as on a GPU, and some steps late."""
+    write = loop.save_checkpoint
+
+    def late(*arguments: Any, **more: Any) -> None:
+        time.sleep(0.05)
+        write(*arguments, **more)
+
+    monkeypatch.setattr(loop, "_saves_behind", lambda _: True)
+    monkeypatch.setattr(loop, "save_checkpoint", late)
+
+
 @pytest.mark.parametrize("changes", [{}, EVERYTHING, {"optimizer": {"name": "adamw", "lr": 0.01}}], ids=str)
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize("behind", [False, True])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     config_of: ConfigOf,
     data: TrainingData,
     tmp_path: Path,
     small_network: None,
+    request: pytest.FixtureRequest,
     changes: dict[str, Any],
     stop_after: int,
+    behind: bool,
 ) -> None:
     config = config_of(epochs=4, **changes)
     whole = run(config, data, tmp_path / "whole")
+    if behind:
+        request.getfixturevalue("saves_behind")
 
     def stop(record: EpochRecord) -> None:
         if record.epoch == stop_after:
@@ -386,3 +404,55 @@ def test_the_wait_for_a_checkpoint_is_in_the_next_epochs_overhead(
 def test_an_evaluation_takes_large_batches_on_a_gpu(data: TrainingData, device: str, images: int) -> None:
     table = EvaluationTable(data.validation, data.normalization, device=torch.device("cpu"))
     assert images_at_a_time(table, torch.device(device)) == images
+
+
+@pytest.mark.usefixtures("saves_behind", "small_network")
+def test_an_epoch_is_reported_when_its_checkpoint_is_written_and_before_the_next_one(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    result = run(
+        config_of(epochs=5),
+        data,
+        tmp_path,
+        on_epoch=lambda record: seen.append((record.epoch, len(read_records(tmp_path)))),
+    )
+    assert seen == [(epoch, epoch) for epoch in range(1, 6)]
+    assert len(result.epochs) == len(read_records(tmp_path)) == 5
+
+
+@pytest.mark.usefixtures("saves_behind", "small_network")
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("cannot write the checkpoint")
+
+    monkeypatch.setattr(loop, "save_checkpoint", fail)
+    seen: list[EpochRecord] = []
+    with pytest.raises(UserError, match="cannot write the checkpoint"):
+        run(config_of(), data, tmp_path, on_epoch=seen.append)
+    assert seen == []
+
+
+@pytest.mark.usefixtures("saves_behind", "small_network")
+def test_a_run_that_diverges_reports_the_epoch_before_and_names_its_checkpoint(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter([None, None, None, 1])
+    monkeypatch.setattr(loop.EpochSums, "first_bad_step", lambda _: next(steps))
+    seen: list[int] = []
+    with pytest.raises(TrainingDiverged, match=r"the checkpoint of epoch 3 is .*last\.pt"):
+        run(config_of(epochs=5), data, tmp_path, on_epoch=lambda record: seen.append(record.epoch))
+    assert seen == [1, 2, 3]
+
+
+def test_only_a_run_on_one_gpu_writes_its_checkpoints_behind() -> None:
+    def world(device: str, size: int) -> World:
+        return World(rank=0, size=size, device=torch.device(device))
+
+    assert [loop._saves_behind(world(*each)) for each in (("cuda", 1), ("cuda", 2), ("cpu", 1))] == [
+        True,
+        False,
+        False,
+    ]
