@@ -7,7 +7,8 @@ A seed trains on all 50,000 training images and is tested after every epoch. Its
 steps up to the first epoch at or above the target; tests are not in it, and neither is what happens once
 (loading the data, building the network): `wall_s` has everything. The target is fixed beforehand and nothing
 is chosen by the test images: a recipe whose schedule follows a validation loss is refused. Every run goes on
-to its last epoch, whose accuracy is the other figure here. It runs where PyTorch, numpy, Pillow, pyarrow,
+to its last epoch, whose accuracy is the other figure here. On a GPU one epoch is trained and discarded first
+(`warm_up_epochs` in the record): loading CUDA's libraries and kernels takes seconds, once per process. It runs where PyTorch, numpy, Pillow, pyarrow,
 psutil, PyYAML and pydantic are installed.
 """
 
@@ -17,6 +18,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
@@ -70,8 +72,12 @@ def main(
         "device": str(world.device),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "warm_up_epochs": int(world.device.type == "cuda"),
     }
     _say(f"{config.model.name} on {info.label}, {world.device}, {precision} ({reason})")
+    if settings["warm_up_epochs"]:
+        _say("one epoch to warm up")
+        warm_up(config, data)
     results = []
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         results.append(run_seed(config.changed(seed=seed), data, given.target, on_epoch=on_epoch))
@@ -115,6 +121,22 @@ def everything(config: RunConfig, info: DatasetInfo) -> TrainingData:
     from platform.data.training_data import load_training_data
 
     return replace(load_training_data(config.data, info, final=True), validation=load_split(info, "test"))
+
+
+def warm_up(config: RunConfig, data: TrainingData) -> None:
+    """Train one epoch and discard it."""
+    from platform.training.distributed import single
+    from platform.training.loop import fit
+
+    def stop(_: object) -> None:
+        raise _Warm
+
+    with suppress(_Warm):
+        fit(config, data, world=single(), checkpoint_dir=None, on_epoch=stop)
+
+
+class _Warm(Exception):  # noqa: N818 - the end of the warm-up, not an error
+    """Ends the warm-up."""
 
 
 def run_seed(
@@ -170,6 +192,7 @@ def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dic
     config, data = settings["config"], settings["data"]
     what = f"{config['model']['name']} on {data['train_images']:,} images of {data['label']}"
     how = f"batch {config['batch_size']}, {settings['precision']} on {settings['device']}"
+    how += ", after a warm-up epoch" * settings["warm_up_epochs"]
     goal = f"to {100 * settings['target']:g} %, s"
     lines = [
         record.describe(where),

@@ -56,6 +56,7 @@ def test_seeds_are_trained_and_recorded(
     assert tta.main([*arguments, "--threads", "1", "--json", str(path)]) == 0
     written = json.loads(path.read_text())
     assert written["settings"]["config"]["batch_size"] == 16
+    assert written["settings"]["warm_up_epochs"] == 0, "on a CPU"
     # Under a limit, training and validation images together: none is held out here.
     assert written["settings"]["data"]["train_images"] == 64 + 32
     first, second = written["results"]
@@ -100,6 +101,20 @@ def test_the_first_epoch_at_the_target_counts_without_its_tests(
     assert (row["last_accuracy"], row["total_train_s"]) == (0.95, 40.0)
 
 
+def test_a_warm_up_is_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def fit(config, data, *, world, checkpoint_dir, on_epoch):
+        assert checkpoint_dir is None
+        for number in (1, 2):
+            trained.append(number)
+            on_epoch(epoch(number, 0.5))
+
+    monkeypatch.setattr("platform.training.loop.fit", fit)
+    tta.warm_up(load_run("resnet18_ddp"), None)
+    assert trained == [1]
+
+
 def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
     def row(seed: int, train_s: float | None, accuracy: float, *mfu: float | None) -> dict[str, object]:
         reached = {"train_s": train_s, "wall_s": train_s, "epoch": None if train_s is None else 9}
@@ -113,6 +128,7 @@ def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
         "data": {"train_images": 50_000, "label": "cifar10"},
         "precision": "bf16",
         "device": "cuda:0",
+        "warm_up_epochs": 1,
     }
     where = {
         "cpu": "a processor",
@@ -125,6 +141,7 @@ def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
         "started_at": "now",
     }
     table = tta.table(where, settings, [row(0, 50.0, 0.941), row(1, 52.0, 0.942), row(2, None, 0.937)])
+    assert "bf16 on cuda:0, after a warm-up epoch" in table
     assert table.splitlines()[-1] == (
         "reached by 2 of 3 seeds, in 51.0 +- 1.4 (n = 2) s of training (over those); "
         "last epoch 94.00 +- 0.26 (n = 3) %"
