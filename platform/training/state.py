@@ -7,7 +7,8 @@ the seed, so that the step is the whole of a run's memory of its luck.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -85,24 +86,51 @@ class RunState:
     def update_average(self) -> None:
         """Let the moving average follow a step; the first one sets it.
 
-        As `AveragedModel.update_parameters`, which asks the device at every call whether it is the first.
+        As `AveragedModel.update_parameters`, which asks the device at every call whether it is the first. Its
+        counters are set once an epoch (`epoch_ended`): averaged here, each would take four kernels a step.
         """
         if self.ema is None:
             return
-        mine = [*self.ema.module.parameters(), *self.ema.module.buffers()]
-        its = [*self.network.parameters(), *self.network.buffers()]
+        averages, values = _floating(self.ema.module), _floating(self.network)
         if self.step == 0:
-            for average, value in zip(mine, its, strict=True):
+            for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
+        elif self.ema.multi_avg_fn is not None:
+            self.ema.multi_avg_fn(averages, values, self.ema.n_averaged)
+
+    @contextmanager
+    def counting_batches(self, passes: int) -> Iterator[None]:
+        """Count the `passes` through the network in this block at its end, for every batch normalization.
+
+        Each would count its own in a kernel per pass. A network that was compiled keeps counting for itself:
+        compiled code depends on the counters being there.
+        """
+        norms = [
+            module
+            for module in self.network.modules()
+            if type(module) is nn.BatchNorm2d and module.momentum is not None and self.compiled_images is None
+        ]
+        counters = [module.num_batches_tracked for module in norms]
+        for module in norms:
+            module.num_batches_tracked = None
+        try:
+            yield
+        finally:
+            for module, counter in zip(norms, counters, strict=True):
+                module.num_batches_tracked = counter
+        for counter in counters:
+            if counter is not None:
+                counter.add_(passes)
+
+    @torch.no_grad()
+    def epoch_ended(self) -> None:
+        """Bring the moving average's counters up to the network's."""
+        if self.ema is None:
             return
-        for floating in (True, False):
-            chosen = [index for index, value in enumerate(its) if value.is_floating_point() == floating]
-            if chosen and self.ema.multi_avg_fn is not None:
-                self.ema.multi_avg_fn(
-                    [mine[index].detach() for index in chosen],
-                    [its[index].detach() for index in chosen],
-                    self.ema.n_averaged,
-                )
+        self.ema.n_averaged.fill_(self.step)
+        for average, value in zip(self.ema.module.buffers(), self.network.buffers(), strict=True):
+            if not value.is_floating_point():
+                average.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and primitives only."""
@@ -159,6 +187,12 @@ def begin(
         lr=LearningRate(config.schedule, peak=config.optimizer.lr, budget=budget),
         ema=_average_of(network, config.ema_decay) if config.ema_decay else None,
     )
+
+
+def _floating(network: nn.Module) -> list[Tensor]:
+    """Return a network's parameters and buffers, but for its counters."""
+    values = [*network.parameters(), *network.buffers()]
+    return [value.detach() for value in values if value.is_floating_point()]
 
 
 def _average_of(network: nn.Module, decay: float) -> AveragedModel:

@@ -174,16 +174,16 @@ class Steps:
         self._begin(draw, steps)
         state.network.train()
         sums = self._sums.first(steps)
-        for step in range(steps):
-            rows = budget.batch(step)
-            if self._capture is None or rows.stop - rows.start < budget.batch_size:
-                self._take(step, rows)
-            else:
-                self._take_or_replay(step, rows)
-            state.step += 1
-            ticker.step_ended(step + 1, sums)
-        if state.ema is not None:
-            state.ema.n_averaged.fill_(state.step)
+        batches = [budget.batch(step) for step in range(steps)]
+        with state.counting_batches(sum(self._pieces(rows) for rows in batches)):
+            for step, rows in enumerate(batches):
+                if self._capture is None or rows.stop - rows.start < budget.batch_size:
+                    self._take(step, rows)
+                else:
+                    self._take_or_replay(step, rows)
+                state.step += 1
+                ticker.step_ended(step + 1, sums)
+        state.epoch_ended()
         self._world.sum_(sums.losses)
         self._world.sum_(sums.hits)
         return sums
@@ -239,14 +239,21 @@ class Steps:
             scale=weight / count,
             workers=self._world.size,
             precision=self._precision,
-            # Every worker cuts alike, so that all of them meet in each exchange within the network.
-            pieces=max(1, min(self._accumulate, count // self._world.size)),
+            pieces=self._pieces(rows),
         )
         self._sums.losses.index_copy_(0, at, loss.reshape(1))
         self._sums.hits.index_copy_(0, at, (hits * weight).reshape(1))
         self._sums.grad_norms.index_copy_(0, at, grad_norm.reshape(1))
         state.update_average()
         self._step.add_(1)
+
+    def _pieces(self, rows: slice) -> int:
+        """Return into how many pieces a worker's part of a batch is cut.
+
+        Every worker cuts alike, so that all of them meet in each exchange within the network.
+        """
+        count: int = rows.stop - rows.start
+        return max(1, min(self._accumulate, count // self._world.size))
 
 
 def _train_step(

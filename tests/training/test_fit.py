@@ -15,7 +15,8 @@ from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
 from platform.training import loop
-from platform.training.checkpoint import read_records
+from platform.training import step as steps_of_a_run
+from platform.training.checkpoint import read_checkpoint, read_records
 from platform.training.config import RunConfig
 from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.distributed import World, single
@@ -190,8 +191,6 @@ def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a learning rate of next to nothing, the epoch's loss is that of the untrained network."""
-    from platform.training import loop
-
     networks = []
     build = loop.build
     monkeypatch.setattr(
@@ -456,3 +455,23 @@ def test_only_a_run_on_one_gpu_writes_its_checkpoints_behind() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.usefixtures("small_network")
+def test_passes_are_counted_once_an_epoch_and_the_average_has_the_same_count(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, counters = steps_of_a_run._train_step, []
+
+    def watched(state: RunState, *arguments: Any, **more: Any) -> Any:
+        counters.append(state.network[1].num_batches_tracked)
+        return take(state, *arguments, **more)
+
+    monkeypatch.setattr(steps_of_a_run, "_train_step", watched)
+    run(config_of(ema_decay=0.5), data, tmp_path, accumulate=3)
+    assert counters == [None] * 6, "no step counts"
+    state = read_checkpoint(tmp_path)["state"]
+    # Two epochs of three batches, each in three pieces.
+    assert state["network"]["1.num_batches_tracked"] == 2 * 3 * 3
+    assert state["ema"]["module.1.num_batches_tracked"] == 2 * 3 * 3
+    assert state["ema"]["n_averaged"] == 6
