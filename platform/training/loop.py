@@ -24,7 +24,7 @@ from platform.models.networks import build
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.acceleration.cuda_graph import capture_for
 from platform.training.acceleration.mfu import mfu_per_rate
-from platform.training.acceleration.precision import Precision, choose
+from platform.training.acceleration.precision import Precision, choose, reproducible_convolutions
 from platform.training.acceleration.torch_compile import compile_ahead
 from platform.training.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
 from platform.training.config import RunConfig
@@ -106,8 +106,7 @@ def fit(
                 device=world.device,
             )
         run = _Run(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
-        # Without this, cuDNN may choose other algorithms from one run to the next.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        with reproducible_convolutions():
             run.train(on_epoch, on_step)
         execution["captured"] = run.captured
     result = _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})

@@ -30,6 +30,14 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def reproducible_convolutions() -> AbstractContextManager[None]:
+    """Return the context in which cuDNN chooses the same algorithms every time, and computes fp32 in fp32.
+
+    By default it picks TF32 for fp32 convolutions: 10 bits of mantissa instead of 23. No effect on a CPU.
+    """
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
+
+
 def _native_bf16(device: torch.device) -> str:
     """Name the hardware feature that computes bf16, or return an empty string."""
     if device.type == "cuda":

@@ -12,7 +12,7 @@ from platform.data.dataset import Split
 from platform.data.image_folders import PictureSplit
 from platform.data.normalization import Normalization
 from platform.errors import UserError
-from platform.training.acceleration.precision import Precision, autocast
+from platform.training.acceleration.precision import Precision, autocast, reproducible_convolutions
 from platform.training.distributed import World
 from platform.training.inputs.augment import EvaluationTable
 from platform.training.inputs.batches import EvaluationBatches, open_evaluation
@@ -117,7 +117,7 @@ def evaluate_table(
     flipped = torch.zeros(2, dtype=torch.float64, device=world.device)
     confusion: Tensor | None = None
     kept = []
-    with torch.inference_mode():
+    with torch.inference_mode(), reproducible_convolutions():
         for images, labels in table.batches(world.slice_of(len(table)), batch_size):
             with autocast(precision, world.device):
                 logits = network(images).float()

@@ -237,14 +237,19 @@ def test_cudnn_is_enabled_in_a_step_and_the_callers_flags_come_back(
     take = step._train_step
 
     def watched(*arguments: Any, **more: Any) -> Any:
-        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark))
+        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
         return take(*arguments, **more)
 
     monkeypatch.setattr(step, "_train_step", watched)
     with cudnn.flags(enabled=True, deterministic=False, benchmark=True):
         run(config_of(epochs=1), data)
-        assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark) == (True, False, True)
-    assert seen == [(True, True, False)] * 3
+        assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (
+            True,
+            False,
+            True,
+            True,
+        )
+    assert seen == [(True, True, False, False)] * 3
 
 
 def test_progress_is_told_when_its_numbers_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
