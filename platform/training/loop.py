@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -202,6 +203,13 @@ class _Run:
         try:
             self._train(on_epoch, on_step)
             self._checkpoints.finish()
+        except BaseException:
+            if self._world.device.type == "cuda":
+                # Queued steps must not run on memory that the caller is about to free. A device's own error
+                # comes again here; it is raised below.
+                with suppress(RuntimeError):
+                    torch.cuda.synchronize(self._world.device)
+            raise
         finally:
             self._checkpoints.close()
 

@@ -1,14 +1,15 @@
-"""One optimizer step, and the steps of one epoch: nothing here waits for the device inside an epoch.
+"""One optimizer step, and the steps of one epoch: no step's result is waited for inside an epoch.
 
-Loss, hits and gradient norm of each step stay on the device and are read once, at the epoch's end. About once
-a second a copy of them is asked for, and looked at when it has arrived, for the progress display and to stop
-a diverged run.
+The host only waits to stay within `MOST_STEPS_AHEAD` steps of the device. Loss, hits and gradient norm of
+each step stay on the device and are read once, at the epoch's end. About once a second a copy of them is
+asked for, and looked at when it has arrived, for the progress display and to stop a diverged run.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from platform.training.optimizers import lr_of
 from platform.training.state import RunState
 
 TICK_S = 1.0
+MOST_STEPS_AHEAD = 128
+"""Replayed steps take the host microseconds: without a limit it would queue a whole epoch at once, and then
+neither report progress nor notice a divergence until the epoch's end."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,38 @@ class Ticker:
             self._asked = None
             self.on_tick(done_then, copy)
             self._next_s = time.monotonic() + TICK_S
+
+
+@dataclass
+class Lead:
+    """Keeps the host at most `MOST_STEPS_AHEAD` steps ahead of the device."""
+
+    mark: Callable[[], Callable[[], None]]
+    """Marks the device's work so far; returns what waits until the device is through with it."""
+    _marks: deque[Callable[[], None]] = field(default_factory=deque)
+    _steps: int = 0
+
+    def step_ended(self) -> None:
+        """Take note that the host is through with a step; wait if the device is too far behind."""
+        self._steps += 1
+        if self._steps % (MOST_STEPS_AHEAD // 2):
+            return
+        self._marks.append(self.mark())
+        if len(self._marks) > 1:
+            self._marks.popleft()()
+
+
+def _mark_on(device: torch.device) -> Callable[[], Callable[[], None]]:
+    """Return how to mark a device's work; on a CPU there is none left when a step has ended."""
+    if device.type != "cuda":
+        return lambda: lambda: None
+
+    def mark() -> Callable[[], None]:
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event.synchronize
+
+    return mark
 
 
 def _read_later(sums: EpochSums) -> tuple[EpochSums, Callable[[], bool]]:
@@ -159,6 +195,7 @@ class Steps:
         self._draw: Any = None
         self._replay: Callable[[], None] | None = None
         self._warm_ups = WARM_UP_STEPS
+        self._lead = Lead(_mark_on(world.device))
 
     @property
     def captured(self) -> bool:
@@ -182,6 +219,7 @@ class Steps:
                 else:
                     self._take_or_replay(step, rows)
                 state.step += 1
+                self._lead.step_ended()
                 ticker.step_ended(step + 1, sums)
         state.epoch_ended()
         self._world.sum_(sums.losses)

@@ -7,6 +7,7 @@ what a replay does: the same work on the same places, again.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,6 +265,50 @@ def test_progress_is_told_when_its_numbers_have_arrived(monkeypatch: pytest.Monk
     assert told == [1]
     ticker.step_ended(4, step.EpochSums.zeros(4, torch.device("cpu")))
     assert told == [1, 4]
+
+
+def test_the_host_stays_within_so_many_steps_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that is never through with anything unless it is waited for."""
+    monkeypatch.setattr(step, "MOST_STEPS_AHEAD", 8)
+    host, device, furthest = 0, 0, 0
+
+    def mark() -> Callable[[], None]:
+        here = host
+
+        def wait() -> None:
+            nonlocal device
+            device = here
+
+        return wait
+
+    lead = step.Lead(mark)
+    for _ in range(50):
+        host += 1
+        lead.step_ended()
+        furthest = max(furthest, host - device)
+    assert furthest == 7
+
+
+def test_a_run_on_a_gpu_waits_for_its_steps_before_an_error_leaves_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def synchronize(device: torch.device) -> None:
+        done.append("synchronized")
+        raise RuntimeError("CUDA error")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    checkpoints = SimpleNamespace(finish=fail, close=lambda: done.append("closed"))
+    a_run: Any = SimpleNamespace(
+        _world=World(rank=0, size=1, device=torch.device("cuda")), _train=fail, _checkpoints=checkpoints
+    )
+    with pytest.raises(KeyboardInterrupt):
+        loop._Run.train(a_run, print, print)
+    assert done == ["synchronized", "closed"]
 
 
 @pytest.fixture
