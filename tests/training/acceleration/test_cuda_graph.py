@@ -325,17 +325,25 @@ def test_one_gpu_with_its_images_on_it_captures_and_nothing_else(table: Training
     assert capture_for(table, world("cpu")) is None
 
 
+# Another version of torch may warn of something else; that is not what this test is about.
+@pytest.mark.filterwarnings("default")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 1e-2)])
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_on_a_gpu_a_cuda_graph_trains_as_the_steps_one_by_one(
-    config_of: ConfigOf, data: TrainingData, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    config_of: ConfigOf,
+    data: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    precision: str,
+    tolerance: float,
 ) -> None:
-    config = config_of(epochs=4, **changes)
+    config = config_of(epochs=4, precision=precision, **changes)
     captured = fit(config, data, world=single("cuda"), checkpoint_dir=None)
     monkeypatch.setattr(loop, "capture_for", lambda *_: None)
     plain = fit(config, data, world=single("cuda"), checkpoint_dir=None)
     assert (captured.captured, plain.captured) == (True, False)
     for one, other in zip(captured.epochs, plain.epochs, strict=True):
         assert one.lr == other.lr
-        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
-        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
+        assert one.train_loss == pytest.approx(other.train_loss, rel=tolerance)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=10 * tolerance)
