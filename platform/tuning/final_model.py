@@ -69,7 +69,8 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
 
     model = load_trained_model(final_model(folder))
     openings = open_test_split(folder.path, split_sha256=info.sha256, run=final_run(folder), again=again)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = sweep.plan.final.resources_per_worker.GPU > 0 and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     precision, _ = choose(sweep.spec.base.precision, device)
     result = evaluate(
         model.network(),

@@ -18,7 +18,7 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.trial_history import trial_pasts
 from platform.tuning.planning.capacity import slots
-from platform.tuning.planning.gpu_share import share_out
+from platform.tuning.planning.gpu_share import share_out, sharing_notes
 from platform.tuning.planning.plan import Plan, make_plan
 from platform.tuning.training_stages import Sweep
 
@@ -80,8 +80,7 @@ def plan_here(
     """
     import torch
 
-    from platform.tracking.provenance import cpu_name, usable_cores
-    from platform.training.acceleration.precision import choose
+    from platform.tracking.provenance import usable_cores
 
     if os.environ.get("RAY_ADDRESS"):
         from platform.tuning.execution.cluster_session import session
@@ -90,22 +89,50 @@ def plan_here(
             nodes = found
     else:
         nodes = [{"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}]
-    here = torch.cuda.is_available()
-    device = torch.device("cuda" if here else "cpu")
-    precision, reason = choose(spec.base.precision, device)
     placed, notes = share_out(spec, info, nodes, progress=progress)
     plan = make_plan(
         placed,
         nodes,
         quick=quick,
         train_images=max(1, info.train_images - spec.base.data.validation_size),
-        device=torch.cuda.get_device_name() if here else cpu_name(),
-        device_reason="a GPU was found" if here else "no GPU was found",
-        precision=precision,
-        precision_reason=reason,
     )
-    plan = plan.model_copy(update={"spec_digest": spec.digest(), "notes": (*plan.notes, *notes)})
+    plan = plan.model_copy(
+        update={
+            **_where_it_trains(plan, spec),
+            "spec_digest": spec.digest(),
+            "notes": (*plan.notes, *notes, *sharing_notes(plan.search.resources_per_worker.GPU)),
+        }
+    )
     return _with_estimate(plan, spec, info, calibrate=calibrate, progress=progress)
+
+
+def _where_it_trains(plan: Plan, spec: SweepSpec) -> dict[str, str]:
+    """Return the plan's device and precision, with their reasons.
+
+    The GPU's driver is asked, not CUDA: a CUDA context of this process would hold 0.5 GB of a GPU that is the
+    trials', and all of it in EXCLUSIVE_PROCESS mode.
+    """
+    import torch
+
+    from platform.tracking.provenance import cpu_name, gpu_names
+    from platform.training.acceleration.precision import choose
+
+    if plan.search.resources_per_worker.GPU:
+        names = gpu_names()
+        device, device_reason = names[0] if names else "a GPU", "trials use GPUs"
+        precision, reason = spec.base.precision, "asked for"
+        if precision == "auto":
+            reason = "each trial decides: bf16 from compute capability 8.0 on, else fp32"
+    else:
+        unused = any(node.GPU for node in plan.nodes)
+        device, device_reason = cpu_name(), "trials use no GPU" if unused else "no GPU was found"
+        precision, reason = choose(spec.base.precision, torch.device("cpu"))
+    return {
+        "device": device,
+        "device_reason": device_reason,
+        "precision": precision,
+        "precision_reason": reason,
+    }
 
 
 def _with_estimate(
@@ -122,7 +149,7 @@ def _with_estimate(
 
     need, node = plan.search.resources_per_worker, plan.nodes[0]
     on_gpu = need.GPU > 0
-    if on_gpu and not torch.cuda.is_available():
+    if on_gpu and not torch.cuda.device_count():
         note = "no estimate of the time: trials run on GPUs, and this machine has none to measure"
         return plan.model_copy(update={"notes": (*plan.notes, note)})
     questions = [

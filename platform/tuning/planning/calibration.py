@@ -235,14 +235,12 @@ def _identity(question: Question, count: int) -> dict[str, Any]:
     from importlib.metadata import version
 
     from platform.data.cache import open_info
-    from platform.tracking.provenance import cpu_name, usable_cores
+    from platform.tracking.provenance import cpu_name, gpu_names, usable_cores
 
     run = question.run
     gpus: list[str] = []
     if question.gpu:
-        import torch
-
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        gpus = list(gpu_names())
     info: DatasetInfo = open_info(Path(question.data_path))
     return {
         "cpu": cpu_name(),

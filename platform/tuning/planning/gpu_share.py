@@ -8,8 +8,12 @@ the sweep runs: a trial that runs out of memory goes on in smaller pieces.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
@@ -83,6 +87,28 @@ def share_out(
     seen = f"a trial holds up to {held / 2**30:.1f} GiB of {total / 2**30:.1f} GiB"
     fit = f"with room to spare {int(1 / share + 1e-9)} of them fit on a GPU ({share:g} each)"
     return _placed(spec, share), (f"{note}: {seen}, so {fit}",)
+
+
+def sharing_notes(gpu: float) -> tuple[str, ...]:
+    """Return what the plan says of trials that take the share `gpu` of a GPU; nothing of whole ones."""
+    if not 0 < gpu < 1:
+        return ()
+    note = (
+        "trials that share a GPU run on it at the same time: an MPS daemon is running on this machine"
+        if mps_is_running()
+        else "trials that share a GPU take turns on it, as no MPS daemon is running on this machine "
+        "(docs/clusters.md, Sharing a GPU)"
+    )
+    return (note,)
+
+
+def mps_is_running() -> bool:
+    """Return whether NVIDIA's multi-process service runs here (its daemon's file of its process id)."""
+    folder = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps"  # noqa: S108 - NVIDIA's default
+    try:
+        return psutil.pid_exists(int((Path(folder) / "nvidia-cuda-mps-control.pid").read_text("ascii")))
+    except (OSError, ValueError):
+        return False
 
 
 def _unmeasured_bytes(run: RunConfig, info: DatasetInfo) -> int:

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from platform.data.catalog import prepare
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
+from platform.tracking import provenance
 from platform.tuning.planning import calibration
 from platform.tuning.planning.calibration import Question, cached_speed, calibrate
 from platform.tuning.start_sweep import plan_here
@@ -94,3 +96,36 @@ def test_a_plan_is_estimated_from_every_network_of_the_space(
     assert found is not None
     assert found.speed.networks == 2
     assert found.speed.train_images_per_s == pytest.approx(600)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "changes", "expected"),
+    [
+        (0, {}, ("a processor", "trials use no GPU")),
+        (1, {}, ("a GPU of 2026", "trials use GPUs", "auto", "each trial decides")),
+        (0.5, {"precision": "fp32"}, ("a GPU of 2026", "trials use GPUs", "fp32", "asked for")),
+    ],
+)
+def test_a_plan_is_made_without_a_cuda_context(
+    info: DatasetInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: float,
+    changes: dict[str, str],
+    expected: tuple[str, ...],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("this makes a CUDA context")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_device_name", "get_device_capability", "get_device_properties", "mem_get_info"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    monkeypatch.setattr(provenance, "gpu_names", lambda: ("a GPU of 2026",))
+    monkeypatch.setattr(provenance, "cpu_name", lambda: "a processor")
+    space = spec(
+        base={**BASE, "data": {"name": "generated"}, **changes}, resources_per_worker={"CPU": 1, "GPU": gpu}
+    )
+    plan = plan_here(space, info, quick=False)
+    found = (plan.device, plan.device_reason, plan.precision, plan.precision_reason.partition(":")[0])
+    assert found[: len(expected)] == expected
+    assert any("take turns" in note for note in plan.notes) == (gpu == 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from platform.errors import UserError
 from platform.tuning.planning.calibration import Question
 from platform.tuning.planning.capacity import slots
 from platform.tuning.planning.estimate import Speed
-from platform.tuning.planning.gpu_share import gpu_share, share_out
+from platform.tuning.planning.gpu_share import gpu_share, share_out, sharing_notes
 from platform.tuning.planning.plan import make_plan
 from tests.space.examples import BASE, spec
 
@@ -122,3 +123,16 @@ def test_the_images_that_a_measurement_leaves_out_are_counted() -> None:
     files: Any = SimpleNamespace(**{**vars(whole), "name": NAME})
     [of_files] = share_out(space, files, [HOST], measure=measuring([], {space.base.model.name: 4.0}))[1]
     assert of_files == few
+
+
+def test_the_plan_says_how_trials_share_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert [sharing_notes(gpu) for gpu in (0, 1, 2)] == [(), (), ()]
+    [turns] = sharing_notes(0.25)
+    assert "take turns on it, as no MPS daemon is running" in turns
+    pid_file = tmp_path / "nvidia-cuda-mps-control.pid"
+    pid_file.write_text(f"{os.getpid()}\n")
+    [together] = sharing_notes(0.25)
+    assert "run on it at the same time: an MPS daemon is running" in together
+    pid_file.write_text("999999999\n")
+    assert sharing_notes(0.25) == (turns,), "a daemon that was killed"
