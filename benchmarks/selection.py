@@ -28,7 +28,7 @@ from benchmarks.curves import Curves, draw_configurations, read_curves, record_c
 from platform.errors import UsageError, run_command
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.selection.selection import TrialOutcome, choose_champion, summarize, top_candidates
+from platform.tuning.selection.champion import RankedTrial, choose_champion, summarize, top_candidates
 
 CURVES = Path(__file__).parent / "data" / "curves.parquet"
 
@@ -189,7 +189,7 @@ def choose(
         else [epochs] * len(present)
     )
     trials = [
-        TrialOutcome(
+        RankedTrial(
             trial_id=str(place),
             number=place,
             status=TrialStatus.FINISHED if length == epochs else TrialStatus.PRUNED,

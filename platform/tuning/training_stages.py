@@ -23,7 +23,13 @@ from platform.tuning.journal.trial import TrialOutcome
 from platform.tuning.planning.plan import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.search_stage import run_search
-from platform.tuning.selection import selection
+from platform.tuning.selection.champion import (
+    Champion,
+    RankedTrial,
+    choose_champion,
+    summarize,
+    top_candidates,
+)
 from platform.tuning.stop_criteria import stop_reason
 
 
@@ -56,7 +62,7 @@ def why_stopped(sweep: Sweep) -> str | None:
     return stop_reason(read_journal(sweep.folder.journal))
 
 
-def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
+def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
     """Repeat the best trials over several seeds at the full budget; write selection.json, champion.json.
 
     The same seeds for every candidate: a lucky split of the order of images helps all or none.
@@ -97,10 +103,10 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
             and outcome.validation_accuracy is not None
         ]
         if accuracies:
-            summaries.append(selection.summarize(candidate.trial_id, accuracies))
+            summaries.append(summarize(candidate.trial_id, accuracies))
     if not summaries:
         raise UserError(f"no confirmation run finished; their logs are in {sweep.folder.logs}")
-    champion = selection.choose_champion(summaries)
+    champion = choose_champion(summaries)
     params = {candidate.trial_id: dict(candidate.params) for candidate in candidates}
     write_json(
         sweep.folder.selection,
@@ -137,7 +143,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> selection.Champion:
     return champion
 
 
-def train_final(sweep: Sweep, champion: selection.Champion, trials: Sequence[TrialOutcome]) -> Path:
+def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]) -> Path:
     """Train the champion's configuration once more, by default on the validation images too.
 
     Returns:
@@ -183,7 +189,7 @@ def placement(stage: StagePlan) -> Placement:
 
 def _numbered(
     spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int]
-) -> list[tuple[int, selection.TrialOutcome]]:
+) -> list[tuple[int, RankedTrial]]:
     """Return the candidates with the numbers of their runs.
 
     Who has been a candidate stays one, though more trials may have come: its runs over several seeds say
@@ -192,14 +198,14 @@ def _numbered(
     searched = {trial.info.trial_id: _searched(trial) for trial in trials}
     earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]
     same = [dict(candidate.params) for _, candidate in earlier]
-    ranked = selection.top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
+    ranked = top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
     new = [candidate for candidate in ranked if dict(candidate.params) not in same]
     return earlier + list(enumerate(new, start=max(known.values(), default=0) + 1))
 
 
-def _searched(trial: TrialOutcome) -> selection.TrialOutcome:
+def _searched(trial: TrialOutcome) -> RankedTrial:
     last = trial.records[-1] if trial.records else None
-    return selection.TrialOutcome(
+    return RankedTrial(
         trial_id=trial.info.trial_id,
         number=trial.info.number,
         status=trial.status,

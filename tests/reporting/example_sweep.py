@@ -18,7 +18,7 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.sampling.sampler import suggest
-from platform.tuning.selection.selection import choose_champion, summarize
+from platform.tuning.selection.champion import choose_champion, summarize
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 EPOCHS = 30

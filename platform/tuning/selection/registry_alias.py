@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from platform.tracking.mlflow_registry import CHAMPION, AliasChoice
-from platform.tuning.selection.selection import CandidateSummary, welch_interval
+from platform.tuning.selection.champion import CandidateSummary, welch_interval
 
 CANDIDATE, QUICK, GENERATED = "candidate", "quick", "generated"
 MEAN, STD, RUNS = (f"champion/validation_{name}" for name in ("accuracy_mean", "accuracy_std", "runs"))

@@ -15,9 +15,9 @@ from platform.space.pareto import front
 from platform.tracking.events import TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.sampling.objectives import measure_architectures, networks, read_architectures
-from platform.tuning.selection.selection import pareto_front, top_candidates
+from platform.tuning.selection.champion import pareto_front, top_candidates
 from tests.space.examples import spec
-from tests.tuning.selection.test_selection import outcome
+from tests.tuning.selection.test_champion import outcome
 
 MODELS: dict[str, Any] = {
     "model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]},

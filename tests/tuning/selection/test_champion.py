@@ -5,8 +5,8 @@ import pytest
 
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
-from platform.tuning.selection.selection import (
-    TrialOutcome,
+from platform.tuning.selection.champion import (
+    RankedTrial,
     choose_champion,
     summarize,
     top_candidates,
@@ -15,7 +15,7 @@ from platform.tuning.selection.selection import (
 from platform.tuning.selection.student import t_quantile
 
 
-def outcome(number: int, accuracy: float | None, **changes: Any) -> TrialOutcome:
+def outcome(number: int, accuracy: float | None, **changes: Any) -> RankedTrial:
     values: dict[str, Any] = {
         "trial_id": f"t{number:03d}",
         "number": number,
@@ -26,10 +26,10 @@ def outcome(number: int, accuracy: float | None, **changes: Any) -> TrialOutcome
         "validation_loss": 1.0,
         **changes,
     }
-    return TrialOutcome(**values)
+    return RankedTrial(**values)
 
 
-def numbers(*trials: TrialOutcome, k: int = 10) -> list[int]:
+def numbers(*trials: RankedTrial, k: int = 10) -> list[int]:
     return [trial.number for trial in top_candidates(trials, k)]
 
 

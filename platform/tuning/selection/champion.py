@@ -24,7 +24,7 @@ _LEVEL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialOutcome:
+class RankedTrial:
     """What the selection needs to know of a search trial."""
 
     trial_id: str
@@ -43,8 +43,8 @@ class TrialOutcome:
 
 
 def top_candidates(
-    trials: Iterable[TrialOutcome], k: int, objectives: Sequence[Objective] = ("validation_accuracy",)
-) -> list[TrialOutcome]:
+    trials: Iterable[RankedTrial], k: int, objectives: Sequence[Objective] = ("validation_accuracy",)
+) -> list[RankedTrial]:
     """Return the best `k` distinct configurations, best first; fewer if there are not so many.
 
     With several objectives they are the most accurate of the Pareto front, where there is one.
@@ -70,14 +70,14 @@ def top_candidates(
         raise UserError(
             "no trial of the search finished, so there is nothing to choose from; see the logs folder"
         )
-    distinct: dict[object, TrialOutcome] = {}
+    distinct: dict[object, RankedTrial] = {}
     for trial in sorted(able, key=_rank):
         same = tuple(sorted(trial.params.items())) if trial.params else trial.trial_id
         distinct.setdefault(same, trial)
     return list(distinct.values())[:k]
 
 
-def pareto_front(trials: Iterable[TrialOutcome], objectives: Sequence[Objective]) -> list[TrialOutcome]:
+def pareto_front(trials: Iterable[RankedTrial], objectives: Sequence[Objective]) -> list[RankedTrial]:
     """Return the whole runs that no other one beats in every objective, the most accurate first.
 
     Trials that were stopped early are not among them: their accuracy does not compare.
@@ -100,7 +100,7 @@ def pareto_front(trials: Iterable[TrialOutcome], objectives: Sequence[Objective]
     return sorted((whole[name] for name in front(points, objectives)), key=_rank)
 
 
-def _rank(trial: TrialOutcome) -> tuple[float, ...]:
+def _rank(trial: RankedTrial) -> tuple[float, ...]:
     finished = trial.status is TrialStatus.FINISHED and trial.epoch >= trial.epochs
     loss = trial.validation_loss
     return (
