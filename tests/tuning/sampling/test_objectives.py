@@ -11,7 +11,7 @@ from platform.data.dataset import DatasetInfo
 from platform.errors import UsageError, UserError
 from platform.models.config import ModelConfig
 from platform.models.costs import count_multiply_accumulates, count_parameters
-from platform.space.pareto import front
+from platform.space.pareto import non_dominated
 from platform.tracking.events import TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.sampling.objectives import measure_architectures, networks, read_architectures
@@ -121,7 +121,7 @@ def test_accuracy_alone_measures_nothing(tmp_path: Path) -> None:
 def test_the_front_is_what_nothing_dominates(values: list[tuple[int, int, int]]) -> None:
     names = ("validation_accuracy", "parameters", "latency_ms")
     points = {str(index): dict(zip(names, value, strict=True)) for index, value in enumerate(values)}
-    chosen = front(points, names)
+    chosen = pareto_front(points, names)
 
     def better(left: dict[str, int], right: dict[str, int]) -> bool:
         signs = (1, -1, -1)

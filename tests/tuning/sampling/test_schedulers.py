@@ -6,7 +6,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from platform.space.settings import Median, NoStopping
 from platform.tuning.sampling.schedulers import EpochAsha, EpochMedian, StopBetweenEpochs, make_scheduler
-from tests.tuning.execution.test_journal import a_record
+from tests.tuning.journal.examples import a_record
 
 
 def trial(name: str) -> SimpleNamespace:

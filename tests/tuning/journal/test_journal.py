@@ -1,46 +1,18 @@
+"""The journal file: durable writes, damaged lines, one process at a time."""
+
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
-from platform.training.records import EpochRecord
-from platform.tuning.journal.journal import open_journal, read_journal, refuse_running
-from platform.tuning.journal.trial import TrialTask
+from platform.tuning.journal.journal import Journal, open_journal, read_journal, refuse_running
 from platform.tuning.journal.trial_history import trial_pasts
-from tests.tuning.execution.examples import tiny_spec
-
-
-def a_task(trial_id: str = "t000") -> TrialTask:
-    return TrialTask(
-        trial_id=trial_id,
-        stage="search",
-        number=0,
-        params={"optimizer": "sgd", "optimizer.sgd.lr": 0.1},
-        run=tiny_spec().base,
-        data_path="/cache/generated",
-        checkpoint_dir=f"/runs/tiny/checkpoints/{trial_id}",
-        log_path=f"/runs/tiny/logs/{trial_id}.log",
-    )
-
-
-def a_record(epoch: int = 1, accuracy: float | None = 0.5) -> EpochRecord:
-    return EpochRecord(
-        epoch=epoch,
-        epochs=3,
-        step=epoch,
-        lr=0.1,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        validation_loss=1.0,
-        validation_accuracy=accuracy,
-        grad_norm=1.0,
-        epoch_s=1.0,
-        evaluation_s=0.1,
-        images_per_s=64.0,
-    )
+from tests.tuning.journal.examples import a_record, a_task
 
 
 @pytest.fixture
@@ -53,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_events_come_back_in_order_and_equal(path: Path) -> None:
+def test_events_are_read_back_equal_and_in_order(path: Path) -> None:
     task, epoch, ended = read_journal(path)
     assert task.task == a_task()
     assert epoch.record == a_record()
@@ -62,16 +34,51 @@ def test_events_come_back_in_order_and_equal(path: Path) -> None:
         assert journal.past == (task, epoch, ended)
 
 
-def test_a_torn_last_line_is_dropped_and_overwritten(path: Path) -> None:
-    with path.open("ab") as file:
-        file.write(b'{"event": "epoch", "trial": "t0')
-    assert len(read_journal(path)) == 3
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [
+        ("trial", lambda journal: journal.trial(a_task("t001"))),
+        ("epoch", lambda journal: journal.epoch("t000", a_record(2))),
+        ("ended", lambda journal: journal.ended("t000", TrialStatus.PRUNED, None)),
+        ("retry", lambda journal: journal.retry("t000", accumulate=2, note="")),
+        ("begin", Journal.begin),
+        ("stopped", lambda journal: journal.stopped("")),
+        ("extended", lambda journal: journal.extended("")),
+    ],
+)
+def test_every_write_is_fsynced_before_it_returns(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, write: Callable[[Journal], None]
+) -> None:
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def recording_fsync(fd: int) -> None:
+        assert os.path.sameopenfile(fd, opened)
+        fsync(fd)
+        synced.append(path.read_bytes())
+
     with open_journal(path) as journal:
+        opened = journal._fd
+        monkeypatch.setattr(os, "fsync", recording_fsync)
+        write(journal)
+        assert synced == [path.read_bytes()], "one fsync, after the whole line was written"
+    assert read_journal(path)[-1].kind == kind
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"event": "epoch", "trial": "t0', b'{"event": "begin", "at": 1.0}'])
+def test_a_torn_last_line_is_dropped_and_overwritten(path: Path, torn: bytes) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    assert len(read_journal(path)) == 3
+    assert path.read_bytes() == whole + torn, "a reader does not change the file"
+    with open_journal(path) as journal:
+        assert len(journal.past) == 3
+        assert path.read_bytes() == whole
         journal.epoch("t000", a_record(epoch=2))
     assert [event.kind for event in read_journal(path)] == ["trial", "epoch", "ended", "epoch"]
 
 
-def test_damage_before_the_end_is_named_by_its_line(path: Path) -> None:
+def test_a_damaged_line_is_reported_with_its_number(path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"rubbish\n" + lines[2])
     with pytest.raises(UserError, match="line 2: not an event of a sweep"):
@@ -88,7 +95,7 @@ def test_a_second_process_is_refused(path: Path) -> None:
     refuse_running(path.with_name("none.jsonl"))
 
 
-def test_no_journal_is_an_empty_past(tmp_path: Path) -> None:
+def test_a_missing_journal_has_no_events(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "journal.jsonl") == ()
 
 

@@ -12,7 +12,7 @@ from platform.tuning.journal.trial import TrialTask
 from platform.tuning.sampling.objectives import Architecture, Architectures
 from platform.tuning.sampling.task_queue import Study, TaskQueue
 from tests.tuning.execution.examples import sgd, tiny_spec
-from tests.tuning.execution.test_journal import a_record, a_task
+from tests.tuning.journal.examples import a_record, a_task
 
 SAMPLERS: list[dict[str, Any]] = [
     {"name": "tpe", "startup_trials": 3},
