@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from benchmarks import record
 from benchmarks.command import Parser, at_least
 from benchmarks.curves import Curves, draw_configurations, read_curves, record_curves
+from platform.cores import usable_cores
 from platform.errors import UsageError, run_command
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
@@ -277,7 +278,6 @@ def _record(given: argparse.Namespace) -> None:
     from platform.data.catalog import prepare
     from platform.data.training_data import load_training_data
     from platform.space.spec import trial_seed
-    from platform.tracking.provenance import usable_cores
     from platform.training.distributed import single
     from platform.training.loop import fit
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least
+from platform.cores import usable_cores
 from platform.errors import UsageError, run_command
 from platform.space.space_files import load_run
 
@@ -53,7 +54,6 @@ def main(
     import torch
 
     from platform.data.catalog import prepare
-    from platform.tracking.provenance import usable_cores
     from platform.training.acceleration.precision import choose
     from platform.training.distributed import single
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least, one_of, several_of
+from platform.cores import usable_cores
 from platform.errors import UsageError, run_command
 from platform.models.config import ModelName
 
@@ -50,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say("loading PyTorch")
     import torch
 
-    from platform.tracking.provenance import usable_cores
     from platform.training.acceleration.precision import choose
     from platform.training.distributed import pick_device
 

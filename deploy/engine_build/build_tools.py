@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from platform.cores import usable_cores
 from platform.errors import UserError
 
 _PROGRESS_EVERY_S = 5.0
@@ -87,7 +88,7 @@ def _jobs() -> int:
     try:
         return max(1, int(os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", "")))
     except ValueError:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
 
 
 def _environment(tools: BuildTools) -> dict[str, str]:

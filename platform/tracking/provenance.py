@@ -5,7 +5,6 @@ Nothing heavy is imported: versions come from package metadata, GPU names from t
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import platform
+from platform.cores import usable_cores
 
 PACKAGES = (
     "resnet-sweep-platform",
@@ -143,16 +143,6 @@ def cpu_name() -> str:
         if name:
             return name
     return platform.processor() or platform.machine() or "unknown processor"
-
-
-def usable_cores() -> int:
-    """Return the cores this process may use: the least of affinity and a container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
 
 
 def gpu_names() -> tuple[str, ...]:

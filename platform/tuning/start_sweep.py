@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from platform.atomic import discard_unfinished, write_json, write_text
+from platform.cores import usable_cores
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.schema import validate
@@ -79,8 +80,6 @@ def plan_here(
         UserError: the cluster does not answer.
     """
     import torch
-
-    from platform.tracking.provenance import usable_cores
 
     if os.environ.get("RAY_ADDRESS"):
         from platform.tuning.execution.cluster_session import session

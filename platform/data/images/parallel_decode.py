@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from platform.cores import usable_cores
 from platform.data.dataset import Images
 from platform.data.images.decode import decode_with_encoding, resize_image
 from platform.errors import UserError
@@ -59,7 +59,7 @@ def decode_all(
         return met
 
     met_by_chunk = []
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         try:
             met_by_chunk = list(pool.map(lambda job: decode_chunk(*job), _chunks(rows, count)))
         except BaseException:
@@ -73,10 +73,6 @@ def lossy_suffix(encodings: Counter[str]) -> str:
     """Return what a data label must add: `-jpeg75` for example, nothing when no image lost anything."""
     lossy = sorted(set(encodings) - {"lossless"})
     return f"-{'-'.join(lossy)}" if lossy else ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chunks(

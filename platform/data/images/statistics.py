@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from platform.atomic import write_bytes
+from platform.cores import usable_cores
 from platform.data.dataset import Images, Notify, quiet
 from platform.data.images.decode import decode_image
 from platform.data.images.framing import center_view
@@ -100,8 +100,7 @@ def compute(files: Sequence[str], *, size: int, shorter_side: int) -> PictureSta
         return total, squares, products
 
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         try:
             parts = list(pool.map(look, chunks))
         except BaseException:

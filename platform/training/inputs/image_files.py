@@ -10,7 +10,6 @@ training workers, and any number of loader processes, sees the same pictures in 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from platform.cores import usable_cores
 from platform.data.image_folders import PictureData, PictureSplit, evaluation_side
 from platform.data.images.decode import decode_image
 from platform.data.images.framing import center_view, resized_shape, view
@@ -189,8 +189,7 @@ class PictureEvaluationTable:
 
 def default_loaders(world: World) -> int:
     """Return how many processes decode: the cores this process may use, shared by the training workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_LOADERS, cores // world.size))
+    return max(1, min(_MOST_LOADERS, usable_cores() // world.size))
 
 
 class _Views(Dataset[Tensor | UserError]):

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 import platform
+from platform.cores import usable_cores
 from platform.errors import UserError
 from platform.tuning.execution import placement_groups
 from platform.tuning.execution.interrupts import sigterm_as_sigint
@@ -65,7 +66,7 @@ def session(
     """Start Ray on this machine, or join `RAY_ADDRESS`; SIGTERM acts as Ctrl-C inside.
 
     Args:
-        num_cpus: slots of a local session; None for the machine's cores. Ignored when joining.
+        num_cpus: slots of a local session; None for the usable cores. Ignored when joining.
         num_gpus: GPUs of a local session; None for all. Ignored when joining.
 
     Yields:
@@ -143,7 +144,7 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
         options |= {
             "address": "local",
             "include_dashboard": False,
-            "num_cpus": num_cpus,
+            "num_cpus": usable_cores() if num_cpus is None else num_cpus,
             "num_gpus": num_gpus,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }

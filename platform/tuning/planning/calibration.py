@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from platform.atomic import write_text
+from platform.cores import usable_cores
 from platform.data.cache import default_cache_dir
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
@@ -235,7 +236,7 @@ def _identity(question: Question, count: int) -> dict[str, Any]:
     from importlib.metadata import version
 
     from platform.data.cache import open_info
-    from platform.tracking.provenance import cpu_name, gpu_names, usable_cores
+    from platform.tracking.provenance import cpu_name, gpu_names
 
     run = question.run
     gpus: list[str] = []
