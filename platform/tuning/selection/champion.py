@@ -18,7 +18,6 @@ from platform.space.distributions import Scalar
 from platform.space.pareto import front
 from platform.space.settings import Objective
 from platform.tracking.events import TrialStatus
-from platform.tuning.selection.student import t_quantile
 
 _LEVEL = 0.95
 
@@ -135,7 +134,7 @@ def summarize(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
     std = statistics.stdev(accuracies) if n > 1 else None
     interval = None
     if std is not None:
-        half = t_quantile((1 + _LEVEL) / 2, n - 1) * std / math.sqrt(n)
+        half = _t_quantile(n - 1) * std / math.sqrt(n)
         interval = (max(0.0, mean - half), min(1.0, mean + half))
     return CandidateSummary(
         candidate=candidate, accuracies=tuple(accuracies), n=n, mean=mean, std=std, interval95=interval
@@ -193,8 +192,15 @@ def welch_interval(first: CandidateSummary, second: CandidateSummary) -> tuple[f
     if variance == 0:
         return (difference, difference)
     freedom = variance**2 / (parts[0] ** 2 / (first.n - 1) + parts[1] ** 2 / (second.n - 1))
-    half = t_quantile((1 + _LEVEL) / 2, freedom) * math.sqrt(variance)
+    half = _t_quantile(freedom) * math.sqrt(variance)
     return (difference - half, difference + half)
+
+
+def _t_quantile(freedom: float) -> float:
+    """Return the quantile of Student's t that bounds a two-sided interval of `_LEVEL`."""
+    from scipy import stats  # imported here: it takes most of a second
+
+    return float(stats.t.ppf((1 + _LEVEL) / 2, freedom))
 
 
 def _verdict(
