@@ -1,16 +1,16 @@
-# A newcomer needs two commands; each sets up everything it uses.
+# Every target installs what it needs.
 #
-#   make sweep     a quick sweep, from a search space to a benchmarked ncnn model
-#   make test      every test, the C++ engine's included
+#   make sweep     run a quick sweep, from a search space to a benchmarked ncnn model
+#   make ui        open MLflow for the sweeps of this folder
+#   make test      run all tests, including the C++ engine
 #
-#   make setup     .venv, with exactly the packages of requirements.lock, hashes checked
-#   make lint      what .ci/run checks before the tests
+#   make setup     create .venv with exactly the packages of requirements.lock, hashes checked
+#   make lint      run the static checks
 #   make engine    build the C++ engine
-#   make ui        MLflow's pages for the sweeps run here
-#   make clean     remove what was built; results, .venv and .tools stay
+#   make clean     remove build outputs; results, .venv and .tools stay
 #
-# Variables: PYTHON=python3.12 (the interpreter of .venv), SPACE=resnet32_cifar, ARGS="..." (more arguments
-# for sweep, test, engine and ui). CIFAR10_DIR in the environment names images you already have.
+# Variables: PYTHON=python3.12 (interpreter of .venv), SPACE=resnet32_cifar, ARGS="..." (further arguments of
+# sweep, test, engine and ui). The environment variable CIFAR10_DIR names a folder with CIFAR-10.
 
 PYTHON_OF_VENV := .venv/bin/python
 SPACE ?= resnet18_cifar
