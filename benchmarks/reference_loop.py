@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from platform.data.normalization import Normalization
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 
 WARMUP_STEPS = 2
 """Steps of each repetition that are not timed: the workers' start, and cuDNN's choice of algorithms."""
@@ -61,7 +61,7 @@ class ReferenceLoop:
         self, model: ModelConfig, images: PilImages, *, batch_size: int, workers: int, device: torch.device
     ) -> None:
         self._device = device
-        self._network = build(model, num_classes=10).to(device)
+        self._network = build_network(model, num_classes=10).to(device)
         self._criterion = nn.CrossEntropyLoss()
         self._optimizer = torch.optim.SGD(
             self._network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, foreach=False, fused=False

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from platform.models.config import ModelConfig
 from platform.models.costs import count_training_flop
-from platform.models.networks import build
+from platform.models.networks import build_network
 
 _SIDES = {"cpu": (1024, 2048), "cuda": (8192, 16384)}
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
@@ -80,7 +80,7 @@ def byte_per_image(
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with torch.device("meta"):
-        network = build(model, num_classes=num_classes).to(dtype)
+        network = build_network(model, num_classes=num_classes).to(dtype)
         images = torch.zeros(batch_size, 3, size, size, dtype=dtype)
         labels = torch.zeros(batch_size, dtype=torch.int64)
     traffic = _Traffic()

@@ -42,19 +42,21 @@ def validate(record: type[Record], values: Mapping[str, Any], *, source: str) ->
     try:
         return record.model_validate(values)
     except ValidationError as error:
-        raise UsageError("\n".join(describe(error, record, source=source))) from None
+        raise UsageError("\n".join(describe_problems(error, record, source=source))) from None
 
 
-def describe(error: ValidationError, record: type[BaseModel], *, source: str, prefix: str = "") -> list[str]:
+def describe_problems(
+    error: ValidationError, record: type[BaseModel], *, source: str, prefix: str = ""
+) -> list[str]:
     """Return one line per mistake in `error`, each with its path and, for unknown keys, a suggestion."""
     lines = []
-    for path, message in problems(error, record):
+    for path, message in validation_problems(error, record):
         where = ".".join(part for part in (prefix, path) if part)
         lines.append(f"{source}: {where}: {message}" if where else f"{source}: {message}")
     return lines
 
 
-def problems(error: ValidationError, record: type[BaseModel]) -> list[tuple[str, str]]:
+def validation_problems(error: ValidationError, record: type[BaseModel]) -> list[tuple[str, str]]:
     """Return (dotted path as the user wrote it, message with suggestion) for each mistake in `error`."""
     found = []
     for item in error.errors():
@@ -84,14 +86,15 @@ def problems(error: ValidationError, record: type[BaseModel]) -> list[tuple[str,
     return found
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def nested_records(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield every pydantic model that a type annotation contains."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from nested_records(argument)
 
 
-def _walk(
+def _walk_location(
     record: type[BaseModel], loc: tuple[int | str, ...]
 ) -> Iterator[tuple[str, list[type[BaseModel]], bool]]:
     """Yield (part, candidate records at this level, whether the part is a key a user wrote)."""
@@ -101,7 +104,9 @@ def _walk(
         owners = [model for model in level if key in model.model_fields]
         if owners:
             yield key, level, True
-            level = [found for model in owners for found in _models_in(model.model_fields[key].annotation)]
+            level = [
+                found for model in owners for found in nested_records(model.model_fields[key].annotation)
+            ]
             continue
         # pydantic adds the tag of a discriminated union to the path; users never wrote it there.
         tagged = [
@@ -114,11 +119,11 @@ def _walk(
 
 
 def _readable_path(record: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    return ".".join(part for part, _, written in _walk(record, loc) if written)
+    return ".".join(part for part, _, written in _walk_location(record, loc) if written)
 
 
 def _keys_beside(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     level: list[type[BaseModel]] = [record]
-    for _, level_here, _ in _walk(record, loc):
+    for _, level_here, _ in _walk_location(record, loc):
         level = level_here
     return sorted({key for model in level for key in model.model_fields})

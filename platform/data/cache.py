@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from platform.atomic import write_json
-from platform.data.dataset import DatasetInfo, Source, Split, Tables
+from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset, Split
 from platform.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -38,7 +38,7 @@ def default_cache_dir() -> Path:
     return Path(base) / "resnet-sweep-platform"
 
 
-def content_hash(tables: Tables) -> str:
+def content_hash(tables: RawDataset) -> str:
     """Return the sha256 of class names, shapes, pixels and labels of both splits."""
     digest = hashlib.sha256()
     digest.update(json.dumps([SCHEMA_VERSION, tables.class_names]).encode())
@@ -49,7 +49,7 @@ def content_hash(tables: Tables) -> str:
     return digest.hexdigest()
 
 
-def find(cache_dir: Path, source: Source) -> DatasetInfo | None:
+def find_cached(cache_dir: Path, source: DatasetSource) -> DatasetInfo | None:
     """Return what `source` became when it was read before, if neither it nor the cache has changed."""
     try:
         entry = json.loads(_index_file(cache_dir, source).read_text("utf-8"))
@@ -60,7 +60,7 @@ def find(cache_dir: Path, source: Source) -> DatasetInfo | None:
         return None  # no entry, or a cache that was tampered with: the source is read again
 
 
-def find_label(cache_dir: Path, label: str) -> DatasetInfo | None:
+def find_cached_by_label(cache_dir: Path, label: str) -> DatasetInfo | None:
     """Return a data set of the cache by its label, wherever it came from."""
     for folder in sorted((cache_dir / "datasets").glob(f"{_slug(label)}-*")):
         try:
@@ -72,7 +72,7 @@ def find_label(cache_dir: Path, label: str) -> DatasetInfo | None:
     return None
 
 
-def store(cache_dir: Path, source: Source, tables: Tables) -> DatasetInfo:
+def store_dataset(cache_dir: Path, source: DatasetSource, tables: RawDataset) -> DatasetInfo:
     """Write `tables` into the cache, remember that they came from `source`, and return their record.
 
     Raises:
@@ -80,11 +80,11 @@ def store(cache_dir: Path, source: Source, tables: Tables) -> DatasetInfo:
     """
     sha256 = content_hash(tables)
     name = f"{_slug(tables.label)}-{sha256[:16]}"
-    return store_folder(cache_dir, source, name, lambda folder: _write_folder(folder, tables, sha256))
+    return store_dataset_folder(cache_dir, source, name, lambda folder: _write_folder(folder, tables, sha256))
 
 
-def store_folder(
-    cache_dir: Path, source: Source, name: str, write_files: Callable[[Path], None]
+def store_dataset_folder(
+    cache_dir: Path, source: DatasetSource, name: str, write_files: Callable[[Path], None]
 ) -> DatasetInfo:
     """Make the data set's folder `name` with what `write_files` writes into it; otherwise as `store`."""
     folder = cache_dir / "datasets" / name
@@ -192,18 +192,18 @@ def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", label)
 
 
-def _index_file(cache_dir: Path, source: Source) -> Path:
+def _index_file(cache_dir: Path, source: DatasetSource) -> Path:
     return cache_dir / "index" / f"{hashlib.sha256(source.key.encode()).hexdigest()[:24]}.json"
 
 
-def _write_folder(folder: Path, tables: Tables, sha256: str) -> None:
+def _write_folder(folder: Path, tables: RawDataset, sha256: str) -> None:
     import pyarrow as pa
 
     for which, split in (("train", tables.train), ("test", tables.test)):
         images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
         labels = pa.array(split.labels, type=pa.int64())
         write_arrow(folder / f"{which}.arrow", pa.record_batch({"image": images, "label": labels}))
-    write_record(
+    write_dataset_record(
         folder,
         name=tables.name,
         label=tables.label,
@@ -214,7 +214,7 @@ def _write_folder(folder: Path, tables: Tables, sha256: str) -> None:
     )
 
 
-def write_record(folder: Path, *, images: dict[str, int], **entries: Any) -> None:
+def write_dataset_record(folder: Path, *, images: dict[str, int], **entries: Any) -> None:
     """Write dataset.json, the last file of a data set's folder: what `open_info` reads."""
     files = {
         f"{which}.arrow": {"bytes": (folder / f"{which}.arrow").stat().st_size, "images": count}

@@ -18,16 +18,16 @@ from platform.data.dataset import (
     CIFAR10_CLASSES,
     DataNotFound,
     DatasetInfo,
+    DatasetSource,
     Notify,
-    Source,
+    RawDataset,
     Split,
-    Tables,
-    quiet,
+    ignore_message,
 )
 from platform.data.formats import archive, class_folders, download, generated, parquet
 from platform.errors import UsageError, UserError
 
-__all__ = ["DataNotFound", "DatasetInfo", "Split", "load_split", "open_info", "prepare"]
+__all__ = ["DataNotFound", "DatasetInfo", "Split", "load_split", "open_info", "prepare_dataset"]
 
 CIFAR10_IMAGES = (50_000, 10_000)
 
@@ -39,7 +39,7 @@ CIFAR-10 is not on this machine. One of these helps:
   - use generated images: --quick, or 'data.name: generated' in the space file."""
 
 
-def prepare(
+def prepare_dataset(
     config: DataConfig,
     *,
     data_dir: Path | None = None,
@@ -61,21 +61,21 @@ def prepare(
         UserError: the place that was named has no such data, or the data there is damaged or incomplete.
         UsageError: `data.name: folder` or `pictures` without a place.
     """
-    notify = progress or quiet
+    notify = progress or ignore_message
     cache_dir = cache_dir or cache.default_cache_dir()
     named, option = _named_place(data_dir)
     match config.name:
         case "generated":
             if data_dir is not None:
                 notify(f"--data-dir {data_dir} has no effect: 'data.name: generated' draws its images")
-            return _convert(generated.source(), cache_dir, notify)
+            return _convert(generated.generated_source(), cache_dir, notify)
         case "folder":
             if named is None:
                 raise UsageError(
                     "'data.name: folder' needs to know where the images are: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
                 )
-            return _convert(_recognize(named, option, own=True), cache_dir, notify)
+            return _convert(_find_source(named, option, own=True), cache_dir, notify)
         case "pictures":
             # CIFAR10_DIR does not count: whoever has set it has set it for another data set.
             if data_dir is None:
@@ -84,11 +84,13 @@ def prepare(
                     "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
                 )
             place = Path(data_dir).expanduser()
-            size = config.picture_size or image_folders.SIZE
-            return image_folders.prepare(place, size=size, cache_dir=cache_dir, notify=notify)
+            size = config.picture_size or image_folders.DEFAULT_SIZE
+            return image_folders.prepare_image_folder(place, size=size, cache_dir=cache_dir, notify=notify)
         case "cifar10":
             if named is not None:
-                return _convert(_cifar10(_recognize(named, option, own=False), named), cache_dir, notify)
+                return _convert(
+                    _require_cifar10(_find_source(named, option, own=False), named), cache_dir, notify
+                )
             return _cached_or_downloaded(cache_dir, offline, notify)
 
 
@@ -101,12 +103,12 @@ def _named_place(data_dir: Path | None) -> tuple[Path | None, str]:
     return None, ""
 
 
-def _recognize(place: Path, option: str, *, own: bool) -> Source:
+def _find_source(place: Path, option: str, *, own: bool) -> DatasetSource:
     """Return what lies at `place`; with `own`, only a tree of image files is asked for."""
     if not place.exists():
         raise UserError(f"{option}: {place} does not exist; correct {option} or leave it out")
-    folders = partial(class_folders.find, own=own)
-    formats = (folders,) if own else (archive.find, parquet.find, folders)
+    folders = partial(class_folders.find_class_folders, own=own)
+    formats = (folders,) if own else (archive.find_archive, parquet.find_parquet, folders)
     try:
         for find in formats:
             if source := find(place):
@@ -124,10 +126,10 @@ def _recognize(place: Path, option: str, *, own: bool) -> Source:
     )
 
 
-def _cifar10(source: Source, place: Path) -> Source:
+def _require_cifar10(source: DatasetSource, place: Path) -> DatasetSource:
     """Return `source` with a check that what it gives is the whole of CIFAR-10."""
 
-    def read(notify: Notify) -> Tables:
+    def read(notify: Notify) -> RawDataset:
         tables = source.read(notify)
         if tables.class_names != CIFAR10_CLASSES:
             raise UserError(
@@ -149,7 +151,7 @@ def _cifar10(source: Source, place: Path) -> Source:
 
 
 def _cached_or_downloaded(cache_dir: Path, offline: bool, notify: Notify) -> DatasetInfo:
-    if found := cache.find_label(cache_dir, "cifar10"):
+    if found := cache.find_cached_by_label(cache_dir, "cifar10"):
         return found
     remedies = _REMEDIES.format(cache_dir=cache_dir)
     file = cache_dir / "downloads" / archive.ARCHIVE
@@ -160,10 +162,10 @@ def _cached_or_downloaded(cache_dir: Path, offline: bool, notify: Notify) -> Dat
             download.download(file, md5=archive.ARCHIVE_MD5, notify=notify)
         except DataNotFound as error:
             raise DataNotFound(f"{remedies}\n({error})") from error
-    return _convert(_cifar10(archive.source(file), file), cache_dir, notify)
+    return _convert(_require_cifar10(archive.archive_source(file), file), cache_dir, notify)
 
 
-def _convert(source: Source, cache_dir: Path, notify: Notify) -> DatasetInfo:
-    if found := cache.find(cache_dir, source):
+def _convert(source: DatasetSource, cache_dir: Path, notify: Notify) -> DatasetInfo:
+    if found := cache.find_cached(cache_dir, source):
         return found
-    return cache.store(cache_dir, source, source.read(notify))
+    return cache.store_dataset(cache_dir, source, source.read(notify))

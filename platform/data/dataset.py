@@ -57,7 +57,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Tables:
+class RawDataset:
     """What reading a source yields, before it goes into the cache.
 
     Attributes:
@@ -76,7 +76,7 @@ class Tables:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class DatasetSource:
     """A place that images can be read from.
 
     Attributes:
@@ -87,7 +87,7 @@ class Source:
 
     key: str
     fingerprint: str
-    read: Callable[[Notify], Tables]
+    read: Callable[[Notify], RawDataset]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class DatasetInfo:
     path: Path
 
 
-def quiet(message: str) -> None:
+def ignore_message(message: str) -> None:
     """Ignore a progress message."""
 
 

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 
 from platform.data import cache, splits
 from platform.data.config import DataConfig
-from platform.data.dataset import DatasetInfo, Labels, Notify, Source, Tables, quiet
-from platform.data.formats.class_folders import Tree, find_tree
+from platform.data.dataset import DatasetInfo, DatasetSource, Labels, Notify, RawDataset, ignore_message
+from platform.data.formats.class_folders import ClassFolders, list_class_folders
 from platform.data.images import statistics
 from platform.data.normalization import Normalization
 from platform.errors import UserError
 
-NAME = "pictures"
-SIZE = 224
+DATA_NAME = "pictures"
+DEFAULT_SIZE = 224
 _LAYOUT = "it must be a folder ROOT with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSplit:
+class ImageFolderSplit:
     """Pictures that are still files, and their labels."""
 
     files: NDArray[np.str_]
@@ -41,17 +41,17 @@ class PictureSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: NDArray[np.integer]) -> PictureSplit:
+    def take(self, indices: NDArray[np.integer]) -> ImageFolderSplit:
         """Return the pictures at `indices`."""
-        return PictureSplit(self.files[indices], self.labels[indices])
+        return ImageFolderSplit(self.files[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PictureData:
+class ImageFolderTrainingData:
     """Everything a training run may see; `platform.data.training_data.TrainingData` for pictures."""
 
-    train: PictureSplit
-    validation: PictureSplit | None
+    train: ImageFolderSplit
+    validation: ImageFolderSplit | None
     normalization: Normalization
     """Of `train` alone; its mean is the mean picture [3, size, size], or one of the colors [3]."""
     color_axes: NDArray[np.float32]
@@ -64,21 +64,25 @@ def evaluation_side(size: int) -> int:
     return size * 8 // 7
 
 
-def prepare(place: Path, *, size: int, cache_dir: Path, notify: Notify = quiet) -> DatasetInfo:
+def prepare_image_folder(
+    place: Path, *, size: int, cache_dir: Path, notify: Notify = ignore_message
+) -> DatasetInfo:
     """List the pictures under `place` in the cache, unless they are there unchanged.
 
     Raises:
         UserError: there is no such tree, or the cache cannot be written.
     """
-    tree = find_tree(place) if place.is_dir() else None
+    tree = list_class_folders(place) if place.is_dir() else None
     if tree is None:
         raise UserError(f"{place} is not a tree of pictures; {_LAYOUT}")
-    source = Source(key=f"{NAME} {size}:{place.absolute()}", fingerprint=tree.fingerprint(), read=_never_read)
-    if found := cache.find(cache_dir, source):
+    source = DatasetSource(
+        key=f"{DATA_NAME} {size}:{place.absolute()}", fingerprint=tree.fingerprint(), read=_never_read
+    )
+    if found := cache.find_cached(cache_dir, source):
         return found
     notify(f"{place}: {len(tree.train_files):,} pictures to train on, {len(tree.test_files):,} to test with")
     sha256 = _listing_hash(tree, place)
-    label = f"{NAME}:{place.resolve().name}"
+    label = f"{DATA_NAME}:{place.resolve().name}"
 
     def write_files(folder: Path) -> None:
         import pyarrow as pa
@@ -87,9 +91,9 @@ def prepare(place: Path, *, size: int, cache_dir: Path, notify: Notify = quiet) 
             paths = pa.array([str(Path(file).absolute()) for file, _ in files], pa.string())
             labels = pa.array([number for _, number in files], pa.int64())
             cache.write_arrow(folder / f"{which}.arrow", pa.record_batch({"file": paths, "label": labels}))
-        cache.write_record(
+        cache.write_dataset_record(
             folder,
-            name=NAME,
+            name=DATA_NAME,
             label=label,
             sha256=sha256,
             class_names=tree.classes,
@@ -98,10 +102,10 @@ def prepare(place: Path, *, size: int, cache_dir: Path, notify: Notify = quiet) 
         )
 
     key = hashlib.sha256(f"{source.key} {sha256}".encode()).hexdigest()[:16]
-    return cache.store_folder(cache_dir, source, f"{NAME}-{key}", write_files)
+    return cache.store_dataset_folder(cache_dir, source, f"{DATA_NAME}-{key}", write_files)
 
 
-def load_pictures(info: DatasetInfo, which: Literal["train", "test"]) -> PictureSplit:
+def load_image_folder_split(info: DatasetInfo, which: Literal["train", "test"]) -> ImageFolderSplit:
     """Return the files and labels of one split.
 
     Raises:
@@ -124,12 +128,12 @@ def load_pictures(info: DatasetInfo, which: Literal["train", "test"]) -> Picture
             f"{file}: the cached list is damaged ({error}); remove {info.path} and start again: "
             "the pictures will be listed anew"
         ) from error
-    return PictureSplit(np.array(files, np.str_), labels)
+    return ImageFolderSplit(np.array(files, np.str_), labels)
 
 
-def load_picture_data(
-    config: DataConfig, info: DatasetInfo, *, final: bool = False, notify: Notify = quiet
-) -> PictureData:
+def load_image_folder_training_data(
+    config: DataConfig, info: DatasetInfo, *, final: bool = False, notify: Notify = ignore_message
+) -> ImageFolderTrainingData:
     """Load the list of training pictures and divide it, as `tables.load_training_data` does with tables.
 
     The statistics are computed on first use (minutes for ImageNet) and kept in the data set's folder.
@@ -138,16 +142,16 @@ def load_picture_data(
         UserError: the cache is damaged, or a picture that is needed for the statistics.
         UsageError: `validation_size` leaves nothing to train on.
     """
-    whole = load_pictures(info, "train")
+    whole = load_image_folder_split(info, "train")
     train_indices, validation_indices = splits.train_validation_indices(whole.labels, config)
     if final:
         train_indices = np.sort(np.concatenate([train_indices, validation_indices]))
     train = whole.take(train_indices)
     size = info.image_shape[1]
-    found = statistics.load_or_compute(
+    found = statistics.load_or_compute_statistics(
         info.path, train.files, size=size, shorter_side=evaluation_side(size), notify=notify
     )
-    return PictureData(
+    return ImageFolderTrainingData(
         train=train,
         validation=None if final else whole.take(validation_indices),
         normalization=found.normalization(config.normalization),
@@ -156,7 +160,7 @@ def load_picture_data(
     )
 
 
-def _listing_hash(tree: Tree, place: Path) -> str:
+def _listing_hash(tree: ClassFolders, place: Path) -> str:
     """Return the sha256 of class names, files' names and sizes: reading every pixel would take an hour."""
     digest = hashlib.sha256(repr(tree.classes).encode())
     for files in (tree.train_files, tree.test_files):
@@ -170,5 +174,5 @@ def _lines(files: Sequence[tuple[str, int]], place: Path) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 
 
-def _never_read(_: Notify) -> Tables:
+def _never_read(_: Notify) -> RawDataset:
     raise AssertionError("pictures are decoded while training")

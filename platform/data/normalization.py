@@ -26,7 +26,7 @@ class Normalization:
     std: NDArray[np.float32]
 
 
-def compute(images: Images, kind: Literal["channel", "pixel"]) -> Normalization:
+def compute_normalization(images: Images, kind: Literal["channel", "pixel"]) -> Normalization:
     """Compute the normalization of training images, a thousand at a time, in integers and float64.
 
     Args:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from platform.data import normalization, splits
+from platform.data import splits
 from platform.data.cache import load_split
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo, Split
-from platform.data.normalization import Normalization
+from platform.data.normalization import Normalization, compute_normalization
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,7 +35,7 @@ def load_training_data(config: DataConfig, info: DatasetInfo, *, final: bool = F
 
     Args:
         config: how to divide and normalize.
-        info: the data set (`catalog.prepare`, or `catalog.open_info` in a worker).
+        info: the data set (`catalog.prepare_dataset`, or `catalog.open_info` in a worker).
         final: train on the training and the validation images together, as the champion's last run does
             (with `train_limit`, on what both are under it).
 
@@ -54,6 +54,6 @@ def load_training_data(config: DataConfig, info: DatasetInfo, *, final: bool = F
     return TrainingData(
         train=train,
         validation=validation,
-        normalization=normalization.compute(train.images, config.normalization),
+        normalization=compute_normalization(train.images, config.normalization),
         info=info,
     )

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def count_parameters(model: ModelConfig, *, num_classes: int) -> int:
     """Return the number of learned weights; the statistics of batch normalization are none."""
     with torch.device("meta"):
-        network = build(model, num_classes=num_classes)
+        network = build_network(model, num_classes=num_classes)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -32,7 +32,7 @@ def count_multiply_accumulates(
         input_shape: channels, height, width of an image.
     """
     with torch.device("meta"):
-        network = build(model, num_classes=num_classes).eval()
+        network = build_network(model, num_classes=num_classes).eval()
         image = torch.zeros(1, *input_shape)
     with torch.no_grad(), _counting() as counter:
         network(image)
@@ -45,7 +45,7 @@ def count_training_flop(model: ModelConfig, *, num_classes: int, input_shape: tu
     Arguments as above; the first layer's input needs no gradient, so it is less than three forward passes.
     """
     with torch.device("meta"):
-        network = build(model, num_classes=num_classes)
+        network = build_network(model, num_classes=num_classes)
         images = torch.zeros(2, *input_shape)
         labels = torch.zeros(2, dtype=torch.int64)
     with _counting() as counter:

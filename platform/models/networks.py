@@ -1,6 +1,6 @@
 """The ResNets of He et al. 2016 ("Deep Residual Learning", arXiv:1512.03385), built by name.
 
-Every CIFAR network is one class and a `Shape`: channels per stage, blocks per stage, and the kind of
+Every CIFAR network is one class and a `ResNetShape`: channels per stage, blocks per stage, and the kind of
 shortcut. Those for larger pictures are torchvision's own modules, so that state dicts fit key for key.
 """
 
@@ -19,7 +19,7 @@ from platform.models.config import ModelConfig, ModelName
 Shortcut = Literal["A", "B"]
 
 
-class Shape(NamedTuple):
+class ResNetShape(NamedTuple):
     """What tells one CIFAR ResNet from another."""
 
     widths: tuple[int, ...]
@@ -30,17 +30,17 @@ class Shape(NamedTuple):
 _WIDE = (64, 128, 256, 512)
 _NARROW = (16, 32, 64)
 
-SHAPES: dict[ModelName, Shape] = {
-    "resnet18_cifar": Shape(_WIDE, (2, 2, 2, 2), "B"),
-    "resnet34_cifar": Shape(_WIDE, (3, 4, 6, 3), "B"),
-    "resnet20_cifar": Shape(_NARROW, (3, 3, 3), "A"),
-    "resnet32_cifar": Shape(_NARROW, (5, 5, 5), "A"),
-    "resnet44_cifar": Shape(_NARROW, (7, 7, 7), "A"),
-    "resnet56_cifar": Shape(_NARROW, (9, 9, 9), "A"),
+SHAPES: dict[ModelName, ResNetShape] = {
+    "resnet18_cifar": ResNetShape(_WIDE, (2, 2, 2, 2), "B"),
+    "resnet34_cifar": ResNetShape(_WIDE, (3, 4, 6, 3), "B"),
+    "resnet20_cifar": ResNetShape(_NARROW, (3, 3, 3), "A"),
+    "resnet32_cifar": ResNetShape(_NARROW, (5, 5, 5), "A"),
+    "resnet44_cifar": ResNetShape(_NARROW, (7, 7, 7), "A"),
+    "resnet56_cifar": ResNetShape(_NARROW, (9, 9, 9), "A"),
 }
 
 
-def build(config: ModelConfig, *, num_classes: int) -> nn.Module:
+def build_network(config: ModelConfig, *, num_classes: int) -> nn.Module:
     """Return the network `config` names, freshly initialized from torch's global generator.
 
     The network maps float32 images [N, 3, H, W] to logits [N, num_classes]. torchvision's networks keep the

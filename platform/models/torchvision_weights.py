@@ -19,12 +19,12 @@ from torch import Tensor
 
 from platform.errors import UsageError, UserError, run_command
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.trained import (
     FORMAT,
     TrainedModel,
     parse_trained_model,
-    read_archive,
+    read_torch_file,
     save_trained_model,
 )
 
@@ -48,7 +48,7 @@ def load_model(path: Path, *, class_names: Sequence[str] | None = None) -> Train
         UserError: the file is missing, damaged, or neither.
         UsageError: names for a model that has its own, or not one for each class.
     """
-    document = read_archive(path)
+    document = read_torch_file(path)
     weights = find_state_dict(document)
     if weights is None:
         model = parse_trained_model(document, path)
@@ -135,7 +135,7 @@ def _name_of(weights: Mapping[str, Tensor], source: Path) -> Literal["resnet18",
     names: tuple[Literal["resnet18", "resnet34"], ...] = ("resnet18", "resnet34")
     for name in names:
         with torch.device("meta"):
-            expected = build(ModelConfig(name=name), num_classes=1).state_dict()
+            expected = build_network(ModelConfig(name=name), num_classes=1).state_dict()
         if expected.keys() == weights.keys():
             return name
     raise UserError(
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("model.pt"), help="default: model.pt")
     given = parser.parse_args(arguments)
     names = read_class_names(given.classes) if given.classes else None
-    weights = find_state_dict(read_archive(given.weights))
+    weights = find_state_dict(read_torch_file(given.weights))
     if weights is None:
         raise UserError(f"{given.weights} holds no state dict; {_NEXT_STEP}")
     save_trained_model(given.output, from_state_dict(weights, class_names=names, source=given.weights))

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from platform.atomic import replacing
+from platform.data.images.cropping import resize_and_center_crop
 from platform.data.images.decode import resize_image
-from platform.data.images.framing import center_view
 from platform.errors import UserError
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.schema import validate
 
 FORMAT = "resnet-sweep-platform/trained-model"
@@ -71,7 +71,7 @@ class TrainedModel:
 
     def network(self) -> nn.Module:
         """Return the network with these weights, in eval mode, float32, on the CPU."""
-        network = build(self.model, num_classes=len(self.class_names))
+        network = build_network(self.model, num_classes=len(self.class_names))
         network.load_state_dict(self.state_dict)
         return network.eval()
 
@@ -81,7 +81,7 @@ class TrainedModel:
         fitted = [
             resize_image(image, side)
             if self.shorter_side is None
-            else center_view(image, shorter_side=self.shorter_side, size=side)
+            else resize_and_center_crop(image, shorter_side=self.shorter_side, size=side)
             for image in images
         ]
         return torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)
@@ -130,11 +130,11 @@ def load_trained_model(path: Path) -> TrainedModel:
     Raises:
         UserError: the file is missing, damaged, not a trained model, or from another schema version.
     """
-    return parse_trained_model(read_archive(path), path)
+    return parse_trained_model(read_torch_file(path), path)
 
 
 def parse_trained_model(document: object, path: Path) -> TrainedModel:
-    """Return the trained model in `document`, which `read_archive` read from `path`; errors as above."""
+    """Return the trained model in `document`, which `read_torch_file` read from `path`; errors as above."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{path} is not a trained model of this platform; {_NEXT_STEP}")
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -173,7 +173,7 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def read_archive(path: Path) -> object:
+def read_torch_file(path: Path) -> object:
     """Return what a torch archive holds: tensors and primitives, on the CPU; foreign objects are refused.
 
     Raises:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from platform.reporting.svg import framed, number, padded
-from platform.space.pareto import front
+from platform.space.pareto import non_dominated
+from platform.text_format import percent, settings_cells, settings_text
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
-from platform.tracking.text_format import percent, settings_cells, settings_text
 
 _WORDS = {
     "parameters": "parameters",
@@ -50,7 +50,7 @@ def pareto_view(results: SweepResults) -> ParetoView | None:
         name: {**row.costs, "validation_accuracy": row.validation_accuracy or 0.0}
         for name, row in whole.items()
     }
-    best = [whole[name] for name in front(points, ("validation_accuracy", *names))]  # type: ignore[arg-type]
+    best = [whole[name] for name in non_dominated(points, ("validation_accuracy", *names))]  # type: ignore[arg-type]
     cells = [settings_cells(row.params) for row in best]
     columns = tuple(dict.fromkeys(name for cell in cells for name in cell))
     chosen = (results.champion or {}).get("trial_id")

@@ -1,6 +1,6 @@
 """The search tree: which settings vary, over what, and under which alternative.
 
-A tree is data only. `walk` visits it once for a given chooser, whoever that is: a sampler that
+A tree is data only. `walk_tree` visits it once for a conditions chooser, whoever that is: a sampler that
 draws, a reader that looks a point up, a table of values already drawn.
 """
 
@@ -31,7 +31,7 @@ class Constant:
 
     def raw(self) -> Any:
         """Return it as written in a space file."""
-        return thawed(self.value)
+        return tuples_to_lists(self.value)
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Choice:
     @property
     def labels(self) -> tuple[Scalar, ...]:
         """The values as scalars, in order."""
-        return tuple(label_of(thawed(value)) for value in self.values)
+        return tuple(label_of(tuples_to_lists(value)) for value in self.values)
 
     def value(self, label: Scalar) -> Any:
         """Return the value named by `label`; ValueError if there is none."""
-        return thawed(self.values[self._index(label)])
+        return tuples_to_lists(self.values[self._index(label)])
 
     def label(self, value: Any) -> Scalar:
         """Return the label of `value`, itself a value or a label; ValueError if it is no choice."""
-        return self.labels[self._index(label_of(thawed(value)))]
+        return self.labels[self._index(label_of(tuples_to_lists(value)))]
 
     def _index(self, label: Scalar) -> int:
         for index, known in enumerate(self.labels):
@@ -59,9 +59,9 @@ class Choice:
                 return index
         raise ValueError(f"{label!r} is not one of {self.text()}")
 
-    def probes(self) -> tuple[Any, ...]:
+    def values_to_check(self) -> tuple[Any, ...]:
         """Values that must be valid for the choice to be."""
-        return tuple(thawed(value) for value in self.values)
+        return tuple(tuples_to_lists(value) for value in self.values)
 
     def text(self) -> str:
         """Return the values for a table."""
@@ -69,7 +69,7 @@ class Choice:
 
     def raw(self) -> Any:
         """Return it as written in a space file."""
-        return {"choice": [thawed(value) for value in self.values]}
+        return {"choice": [tuples_to_lists(value) for value in self.values]}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Range:
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return tuple(self._at(index, self.step) for index in range(count))
 
-    def contain(self, value: Any) -> float:
+    def snap(self, value: Any) -> float:
         """Return `value` (snapped to its step); ValueError if it lies outside."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{value!r} is not a number, and {self.text()} are")  # noqa: TRY004
@@ -120,7 +120,7 @@ class Range:
         # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits keep the step and drop the noise.
         return int(value) if self.integral else float(f"{value:.12g}")
 
-    def probes(self) -> tuple[float, ...]:
+    def values_to_check(self) -> tuple[float, ...]:
         """Values that must be valid for the range to be: both ends, and one between them."""
         if self.step is not None:
             values = self.grid()
@@ -210,7 +210,7 @@ class Dimension:
     path: str
     """The setting in a RunConfig: `optimizer.lr`."""
     node: Varied
-    given: tuple[tuple[str, str], ...]
+    conditions: tuple[tuple[str, str], ...]
     """(flat name, label) of each alternative that must be chosen for it to exist."""
 
 
@@ -219,8 +219,8 @@ Chooser = Callable[[Dimension], Any]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One walk's result: flat parameters, and the settings to place into the base, in order."""
+class ChosenSettings:
+    """One walk_tree's result: flat parameters, and the settings to place into the base, in order."""
 
     params: dict[str, Scalar]
     settings: tuple[tuple[str, Any], ...]
@@ -228,63 +228,69 @@ class Drawn:
     """(path of a section in a RunConfig, its flat name), outermost first: `optimizer`, `optimizer.sgd`."""
 
 
-def walk(tree: SearchTree, choose: Chooser) -> Drawn:
+def walk_tree(tree: SearchTree, choose: Chooser) -> ChosenSettings:
     """Visit every dimension that exists under the choices made, in file order."""
     params: dict[str, Scalar] = {}
     settings: list[tuple[str, Any]] = []
     sections: list[tuple[str, str]] = []
 
     def visit(
-        entries: tuple[Entry, ...], path_prefix: str, name_prefix: str, given: tuple[tuple[str, str], ...]
+        entries: tuple[Entry, ...],
+        path_prefix: str,
+        name_prefix: str,
+        conditions: tuple[tuple[str, str], ...],
     ) -> None:
         for entry in entries:
             path, name = path_prefix + entry.path, name_prefix + entry.path
             node = entry.node
             if isinstance(node, Constant):
-                settings.append((path, thawed(node.value)))
+                settings.append((path, tuples_to_lists(node.value)))
                 continue
-            chosen = choose(Dimension(name, path, node, given))
+            chosen = choose(Dimension(name, path, node, conditions))
             params[name] = chosen
             if isinstance(node, Alternatives):
                 option = node.option(chosen)
                 settings.append((path, {}))
                 sections.append((path, f"{name}.{chosen}"))
-                visit(option.entries, f"{path}.", f"{name}.{chosen}.", (*given, (name, option.label)))
+                visit(option.entries, f"{path}.", f"{name}.{chosen}.", (*conditions, (name, option.label)))
             elif isinstance(node, Choice):
                 settings.append((path, node.value(chosen)))
             else:
                 settings.append((path, chosen))
 
     visit(tree.entries, "", "", ())
-    return Drawn(params, tuple(settings), tuple(sections))
+    return ChosenSettings(params, tuple(settings), tuple(sections))
 
 
 def dimensions(tree: SearchTree) -> Iterator[Dimension]:
     """Yield every dimension of the tree, those of all alternatives included, in file order."""
 
     def visit(
-        entries: tuple[Entry, ...], path_prefix: str, name_prefix: str, given: tuple[tuple[str, str], ...]
+        entries: tuple[Entry, ...],
+        path_prefix: str,
+        name_prefix: str,
+        conditions: tuple[tuple[str, str], ...],
     ) -> Iterator[Dimension]:
         for entry in entries:
             if isinstance(entry.node, Constant):
                 continue
             path, name = path_prefix + entry.path, name_prefix + entry.path
-            yield Dimension(name, path, entry.node, given)
+            yield Dimension(name, path, entry.node, conditions)
             if isinstance(entry.node, Alternatives):
                 for option in entry.node.options:
                     yield from visit(
                         option.entries,
                         f"{path}.",
                         f"{name}.{option.label}.",
-                        (*given, (name, option.label)),
+                        (*conditions, (name, option.label)),
                     )
 
     yield from visit(tree.entries, "", "", ())
 
 
-def place(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def apply_settings(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     """Return a deep copy of nested `values` with each dotted setting put in its place."""
-    placed: dict[str, Any] = thawed(values)
+    placed: dict[str, Any] = tuples_to_lists(values)
     for path, value in settings:
         *parents, last = path.split(".")
         section = placed
@@ -296,15 +302,15 @@ def place(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict
     return placed
 
 
-def frozen(value: Any) -> Any:
+def lists_to_tuples(value: Any) -> Any:
     """Return `value` with lists as tuples, so that it is hashable."""
-    return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
+    return tuple(lists_to_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def thawed(value: Any) -> Any:
+def tuples_to_lists(value: Any) -> Any:
     """Return a deep copy of `value` with tuples as lists."""
     if isinstance(value, dict):
-        return {key: thawed(item) for key, item in value.items()}
+        return {key: tuples_to_lists(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [thawed(item) for item in value]
+        return [tuples_to_lists(item) for item in value]
     return value

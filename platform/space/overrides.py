@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
 from platform.errors import UsageError, did_you_mean
-from platform.space.distributions import thawed
+from platform.schema import nested_records
+from platform.space.distributions import tuples_to_lists
 from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml
 from platform.training.config import RunConfig
@@ -22,7 +23,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
     Raises:
         UsageError: not of the form `path=value`, or no such setting.
     """
-    changed: dict[str, Any] = thawed(document)
+    changed: dict[str, Any] = tuples_to_lists(document)
     for override in overrides:
         path, equals, text = override.partition("=")
         path = path.strip()
@@ -86,12 +87,5 @@ def _check_path(parts: list[str], override: str) -> None:
             found
             for record in level
             if part in record.model_fields
-            for found in _records_in(record.model_fields[part].annotation)
+            for found in nested_records(record.model_fields[part].annotation)
         ]
-
-
-def _records_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _records_in(argument)

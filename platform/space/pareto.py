@@ -9,7 +9,7 @@ from platform.space.settings import Objective
 HIGHER_IS_BETTER: frozenset[Objective] = frozenset({"validation_accuracy"})
 
 
-def front(points: Mapping[str, Mapping[str, float]], objectives: Sequence[Objective]) -> list[str]:
+def non_dominated(points: Mapping[str, Mapping[str, float]], objectives: Sequence[Objective]) -> list[str]:
     """Return the names of the points that no other one dominates, in the order given.
 
     One point dominates another if it is as good in every objective and better in one. Of equal points,

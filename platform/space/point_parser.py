@@ -17,10 +17,10 @@ from platform.space.distributions import (
     Entry,
     Scalar,
     SearchTree,
+    apply_settings,
     dimensions,
-    place,
-    thawed,
-    walk,
+    tuples_to_lists,
+    walk_tree,
 )
 from platform.space.tree_checks import value_at
 from platform.training.config import RunConfig
@@ -44,47 +44,49 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
     Raises:
         OutsideSpaceError: with the setting that is missing, unknown, or outside.
     """
-    given = _flattened(point)
-    borrowed = _from_base(tree, given, base)
+    given = _flatten(point)
+    borrowed = _base_values(tree, given, base)
     given |= borrowed
 
     def choose(dimension: Dimension) -> Scalar:
         node = dimension.node
         if isinstance(node, Alternatives):
-            return _option(dimension, node, given, base)
+            return _choose_option(dimension, node, given, base)
         for key in (dimension.name, dimension.path):
             if key in given:
                 try:
                     value = given[key]
-                    return node.label(value) if isinstance(node, Choice) else node.contain(value)
+                    return node.label(value) if isinstance(node, Choice) else node.snap(value)
                 except ValueError as error:
                     missing = "is missing, and the base's value will not do: " if key in borrowed else ""
                     raise OutsideSpaceError(dimension.name, f"{missing}{error}") from None
         raise OutsideSpaceError(dimension.name, f"is missing; give one of {node.text()}")
 
-    drawn = walk(tree, choose)
+    drawn = walk_tree(tree, choose)
     try:
-        resolved = RunConfig.model_validate(place(base.model_dump(), drawn.settings)).model_dump()
+        resolved = RunConfig.model_validate(apply_settings(base.model_dump(), drawn.settings)).model_dump()
     except ValidationError as error:
         raise OutsideSpaceError("", str(error.errors()[0]["msg"])) from None
-    _nothing_else(given, drawn.params, resolved, tree)
+    _check_other_values(given, drawn.params, resolved, tree)
     return drawn.params
 
 
-def _from_base(tree: SearchTree, given: Mapping[str, Any], base: RunConfig) -> dict[str, Any]:
+def _base_values(tree: SearchTree, given: Mapping[str, Any], base: RunConfig) -> dict[str, Any]:
     """Return the base's values for those entries of the tree that a point does not mention."""
     values = base.model_dump()
     borrowed: dict[str, Any] = {}
     for entry in tree.entries:
         if not any(key == entry.path or key.startswith(f"{entry.path}.") for key in given):
             try:
-                borrowed |= _flattened({entry.path: value_at(values, entry.path)})
+                borrowed |= _flatten({entry.path: value_at(values, entry.path)})
             except KeyError:
                 continue
     return borrowed
 
 
-def _option(dimension: Dimension, node: Alternatives, given: Mapping[str, Any], base: RunConfig) -> str:
+def _choose_option(
+    dimension: Dimension, node: Alternatives, given: Mapping[str, Any], base: RunConfig
+) -> str:
     """Choose the alternative that a point means: by its label, by its `name`, by what fits."""
     label = given.get(dimension.name, given.get(dimension.path))
     if label is not None:
@@ -115,7 +117,7 @@ def _option(dimension: Dimension, node: Alternatives, given: Mapping[str, Any], 
     raise OutsideSpaceError(dimension.name, f"fits none of the alternatives {node.text()}")
 
 
-def _nothing_else(
+def _check_other_values(
     given: Mapping[str, Any], params: Mapping[str, Scalar], resolved: dict[str, Any], tree: SearchTree
 ) -> None:
     """Refuse what a point says beyond its parameters, unless the resolved run says the same."""
@@ -133,7 +135,7 @@ def _nothing_else(
             raise OutsideSpaceError(key, f"unknown setting{did_you_mean(key, names)}") from None
         if isinstance(kept, dict):
             kept = kept.get("name")
-        if not _same(kept, thawed(value)):
+        if not _same(kept, tuples_to_lists(value)):
             raise OutsideSpaceError(key, f"{value!r} lies outside the space, which fixes it at {kept!r}")
 
 
@@ -143,12 +145,12 @@ def _same(kept: Any, given: Any) -> bool:
     return bool(kept == given)
 
 
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested (or partly dotted) mappings as one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flattened(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

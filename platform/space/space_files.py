@@ -63,31 +63,31 @@ def load_space(name_or_path: str, *, overrides: Sequence[str] = ()) -> SweepSpec
     Raises:
         UsageError: no such space, or every mistake in it, one line each.
     """
-    path = _locate(name_or_path)
-    document = _document(path, overrides)
+    path = _find_space_file(name_or_path)
+    document = _load_document(path, overrides)
     if "search" not in document:
         raise UsageError(
-            f"{_shown(path)}: has no 'search' section, so there is nothing to sweep: "
+            f"{_display_path(path)}: has no 'search' section, so there is nothing to sweep: "
             f"it is a recipe for one run; train it with: python -m platform.train {name_or_path}"
         )
-    return validate(SweepSpec, document, source=_shown(path))
+    return validate(SweepSpec, document, source=_display_path(path))
 
 
 def load_run(name_or_path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the base run of a search space or a recipe; arguments and errors as `load_space`."""
-    path = _locate(name_or_path)
-    document = _document(path, overrides)
+    path = _find_space_file(name_or_path)
+    document = _load_document(path, overrides)
     if "search" in document:
-        validate(SweepSpec, _document(path, ()), source=_shown(path))
+        validate(SweepSpec, _load_document(path, ()), source=_display_path(path))
         # The file is right. A run of one epoch need not suit its scheduler, or its batch its workers.
         document = {key: value for key, value in document.items() if key in ("name", "about", "base")}
     unknown = [key for key in document if key not in ("name", "about", "base")]
     if unknown:
         raise UsageError(
-            f"{_shown(path)}: {unknown[0]}: a file without a 'search' section is a recipe: "
+            f"{_display_path(path)}: {unknown[0]}: a file without a 'search' section is a recipe: "
             "it holds 'about' and 'base' only"
         )
-    return validate(_Recipe, document, source=_shown(path)).base
+    return validate(_Recipe, document, source=_display_path(path)).base
 
 
 def load_spec(folder: Path) -> SweepSpec:
@@ -95,10 +95,10 @@ def load_spec(folder: Path) -> SweepSpec:
     path = folder / SPEC_FILE
     if not path.is_file():
         raise UsageError(f"{folder}: is not a sweep's folder: {SPEC_FILE} is missing")
-    return validate(SweepSpec, _document(path, ()), source=str(path))
+    return validate(SweepSpec, _load_document(path, ()), source=str(path))
 
 
-def _locate(name_or_path: str) -> Path:
+def _find_space_file(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in _SUFFIXES or len(path.parts) > 1:
         if not path.is_file():
@@ -114,21 +114,21 @@ def _locate(name_or_path: str) -> Path:
     return spaces[name_or_path]
 
 
-def _document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _load_document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{_shown(path)}: cannot be read as text: {error}") from None
-    document = parse_yaml(text, source=_shown(path))
+        raise UsageError(f"{_display_path(path)}: cannot be read as text: {error}") from None
+    document = parse_yaml(text, source=_display_path(path))
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UsageError(
-            f"{_shown(path)}: must hold sections such as 'base' and 'search', got {type(document).__name__}"
+            f"{_display_path(path)}: must hold sections such as 'base' and 'search', got {type(document).__name__}"
         )
     document.setdefault("name", path.stem)
     return apply_overrides(document, overrides)
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     """Return the path as a person would type it from here."""
     absolute = path.resolve()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

@@ -31,9 +31,9 @@ from platform.space.distributions import (
     Range,
     Scalar,
     SearchTree,
+    apply_settings,
     dimensions,
-    place,
-    walk,
+    walk_tree,
 )
 from platform.space.point_parser import OutsideSpaceError, read_point
 from platform.space.settings import (
@@ -104,7 +104,7 @@ class SweepSpec(Frozen):
             for path, text in check_tree(tree, info.data.get("base"))
             if not any(path == other or path.startswith(f"{other}.") for other in unread)
         ]
-        _refuse(found, raw)
+        _raise_problems(found, raw)
         return tree
 
     @field_serializer("search")
@@ -115,7 +115,7 @@ class SweepSpec(Frozen):
     @classmethod
     def _read_points(cls, raw: Any, info: ValidationInfo) -> tuple[Mapping[str, Scalar], ...]:
         if not isinstance(raw, list | tuple) or not all(isinstance(point, Mapping) for point in raw):
-            _refuse([("", f"must be a list of points, each a section of settings, got {raw!r}")], raw)
+            _raise_problems([("", f"must be a list of points, each a section of settings, got {raw!r}")], raw)
         tree, base = info.data.get("search"), info.data.get("base")
         if tree is None or base is None:
             return ()  # already refused for another reason
@@ -125,7 +125,7 @@ class SweepSpec(Frozen):
                 points.append(read_point(point, tree, base))
             except OutsideSpaceError as error:
                 found.append((f"{position}.{error.path}".removesuffix("."), str(error)))
-        _refuse(found, raw)
+        _raise_problems(found, raw)
         return tuple(points)
 
     @field_serializer("start_from")
@@ -143,7 +143,7 @@ class SweepSpec(Frozen):
             raise ValueError(f"must name each objective once, got {', '.join(objectives)}")
         tree = info.data.get("search")
         costs = [name for name in objectives if name != "validation_accuracy"]
-        if costs and tree is not None and not any(of_network(entry.path) for entry in tree.entries):
+        if costs and tree is not None and not any(changes_network(entry.path) for entry in tree.entries):
             raise ValueError(
                 f"{', '.join(costs)}: the same for every trial, since the space varies nothing of the model; "
                 "search model.name, or leave it out"
@@ -154,9 +154,9 @@ class SweepSpec(Frozen):
     @classmethod
     def _qmc_draws_all(cls, sampler: Sampler, info: ValidationInfo) -> Sampler:
         tree = info.data.get("search")
-        inside = [each for each in dimensions(tree) if each.given] if tree is not None else []
+        inside = [each for each in dimensions(tree) if each.conditions] if tree is not None else []
         if isinstance(sampler, Qmc) and inside:
-            owner, label = inside[0].given[-1]
+            owner, label = inside[0].conditions[-1]
             raise ValueError(
                 f"qmc draws every setting for every trial, and {inside[0].name} exists only where {owner} is "
                 f"{label}; use random or tpe, or search no setting inside alternatives"
@@ -168,7 +168,7 @@ class SweepSpec(Frozen):
     def _grace_within_epochs(cls, scheduler: Scheduler, info: ValidationInfo) -> Scheduler:
         epochs = info.data["base"].epochs if "base" in info.data else None
         if isinstance(scheduler, Asha | Median) and epochs is not None and scheduler.grace_epochs > epochs:
-            _refuse(
+            _raise_problems(
                 [
                     (
                         "grace_epochs",
@@ -182,14 +182,14 @@ class SweepSpec(Frozen):
     @field_validator("workers_per_trial")
     @classmethod
     def _batches_divide(cls, workers: int, info: ValidationInfo) -> int:
-        _refuse(_indivisible(workers, info), workers)
+        _raise_problems(_indivisible(workers, info), workers)
         return workers
 
     @field_validator("confirm", "final")
     @classmethod
     def _run_batches_divide(cls, stage: Any, info: ValidationInfo) -> Any:
         if isinstance(stage.workers_per_run, int):
-            _refuse(
+            _raise_problems(
                 [("workers_per_run", text) for _, text in _indivisible(stage.workers_per_run, info)], stage
             )
         return stage
@@ -236,17 +236,17 @@ class SweepSpec(Frozen):
             value, node = params[dimension.name], dimension.node
             try:
                 if isinstance(node, Range):
-                    return node.contain(value)
+                    return node.snap(value)
                 return node.label(value) if isinstance(node, Choice) else node.option(value).label
             except ValueError as error:
                 raise UsageError(f"{self.name}: {dimension.name}: {error}") from None
 
-        drawn = walk(self.search, choose)
+        drawn = walk_tree(self.search, choose)
         unknown = [name for name in params if name not in drawn.params]
         if unknown:
             hint = did_you_mean(unknown[0], drawn.params)
             raise UsageError(f"{self.name}: the parameter {unknown[0]!r} does not exist here{hint}")
-        values = place(self.base.model_dump(), drawn.settings)
+        values = apply_settings(self.base.model_dump(), drawn.settings)
         if seed is not None:
             values["seed"] = seed
         return validate(RunConfig, values, source=self.name)
@@ -272,7 +272,7 @@ class SweepSpec(Frozen):
         return hash(self.digest())
 
 
-def _refuse(found: Sequence[Problem], raw: Any) -> None:
+def _raise_problems(found: Sequence[Problem], raw: Any) -> None:
     """Raise one pydantic error that holds all problems, so that they join those of other fields."""
     details = [
         InitErrorDetails(
@@ -286,7 +286,7 @@ def _refuse(found: Sequence[Problem], raw: Any) -> None:
         raise ValidationError.from_exception_data("SweepSpec", details)
 
 
-def of_network(path: str) -> bool:
+def changes_network(path: str) -> bool:
     """Return whether a setting can change what a network costs."""
     return path == "model" or (path.startswith("model.") and path != "model.zero_init_residual")
 
@@ -298,7 +298,7 @@ def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:
         return (base.batch_size,)
     node = searched[0]
     if isinstance(node, Choice):
-        return node.probes()
+        return node.values_to_check()
     return node.grid() if isinstance(node, Range) and node.step is not None else None
 
 

@@ -11,18 +11,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from platform.schema import problems
+from platform.schema import validation_problems
 from platform.space.distributions import (
     Alternatives,
     Choice,
+    ChosenSettings,
     Dimension,
-    Drawn,
     SearchTree,
     Varied,
+    apply_settings,
     dimensions,
-    place,
-    thawed,
-    walk,
+    tuples_to_lists,
+    walk_tree,
 )
 from platform.space.tree_parser import Problem
 from platform.training.config import RunConfig
@@ -36,7 +36,7 @@ FIXED_BY_THE_SWEEP = {
     "report": "trials are only comparable by the same rule",
 }
 
-_STAND_IN: dict[str, Any] = {
+_PLACEHOLDER_BASE: dict[str, Any] = {
     "model": {"name": "resnet32_cifar"},
     "epochs": 1,
     "optimizer": {"name": "sgd", "lr": 0.1},
@@ -52,7 +52,7 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
         base: what the search varies; None if it is itself invalid. Then a stand-in takes its
             place and only the values whose validity does not depend on the base are looked at.
     """
-    values = _STAND_IN if base is None else base.model_dump()
+    values = _PLACEHOLDER_BASE if base is None else base.model_dump()
     # The first message of each kind is kept: (flat name, pydantic's text, value) -> the message.
     found: dict[tuple[str, ...], Problem] = {}
     all_dimensions = list(dimensions(tree))
@@ -62,7 +62,7 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
             found[dimension.name, reason] = (dimension.name, f"cannot be searched: {reason}")
 
     def attempt(forced: dict[str, Any]) -> bool:
-        drawn, dump, wrong = _attempt(tree, values, forced)
+        drawn, dump, wrong = _try_values(tree, values, forced)
         if base is None:
             wrong = [problem for problem in wrong if _inside(problem[0], drawn)]
         for name, text in wrong:
@@ -74,20 +74,20 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
             inside = {key: got for key, got in drawn.params.items() if key.startswith(f"{name}.")}
             given = ", ".join(f"{key.removeprefix(f'{name}.')} {got!r}" for key, got in inside.items())
             found.setdefault((name, text), (name, f"{text} (with {given})" if given else text))
-        rewritten = _rewritten(all_dimensions, drawn, dump) if dump is not None else []
+        rewritten = _coerced_values(all_dimensions, drawn, dump) if dump is not None else []
         found.update({problem: problem for problem in rewritten})
         return not wrong and not rewritten
 
     good: dict[str, list[Any]] = {}
     for dimension in all_dimensions:
-        for probe in _probes(dimension.node):
-            if attempt({**dict(dimension.given), dimension.name: probe}):
+        for probe in _values_to_check(dimension.node):
+            if attempt({**dict(dimension.conditions), dimension.name: probe}):
                 good.setdefault(dimension.name, []).append(probe)
     for first, second in itertools.combinations(all_dimensions, 2):
-        neighbors = first.given == second.given and _parent(first.path) == _parent(second.path)
+        neighbors = first.conditions == second.conditions and _parent(first.path) == _parent(second.path)
         if neighbors and base is not None:
             for pair in itertools.product(good.get(first.name, []), good.get(second.name, [])):
-                attempt({**dict(first.given), first.name: pair[0], second.name: pair[1]})
+                attempt({**dict(first.conditions), first.name: pair[0], second.name: pair[1]})
     names = [dimension.name for dimension in all_dimensions]
     return sorted(found.values(), key=lambda problem: _place_in_file(problem[0], names))
 
@@ -97,24 +97,26 @@ def _place_in_file(name: str, names: list[str]) -> int:
     return within[-1] if within else len(names)
 
 
-def _attempt(
+def _try_values(
     tree: SearchTree, base: dict[str, Any], forced: dict[str, Any]
-) -> tuple[Drawn, dict[str, Any] | None, list[Problem]]:
+) -> tuple[ChosenSettings, dict[str, Any] | None, list[Problem]]:
     """Build the run in which `forced` dimensions have their value and the others their first."""
 
     def choose(dimension: Dimension) -> Any:
-        return forced.get(dimension.name, _probes(dimension.node)[0])
+        return forced.get(dimension.name, _values_to_check(dimension.node)[0])
 
-    drawn = walk(tree, choose)
+    drawn = walk_tree(tree, choose)
     try:
-        config = RunConfig.model_validate(place(base, drawn.settings))
+        config = RunConfig.model_validate(apply_settings(base, drawn.settings))
     except ValidationError as error:
-        wrong = [(_flat_name(path, drawn), text) for path, text in problems(error, RunConfig)]
+        wrong = [(_flat_name(path, drawn), text) for path, text in validation_problems(error, RunConfig)]
         return drawn, None, wrong
     return drawn, config.model_dump(), []
 
 
-def _rewritten(all_dimensions: list[Dimension], drawn: Drawn, dump: dict[str, Any]) -> list[Problem]:
+def _coerced_values(
+    all_dimensions: list[Dimension], drawn: ChosenSettings, dump: dict[str, Any]
+) -> list[Problem]:
     """Refuse values that pydantic reads as something else ('128' as 128): tables would show the text."""
     found = []
     for dimension in all_dimensions:
@@ -128,24 +130,24 @@ def _rewritten(all_dimensions: list[Dimension], drawn: Drawn, dump: dict[str, An
     return found
 
 
-def _probes(node: Varied) -> tuple[Any, ...]:
+def _values_to_check(node: Varied) -> tuple[Any, ...]:
     if isinstance(node, Alternatives | Choice):
         return node.labels
-    return node.probes()
+    return node.values_to_check()
 
 
 def _parent(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _inside(name: str, drawn: Drawn) -> bool:
+def _inside(name: str, drawn: ChosenSettings) -> bool:
     """Whether a problem lies in what the search itself wrote in full."""
     if any(name.startswith(f"{section}.") or name == section for _, section in drawn.sections):
         return True
     return name in drawn.params and "." not in name
 
 
-def _flat_name(path: str, drawn: Drawn) -> str:
+def _flat_name(path: str, drawn: ChosenSettings) -> str:
     """Return the flat name of a RunConfig's path: `optimizer.sgd.lr` for `optimizer.lr`."""
     for section, name in reversed(drawn.sections):
         if path == section or path.startswith(f"{section}."):
@@ -160,4 +162,4 @@ def value_at(values: dict[str, Any], path: str) -> Any:
         if not isinstance(found, dict):
             raise KeyError(path)
         found = found[part]
-    return thawed(found)
+    return tuples_to_lists(found)

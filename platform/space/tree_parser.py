@@ -18,7 +18,7 @@ from platform.space.distributions import (
     Range,
     RangeKind,
     SearchTree,
-    frozen,
+    lists_to_tuples,
 )
 
 Problem = tuple[str, str]
@@ -26,7 +26,7 @@ Problem = tuple[str, str]
 
 _RANGES: tuple[RangeKind, ...] = get_args(RangeKind)
 _DISTRIBUTIONS = ("choice", *_RANGES)
-_HOW = (
+_SYNTAX = (
     "a searched setting is {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
     "{int: [low, high]}, {log_int: [low, high]}, {quantized: [low, high, step]}, "
     "or a list of alternatives"
@@ -40,7 +40,7 @@ def parse_search(raw: Any) -> tuple[SearchTree, list[Problem]]:
     """
     found: list[Problem] = []
     if not isinstance(raw, Mapping) or not raw:
-        return SearchTree(()), [("", f"must map settings to what they may be; {_HOW}")]
+        return SearchTree(()), [("", f"must map settings to what they may be; {_SYNTAX}")]
     entries = _entries(raw, "", found, fixed_allowed=False)
     found += _overlaps(entries)
     return SearchTree(tuple(entries)), found
@@ -56,7 +56,7 @@ def _entries(
         here = f"{where}{path}"
         if isinstance(value, Mapping) and not _is_distribution(value):
             if not value:
-                found.append((here, f"is empty; {_HOW}"))
+                found.append((here, f"is empty; {_SYNTAX}"))
             entries += _entries(value, where, found, fixed_allowed=fixed_allowed, prefix=f"{path}.")
         elif isinstance(value, Mapping):
             node = _distribution(value, here, found)
@@ -64,9 +64,9 @@ def _entries(
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             entries.append(Entry(path, _alternatives(value, here, found)))
         elif fixed_allowed:
-            entries.append(Entry(path, Constant(frozen(value))))
+            entries.append(Entry(path, Constant(lists_to_tuples(value))))
         else:
-            found.append((here, f"{value!r} is a fixed value, which belongs under 'base'; {_HOW}"))
+            found.append((here, f"{value!r} is a fixed value, which belongs under 'base'; {_SYNTAX}"))
     return entries
 
 
@@ -82,7 +82,7 @@ def _distribution(raw: Mapping[Any, Any], where: str, found: list[Problem]) -> N
     kind = next((str(key) for key in raw if str(key) in _DISTRIBUTIONS), None)
     if kind is None:
         got = str(next(iter(raw)))
-        found.append((where, f"unknown distribution {got!r}{did_you_mean(got, _DISTRIBUTIONS)}; {_HOW}"))
+        found.append((where, f"unknown distribution {got!r}{did_you_mean(got, _DISTRIBUTIONS)}; {_SYNTAX}"))
         return None
     if len(raw) > 1:
         others = ", ".join(repr(str(key)) for key in raw if key != kind)
@@ -104,7 +104,7 @@ def _choice(values: Any, where: str, found: list[Problem]) -> Choice | None:
     if any(isinstance(value, Mapping) for value in values):
         found.append((where, "a choice between sections is written as a list of alternatives"))
         return None
-    choice = Choice(tuple(frozen(value) for value in values))
+    choice = Choice(tuple(lists_to_tuples(value) for value in values))
     repeated = [str(label) for label, count in Counter(map(repr, choice.labels)).items() if count > 1]
     if repeated:
         found.append((where, f"choice repeats {', '.join(repeated)}"))

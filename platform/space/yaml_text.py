@@ -1,88 +1,72 @@
-"""YAML as people mean it: `1e-3` is a number, a key stands once, an error names its line.
-
-PyYAML follows YAML 1.1, where `1e-3` is text and a repeated key silently wins over the first.
-"""
+"""YAML 1.2 as plain Python values: `1e-3` is a number, `on` is text, errors name their line and column."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
+import io
+import reprlib
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import Node
 
 from platform.errors import UsageError
 
-_MOST_VALUES = 100_000
-_DATE_TAG = "tag:yaml.org,2002:timestamp"
-_FLOAT_TAG = "tag:yaml.org,2002:float"
-# YAML 1.2's floats: the exponent needs neither a dot in the mantissa nor a sign.
-_FLOAT = re.compile(
-    r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
-         |[-+]?[0-9]+[eE][-+]?[0-9]+
-         |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
-    re.VERBOSE,
-)
+_MAX_VALUES = 100_000
+_TAGS = "tag:yaml.org,2002:"
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's floats, no dates, and repeated keys refused."""
+class _Constructor(SafeConstructor):
+    """Plain Python values only; dates stay text."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice in one section", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which quotes what `_Loader` would not read back as text."""
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Return the value of a node; a scalar that its tag does not allow is an error with its place."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError):
+            kind = str(node.tag).removeprefix(_TAGS)
+            raise ConstructorError(
+                None, None, f"{reprlib.repr(node.value)} is not a valid {kind}", node.start_mark
+            ) from None
 
 
-for _side in (_Loader, _Dumper):
-    _side.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT_TAG, _DATE_TAG)]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    _side.add_implicit_resolver(_FLOAT_TAG, _FLOAT, list("-+0123456789."))
+_Constructor.add_constructor(_TAGS + "timestamp", SafeConstructor.construct_yaml_str)
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """Return what `text` says, as plain Python values.
+    """Return the content of a YAML document as plain Python values.
 
     Args:
         text: the YAML text.
-        source: where it came from, to begin the message.
+        source: the origin of the text, at the start of each error message.
 
     Raises:
-        UsageError: the text is not YAML, or repeats a key; `source:line:column: what is wrong`.
+        UsageError: the text is not YAML, repeats a key, or is too large; `source:line:column: reason`.
     """
+    loader = YAML(typ="safe", pure=True)
+    loader.Constructor = _Constructor
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, refined above
-    except yaml.MarkedYAMLError as error:
+        value = loader.load(text)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         message = ", ".join(part for part in (error.context, error.problem) if part)
         raise UsageError(f"{where}: not valid YAML: {message}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{source}: not valid YAML: {error}") from None
+    except (YAMLError, RecursionError) as error:
+        raise UsageError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
     if _too_large(value):
-        raise UsageError(f"{source}: holds more than {_MOST_VALUES:,} values; does a section contain itself?")
+        raise UsageError(f"{source}: more than {_MAX_VALUES:,} values; does a section contain itself?")
     return value
 
 
 def _too_large(value: Any) -> bool:
-    """Whether anchors make the document endless, or as good as that."""
+    """Return whether aliases make the document endless or expand it beyond the limit."""
     waiting, seen = [value], 0
     while waiting:
         item = waiting.pop()
         seen += 1
-        if seen > _MOST_VALUES:
+        if seen > _MAX_VALUES:
             return True
         waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
     return False
@@ -90,6 +74,11 @@ def _too_large(value: Any) -> bool:
 
 def dump_yaml(values: Any) -> str:
     """Return `values` as YAML that `parse_yaml` reads back equal; keys keep their order."""
-    return yaml.dump(
-        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
-    )
+    dumper = YAML(typ="safe", pure=True)
+    dumper.sort_base_mapping_type_on_output = False
+    dumper.default_flow_style = None
+    dumper.allow_unicode = True
+    dumper.width = 110
+    stream = io.StringIO()
+    dumper.dump(values, stream)
+    return stream.getvalue()

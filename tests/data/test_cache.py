@@ -10,17 +10,19 @@ import pytest
 
 from platform.data import cache
 from platform.data.cache import load_split, open_info
-from platform.data.dataset import DatasetInfo, Source, Tables, quiet
+from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset, ignore_message
 from platform.errors import UserError
 from tests.data.examples import TEST, TRAIN, split
 
-TABLES = Tables(name="folder", label="folder:a b", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST)
-SOURCE = Source(key="here", fingerprint="1", read=lambda _: TABLES)
+TABLES = RawDataset(
+    name="folder", label="folder:a b", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST
+)
+SOURCE = DatasetSource(key="here", fingerprint="1", read=lambda _: TABLES)
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> DatasetInfo:
-    return cache.store(tmp_path, SOURCE, SOURCE.read(quiet))
+    return cache.store_dataset(tmp_path, SOURCE, SOURCE.read(ignore_message))
 
 
 def test_splits_come_back(stored: DatasetInfo) -> None:
@@ -41,17 +43,17 @@ def test_the_hash_depends_on_pixels_labels_and_names() -> None:
     other_labels = type(TRAIN)(TRAIN.images, TRAIN.labels[first_swapped])
     variants = [
         TABLES,
-        Tables(name="", label="", class_names=TABLES.class_names, train=split(60, 3), test=TEST),
-        Tables(name="", label="", class_names=TABLES.class_names, train=other_labels, test=TEST),
-        Tables(name="", label="", class_names=tuple("ABCDEFGHIJ"), train=TRAIN, test=TEST),
+        RawDataset(name="", label="", class_names=TABLES.class_names, train=split(60, 3), test=TEST),
+        RawDataset(name="", label="", class_names=TABLES.class_names, train=other_labels, test=TEST),
+        RawDataset(name="", label="", class_names=tuple("ABCDEFGHIJ"), train=TRAIN, test=TEST),
     ]
     assert len({cache.content_hash(variant) for variant in variants}) == 4
 
 
 def test_found_until_the_source_changes(tmp_path: Path, stored: DatasetInfo) -> None:
-    assert cache.find(tmp_path, SOURCE) == stored
-    changed = Source(key=SOURCE.key, fingerprint="2", read=SOURCE.read)
-    assert cache.find(tmp_path, changed) is None
+    assert cache.find_cached(tmp_path, SOURCE) == stored
+    changed = DatasetSource(key=SOURCE.key, fingerprint="2", read=SOURCE.read)
+    assert cache.find_cached(tmp_path, changed) is None
 
 
 @pytest.mark.parametrize("file", ["train.arrow", "test.arrow", "dataset.json"])
@@ -60,8 +62,8 @@ def test_a_truncated_file_is_refused_and_replaced(tmp_path: Path, stored: Datase
     (stored.path / file).write_bytes(content[:-10])
     with pytest.raises(UserError, match="remove that folder"):
         open_info(stored.path)
-    assert cache.find(tmp_path, SOURCE) is None
-    assert cache.store(tmp_path, SOURCE, TABLES) == stored
+    assert cache.find_cached(tmp_path, SOURCE) is None
+    assert cache.store_dataset(tmp_path, SOURCE, TABLES) == stored
     assert (stored.path / file).read_bytes() == content
 
 
@@ -84,7 +86,7 @@ def test_an_index_entry_cannot_lead_out_of_the_cache(tmp_path: Path, stored: Dat
     stored.path.rename(outside)
     (entry,) = (tmp_path / "index").iterdir()
     entry.write_text(json.dumps({**json.loads(entry.read_text()), "folder": str(outside)}))
-    assert cache.find(tmp_path, SOURCE) is None
+    assert cache.find_cached(tmp_path, SOURCE) is None
 
 
 def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> No
         folder.mkdir(parents=True)
     two_days_ago = time.time() - 2 * 24 * 3600
     os.utime(old, (two_days_ago, two_days_ago))
-    cache.store(tmp_path, SOURCE, TABLES)
+    cache.store_dataset(tmp_path, SOURCE, TABLES)
     assert not old.exists()
     assert young.exists()
 
@@ -105,5 +107,5 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(cache, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cache.store(tmp_path, SOURCE, TABLES)
+        cache.store_dataset(tmp_path, SOURCE, TABLES)
     assert not list((tmp_path / "datasets").iterdir())

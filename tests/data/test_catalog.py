@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from platform.data import cache, catalog
-from platform.data.catalog import DataNotFound, load_split, prepare
+from platform.data.catalog import DataNotFound, load_split, prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import CIFAR10_CLASSES
 from platform.data.formats import archive, download
@@ -43,17 +43,17 @@ def server(tmp_path: Path, monkeypatch) -> Iterator[Path]:
 def test_data_dir_comes_before_the_environment(tmp_path: Path, tiny, monkeypatch) -> None:
     monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / "nowhere"))
     place = make_parquet(tmp_path / "source")
-    assert prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache").train_images == 60
+    assert prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache").train_images == 60
 
 
 def test_environment_is_used(tmp_path: Path, tiny, monkeypatch) -> None:
     monkeypatch.setenv("CIFAR10_DIR", str(make_parquet(tmp_path / "source")))
-    assert prepare(DataConfig(), cache_dir=tmp_path / "cache", offline=True).train_images == 60
+    assert prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache", offline=True).train_images == 60
 
 
 def test_one_parquet_file_stands_for_its_folder(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source") / "test-00000-of-00001.parquet"
-    assert prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache").train_images == 60
+    assert prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache").train_images == 60
 
 
 @pytest.mark.parametrize("option", ["--data-dir", "CIFAR10_DIR"])
@@ -65,7 +65,7 @@ def test_a_named_place_without_data_is_an_error(tmp_path: Path, monkeypatch, opt
     if option == "CIFAR10_DIR":
         monkeypatch.setenv("CIFAR10_DIR", str(data_dir))
     with pytest.raises(UserError, match=rf"^{option}: .*{place}") as caught:
-        prepare(
+        prepare_dataset(
             DataConfig(),
             data_dir=data_dir if option == "--data-dir" else None,
             cache_dir=tmp_path / "cache",
@@ -82,14 +82,14 @@ def assert_three_remedies(message: str) -> None:
 
 def test_offline_and_absent_names_the_remedies(tmp_path: Path) -> None:
     with pytest.raises(DataNotFound) as caught:
-        prepare(DataConfig(), cache_dir=tmp_path / "cache", offline=True)
+        prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache", offline=True)
     assert_three_remedies(str(caught.value))
     assert not (tmp_path / "cache").exists()
 
 
 def test_no_network_names_the_remedies(tmp_path: Path) -> None:
     with pytest.raises(DataNotFound, match="refused") as caught:
-        prepare(DataConfig(), cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache")
     assert_three_remedies(str(caught.value))
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
@@ -99,7 +99,7 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr(download, "_TIMEOUT_S", 0.05)
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: never.wait(30))
     with pytest.raises(DataNotFound, match="no answer within"):
-        prepare(DataConfig(), cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache")
     never.set()
 
 
@@ -107,9 +107,9 @@ def test_download_is_checked_cached_and_not_repeated(tmp_path: Path, tiny, monke
     file = make_archive(tmp_path / "made")
     accept_checksums(monkeypatch, tmp_path / "made" / "extracted" / archive.FOLDER, file)
     (server / archive.ARCHIVE).write_bytes(file.read_bytes())
-    info = prepare(DataConfig(), cache_dir=tmp_path / "cache")
+    info = prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache")
     (server / archive.ARCHIVE).unlink()
-    assert prepare(DataConfig(), cache_dir=tmp_path / "cache") == info
+    assert prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache") == info
     assert info.label == "cifar10"
 
 
@@ -117,62 +117,64 @@ def test_a_wrong_download_is_refused_and_removed(tmp_path: Path, server: Path) -
     (server / archive.ARCHIVE).write_bytes(b"<html>please log in</html>")
     got = hashlib.md5(b"<html>please log in</html>", usedforsecurity=False).hexdigest()
     with pytest.raises(DataNotFound, match=got):
-        prepare(DataConfig(), cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_missing_file_on_the_server_is_not_found(tmp_path: Path, server: Path) -> None:
     with pytest.raises(DataNotFound, match="404"):
-        prepare(DataConfig(), cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache")
 
 
 def test_a_jpeg_copy_in_the_cache_does_not_stand_for_the_original(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source", file_format="JPEG", quality=75)
-    prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     with pytest.raises(DataNotFound):
-        prepare(DataConfig(), cache_dir=tmp_path / "cache", offline=True)
+        prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache", offline=True)
 
 
 def test_a_lossless_copy_in_the_cache_does(tmp_path: Path, tiny) -> None:
-    info = prepare(DataConfig(), data_dir=make_parquet(tmp_path / "source"), cache_dir=tmp_path / "cache")
-    assert prepare(DataConfig(), cache_dir=tmp_path / "cache", offline=True) == info
+    info = prepare_dataset(
+        DataConfig(), data_dir=make_parquet(tmp_path / "source"), cache_dir=tmp_path / "cache"
+    )
+    assert prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache", offline=True) == info
 
 
 def test_own_folder_of_images(tmp_path: Path) -> None:
     place = make_tree(tmp_path / "pets", file_format="JPEG")
-    info = prepare(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
     assert (info.name, info.label, info.class_names) == ("folder", "folder:pets", CIFAR10_CLASSES)
     assert load_split(info, "test").images.shape == (20, 3, 32, 32)
 
 
 def test_own_folder_needs_a_place(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--data-dir ROOT"):
-        prepare(DataConfig(name="folder"), cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(name="folder"), cache_dir=tmp_path / "cache")
 
 
 def test_a_tree_without_test_images_is_refused(tmp_path: Path) -> None:
     place = make_tree(tmp_path / "pets", test="extra")
     with pytest.raises(UserError, match="no 'test'"):
-        prepare(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_a_test_class_without_training_images_is_refused(tmp_path: Path) -> None:
     place = make_tree(tmp_path / "pets")
     (place / "test" / "unicorn").mkdir()
     with pytest.raises(UserError, match="unicorn"):
-        prepare(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_own_images_are_not_taken_for_cifar10(tmp_path: Path) -> None:
     place = make_tree(tmp_path / "pets")
     with pytest.raises(UserError, match=r"'data\.name: folder'"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, tiny) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        prepare(DataConfig(), data_dir=make_parquet(tmp_path / "source"), cache_dir=tmp_path / "file")
+        prepare_dataset(DataConfig(), data_dir=make_parquet(tmp_path / "source"), cache_dir=tmp_path / "file")
 
 
 def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch) -> None:
@@ -184,7 +186,7 @@ def test_generated_images_need_no_place_and_say_so(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr(catalog.generated, "TRAIN_IMAGES", 30)
     monkeypatch.setattr(catalog.generated, "TEST_IMAGES", 10)
     messages: list[str] = []
-    info = prepare(
+    info = prepare_dataset(
         DataConfig(name="generated"),
         data_dir=tmp_path,
         cache_dir=tmp_path / "cache",

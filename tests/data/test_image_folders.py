@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from platform.data.catalog import load_split, open_info, prepare
+from platform.data.catalog import load_split, open_info, prepare_dataset
 from platform.data.config import DataConfig
-from platform.data.image_folders import evaluation_side, load_picture_data, load_pictures
+from platform.data.image_folders import (
+    evaluation_side,
+    load_image_folder_split,
+    load_image_folder_training_data,
+)
 from platform.data.images import statistics
-from platform.data.images.framing import center_view
+from platform.data.images.cropping import resize_and_center_crop
 from platform.errors import UsageError, UserError
 
 CONFIG = DataConfig(name="pictures", normalization="pixel", validation_size=4, picture_size=28)
@@ -32,40 +36,41 @@ def place(tmp_path: Path) -> Path:
 
 def test_pictures_are_listed_once_and_found_again(place: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    info = prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append)
-    assert prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append) == info
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append)
+    assert prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append) == info
     assert len(said) == 1
     assert open_info(info.path) == info
     assert (info.name, info.label, info.class_names) == ("pictures", "pictures:photos", ("cat", "dog"))
     assert (info.train_images, info.test_images, info.image_shape) == (16, 6, (3, 28, 28))
-    test = load_pictures(info, "test")
+    test = load_image_folder_split(info, "test")
     assert [Path(file).parent.name for file in test.files] == ["cat"] * 3 + ["dog"] * 3
     assert test.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_another_size_or_another_file_is_another_data_set(place: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    info = prepare(CONFIG, data_dir=place, cache_dir=cache)
-    larger = prepare(DataConfig(name="pictures"), data_dir=place, cache_dir=cache)
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=cache)
+    larger = prepare_dataset(DataConfig(name="pictures"), data_dir=place, cache_dir=cache)
     assert larger.image_shape == (3, 224, 224)
     assert larger.path != info.path
     (place / "train" / "dog" / "0.png").unlink()
-    fewer = prepare(CONFIG, data_dir=place, cache_dir=cache)
+    fewer = prepare_dataset(CONFIG, data_dir=place, cache_dir=cache)
     assert (fewer.train_images, fewer.sha256 != info.sha256) == (15, True)
 
 
 def test_the_training_part_is_measured_and_the_result_kept(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
-    data = load_picture_data(CONFIG, info)
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    data = load_image_folder_training_data(CONFIG, info)
     assert data.validation is not None
     assert (len(data.train), len(data.validation)) == (12, 4)
     assert not set(data.train.files) & set(data.validation.files)
     assert evaluation_side(28) == 32
     seen = np.stack(
         [
-            center_view(np.asarray(Image.open(file)), shorter_side=32, size=28).transpose(2, 0, 1) / 255
+            resize_and_center_crop(np.asarray(Image.open(file)), shorter_side=32, size=28).transpose(2, 0, 1)
+            / 255
             for file in data.train.files
         ]
     )
@@ -79,45 +84,47 @@ def test_the_training_part_is_measured_and_the_result_kept(
     np.testing.assert_allclose(lengths, values[::-1], rtol=1e-4)
     np.testing.assert_allclose(np.abs(data.color_axes[0] / lengths[0]), np.abs(vectors[:, 2]), atol=1e-4)
 
-    monkeypatch.setattr(statistics, "compute", None)
-    again = load_picture_data(CONFIG, info)
+    monkeypatch.setattr(statistics, "compute_statistics", None)
+    again = load_image_folder_training_data(CONFIG, info)
     np.testing.assert_array_equal(again.normalization.mean, data.normalization.mean)
-    by_color = load_picture_data(CONFIG.model_copy(update={"normalization": "channel"}), info).normalization
+    by_color = load_image_folder_training_data(
+        CONFIG.model_copy(update={"normalization": "channel"}), info
+    ).normalization
     np.testing.assert_allclose(by_color.mean, seen.mean(axis=(0, 2, 3)), atol=1e-6)
     np.testing.assert_allclose(by_color.std, seen.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
 def test_the_final_retrain_has_every_picture(place: Path, tmp_path: Path) -> None:
-    info = prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
-    data = load_picture_data(CONFIG, info, final=True)
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    data = load_image_folder_training_data(CONFIG, info, final=True)
     assert (len(data.train), data.validation) == (16, None)
 
 
 def test_a_damaged_picture_is_named(place: Path, tmp_path: Path) -> None:
     for file in (place / "train" / "cat").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    info = prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match=r"cat/\d.png is a truncated or damaged image"):
-        load_picture_data(CONFIG, info)
+        load_image_folder_training_data(CONFIG, info)
     assert not list(info.path.glob("statistics-*"))
 
 
 def test_what_is_no_tree_of_pictures_is_refused(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --data-dir ROOT"):
-        prepare(CONFIG, cache_dir=tmp_path / "cache")
+        prepare_dataset(CONFIG, cache_dir=tmp_path / "cache")
     for wrong in (place / "train", tmp_path / "nowhere"):
         with pytest.raises(UserError, match="not a tree of pictures"):
-            prepare(CONFIG, data_dir=wrong, cache_dir=tmp_path / "cache")
+            prepare_dataset(CONFIG, data_dir=wrong, cache_dir=tmp_path / "cache")
 
 
 def test_there_is_no_table_of_pixels(place: Path, tmp_path: Path) -> None:
-    info = prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match="decoded while training"):
         load_split(info, "test")
 
 
 def test_a_damaged_list_is_refused(place: Path, tmp_path: Path) -> None:
-    info = prepare(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
     (info.path / "train.arrow").write_bytes(b"hello")
     with pytest.raises(UserError, match="damaged"):
-        load_pictures(info, "train")
+        load_image_folder_split(info, "train")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from platform.data.catalog import load_split, prepare
+from platform.data.catalog import load_split, prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.training_data import load_training_data
 
@@ -16,7 +16,7 @@ PLACE = os.environ.get("CIFAR10_DIR")
 
 @pytest.mark.skipif(PLACE is None, reason="CIFAR10_DIR is not set: no real CIFAR-10 to test with")
 def test_real_cifar10_is_read_whole(tmp_path: Path) -> None:
-    info = prepare(DataConfig(), data_dir=Path(str(PLACE)), cache_dir=tmp_path)
+    info = prepare_dataset(DataConfig(), data_dir=Path(str(PLACE)), cache_dir=tmp_path)
     assert (info.train_images, info.test_images) == (50_000, 10_000)
     assert info.label.startswith("cifar10")
     for which, count in (("train", 5000), ("test", 1000)):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from platform.data.catalog import load_split, prepare
+from platform.data.catalog import load_split, prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import CIFAR10_CLASSES
 from platform.data.formats import archive
@@ -56,7 +56,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def test_every_layout_gives_the_same_images(layout: Path, tmp_path: Path) -> None:
-    info = prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
     assert (info.name, info.label, info.class_names) == ("cifar10", "cifar10", CIFAR10_CLASSES)
     assert (info.train_images, info.test_images, info.image_shape) == (60, 20, (3, 32, 32))
     for which, expected in (("train", TRAIN), ("test", TEST)):
@@ -68,20 +68,24 @@ def test_every_layout_gives_the_same_images(layout: Path, tmp_path: Path) -> Non
 
 def test_second_start_reads_the_cache_alone(layout: Path, tmp_path: Path) -> None:
     messages: list[str] = []
-    first = prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append)
+    first = prepare_dataset(
+        DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append
+    )
     assert messages
     messages.clear()
-    second = prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append)
+    second = prepare_dataset(
+        DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append
+    )
     assert (second, messages) == (first, [])
 
 
 def test_a_changed_file_is_noticed(layout: Path, tmp_path: Path) -> None:
-    prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
+    prepare_dataset(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
     before = files_in(tmp_path / "cache")
     changed = max(files_in(layout) if layout.is_dir() else [layout], key=lambda file: file.stat().st_size)
     changed.write_bytes(changed.read_bytes()[:-40])
     with pytest.raises(UserError, match=changed.name):
-        prepare(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
     assert files_in(tmp_path / "cache") == before
 
 
@@ -89,7 +93,7 @@ def test_layouts_with_one_order_share_one_cached_copy(tmp_path: Path, tiny, monk
     batches = make_batches(tmp_path / "batches")
     accept_checksums(monkeypatch, batches / archive.FOLDER)
     places = [batches, make_parquet(tmp_path / "parquet"), make_parquet(tmp_path / "shards", shards=2)]
-    infos = {prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache") for place in places}
+    infos = {prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache") for place in places}
     assert len(infos) == 1
     assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
 
@@ -97,7 +101,7 @@ def test_layouts_with_one_order_share_one_cached_copy(tmp_path: Path, tiny, monk
 @pytest.mark.parametrize("quality", [30, 75, 95])
 def test_jpeg_is_said_in_the_label(tmp_path: Path, tiny, quality: int) -> None:
     place = make_parquet(tmp_path / "source", file_format="JPEG", quality=quality)
-    info = prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     assert info.label == f"cifar10-jpeg{quality}"
 
 
@@ -126,7 +130,7 @@ def damaged(tmp_path: Path, *, image: bytes | None = None, label: int | None = N
 def test_a_damaged_row_is_named(tmp_path: Path, tiny, wrong: dict, message: str) -> None:
     place = damaged(tmp_path, **wrong)
     with pytest.raises(UserError, match=rf"train-00000-of-00001\.parquet: {message}"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 
 
@@ -139,21 +143,21 @@ def test_damage_inside_a_parquet_file_is_named(tmp_path: Path, tiny) -> None:
     content[start : start + 60] = bytes(60)
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"train-.*: rows from 25 cannot be read"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_a_missing_shard_is_named(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source", shards=3)
     (place / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(UserError, match="missing: train-00001-of-00003"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_missing_test_file_is_named(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source")
     (place / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(UserError, match=r"test-\*\.parquet is missing"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_a_parquet_file_without_labels_is_refused(tmp_path: Path, tiny) -> None:
@@ -161,13 +165,13 @@ def test_a_parquet_file_without_labels_is_refused(tmp_path: Path, tiny) -> None:
     file = place / "test-00000-of-00001.parquet"
     pq.write_table(pq.read_table(file).drop_columns("label"), file)
     with pytest.raises(UserError, match=r"test-.*: a column named label or .* is needed; it has img"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_an_incomplete_copy_is_refused(tmp_path: Path) -> None:
     place = make_parquet(tmp_path / "source")
     with pytest.raises(UserError, match="CIFAR-10 has 50,000 training images, found 60"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 
 
@@ -176,4 +180,4 @@ def test_a_missing_batch_is_named(tmp_path: Path, tiny, monkeypatch) -> None:
     accept_checksums(monkeypatch, place / archive.FOLDER)
     (place / archive.FOLDER / "data_batch_3").unlink()
     with pytest.raises(UserError, match="data_batch_3"):
-        prepare(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")

@@ -7,8 +7,8 @@ import pytest
 
 from platform.data import cache
 from platform.data.config import DataConfig
-from platform.data.dataset import DatasetInfo, Source, Tables
-from platform.data.normalization import compute
+from platform.data.dataset import DatasetInfo, RawDataset, DatasetSource
+from platform.data.normalization import compute_normalization
 from platform.data.training_data import load_training_data
 from tests.data.examples import TEST, split
 
@@ -17,14 +17,16 @@ TRAIN = split(2500, 7)  # more than two chunks of the streaming sums
 
 @pytest.fixture(scope="module")
 def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
-    tables = Tables(name="folder", label="folder:x", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST)
-    source = Source(key="x", fingerprint="", read=lambda _: tables)
+    tables = RawDataset(
+        name="folder", label="folder:x", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST
+    )
+    source = DatasetSource(key="x", fingerprint="", read=lambda _: tables)
     folder: Path = tmp_path_factory.mktemp("cache")
     return cache.store(folder, source, tables)
 
 
 def test_channel_normalization_is_mean_and_deviation() -> None:
-    got = compute(TRAIN.images, "channel")
+    got = compute_normalization(TRAIN.images, "channel")
     scaled = TRAIN.images / 255
     np.testing.assert_allclose(got.mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(got.std, scaled.std(axis=(0, 2, 3)), rtol=1e-6)
@@ -34,7 +36,7 @@ def test_channel_normalization_is_mean_and_deviation() -> None:
 def test_pixel_normalization_is_mean_image_and_deviation_from_it() -> None:
     images = TRAIN.images.copy()
     images[:, :, :16] //= 4  # so that the mean image is not flat
-    got = compute(images, "pixel")
+    got = compute_normalization(images, "pixel")
     scaled = images / 255
     np.testing.assert_allclose(got.mean, scaled.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(got.std, (scaled - scaled.mean(axis=0)).std(axis=(0, 2, 3)), rtol=1e-6)
@@ -42,7 +44,7 @@ def test_pixel_normalization_is_mean_image_and_deviation_from_it() -> None:
 
 @pytest.mark.parametrize("kind", ["channel", "pixel"])
 def test_a_channel_that_never_varies_is_not_divided_by_zero(kind) -> None:
-    got = compute(np.full((5, 3, 4, 4), 17, np.uint8), kind)
+    got = compute_normalization(np.full((5, 3, 4, 4), 17, np.uint8), kind)
     np.testing.assert_array_equal(got.std, [1, 1, 1])
 
 
@@ -52,7 +54,9 @@ def test_training_and_validation_parts(info: DatasetInfo) -> None:
     assert (len(data.train), len(data.validation)) == (2000, 500)
     both = np.concatenate([data.train.images, data.validation.images])
     assert {image.tobytes() for image in both} == {image.tobytes() for image in TRAIN.images}
-    np.testing.assert_array_equal(data.normalization.mean, compute(data.train.images, "channel").mean)
+    np.testing.assert_array_equal(
+        data.normalization.mean, compute_normalization(data.train.images, "channel").mean
+    )
 
 
 def test_the_final_run_has_everything(info: DatasetInfo) -> None:

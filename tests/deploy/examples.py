@@ -3,7 +3,7 @@
 import torch
 
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.trained import TrainedModel
 
 
@@ -11,7 +11,7 @@ def trained_like(name: str) -> TrainedModel:
     """Return a random network whose normalization layers have seen data: its logits are of order 1."""
     torch.manual_seed(0)
     config = ModelConfig(name=name)
-    network = build(config, num_classes=10).train()
+    network = build_network(config, num_classes=10).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of what was seen, so that two batches are enough

@@ -137,7 +137,7 @@ def test_find_target(model_path, tmp_path, monkeypatch):
 def test_comparison_images_come_from_the_cache_by_label(model, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path)
     assert find_images(model, None, count=8) is None
-    info = catalog.prepare(DataConfig(name="generated"), cache_dir=tmp_path)
+    info = catalog.prepare_dataset(DataConfig(name="generated"), cache_dir=tmp_path)
     images, label = find_images(model, None, count=8)
     test = catalog.load_split(info, "test").images
     assert label == "generated"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "inference.ipynb"
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = ModelConfig(name="resnet20_cifar")
     model = TrainedModel(
         model=config,
-        state_dict=build(config, num_classes=3).state_dict(),
+        state_dict=build_network(config, num_classes=3).state_dict(),
         mean=torch.tensor([0.5, 0.4, 0.3]),
         std=torch.tensor([0.2, 0.25, 0.3]),
         class_names=("cat", "dog", "owl"),

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from deploy.conversion.parity import random_pictures
+from deploy.conversion.parity import random_images
 from deploy.engine_build.engine import EngineBinaries
 from deploy.export import export_model
 from deploy.model_files.model_folder import open_model_folder
 from platform.data.images.decode import decode_image
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.torchvision_weights import main as convert_weights
 from platform.models.trained import load_trained_model
 
@@ -25,7 +25,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model.pt made of a state dict with random weights, whose normalization layers have seen data."""
     folder = tmp_path_factory.mktemp("imagenet")
     torch.manual_seed(0)
-    network = build(ModelConfig(name="resnet18"), num_classes=100).train()
+    network = build_network(ModelConfig(name="resnet18"), num_classes=100).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the statistics of one batch, all of them
@@ -39,7 +39,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_cpp_and_python_give_a_picture_of_another_size_the_same_five_classes(
     engine: EngineBinaries, model_path: Path, tmp_path: Path
 ) -> None:
-    pictures = random_pictures(2, (3, 224, 224))
+    pictures = random_images(2, (3, 224, 224))
     folder = export_model(
         model_path, tmp_path / "export", parity_images=pictures, parity_data="random"
     ).folder

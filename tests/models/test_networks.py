@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from platform.errors import UsageError
 from platform.models.config import ModelConfig
-from platform.models.networks import BasicBlock, PadShortcut, build
+from platform.models.networks import BasicBlock, PadShortcut, build_network
 from platform.schema import validate
 
 # name, shortcut, parameters, multiply-accumulates of one 32x32 image, both at ten classes.
@@ -35,7 +35,7 @@ def count_macs(network: nn.Module, image: torch.Tensor) -> int:
 
 @pytest.mark.parametrize(("name", "shortcut", "parameters", "macs"), SIZES)
 def test_size_is_the_published_one(name, shortcut, parameters, macs):
-    network = build(ModelConfig(name=name, shortcut=shortcut), num_classes=10).eval()
+    network = build_network(ModelConfig(name=name, shortcut=shortcut), num_classes=10).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert count_macs(network, torch.zeros(1, 3, 32, 32)) == macs
 
@@ -43,7 +43,7 @@ def test_size_is_the_published_one(name, shortcut, parameters, macs):
 @pytest.mark.parametrize(("name", "parameters", "macs"), LARGE_SIZES)
 def test_size_is_torchvisions(name, parameters, macs):
     with torch.device("meta"):
-        network = build(ModelConfig(name=name), num_classes=1000).eval()
+        network = build_network(ModelConfig(name=name), num_classes=1000).eval()
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
         assert count_macs(network, torch.zeros(1, 3, 224, 224)) == macs
 
@@ -51,7 +51,7 @@ def test_size_is_torchvisions(name, parameters, macs):
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_state_dict_is_torchvisions_key_for_key_for_any_number_of_classes(name):
     with torch.device("meta"):
-        mine = build(ModelConfig(name=name), num_classes=7).state_dict()
+        mine = build_network(ModelConfig(name=name), num_classes=7).state_dict()
         theirs = getattr(torchvision.models, name)(num_classes=7).state_dict()
     assert {key: value.shape for key, value in mine.items()} == {
         key: value.shape for key, value in theirs.items()
@@ -67,13 +67,13 @@ def test_torchvisions_networks_have_one_kind_of_shortcut():
 def test_every_name_is_built():
     for name in ModelConfig.model_fields["name"].annotation.__args__:
         with torch.device("meta"):
-            network = build(ModelConfig(name=name, zero_init_residual=True), num_classes=3)
+            network = build_network(ModelConfig(name=name, zero_init_residual=True), num_classes=3)
             assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3), name
 
 
 @pytest.mark.parametrize("side", [32, 28, 33])
 def test_logits_for_any_number_of_classes_and_image_size(side):
-    network = build(ModelConfig(name="resnet20_cifar"), num_classes=7).eval()
+    network = build_network(ModelConfig(name="resnet20_cifar"), num_classes=7).eval()
     with torch.no_grad():
         assert network(torch.zeros(2, 3, side, side)).shape == (2, 7)
 
@@ -95,7 +95,7 @@ def test_pad_shortcut_is_exact_for_the_gradient_too():
 
 def test_he_initialization_by_fan_in():
     torch.manual_seed(0)
-    network = build(ModelConfig(name="resnet18_cifar"), num_classes=10)
+    network = build_network(ModelConfig(name="resnet18_cifar"), num_classes=10)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             fan_in = module.in_channels * math.prod(module.kernel_size)
@@ -107,7 +107,7 @@ def test_he_initialization_by_fan_in():
 def test_last_gamma_is_zero_only_on_request():
     def gammas(zero_init_residual: bool) -> set[float]:
         config = ModelConfig(name="resnet20_cifar", zero_init_residual=zero_init_residual)
-        blocks = [m for m in build(config, num_classes=10).modules() if isinstance(m, BasicBlock)]
+        blocks = [m for m in build_network(config, num_classes=10).modules() if isinstance(m, BasicBlock)]
         return {float(value) for block in blocks for value in block.bn2.weight.detach()}
 
     assert gammas(False) == {1.0}
@@ -117,7 +117,7 @@ def test_last_gamma_is_zero_only_on_request():
 def test_same_seed_same_weights():
     def weights() -> torch.Tensor:
         torch.manual_seed(3)
-        return build(ModelConfig(name="resnet20_cifar"), num_classes=10).fc.weight.detach()
+        return build_network(ModelConfig(name="resnet20_cifar"), num_classes=10).fc.weight.detach()
 
     assert torch.equal(weights(), weights())
 

@@ -9,10 +9,10 @@ from PIL import Image
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
 
-from platform.data.images.framing import center_view, view
+from platform.data.images.cropping import resize_and_center_crop, resize_and_crop
 from platform.errors import UsageError, UserError
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.torchvision_weights import load_model, main, read_class_names
 from platform.models.trained import TrainedModel, load_trained_model, save_trained_model
 
@@ -76,7 +76,7 @@ def test_a_trained_model_is_loaded_as_ever_and_keeps_its_names(tmp_path):
     config = ModelConfig(name="resnet20_cifar")
     model = TrainedModel(
         model=config,
-        state_dict=build(config, num_classes=2).state_dict(),
+        state_dict=build_network(config, num_classes=2).state_dict(),
         mean=torch.zeros(3),
         std=torch.ones(3),
         class_names=("cat", "dog"),
@@ -130,11 +130,13 @@ def test_class_names_need_a_line_each(tmp_path):
 def test_the_center_is_torchvisions_to_the_pixel(shape):
     image = picture(*shape)
     expected = v2.CenterCrop(224)(v2.Resize(256)(Image.fromarray(image)))
-    np.testing.assert_array_equal(center_view(image, shorter_side=256, size=224), np.asarray(expected))
+    np.testing.assert_array_equal(
+        resize_and_center_crop(image, shorter_side=256, size=224), np.asarray(expected)
+    )
 
 
 def test_any_view_is_the_cut_of_the_resized_picture():
     image = picture(90, 120)
     whole = np.asarray(v2.Resize(60)(Image.fromarray(image)))
-    got = view(image, shorter_side=60, size=32, top=20, left=41)
+    got = resize_and_crop(image, shorter_side=60, size=32, top=20, left=41)
     assert np.abs(got.astype(int) - whole[20:52, 41:73]).max() <= 1

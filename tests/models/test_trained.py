@@ -9,7 +9,7 @@ import torch
 from platform.errors import UserError
 from platform.models import trained
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, load_trained_model, save_trained_model
 
 
@@ -19,7 +19,7 @@ def model() -> TrainedModel:
     config = ModelConfig(name="resnet20_cifar")
     return TrainedModel(
         model=config,
-        state_dict=build(config, num_classes=3).state_dict(),
+        state_dict=build_network(config, num_classes=3).state_dict(),
         mean=torch.tensor([0.5, 0.4, 0.3]),
         std=torch.tensor([0.2, 0.25, 0.3]),
         class_names=("cat", "dog", "owl"),

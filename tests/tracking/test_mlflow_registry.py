@@ -8,7 +8,7 @@ import torch
 
 from platform.errors import UserError
 from platform.models.config import ModelConfig
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.tracking.events import SweepOutcome
 from platform.tracking.mlflow_registry import AliasChoice, register_champion
@@ -21,7 +21,7 @@ from tests.tracking.examples import sweep
 @pytest.fixture(scope="module")
 def trained():
     torch.manual_seed(0)
-    network = build(ModelConfig(name="resnet32_cifar"), num_classes=10)
+    network = build_network(ModelConfig(name="resnet32_cifar"), num_classes=10)
     return TrainedModel(
         model=ModelConfig(name="resnet32_cifar"),
         state_dict=network.state_dict(),

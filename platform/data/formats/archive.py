@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from platform.data.dataset import CIFAR10_CLASSES, Notify, Source, Split, Tables, files_fingerprint
+from platform.data.dataset import CIFAR10_CLASSES, DatasetSource, Notify, RawDataset, Split, files_fingerprint
 from platform.errors import UserError
 
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -31,32 +31,32 @@ TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 META_MD5 = {"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"}
 
 
-def find(place: Path) -> Source | None:
+def find_archive(place: Path) -> DatasetSource | None:
     """Return the archive or the extracted folder that lies at or in `place`, if there is one."""
     if place.is_file():
-        return source(place) if place.name.endswith((".tar.gz", ".tgz")) else None
+        return archive_source(place) if place.name.endswith((".tar.gz", ".tgz")) else None
     for folder in (place, place / FOLDER):
         files = [folder / name for name in (*TRAIN_MD5, *TEST_MD5, *META_MD5)]
         present = [file for file in files if file.is_file()]
         if present:
-            return Source(
+            return DatasetSource(
                 key=f"cifar10-batches:{folder.absolute()}",
                 fingerprint=files_fingerprint(present),
-                read=partial(read_folder, folder),
+                read=partial(read_extracted_folder, folder),
             )
-    return source(place / ARCHIVE) if (place / ARCHIVE).is_file() else None
+    return archive_source(place / ARCHIVE) if (place / ARCHIVE).is_file() else None
 
 
-def source(file: Path) -> Source:
+def archive_source(file: Path) -> DatasetSource:
     """Return the archive `file` as a source."""
-    return Source(
+    return DatasetSource(
         key=f"cifar10-archive:{file.absolute()}",
         fingerprint=files_fingerprint([file]),
         read=partial(read_archive, file),
     )
 
 
-def read_folder(folder: Path, notify: Notify) -> Tables:
+def read_extracted_folder(folder: Path, notify: Notify) -> RawDataset:
     """Read the extracted folder.
 
     Raises:
@@ -73,10 +73,10 @@ def read_folder(folder: Path, notify: Notify) -> Tables:
                 f"extract {ARCHIVE} again"
             ) from None
 
-    return _read(content, str(folder), f"extract {ARCHIVE} again")
+    return _read_batches(content, str(folder), f"extract {ARCHIVE} again")
 
 
-def read_archive(file: Path, notify: Notify) -> Tables:
+def read_archive(file: Path, notify: Notify) -> RawDataset:
     """Read the archive, without extracting it to disk.
 
     Raises:
@@ -96,12 +96,12 @@ def read_archive(file: Path, notify: Notify) -> Tables:
                 opened = archive.extractfile(members[name])
                 return opened.read() if opened else b""
 
-            return _read(content, str(file), remedy)
+            return _read_batches(content, str(file), remedy)
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise UserError(f"{file}: not a complete archive of CIFAR-10 ({error}); {remedy}") from error
 
 
-def _read(content: Callable[[str], bytes], place: str, remedy: str) -> Tables:
+def _read_batches(content: Callable[[str], bytes], place: str, remedy: str) -> RawDataset:
     def load(name: str, md5: str) -> dict[str, Any]:
         raw = content(name)
         got = hashlib.md5(raw, usedforsecurity=False).hexdigest()
@@ -121,7 +121,7 @@ def _read(content: Callable[[str], bytes], place: str, remedy: str) -> Tables:
     names = tuple(str(name) for name in load(meta_name, meta_md5)["label_names"])
     if names != CIFAR10_CLASSES:
         raise UserError(f"{place}: the classes must be {', '.join(CIFAR10_CLASSES)}; got {', '.join(names)}")
-    return Tables(
+    return RawDataset(
         name="cifar10", label="cifar10", class_names=names, train=split(TRAIN_MD5), test=split(TEST_MD5)
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from platform.data.dataset import Notify, Source, Split, Tables, files_fingerprint
+from platform.data.dataset import DatasetSource, Notify, RawDataset, Split, files_fingerprint
 from platform.data.images.parallel_decode import decode_all, lossy_suffix
 from platform.errors import UserError
 
@@ -21,7 +21,7 @@ _LAYOUT = "lay the images out as ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.pn
 
 
 @dataclass(frozen=True)
-class Tree:
+class ClassFolders:
     """The files of a tree, unread."""
 
     classes: tuple[str, ...]
@@ -34,7 +34,7 @@ class Tree:
         return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
 
 
-def find(place: Path, *, own: bool = True) -> Source | None:
+def find_class_folders(place: Path, *, own: bool = True) -> DatasetSource | None:
     """Return the tree at `place`, if it has a `train` folder with folders in it.
 
     Args:
@@ -42,25 +42,25 @@ def find(place: Path, *, own: bool = True) -> Source | None:
         own: images of the user's own, of any size; otherwise it is to be CIFAR-10, whose images are 32x32.
 
     Raises:
-        UserError: as `find_tree`.
+        UserError: as `list_class_folders`.
     """
-    tree = find_tree(place)
+    tree = list_class_folders(place)
     if tree is None:
         return None
-    return Source(
+    return DatasetSource(
         key=f"folder:{place.absolute()}",
         fingerprint=tree.fingerprint(),
-        read=partial(read, place, own, tree.classes, tree.train_files, tree.test_files),
+        read=partial(read_class_folders, place, own, tree.classes, tree.train_files, tree.test_files),
     )
 
 
-def find_tree(place: Path) -> Tree | None:
+def list_class_folders(place: Path) -> ClassFolders | None:
     """Return the files of the tree at `place`, if it has a `train` folder with folders in it.
 
     Raises:
         UserError: it has, but there is no `test` or `val` folder beside it, or a folder without images.
     """
-    if not (place / "train").is_dir() or not _class_folders(place / "train"):
+    if not (place / "train").is_dir() or not _subfolders(place / "train"):
         return None
     test = next((place / name for name in ("test", "val") if (place / name).is_dir()), None)
     if test is None:
@@ -68,8 +68,8 @@ def find_tree(place: Path) -> Tree | None:
             f"{place}: there is a 'train' folder but no 'test' (or 'val') folder, and a model must "
             f"be judged on images it was not trained on; {_LAYOUT}"
         )
-    classes = tuple(_class_folders(place / "train"))
-    if unknown := [name for name in _class_folders(test) if name not in classes]:
+    classes = tuple(_subfolders(place / "train"))
+    if unknown := [name for name in _subfolders(test) if name not in classes]:
         raise UserError(
             f"{test}: every class must have training images; not in {place / 'train'}: "
             f"{', '.join(unknown[:5])}"
@@ -81,17 +81,17 @@ def find_tree(place: Path) -> Tree | None:
         raise UserError(f"{place / 'train'}: these classes have no images: {', '.join(empty[:5])}; {_LAYOUT}")
     if not test_files:
         raise UserError(f"{test}: no images found; {_LAYOUT}")
-    return Tree(classes, train_files, test_files)
+    return ClassFolders(classes, train_files, test_files)
 
 
-def read(
+def read_class_folders(
     place: Path,
     own: bool,
     classes: tuple[str, ...],
     train_files: Sequence[tuple[str, int]],
     test_files: Sequence[tuple[str, int]],
     notify: Notify,
-) -> Tables:
+) -> RawDataset:
     """Decode all images, on all cores; with `own`, other sizes are resized to 32x32.
 
     Raises:
@@ -108,10 +108,10 @@ def read(
     train, test = split(train_files), split(test_files)
     label = f"folder:{place.resolve().name}" if own else f"cifar10{lossy_suffix(encodings)}"
     name = "folder" if own else "cifar10"
-    return Tables(name=name, label=label, class_names=classes, train=train, test=test)
+    return RawDataset(name=name, label=label, class_names=classes, train=train, test=test)
 
 
-def _class_folders(place: Path) -> list[str]:
+def _subfolders(place: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.data.dataset import Images, Labels, Notify, Source, Split, Tables
+from platform.data.dataset import DatasetSource, Images, Labels, Notify, RawDataset, Split
 
 # Raise it whenever the pictures change: it is part of the cache key.
 VERSION = 2
@@ -38,26 +38,26 @@ CLASS_NAMES = (
 )
 
 
-def source() -> Source:
+def generated_source() -> DatasetSource:
     """Return the generated data set as a source for the cache."""
-    return Source(
-        key="generated", fingerprint=f"version {VERSION}, {TRAIN_IMAGES} + {TEST_IMAGES}", read=read
+    return DatasetSource(
+        key="generated", fingerprint=f"version {VERSION}, {TRAIN_IMAGES} + {TEST_IMAGES}", read=read_generated
     )
 
 
-def read(notify: Notify) -> Tables:
+def read_generated(notify: Notify) -> RawDataset:
     """Draw both splits; about two seconds of one core."""
     notify(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} generated images")
-    return Tables(
+    return RawDataset(
         name="generated",
         label="generated",
         class_names=CLASS_NAMES,
-        train=draw(TRAIN_IMAGES, seed=1),
-        test=draw(TEST_IMAGES, seed=2),
+        train=draw_images(TRAIN_IMAGES, seed=1),
+        test=draw_images(TEST_IMAGES, seed=2),
     )
 
 
-def draw(count: int, *, seed: int) -> Split:
+def draw_images(count: int, *, seed: int) -> Split:
     """Draw `count` pictures, as many of each class as possible, in random order.
 
     Args:

@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from platform.data.dataset import CIFAR10_CLASSES, Labels, Notify, Source, Split, Tables, files_fingerprint
+from platform.data.dataset import (
+    CIFAR10_CLASSES,
+    DatasetSource,
+    Labels,
+    Notify,
+    RawDataset,
+    Split,
+    files_fingerprint,
+)
 from platform.data.images.parallel_decode import decode_all, lossy_suffix
 from platform.errors import UserError
 
@@ -25,22 +33,22 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _REMEDY = "the file is damaged or incomplete: replace it"
 
 
-def find(place: Path) -> Source | None:
+def find_parquet(place: Path) -> DatasetSource | None:
     """Return the parquet files that lie at or in `place` (or its `data` or `plain_text` folder), if any."""
     if place.is_file():
-        return find(place.parent) if place.suffix == ".parquet" else None
+        return find_parquet(place.parent) if place.suffix == ".parquet" else None
     for folder in (place, place / "plain_text", place / "data"):
         train, test = sorted(folder.glob("train*.parquet")), sorted(folder.glob("test*.parquet"))
         if train or test:
-            return Source(
+            return DatasetSource(
                 key=f"parquet:{folder.absolute()}",
                 fingerprint=files_fingerprint([*train, *test]),
-                read=partial(read, folder, train, test),
+                read=partial(read_parquet, folder, train, test),
             )
     return None
 
 
-def read(folder: Path, train: Sequence[Path], test: Sequence[Path], notify: Notify) -> Tables:
+def read_parquet(folder: Path, train: Sequence[Path], test: Sequence[Path], notify: Notify) -> RawDataset:
     """Decode all images of both splits, on all cores.
 
     Raises:
@@ -60,7 +68,7 @@ def read(folder: Path, train: Sequence[Path], test: Sequence[Path], notify: Noti
         rows = _rows([(file, opened[file]) for file in files], len(names), labels)
         images = decode_all(rows, count, size=32, encodings=encodings)
         splits[split] = Split(images, np.concatenate(labels))
-    return Tables(name="cifar10", label=f"cifar10{lossy_suffix(encodings)}", class_names=names, **splits)
+    return RawDataset(name="cifar10", label=f"cifar10{lossy_suffix(encodings)}", class_names=names, **splits)
 
 
 def _check_shards(folder: Path, split: str, files: Sequence[Path]) -> None:

@@ -62,7 +62,7 @@ def resize_image(image: Images, size: int) -> Images:
     """Resize to a square, whatever the proportions, by an antialiased triangle filter.
 
     That is Pillow's BILINEAR, which widens its support when it shrinks; the engine computes the same
-    (cpp_engine/src/resize.cpp).
+    (cpp_engine/src/image/resize.cpp).
 
     Args:
         image: uint8 [H, W, 3].

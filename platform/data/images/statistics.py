@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from platform.atomic import write_bytes
 from platform.cores import usable_cores
-from platform.data.dataset import Images, Notify, quiet
+from platform.data.dataset import Images, Notify, ignore_message
+from platform.data.images.cropping import resize_and_center_crop
 from platform.data.images.decode import decode_image
-from platform.data.images.framing import center_view
 from platform.data.normalization import Normalization
 
 SAMPLE = 10_000
@@ -30,7 +30,7 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
-class PictureStatistics:
+class ImageStatistics:
     """Of pixels divided by 255.
 
     Attributes:
@@ -52,9 +52,9 @@ class PictureStatistics:
         return Normalization(self.mean.mean(axis=(1, 2)), self.std)
 
 
-def load_or_compute(
-    folder: Path, files: NDArray[np.str_], *, size: int, shorter_side: int, notify: Notify = quiet
-) -> PictureStatistics:
+def load_or_compute_statistics(
+    folder: Path, files: NDArray[np.str_], *, size: int, shorter_side: int, notify: Notify = ignore_message
+) -> ImageStatistics:
     """Return the statistics of `files`, from `folder` where they were computed before.
 
     Args:
@@ -74,16 +74,16 @@ def load_or_compute(
     path = folder / f"statistics-{digest[:16]}.npz"
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return PictureStatistics(**{name: kept[name] for name in PictureStatistics.__annotations__})
+            return ImageStatistics(**{name: kept[name] for name in ImageStatistics.__annotations__})
     except (OSError, ValueError, KeyError):
         pass
     notify(f"computing the mean picture and the principal colors of {len(sample):,} pictures")
-    found = compute(sample.tolist(), size=size, shorter_side=shorter_side)
+    found = compute_statistics(sample.tolist(), size=size, shorter_side=shorter_side)
     _keep(path, found)
     return found
 
 
-def compute(files: Sequence[str], *, size: int, shorter_side: int) -> PictureStatistics:
+def compute_statistics(files: Sequence[str], *, size: int, shorter_side: int) -> ImageStatistics:
     """Compute the statistics of all of `files`, on all cores."""
 
     def look(chunk: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -111,7 +111,7 @@ def compute(files: Sequence[str], *, size: int, shorter_side: int) -> PictureSta
     mean = total / (255 * len(files))
     color_mean = mean.mean(axis=(1, 2))
     mean_square = squares / pixels
-    return PictureStatistics(
+    return ImageStatistics(
         mean=mean.astype(np.float32),
         std=_deviation(mean_square - color_mean**2),
         pixel_std=_deviation(mean_square - (mean**2).mean(axis=(1, 2))),
@@ -120,7 +120,7 @@ def compute(files: Sequence[str], *, size: int, shorter_side: int) -> PictureSta
 
 
 def _seen(file: str, size: int, shorter_side: int) -> Images:
-    return center_view(decode_image(file), shorter_side=shorter_side, size=size).transpose(2, 0, 1)
+    return resize_and_center_crop(decode_image(file), shorter_side=shorter_side, size=size).transpose(2, 0, 1)
 
 
 def _deviation(variance: NDArray[Any]) -> NDArray[np.float32]:
@@ -138,7 +138,7 @@ def _axes(covariance: NDArray[Any]) -> NDArray[np.float32]:
     return axes
 
 
-def _keep(path: Path, found: PictureStatistics) -> None:
+def _keep(path: Path, found: ImageStatistics) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **vars(found))
     write_bytes(path, buffer.getvalue())

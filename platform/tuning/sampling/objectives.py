@@ -15,9 +15,9 @@ from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.models.config import ModelConfig
 from platform.schema import Frozen, validate
-from platform.space.distributions import SearchTree, place, walk
+from platform.space.distributions import SearchTree, apply_settings, walk_tree
 from platform.space.settings import Objective
-from platform.space.spec import SweepSpec, of_network
+from platform.space.spec import SweepSpec, changes_network
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.config import RunConfig
 from platform.tuning.sampling.sampler import combinations
@@ -68,12 +68,12 @@ def network_of(model: ModelConfig) -> ModelConfig:
 
 def networks(spec: SweepSpec) -> list[ModelConfig]:
     """Return every distinct network that the space can draw, in the file's order."""
-    tree = SearchTree(tuple(entry for entry in spec.search.entries if of_network(entry.path)))
+    tree = SearchTree(tuple(entry for entry in spec.search.entries if changes_network(entry.path)))
     base = {"model": spec.base.model.model_dump()}
     found = []
     for params in combinations(tree):
-        drawn = walk(tree, lambda dimension, params=params: params[dimension.name])  # type: ignore[misc]
-        found.append(network_of(ModelConfig.model_validate(place(base, drawn.settings)["model"])))
+        drawn = walk_tree(tree, lambda dimension, params=params: params[dimension.name])  # type: ignore[misc]
+        found.append(network_of(ModelConfig.model_validate(apply_settings(base, drawn.settings)["model"])))
     return list(dict.fromkeys(found))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from platform.errors import UsageError
-from platform.space.distributions import Alternatives, Choice, Dimension, Range, Scalar, SearchTree, walk
+from platform.space.distributions import Alternatives, Choice, Dimension, Range, Scalar, SearchTree, walk_tree
 from platform.space.settings import Grid, Nsga2, Random, Tpe
 from platform.space.spec import SweepSpec
 
@@ -31,9 +31,9 @@ def suggest(trial: optuna.Trial, spec: SweepSpec) -> dict[str, Scalar]:
             return trial.suggest_int(name, int(node.low), int(node.high), step=step, log=node.log)
         drawn = trial.suggest_float(name, node.low, node.high, step=node.step, log=node.log)
         # Optuna adds up steps in binary; the space's own value (0.3, not 0.30000000000000004) is kept.
-        return node.contain(drawn)
+        return node.snap(drawn)
 
-    return walk(spec.search, ask).params
+    return walk_tree(spec.search, ask).params
 
 
 def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
@@ -109,7 +109,7 @@ def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
             wheels.append((dimension.name, len(values)))
             return values[shown.get(dimension.name, 0)]  # noqa: B023 - called before `shown` changes
 
-        yield walk(tree, choose).params
+        yield walk_tree(tree, choose).params
         while wheels and shown.get(wheels[-1][0], 0) == wheels[-1][1] - 1:
             wheels.pop()
         if not wheels:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from platform.errors import UserError
 from platform.schema import Frozen
 from platform.space.distributions import Scalar
-from platform.space.pareto import front
+from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
 from platform.tracking.events import TrialStatus
 
@@ -96,7 +96,7 @@ def pareto_front(trials: Iterable[RankedTrial], objectives: Sequence[Objective])
         name: {**trial.costs, "validation_accuracy": trial.validation_accuracy or 0.0}
         for name, trial in whole.items()
     }
-    return sorted((whole[name] for name in front(points, objectives)), key=_rank)
+    return sorted((whole[name] for name in non_dominated(points, objectives)), key=_rank)
 
 
 def _rank(trial: RankedTrial) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from platform.data.catalog import prepare
+from platform.data.catalog import prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo
 from platform.tuning.execution.cluster_session import session
@@ -19,7 +19,7 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
-    return prepare(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
+    return prepare_dataset(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

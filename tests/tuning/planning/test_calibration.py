@@ -1,4 +1,4 @@
-"""The speed of this machine: measured once, in as many processes as there are slots."""
+"""Measurement of the training speed: one process per worker slot, cached afterwards."""
 
 from __future__ import annotations
 
@@ -9,60 +9,62 @@ from pathlib import Path
 import pytest
 import torch
 
-from platform.data.catalog import prepare
+from platform.data.catalog import prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.tracking import provenance
 from platform.tuning.planning import calibration
-from platform.tuning.planning.calibration import Question, cached_speed, calibrate
+from platform.tuning.planning.calibration import CalibrationRequest, calibrate, load_cached_speed
 from platform.tuning.start_sweep import plan_here
 from tests.space.examples import BASE, spec
 
 
 @pytest.fixture(scope="module")
 def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
-    return prepare(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
+    return prepare_dataset(DataConfig(name="generated"), cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
-def question(info: DatasetInfo) -> Question:
+def request_(info: DatasetInfo) -> CalibrationRequest:
     run = spec(base={**BASE, "model": {"name": "resnet20_cifar"}, "data": {"name": "generated"}}).base
-    return Question(run=run, data_path=str(info.path), threads=1, gpu=False)
+    return CalibrationRequest(run=run, data_path=str(info.path), threads=1, gpu=False)
 
 
-def test_two_processes_measure_together_and_the_cache_remembers(
-    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_measure_concurrently_and_the_result_is_cached(
+    request_: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    said: list[str] = []
-    assert cached_speed(question, processes=2, cache_dir=tmp_path) is None
-    speed = calibrate(question, processes=2, cache_dir=tmp_path, progress=said.append)
+    messages: list[str] = []
+    assert load_cached_speed(request_, processes=2, cache_dir=tmp_path) is None
+    speed = calibrate(request_, processes=2, cache_dir=tmp_path, progress=messages.append)
     assert (speed.processes, speed.threads, speed.busy) == (2, 1, False)
-    assert speed.evaluation_images_per_s > speed.train_images_per_s, "a step is more than its forward pass"
-    assert said == ["measuring how fast resnet20_cifar trains here (some seconds, once)"]
-    assert calibrate(question, processes=2, cache_dir=tmp_path, progress=said.append) == speed
-    assert len(said) == 1
-    other = question.model_copy(update={"run": question.run.changed(batch_size=64)})
-    assert cached_speed(other, processes=2, cache_dir=tmp_path) is None
-    assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
+    assert speed.evaluation_images_per_s > speed.train_images_per_s, (
+        "a training step takes longer than its forward pass"
+    )
+    assert messages == ["measuring the training speed of resnet20_cifar (takes seconds, then cached)"]
+    assert calibrate(request_, processes=2, cache_dir=tmp_path, progress=messages.append) == speed
+    assert len(messages) == 1
+    other = request_.model_copy(update={"run": request_.run.changed(batch_size=64)})
+    assert load_cached_speed(other, processes=2, cache_dir=tmp_path) is None
+    assert load_cached_speed(request_, processes=1, cache_dir=tmp_path) is None
 
 
-def test_a_busy_machine_is_remembered_for_an_hour(
-    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_measurement_on_a_busy_machine_expires_after_an_hour(
+    request_: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30)
-    monkeypatch.setattr(calibration, "_ask", lambda *_: [answer])
+    monkeypatch.setattr(calibration, "_run_processes", lambda *_: [answer])
     monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
-    assert calibrate(question, processes=1, cache_dir=tmp_path).busy
-    assert cached_speed(question, processes=1, cache_dir=tmp_path) is not None
+    assert calibrate(request_, processes=1, cache_dir=tmp_path).busy
+    assert load_cached_speed(request_, processes=1, cache_dir=tmp_path) is not None
     [kept] = (tmp_path / "calibration").iterdir()
     os.utime(kept, (time.time() - 3700, time.time() - 3700))
-    assert cached_speed(question, processes=1, cache_dir=tmp_path) is None
+    assert load_cached_speed(request_, processes=1, cache_dir=tmp_path) is None
 
 
-def test_what_goes_wrong_in_a_process_is_told(
-    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_error_of_a_measuring_process_is_reported(
+    request_: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "raise SystemExit('no such device')"
     monkeypatch.setattr(
@@ -72,26 +74,28 @@ def test_what_goes_wrong_in_a_process_is_told(
             [command[0], "-c", code], **options
         ),
     )
-    with pytest.raises(UserError, match="could not be measured: no such device"):
-        calibrate(question, processes=2, cache_dir=tmp_path)
+    with pytest.raises(
+        UserError, match="measuring the training speed of this machine failed: no such device"
+    ):
+        calibrate(request_, processes=2, cache_dir=tmp_path)
 
 
-def test_a_plan_is_estimated_from_every_network_of_the_space(
+def test_the_estimate_covers_every_network_of_the_space(
     info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = {"resnet20_cifar": 900.0, "resnet32_cifar": 450.0}
 
-    def calibrated(question: Question, **_: object) -> calibration.Speed:
-        rate = rates[question.run.model.name]
+    def calibrated(request_: CalibrationRequest, **_: object) -> calibration.Speed:
+        rate = rates[request_.run.model.name]
         return calibration.Speed(train_images_per_s=rate, evaluation_images_per_s=4 * rate)
 
-    monkeypatch.setattr(calibration, "cached_speed", lambda *_, **__: None)
+    monkeypatch.setattr(calibration, "load_cached_speed", lambda *_, **__: None)
     monkeypatch.setattr(calibration, "calibrate", calibrated)
     space = spec(
         base={**BASE, "data": {"name": "generated"}},
         search={"model.name": {"choice": list(rates)}, "optimizer.lr": {"log_uniform": [0.01, 0.5]}},
     )
-    assert plan_here(space, info, quick=False).estimate is None, "nothing is measured unasked"
+    assert plan_here(space, info, quick=False).estimate is None, "without calibrate=True nothing is measured"
     found = plan_here(space, info, quick=False, calibrate=True).estimate
     assert found is not None
     assert found.speed.networks == 2
@@ -102,11 +106,11 @@ def test_a_plan_is_estimated_from_every_network_of_the_space(
     ("gpu", "changes", "expected"),
     [
         (0, {}, ("a processor", "trials use no GPU")),
-        (1, {}, ("a GPU of 2026", "trials use GPUs", "auto", "each trial decides")),
-        (0.5, {"precision": "fp32"}, ("a GPU of 2026", "trials use GPUs", "fp32", "asked for")),
+        (1, {}, ("a GPU of 2026", "trials use GPUs", "auto", "resolved per trial")),
+        (0.5, {"precision": "fp32"}, ("a GPU of 2026", "trials use GPUs", "fp32", "as configured")),
     ],
 )
-def test_a_plan_is_made_without_a_cuda_context(
+def test_planning_creates_no_cuda_context(
     info: DatasetInfo,
     monkeypatch: pytest.MonkeyPatch,
     gpu: float,
@@ -114,7 +118,7 @@ def test_a_plan_is_made_without_a_cuda_context(
     expected: tuple[str, ...],
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("this makes a CUDA context")
+        raise AssertionError("this creates a CUDA context")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -128,4 +132,4 @@ def test_a_plan_is_made_without_a_cuda_context(
     plan = plan_here(space, info, quick=False)
     found = (plan.device, plan.device_reason, plan.precision, plan.precision_reason.partition(":")[0])
     assert found[: len(expected)] == expected
-    assert any("take turns" in note for note in plan.notes) == (gpu == 0.5)
+    assert any("time-sliced" in note for note in plan.notes) == (gpu == 0.5)

@@ -121,7 +121,7 @@ def test_accuracy_alone_measures_nothing(tmp_path: Path) -> None:
 def test_the_front_is_what_nothing_dominates(values: list[tuple[int, int, int]]) -> None:
     names = ("validation_accuracy", "parameters", "latency_ms")
     points = {str(index): dict(zip(names, value, strict=True)) for index, value in enumerate(values)}
-    chosen = pareto_front(points, names)
+    chosen = non_dominated(points, names)
 
     def better(left: dict[str, int], right: dict[str, int]) -> bool:
         signs = (1, -1, -1)

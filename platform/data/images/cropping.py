@@ -11,7 +11,7 @@ from PIL import Image
 from platform.data.dataset import Images
 
 
-def center_view(image: Images, *, shorter_side: int, size: int) -> Images:
+def resize_and_center_crop(image: Images, *, shorter_side: int, size: int) -> Images:
     """Resize until the shorter side has `shorter_side` pixels and cut out the center: torchvision's pixels.
 
     Args:
@@ -29,7 +29,7 @@ def center_view(image: Images, *, shorter_side: int, size: int) -> Images:
     return np.array(resized, dtype=np.uint8)[top : top + size, left : left + size]
 
 
-def view(image: Images, *, shorter_side: int, size: int, top: int, left: int) -> Images:
+def resize_and_crop(image: Images, *, shorter_side: int, size: int, top: int, left: int) -> Images:
     """Resize like that, and cut out the square whose first pixel is (`top`, `left`), to within one level.
 
     Only what is kept is computed: of a picture resized to 480 pixels, 224 in square are less than a quarter.
