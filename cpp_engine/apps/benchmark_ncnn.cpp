@@ -16,10 +16,10 @@
 #include "command_line.h"
 #include "sweep_engine/benchmark.h"
 #include "sweep_engine/classifier.h"
-#include "sweep_engine/dataset.h"
+#include "sweep_engine/evaluation.h"
 #include "sweep_engine/host.h"
 #include "sweep_engine/json.h"
-#include "sweep_engine/peak.h"
+#include "sweep_engine/peak_gflops.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-"""The C++ engine: built when needed, found, and run.
+"""Build the C++ engine when needed, and run its benchmark.
 
     python -m deploy.engine_build.engine [--ncnn-dir DIR] [--ncnn-source-dir DIR]
 
@@ -26,7 +26,7 @@ from platform.errors import UserError, run_command
 
 Progress = Callable[[str], None]
 
-_SOURCES = ("CMakeLists.txt", "cmake/*", "include/**/*.h", "src/*", "apps/*")
+_SOURCES = ("CMakeLists.txt", "cmake/*", "include/**/*.h", "src/**/*.cpp", "src/**/*.h", "apps/*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class EngineBinaries:
 
 
 def to_stderr(message: str) -> None:
-    """Show progress where it does not mix with results."""
+    """Print a progress message to stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -50,15 +50,15 @@ def ensure_engine(
     ncnn_dir: Path | None = None,
     ncnn_source_dir: Path | None = None,
 ) -> EngineBinaries:
-    """Return the engine's programs, built now if they are missing or older than their sources.
+    """Return the engine's programs; build them first if they are missing or outdated.
 
     Args:
-        progress: told what is being built and how long it will take.
-        ncnn_dir: the folder of an installed ncnn's ncnnConfig.cmake, to use instead of our own.
-        ncnn_source_dir: ncnn's source tree, to build ours from instead of the package index.
+        progress: called with progress messages.
+        ncnn_dir: folder of the ncnnConfig.cmake of an installed ncnn to use instead of building one.
+        ncnn_source_dir: ncnn's source tree to build instead of the source distribution.
 
     Raises:
-        UserError: a tool is missing or the build fails; the message says which, and what to do.
+        UserError: a tool is missing or the build fails; the message has the remedy.
     """
     build_dir = _build_dir()
     recipe = _recipe(ncnn_dir, ncnn_source_dir)
@@ -81,38 +81,38 @@ def run_benchmark(
     min_time_s: float = 1.0,
     images: Path | None = None,
     logits: Path | None = None,
-    form: str = "table",
-    tell: Callable[[str], None] = lambda _: None,
+    output_format: str = "table",
+    on_text: Callable[[str], None] = lambda _: None,
     progress: Progress = to_stderr,
 ) -> dict[str, Any]:
-    """Measure model folders with the engine; every folder with every combination of the three lists.
+    """Measure every model folder with every combination of threads, batches and workers in the engine.
 
     Args:
         model_dirs: model folders (model.param, model.bin, model.json).
         threads: OpenMP threads of one inference.
         batches: images of one query.
-        workers: threads that share the model, each with queries of its own.
-        json_path: where to keep the record, written atomically; nowhere by default.
-        warmup: unmeasured queries per configuration, at least; 0: none.
-        repetitions: measured queries per configuration, at least.
-        min_time_s: measured seconds per configuration, at least.
-        images: a labeled image set (`deploy.model_files.image_file`) to count right answers on.
-        logits: the reference logits of those images, to compare with.
-        form: how `tell` wants the results: table, md or csv.
-        tell: given the results as text.
-        progress: told what is going on.
+        workers: threads that share the model, each with its own queries.
+        json_path: file for the record, written atomically; None: no file.
+        warmup: minimum number of unmeasured queries per configuration; 0: none.
+        repetitions: minimum number of measured queries per configuration.
+        min_time_s: minimum measured time per configuration, in seconds.
+        images: labeled images (`deploy.model_files.image_file`) to measure top-1 accuracy on.
+        logits: reference logits of those images, to measure parity.
+        output_format: format of the text for `on_text`: table, md or csv.
+        on_text: called with the results as text.
+        progress: called with progress messages.
 
     Returns:
         `schema_version`, `context`, `settings`, `models` (one per folder), `results` (one per configuration).
 
     Raises:
-        UserError: the engine cannot be built, or refuses a model; its message is passed on.
+        UserError: the engine cannot be built, or rejects a model; the message is the engine's.
     """
     from platform.atomic import write_json
     from platform.tracking.provenance import git_state
 
     engine = ensure_engine(progress=progress)
-    command = [str(engine.benchmark), *map(str, model_dirs), "-o", form]
+    command = [str(engine.benchmark), *map(str, model_dirs), "-o", output_format]
     for flag, numbers in (("--threads", threads), ("--batch", batches), ("--workers", workers)):
         command += [flag, ",".join(map(str, numbers))]
     command += ["--warmup", str(warmup), "--repetitions", str(repetitions), "--min-time-s", str(min_time_s)]
@@ -124,7 +124,7 @@ def run_benchmark(
         printed = Path(folder) / "stdout.txt"
         _run([*command, "--json", str(answer)], stdout=printed, progress=progress)
         record: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        tell(printed.read_text(encoding="utf-8"))
+        on_text(printed.read_text(encoding="utf-8"))
     record["context"]["commit"], record["context"]["dirty"] = git_state(ENGINE_DIR.parent)
     if json_path is not None:
         write_json(json_path, record)
@@ -132,8 +132,8 @@ def run_benchmark(
 
 
 def _run(command: list[str], *, stdout: Path, progress: Progress) -> None:
-    said = ""
-    # A file, not a pipe: nobody reads a pipe while the messages come, and a full one would stop the engine.
+    last_message = ""
+    # stdout goes to a file: a pipe would not be read while stderr is, and a full pipe blocks the engine.
     with (
         stdout.open("w", encoding="utf-8") as printed,
         subprocess.Popen(
@@ -142,27 +142,27 @@ def _run(command: list[str], *, stdout: Path, progress: Progress) -> None:
     ):
         try:
             for line in process.stderr or ():
-                said = line.rstrip()
-                if not said.startswith("error: "):
-                    progress(said)
+                last_message = line.rstrip()
+                if not last_message.startswith("error: "):
+                    progress(last_message)
         except BaseException:
             process.terminate()
             raise
     if process.returncode < 0:
-        raise UserError(f"the engine was ended by signal {-process.returncode}: {' '.join(command)}")
+        raise UserError(f"the engine was killed by signal {-process.returncode}: {' '.join(command)}")
     if process.returncode != 0:
-        raise UserError(said.removeprefix("error: ") or f"the engine failed: {' '.join(command)}")
+        raise UserError(last_message.removeprefix("error: ") or f"the engine failed: {' '.join(command)}")
 
 
 def _build_dir() -> Path:
-    # Beside the sources, where a developer looks; an installed package may lie where only root can write.
+    # Next to the sources if possible; an installed package may be writable by root only.
     if os.access(ENGINE_DIR, os.W_OK):
         return ENGINE_DIR / "build" / "engine"
     return cache_root() / f"engine-{hashlib.sha256(str(ENGINE_DIR).encode()).hexdigest()[:12]}"
 
 
 def _recipe(ncnn_dir: Path | None, ncnn_source_dir: Path | None) -> str:
-    """Hash all that decides what the build makes, but the compiler: a built engine must run without one."""
+    """Hash all inputs of the build except the compiler: a built engine must run without one."""
     digest = hashlib.sha256(f"{ncnn_recipe()}\0{ncnn_dir}\0{ncnn_source_dir}".encode())
     for pattern in _SOURCES:
         for path in sorted(ENGINE_DIR.glob(pattern)):
@@ -203,14 +203,14 @@ def _build(
 
 
 def _configure(build_dir: Path, tools: BuildTools, ncnn_dir: Path, log: Path) -> None:
-    # Fresh: a cache of another place, compiler or ncnn would be believed.
+    # --fresh: cmake would reuse a cache from another folder, compiler or ncnn.
     arguments = ["--fresh", "-S", str(ENGINE_DIR), "-B", str(build_dir), "-DCMAKE_BUILD_TYPE=Release"]
     arguments += [f"-Dncnn_DIR={ncnn_dir}", "-DSWEEP_ENGINE_TESTS=OFF"]
     run_cmake(tools, arguments, log=log, what="configuring the engine")
 
 
 def main() -> None:
-    """Build everything and print where it is."""
+    """Build everything and print the paths of the programs."""
     run_command(lambda: tyro.cli(_command, prog="python -m deploy.engine_build.engine"))
 
 
@@ -218,11 +218,11 @@ def _command(
     ncnn_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     ncnn_source_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
 ) -> None:
-    """Build the C++ engine, and ncnn if this machine has none yet.
+    """Build the C++ engine, and ncnn if it is not in the cache.
 
     Args:
-        ncnn_dir: folder of ncnnConfig.cmake of an ncnn you installed yourself.
-        ncnn_source_dir: ncnn's source tree, instead of the package index's.
+        ncnn_dir: folder of the ncnnConfig.cmake of an installed ncnn.
+        ncnn_source_dir: ncnn's source tree, instead of the source distribution.
     """
     engine = ensure_engine(
         ncnn_dir=ncnn_dir and ncnn_dir.absolute(),

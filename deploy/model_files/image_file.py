@@ -1,8 +1,8 @@
-"""Labeled images in one file, and their reference logits in another, for the engine to be measured by.
+"""Write labeled images and their reference logits to files for the engine's benchmark.
 
 Little-endian: "SWEEPIMG", u32 version (1), u32 count, channels, height, width, then a u32 label per image,
 then the pixels, uint8 in image, channel, row, column order. Logits: "SWEEPLGT", u32 version (1), u32 count,
-classes, then float32 row by row. The engine's dataset.h describes the same.
+classes, then float32 row by row. The engine's evaluation.h documents the same formats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def write_image_file(path: Path, images: NDArray[np.uint8], labels: NDArray[np.i
     """Write images uint8 [N, C, H, W] and their labels int64 [N] to `path`.
 
     Raises:
-        ValueError: the two do not fit together.
+        ValueError: wrong dtype or dimensions, or the counts differ.
     """
     if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
         raise ValueError(f"images uint8 [N, C, H, W] and labels [N]; got {images.shape} and {labels.shape}")

@@ -24,7 +24,8 @@ Json describe_noise(const LoadSample& before, const LoadSample& after);
 Json describe_host();
 
 /// The processor's marketing name, on x86 with its family and model: virtual machines call processors of
-/// several generations by one name. Empty where the system does not tell. deploy/winograd/measured_choice.py says the same.
+/// several generations by one name. Empty where the system does not tell. deploy/winograd/measured_choice.py
+/// says the same.
 std::string processor_name();
 
 /// Largest resident set of this process so far, MiB (1024 * 1024 bytes).

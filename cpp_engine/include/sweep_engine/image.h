@@ -20,8 +20,8 @@ struct Image {
 /// Pictures with more pixels are refused before they are decoded (Pillow's own limit).
 constexpr std::int64_t max_image_pixels = 89478485;
 
-/// Decode a JPEG or PNG picture held in memory, to the pixels that platform/data/images/decode.py makes of it with
-/// Pillow: gray, palette, 16-bit and CMYK become RGB, transparency is laid over white, and the EXIF
+/// Decode a JPEG or PNG picture held in memory, to the pixels that platform/data/images/decode.py makes of it
+/// with Pillow: gray, palette, 16-bit and CMYK become RGB, transparency is laid over white, and the EXIF
 /// orientation is applied. A truncated file, a wrong checksum or a warning of the JPEG decoder is an error
 /// (`image_invalid`).
 Result<Image> decode_image(std::string_view data);

@@ -1,4 +1,4 @@
-"""From the bytes of any image file to RGB pixels, or one clear message why not."""
+"""Decode image files to RGB pixels, and resize them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from platform.data.dataset import Images
 from platform.errors import UserError
 
-# Pillow warns above 89 megapixels and decodes all the same; here such a file is refused.
+# Pillow only warns above 89 megapixels; this project rejects such files.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 _LOSSLESS = {"PNG", "BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
@@ -22,12 +22,12 @@ _LOSSLESS = {"PNG", "BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
 def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Images:
     """Decode an image file.
 
-    The orientation in the EXIF data is applied. Gray, palette, CMYK and 16-bit images become 8-bit RGB;
-    transparent pixels are laid over white; of an animation the first frame is taken.
+    The EXIF orientation is applied. Gray, palette, CMYK and 16-bit images are converted to 8-bit RGB;
+    transparent pixels are blended with white; only the first frame of an animation is decoded.
 
     Args:
         source: the encoded bytes, or the path of a file.
-        name: what to call the image in messages; by default its path.
+        name: the image's name in messages; default: its path.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -39,7 +39,7 @@ def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Imag
 
 
 def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None) -> tuple[Images, str]:
-    """Also tell the encoding: `lossless`, `jpeg75` (the number is the quality), or a format's name."""
+    """Also return the encoding: `lossless`, `jpeg75` (the number is the quality), or a format name."""
     if isinstance(source, bytes):
         content, name = source, name or "image"
     else:
@@ -50,10 +50,10 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
             encoding = _encoding(image)
             pixels = np.array(_to_rgb(image), dtype=np.uint8)
     except UnidentifiedImageError:
-        raise UserError(f"{name} is not an image: {_what_it_is(content)}; give a PNG or JPEG file") from None
+        raise UserError(f"{name} is not an image: {_describe(content)}; give a PNG or JPEG file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(f"{name}: images above 89 megapixels are refused; make it smaller first") from None
-    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged bytes
+        raise UserError(f"{name}: an image may have at most 89 megapixels; make it smaller first") from None
+    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise many types on damaged bytes
         raise UserError(f"{name} is a truncated or damaged image ({error}); replace the file") from None
     return pixels, encoding
 
@@ -80,7 +80,7 @@ def resize_image(image: Images, size: int) -> Images:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Every format that Pillow reads, the usual ones first, without EPS: opening one starts Ghostscript."""
+    """Return all formats that Pillow reads, common ones first, without EPS, which would start Ghostscript."""
     Image.init()
     return ("JPEG", "PNG", *sorted(set(Image.OPEN) - {"JPEG", "PNG", "EPS"}))
 
@@ -93,15 +93,15 @@ def _read(path: Path, name: str) -> bytes:
     except IsADirectoryError:
         raise UserError(f"{name} is a folder; give an image file") from None
     except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror}") from error
+        raise UserError(f"cannot read {name}: {error.strerror}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    if image.mode.startswith("I"):  # 16 bits a pixel, which `convert` would clip at 255
+    if image.mode.startswith("I"):  # 16 bits per channel, which `convert` would clip at 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
+        raise ValueError("floating-point pixels have no standard range")
     if "exif" in image.info or image.format in ("TIFF", "MPO"):
         image = ImageOps.exif_transpose(image)
     if "A" in image.mode or "transparency" in image.info:
@@ -120,20 +120,20 @@ def _encoding(image: Image.Image) -> str:
 
 @functools.lru_cache(maxsize=256)
 def jpeg_quality(luminance: tuple[int, ...]) -> int:
-    """Estimate the quality, as the Independent JPEG Group's library numbers it, of a quantization table.
+    """Estimate the JPEG quality, in libjpeg's numbering, of a quantization table.
 
     Args:
         luminance: the 64 entries of the luminance table in row order.
 
     Returns:
-        The quality in 1..100 whose standard table is nearest.
+        The quality in 1..100 whose standard table is closest.
     """
     got = np.array(luminance)
     return min(range(1, 101), key=lambda quality: int(np.abs(_ijg_table(quality) - got).sum()))
 
 
 def _ijg_table(quality: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    # ITU-T T.81, table K.1, scaled as jpeg_quality_scaling and jpeg_add_quant_table of libjpeg do.
+    # ITU-T T.81, table K.1, scaled as in libjpeg's jpeg_quality_scaling and jpeg_add_quant_table.
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
 
@@ -153,11 +153,11 @@ _LUMINANCE = np.array(
 )
 
 
-def _what_it_is(content: bytes) -> str:
+def _describe(content: bytes) -> str:
     if not content:
-        return "it is empty"
+        return "the file is empty"
     try:
         content[:512].decode("utf-8")
     except UnicodeDecodeError:
-        return f"it begins with the bytes {content[:8].hex(' ')}"
+        return f"it starts with the bytes {content[:8].hex(' ')}"
     return "it looks like a text file"

@@ -13,7 +13,7 @@
 #include <memory>
 #include <mutex>
 
-#include "crew.h"
+#include "support/worker_threads.h"
 #include "sweep_engine/classifier.h"
 #include "sweep_engine/host.h"
 #include "sweep_engine/statistics.h"
@@ -65,7 +65,7 @@ struct Configuration {
   std::shared_ptr<const Classifier> model;
   PreparedInput input;
   LatencySeries series;
-  std::unique_ptr<Crew> crew;  ///< with several workers
+  std::unique_ptr<WorkerThreads> worker_threads;  ///< with several workers
 };
 
 struct Turn {
@@ -107,7 +107,7 @@ Status side_by_side(const Configuration& configuration, int count, Turn& turn) {
   };
   const double cpu = cpu_ms();
   const double wall = wall_ms();
-  configuration.crew->run(job);
+  configuration.worker_threads->run(job);
   turn.busy_ms += wall_ms() - wall;
   const double each = (cpu_ms() - cpu) / queries;
   turn.samples_ms.insert(turn.samples_ms.end(), samples.begin(), samples.end());
@@ -118,8 +118,9 @@ Status side_by_side(const Configuration& configuration, int count, Turn& turn) {
 /// Run `count` queries of each worker.
 Result<Turn> take_turn(const Configuration& configuration, int count) {
   Turn turn;
-  const Status status = configuration.crew != nullptr ? side_by_side(configuration, count, turn)
-                                                      : one_after_the_other(configuration, count, turn);
+  const Status status = configuration.worker_threads != nullptr
+                            ? side_by_side(configuration, count, turn)
+                            : one_after_the_other(configuration, count, turn);
   if (!status.ok()) return status;
   return turn;
 }
@@ -180,8 +181,8 @@ Status configure(const std::string& folder, const LatencySeries& series, const B
       made.series.batch = batch;
       made.series.workers = workers;
       if (workers > 1) {
-        made.crew = std::make_unique<Crew>();
-        const Status status = made.crew->start(workers);
+        made.worker_threads = std::make_unique<WorkerThreads>();
+        const Status status = made.worker_threads->start(workers);
         if (!status.ok()) return status;
       }
       all.push_back(std::move(made));

@@ -3,7 +3,7 @@
 
 #include "check.h"
 #include "sweep_engine/classifier.h"
-#include "sweep_engine/dataset.h"
+#include "sweep_engine/evaluation.h"
 #include "tiny_model.h"
 
 using sweep_engine::Classifier;

@@ -21,7 +21,7 @@
 #pragma GCC diagnostic pop
 #endif
 
-#include "image_decoders.h"
+#include "image/decoders.h"
 
 namespace sweep_engine {
 

@@ -7,7 +7,7 @@
 
 #include <jpeglib.h>
 
-#include "image_decoders.h"
+#include "image/decoders.h"
 
 namespace sweep_engine {
 

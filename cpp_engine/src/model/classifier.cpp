@@ -14,7 +14,7 @@
 #include <datareader.h>
 #include <net.h>
 
-#include "graph.h"
+#include "model/graph.h"
 #include "sweep_engine/json.h"
 #include "sweep_engine/sha256.h"
 

@@ -2,7 +2,7 @@
 #include <cstring>
 #include <vector>
 
-#include "graph.h"
+#include "model/graph.h"
 
 namespace sweep_engine {
 

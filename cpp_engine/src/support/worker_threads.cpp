@@ -1,11 +1,11 @@
-#include "crew.h"
+#include "support/worker_threads.h"
 
 #include <string>
 #include <system_error>
 
 namespace sweep_engine {
 
-Crew::~Crew() {
+WorkerThreads::~WorkerThreads() {
   {
     const std::lock_guard<std::mutex> lock(guard_);
     stopping_ = true;
@@ -14,10 +14,10 @@ Crew::~Crew() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-Status Crew::start(int size) {
+Status WorkerThreads::start(int size) {
   for (int number = 0; number < size; ++number) {
     try {
-      threads_.emplace_back(&Crew::work, this, number);
+      threads_.emplace_back(&WorkerThreads::work, this, number);
     } catch (const std::system_error&) {
       return {StatusCode::unsupported, "the system gives " + std::to_string(number) + " threads, not the " +
                                            std::to_string(size) + " workers asked for"};
@@ -26,7 +26,7 @@ Status Crew::start(int size) {
   return {};
 }
 
-void Crew::run(const std::function<void(int)>& job) {
+void WorkerThreads::run(const std::function<void(int)>& job) {
   std::unique_lock<std::mutex> lock(guard_);
   job_ = &job;
   busy_ = static_cast<int>(threads_.size());
@@ -36,7 +36,7 @@ void Crew::run(const std::function<void(int)>& job) {
   job_ = nullptr;
 }
 
-void Crew::work(int number) {
+void WorkerThreads::work(int number) {
   long seen = 0;
   std::unique_lock<std::mutex> lock(guard_);
   while (true) {

@@ -1,5 +1,5 @@
 #include "check.h"
-#include "graph.h"
+#include "model/graph.h"
 
 #include <cstring>
 #include <memory>

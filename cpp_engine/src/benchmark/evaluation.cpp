@@ -1,4 +1,4 @@
-#include "sweep_engine/dataset.h"
+#include "sweep_engine/evaluation.h"
 
 #include <algorithm>
 #include <atomic>

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <map>
 
-#include "graph.h"
+#include "model/graph.h"
 
 namespace sweep_engine {
 

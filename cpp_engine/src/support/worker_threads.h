@@ -12,12 +12,12 @@ namespace sweep_engine {
 
 /// Threads that live as long as the benchmark and are all given the same job: starting new ones for each turn
 /// would start new OpenMP teams with them.
-class Crew {
+class WorkerThreads {
  public:
-  Crew() = default;
-  ~Crew();
-  Crew(const Crew&) = delete;
-  Crew& operator=(const Crew&) = delete;
+  WorkerThreads() = default;
+  ~WorkerThreads();
+  WorkerThreads(const WorkerThreads&) = delete;
+  WorkerThreads& operator=(const WorkerThreads&) = delete;
 
   /// Start `size` threads; fails where the system allows no more.
   Status start(int size);

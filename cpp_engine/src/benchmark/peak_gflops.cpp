@@ -1,4 +1,4 @@
-#include "sweep_engine/peak.h"
+#include "sweep_engine/peak_gflops.h"
 
 #include <algorithm>
 #include <chrono>

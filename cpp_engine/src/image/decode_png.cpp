@@ -6,7 +6,7 @@
 
 #include <png.h>
 
-#include "image_decoders.h"
+#include "image/decoders.h"
 
 namespace sweep_engine {
 

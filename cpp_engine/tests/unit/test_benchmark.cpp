@@ -1,9 +1,9 @@
 #include "check.h"
-#include "crew.h"
+#include "support/worker_threads.h"
 #include "sweep_engine/benchmark.h"
 #include "sweep_engine/classifier.h"
-#include "sweep_engine/dataset.h"
-#include "sweep_engine/peak.h"
+#include "sweep_engine/evaluation.h"
+#include "sweep_engine/peak_gflops.h"
 #include "tiny_model.h"
 
 #include <atomic>
@@ -87,10 +87,10 @@ TEST_CASE(parity_is_zero_against_the_models_own_logits) {
 }
 
 TEST_CASE(a_crew_runs_every_job_once_for_each_of_its_threads) {
-  sweep_engine::Crew crew;
-  CHECK(crew.start(3).ok());
+  sweep_engine::WorkerThreads worker_threads;
+  CHECK(worker_threads.start(3).ok());
   std::atomic<int> sum{0};
-  for (int turn = 0; turn < 50; ++turn) crew.run([&](int number) { sum += 1 + number; });
+  for (int turn = 0; turn < 50; ++turn) worker_threads.run([&](int number) { sum += 1 + number; });
   CHECK_EQUAL(sum.load(), 50 * 6);
 }
 

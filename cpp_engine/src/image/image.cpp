@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <new>
 
-#include "image_decoders.h"
+#include "image/decoders.h"
 #include "sweep_engine/model_folder.h"
 
 namespace sweep_engine {
