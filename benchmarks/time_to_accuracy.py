@@ -9,7 +9,7 @@ steps up to the first epoch at or above the target; tests are not in it, and nei
 is chosen by the test images: a recipe whose schedule follows a validation loss is refused. Every run goes on
 to its last epoch, whose accuracy is the other figure here. On a GPU one epoch is trained and discarded first
 (`warm_up_epochs` in the record): loading CUDA's libraries and kernels takes seconds, once per process. It
-runs where PyTorch, numpy, Pillow, pyarrow, psutil, PyYAML and pydantic are installed.
+runs where PyTorch, numpy, Pillow, pyarrow, psutil, ruamel.yaml and pydantic are installed.
 """
 
 from __future__ import annotations

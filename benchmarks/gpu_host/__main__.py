@@ -9,7 +9,7 @@
 Each step is a process with a limit of its own; what it finds is on disk at once, in `facts.jsonl` of the
 output folder. At the end, or at Ctrl-C, `record.json` has everything, and the table is printed. `log.txt` has
 what the steps printed. It runs in a checkout where PyTorch, torchvision, numpy, Pillow, pyarrow, psutil,
-PyYAML, pydantic and pytest are installed.
+ruamel.yaml, pydantic and pytest are installed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import platform
 from benchmarks.gpu_host.facts import Call
 
-NEEDED = ("torch", "torchvision", "numpy", "pyarrow", "pydantic", "PIL", "psutil", "yaml", "pytest")
+NEEDED = ("torch", "torchvision", "numpy", "pyarrow", "pydantic", "PIL", "psutil", "ruamel.yaml", "pytest")
 MODULES = ("platform.training.loop", "benchmarks.training", "benchmarks.time_to_accuracy")
 _ROOT = Path(__file__).parents[2]
 _CAPTURE_TESTS = _ROOT / "tests" / "training" / "test_capture.py"

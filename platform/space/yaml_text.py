@@ -30,6 +30,12 @@ class _Constructor(SafeConstructor):
                 None, None, f"{reprlib.repr(node.value)} is not a valid {kind}", node.start_mark
             ) from None
 
+    def check_mapping_key(self, node: Node, key_node: Node, mapping: Any, key: Any, value: Any) -> bool:  # noqa: ARG002 - the signature of ruamel.yaml
+        """Refuse a duplicate key; ruamel.yaml's own message would contain both values."""
+        if key in mapping:
+            raise ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+        return True
+
 
 _Constructor.add_constructor(_TAGS + "timestamp", SafeConstructor.construct_yaml_str)
 
@@ -46,6 +52,7 @@ def parse_yaml(text: str, *, source: str) -> Any:
     """
     loader = YAML(typ="safe", pure=True)
     loader.Constructor = _Constructor
+    loader.composer.warn_double_anchors = False  # YAML allows a second anchor of the same name
     try:
         value = loader.load(text)
     except MarkedYAMLError as error:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks.killed_sweep import KilledSweep, differences
 from benchmarks.random_kills import SPACE, main, table
 from platform.errors import UsageError
 from platform.schema import validate
 from platform.space.spec import SweepSpec
+from platform.space.yaml_text import parse_yaml
 from platform.tuning.planning.plan import make_plan
 
 WHOLE: dict[str, Any] = {
@@ -62,7 +62,7 @@ def test_the_table_counts_kills_and_names_what_is_wrong() -> None:
 
 
 def test_its_sweep_has_one_slot_and_a_confirmation_by_two_workers() -> None:
-    spec = validate(SweepSpec, {"name": "killed", **yaml.safe_load(SPACE)}, source="killed")
+    spec = validate(SweepSpec, {"name": "killed", **parse_yaml(SPACE, source="killed")}, source="killed")
     plan = make_plan(spec, {"CPU": 8.0})
     assert (plan.search.concurrency, plan.search.backend) == (1, "inproc")
     assert (plan.confirm.workers, plan.confirm.backend, plan.final.workers) == (2, "ddp", 2)
