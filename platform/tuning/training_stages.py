@@ -1,6 +1,6 @@
-"""The stages of a sweep that train: search, confirmation, final run. Each leaves its file in the folder.
+"""The stages of a sweep that train: search, confirmation, final run. Each writes its files to the sweep's folder.
 
-Each can be called again after an interruption: what the journal holds is not repeated.
+Each can be called again after an interruption. Trials that the journal holds as finished are not repeated.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from platform.errors import UserError
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.execution.fixed_runs import run_fixed
-from platform.tuning.execution.tuner_run import Placement
+from platform.tuning.execution.fixed_runs import run_configurations
+from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.extend_sweep import candidate_numbers, final_run_for
 from platform.tuning.journal.journal import read_journal
+from platform.tuning.journal.ledger import replay
 from platform.tuning.journal.trial import TrialOutcome
-from platform.tuning.planning.plan import Plan, StagePlan
+from platform.tuning.planning.records import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.search_stage import run_search
 from platform.tuning.selection.champion import (
@@ -30,12 +31,11 @@ from platform.tuning.selection.champion import (
     summarize,
     top_candidates,
 )
-from platform.tuning.stop_criteria import stop_reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What every stage needs to know."""
+    """A sweep and its plan: the input of every stage."""
 
     spec: SweepSpec
     plan: Plan
@@ -44,34 +44,44 @@ class Sweep:
     observer: SweepObserver
     provenance: Mapping[str, str]
 
+    def context(self, stage: StagePlan) -> StageContext:
+        """Return the context of a stage's trials, placed as planned."""
+        placement = Placement(
+            backend=stage.backend,
+            workers=stage.workers,
+            cpus_per_worker=stage.resources_per_worker.CPU,
+            gpus_per_worker=stage.resources_per_worker.GPU,
+            concurrent=stage.concurrency,
+        )
+        return StageContext(
+            placement=placement,
+            folder=self.folder,
+            info=self.info,
+            observer=self.observer,
+            provenance=self.provenance,
+        )
+
 
 def search(sweep: Sweep) -> list[TrialOutcome]:
-    """Draw, train and stop trials until their number is reached; return all of them."""
-    return run_search(
-        sweep.spec,
-        placement(sweep.plan.search),
-        folder=sweep.folder,
-        info=sweep.info,
-        observer=sweep.observer,
-        provenance=sweep.provenance,
-    )
+    """Run the search to its end; return all of its trials."""
+    return run_search(sweep.spec, sweep.context(sweep.plan.search))
 
 
 def why_stopped(sweep: Sweep) -> str | None:
     """Return why the search ended before its last trial; None if it did not."""
-    return stop_reason(read_journal(sweep.folder.journal))
+    return replay(read_journal(sweep.folder.journal)).stop_reason
 
 
 def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
     """Repeat the best trials over several seeds at the full budget; write selection.json, champion.json.
 
-    The same seeds for every candidate: a lucky split of the order of images helps all or none.
+    All candidates run with the same seeds, so differences in initialization and data order do not favor one.
 
     Raises:
-        UserError: no trial of the search, or no run of any candidate, finished.
+        UserError: no trial of the search finished, or no confirmation run.
     """
-    past = read_journal(sweep.folder.journal)
-    numbered = _numbered(sweep.spec, trials, candidate_numbers(past))
+    ledger = replay(read_journal(sweep.folder.journal))
+    numbered = _number_candidates(sweep.spec, trials, candidate_numbers(ledger))
     candidates = [candidate for _, candidate in numbered]
     infos = [
         TrialInfo(
@@ -85,14 +95,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
         for number, candidate in numbered
         for seed in range(sweep.spec.confirm.seeds)
     ]
-    outcomes = run_fixed(
-        infos,
-        placement(sweep.plan.confirm),
-        folder=sweep.folder,
-        info=sweep.info,
-        observer=sweep.observer,
-        provenance=sweep.provenance,
-    )
+    outcomes = run_configurations(infos, sweep.context(sweep.plan.confirm))
     summaries = []
     for candidate in candidates:
         accuracies = [
@@ -124,7 +127,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
                 for summary in summaries
             ],
             "planned_trials": planned_trials(sweep.spec),
-            "search_stopped": stop_reason(past),
+            "search_stopped": ledger.stop_reason,
             "champion": champion.candidate,
             "separated": champion.separated,
             "difference": champion.difference,
@@ -147,7 +150,7 @@ def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]
     """Train the champion's configuration once more, by default on the validation images too.
 
     Returns:
-        The trained model: what ships.
+        The path of the trained model.
 
     Raises:
         UserError: the run failed.
@@ -162,40 +165,25 @@ def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]
         params=chosen.info.params,
         candidate=champion.candidate,
     )
-    [outcome] = run_fixed(
+    [outcome] = run_configurations(
         [info],
-        placement(sweep.plan.final),
-        folder=sweep.folder,
-        info=sweep.info,
-        observer=sweep.observer,
+        sweep.context(sweep.plan.final),
         include_validation=sweep.spec.final.include_validation,
-        provenance=sweep.provenance,
     )
     if outcome.model_path is None:
         raise UserError(f"the final training failed: {outcome.error}")
     return outcome.model_path
 
 
-def placement(stage: StagePlan) -> Placement:
-    """Return where a stage's runs go, as planned."""
-    return Placement(
-        backend=stage.backend,
-        workers=stage.workers,
-        cpus_per_worker=stage.resources_per_worker.CPU,
-        gpus_per_worker=stage.resources_per_worker.GPU,
-        concurrent=stage.concurrency,
-    )
-
-
-def _numbered(
+def _number_candidates(
     spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int]
 ) -> list[tuple[int, RankedTrial]]:
     """Return the candidates with the numbers of their runs.
 
-    Who has been a candidate stays one, though more trials may have come: its runs over several seeds say
-    more than a single run that looks better. Newcomers get the next numbers, in order of their rank.
+    After an extension, earlier candidates stay candidates: their runs over several seeds are stronger evidence
+    than one better run of a new trial. New candidates get the next numbers, in order of their rank.
     """
-    searched = {trial.info.trial_id: _searched(trial) for trial in trials}
+    searched = {trial.info.trial_id: _ranked(trial) for trial in trials}
     earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]
     same = [dict(candidate.params) for _, candidate in earlier]
     ranked = top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
@@ -203,7 +191,7 @@ def _numbered(
     return earlier + list(enumerate(new, start=max(known.values(), default=0) + 1))
 
 
-def _searched(trial: TrialOutcome) -> RankedTrial:
+def _ranked(trial: TrialOutcome) -> RankedTrial:
     last = trial.records[-1] if trial.records else None
     return RankedTrial(
         trial_id=trial.info.trial_id,

@@ -32,7 +32,8 @@ def plan():
         },
         trials=12,
     )
-    return make_plan(spec, {"CPU": 2, "GPU": 0}, device="cpu", device_reason="no GPU in the cluster")
+    device = {"device": "cpu", "device_reason": "no GPU in the cluster"}
+    return make_plan(spec, {"CPU": 2, "GPU": 0}).model_copy(update=device)
 
 
 def shown(renderable, width=160):
@@ -49,7 +50,7 @@ def test_the_space_the_stages_and_the_place(plan, tmp_path):
         "Which rate?",
         "log uniform",
         "optimizer = adam",
-        "3 candidates x 3 seeds, ddp: two slots",
+        "3 candidates x 3 seeds, ddp: two worker slots",
         "may stop trials after epoch 5, 15, 45",
         "cpu (no GPU in the cluster)",
         "about 30 min",

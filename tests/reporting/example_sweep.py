@@ -61,13 +61,13 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
     label = "generated" if generated else "cifar10"
     if "plan" not in without:
         folder.spec.write_text(spec.to_yaml())
-        plan = make_plan(
-            spec, {"CPU": 2, "GPU": 0}, quick=quick, device="cpu", device_reason="no GPU in the cluster"
-        )
+        plan = make_plan(spec, {"CPU": 2, "GPU": 0}, quick=quick)
         write_json(
             folder.plan,
             {
                 **plan.model_dump(mode="json"),
+                "device": "cpu",
+                "device_reason": "no GPU in the cluster",
                 "data_label": label,
                 "provenance": {
                     "command": "python -m platform.sweep resnet18_cifar",

@@ -1,1 +1,1 @@
-"""What a sweep will do and cost, computed before it starts."""
+"""The plan of a sweep and its time estimate, computed before the first trial."""

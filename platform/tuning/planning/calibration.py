@@ -1,10 +1,10 @@
-"""How fast this machine trains: a few steps of the real training, in as many processes as there are slots.
+"""Measure the training speed of this machine: some steps of the real training in one process per worker slot.
 
-    python -m platform.tuning.planning.calibration        one such process; `calibrate` starts them
+    python -m platform.tuning.planning.calibration        one measuring process; `calibrate` starts them
 
-Each process trains its first epoch to warm up, waits until all are warm, and measures for a few seconds.
-What was measured is kept in the cache, by hardware, PyTorch, network, batch size, precision, threads and
-processes.
+Each process trains one warm-up epoch, waits until all processes are warm, and then measures for a few
+seconds. The result is cached by hardware, PyTorch version, network, batch size, precision, threads and number
+of processes.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from pydantic import PositiveInt
 from platform.atomic import write_text
 from platform.cores import usable_cores
 from platform.data.cache import default_cache_dir
-from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.schema import Frozen
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 from platform.tuning.execution.cluster_session import worker_environment
-from platform.tuning.planning.estimate import Speed
+from platform.tuning.planning.records import Speed
 
 MEASURED_S = 3.0
 _TIMEOUT_S = 300.0
-_MOST_PROCESSES = 16
+_MAX_PROCESSES = 16
 _IMAGES_ON_CPU = 256
 _IMAGES_ON_GPU = 8192
-_BUSY_KEPT_S = 3600.0
-_BUSY = 1.5  # runnable processes per core, beyond which a measurement says little
+_BUSY_CACHE_S = 3600.0
+"""Lifetime of a measurement taken on a busy machine."""
+_BUSY_LOAD_PER_CORE = 1.5
+"""Load average per core above which a measurement is marked as `busy`."""
 
 
-class Question(Frozen):
-    """What to measure; JSON both ways, as it goes to the processes."""
+class CalibrationRequest(Frozen):
+    """The run to measure, sent to the measuring processes as JSON."""
 
     run: RunConfig
     data_path: str
@@ -53,64 +54,66 @@ class Question(Frozen):
     gpu: bool
 
 
-def cached_speed(question: Question, *, processes: int, cache_dir: Path | None = None) -> Speed | None:
-    """Return what was measured before on this machine, or None."""
-    path = _path(question, _at_once(processes), cache_dir)
+def load_cached_speed(
+    request: CalibrationRequest, *, processes: int, cache_dir: Path | None = None
+) -> Speed | None:
+    """Return the cached measurement of this machine, or None."""
+    path = _cache_path(request, _process_count(processes), cache_dir)
     with suppress(OSError, ValueError, LookupError, TypeError):
         speed = Speed.model_validate(json.loads(path.read_text(encoding="utf-8"))["speed"])
-        if not speed.busy or time.time() - path.stat().st_mtime < _BUSY_KEPT_S:
+        if not speed.busy or time.time() - path.stat().st_mtime < _BUSY_CACHE_S:
             return speed
     return None
 
 
 def calibrate(
-    question: Question,
+    request: CalibrationRequest,
     *,
     processes: int,
     cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Speed:
-    """Measure, or return what was measured before.
+    """Return the cached measurement, or measure now.
 
-    A measurement on a machine with other work is marked as such, and kept for an hour only.
+    A measurement on a machine with other work is marked `busy` and expires after an hour.
 
     Args:
-        question: the run, its data, and what a process gets.
-        processes: slots of this machine, which are all busy in a sweep.
+        request: the run to measure.
+        processes: worker slots of this machine; a sweep keeps all of them busy.
         cache_dir: the cache; by default the project's.
-        progress: told, in words, what takes a while.
+        progress: called with a message before the measurement.
 
     Raises:
-        UserError: the processes could not be run; says why.
+        UserError: a measuring process failed; the message has its last error line.
     """
-    known = cached_speed(question, processes=processes, cache_dir=cache_dir)
-    if known is not None:
-        return known
-    count = _at_once(processes)
-    busy = os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
-    progress(f"measuring how fast {question.run.model.name} trains here (some seconds, once)")
-    answers = _ask(question, count)
+    cached = load_cached_speed(request, processes=processes, cache_dir=cache_dir)
+    if cached is not None:
+        return cached
+    count = _process_count(processes)
+    busy = os.getloadavg()[0] > _BUSY_LOAD_PER_CORE * (os.cpu_count() or 1)
+    progress(f"measuring the training speed of {request.run.model.name} (takes seconds, then cached)")
+    measured = _run_processes(request, count)
     speed = Speed(
-        train_images_per_s=fmean(answer.train_images_per_s for answer in answers),
-        evaluation_images_per_s=fmean(answer.evaluation_images_per_s for answer in answers),
+        train_images_per_s=fmean(one.train_images_per_s for one in measured),
+        evaluation_images_per_s=fmean(one.evaluation_images_per_s for one in measured),
         processes=count,
-        threads=question.threads,
+        threads=request.threads,
         busy=busy,
-        gpu_held_bytes=max((answer.gpu_held_bytes or 0 for answer in answers), default=0) or None,
-        gpu_total_bytes=answers[0].gpu_total_bytes,
+        gpu_held_bytes=max((one.gpu_held_bytes or 0 for one in measured), default=0) or None,
+        gpu_total_bytes=measured[0].gpu_total_bytes,
     )
-    document = {"speed": speed.model_dump(), "of": _identity(question, count)}
-    with suppress(OSError):  # a cache that cannot be written only costs the next sweep some seconds
-        write_text(_path(question, count, cache_dir), json.dumps(document, indent=1) + "\n")
+    document = {"speed": speed.model_dump(), "of": _cache_key(request, count)}
+    with suppress(OSError):  # with a read-only cache the next sweep measures again
+        write_text(_cache_path(request, count, cache_dir), json.dumps(document, indent=1) + "\n")
     return speed
 
 
-def measure(question: Question, *, warm: Callable[[], None]) -> Speed:
+def measure_speed(request: CalibrationRequest, *, on_warm: Callable[[], None]) -> Speed:
     """Measure in this process.
 
     Args:
-        question: what to measure.
-        warm: called after the first epoch; the measurement begins when it returns.
+        request: the run to measure.
+        on_warm: called after the first epoch; the measurement starts when it returns.
     """
     import torch
 
@@ -119,98 +122,100 @@ def measure(question: Question, *, warm: Callable[[], None]) -> Speed:
     from platform.training.distributed import single
     from platform.training.loop import fit
 
-    torch.set_num_threads(question.threads)
-    run = question.run
-    images = images_measured(run, gpu=question.gpu)
-    # Many epochs of a few steps at a steady rate, ended from outside.
+    torch.set_num_threads(request.threads)
+    run = request.run
+    # Many epochs of a few steps at a constant learning rate; `on_epoch` ends them.
     config = run.changed(
-        data={**run.data.model_dump(), "train_limit": images},
+        data={**run.data.model_dump(), "train_limit": calibration_images(run, gpu=request.gpu)},
         epochs=10_000,
         iterations=None,
         schedule={"name": "constant"},
     )
-    seen: list[EpochRecord] = []
+    records: list[EpochRecord] = []
 
-    def listen(record: EpochRecord) -> None:
+    def on_epoch(record: EpochRecord) -> None:
         if record.epoch == 1:
-            warm()
+            on_warm()
             return
-        seen.append(record)
-        if sum(epoch.epoch_s + epoch.evaluation_s for epoch in seen) >= MEASURED_S:
-            raise _Enough
+        records.append(record)
+        if sum(epoch.epoch_s + epoch.evaluation_s for epoch in records) >= MEASURED_S:
+            raise _MeasurementDone
 
-    data = load_training_data(config.data, open_info(Path(question.data_path)))
-    with suppress(_Enough):
+    data = load_training_data(config.data, open_info(Path(request.data_path)))
+    with suppress(_MeasurementDone):
         fit(
             config,
             data,
-            world=single("cuda" if question.gpu else "cpu"),
+            world=single("cuda" if request.gpu else "cpu"),
             checkpoint_dir=None,
-            on_epoch=listen,
+            on_epoch=on_epoch,
             resume=False,
         )
-    trained = len(data.train.labels) * len(seen)
-    evaluated = len(data.validation.labels) * len(seen) if data.validation is not None else 0
+    trained = len(data.train.labels) * len(records)
+    evaluated = len(data.validation.labels) * len(records) if data.validation is not None else 0
     return Speed(
-        train_images_per_s=trained / sum(record.epoch_s for record in seen),
-        evaluation_images_per_s=evaluated / sum(record.evaluation_s for record in seen),
-        gpu_held_bytes=torch.cuda.max_memory_reserved() if question.gpu else None,
-        gpu_total_bytes=torch.cuda.mem_get_info()[1] if question.gpu else None,
+        train_images_per_s=trained / sum(record.epoch_s for record in records),
+        evaluation_images_per_s=evaluated / sum(record.evaluation_s for record in records),
+        gpu_held_bytes=torch.cuda.max_memory_reserved() if request.gpu else None,
+        gpu_total_bytes=torch.cuda.mem_get_info()[1] if request.gpu else None,
     )
 
 
-def images_measured(run: RunConfig, *, gpu: bool) -> int:
-    """Return how many images a measurement of `run` trains on: whole batches."""
+def calibration_images(run: RunConfig, *, gpu: bool) -> int:
+    """Return the number of training images of a calibration of `run`: whole batches."""
     images = max(run.batch_size, _IMAGES_ON_GPU if gpu else _IMAGES_ON_CPU)
     return images - images % run.batch_size
 
 
-class _Enough(Exception):  # noqa: N818 - the end of a measurement, not an error
-    """Ends `fit`."""
+class _MeasurementDone(Exception):  # noqa: N818 - ends `fit`, not an error
+    """Raised from `on_epoch` to end `fit`."""
 
 
-def _at_once(processes: int) -> int:
-    return max(1, min(processes, _MOST_PROCESSES))
+def _process_count(processes: int) -> int:
+    return max(1, min(processes, _MAX_PROCESSES))
 
 
-def _ask(question: Question, count: int) -> list[Speed]:
+def _run_processes(request: CalibrationRequest, count: int) -> list[Speed]:
     command = [sys.executable, "-m", "platform.tuning.planning.calibration"]
-    environment = {**os.environ, **worker_environment(), "OMP_NUM_THREADS": str(question.threads)}
+    environment = {**os.environ, **worker_environment(), "OMP_NUM_THREADS": str(request.threads)}
     pipe = subprocess.PIPE
     running = [
         subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         for _ in range(count)
     ]
-    # Reading a pipe has no time limit of its own.
-    guard = threading.Timer(_TIMEOUT_S, _kill, [running])
-    guard.start()
+    # Reading from a pipe has no timeout; killing the processes ends it.
+    timeout = threading.Timer(_TIMEOUT_S, _kill, [running])
+    timeout.start()
     try:
         for process in running:
-            _say(process, question.model_dump_json())
+            _send_line(process, request.model_dump_json())
         for process in running:
-            _hear(process)
+            _read_line(process)
         for process in running:
-            _say(process, "go")
-        return [Speed.model_validate_json(_hear(process)) for process in running]
+            _send_line(process, "start")
+        return [Speed.model_validate_json(_read_line(process)) for process in running]
     finally:
-        guard.cancel()
-        _end(running)
+        timeout.cancel()
+        _kill(running)
+        for process in running:
+            process.communicate()
 
 
-def _say(process: subprocess.Popen[str], line: str) -> None:
-    with suppress(BrokenPipeError):  # its end is told by `_hear`
+def _send_line(process: subprocess.Popen[str], line: str) -> None:
+    with suppress(BrokenPipeError):  # `_read_line` reports a dead process
         if process.stdin is not None:
             process.stdin.write(f"{line}\n")
             process.stdin.flush()
 
 
-def _hear(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline() if process.stdout is not None else ""
     if not line:
         process.kill()
         _, errors = process.communicate()
-        last = (errors.strip().splitlines() or ["it took too long"])[-1]
-        raise UserError(f"the speed of this machine could not be measured: {last}")
+        killed = f"a process was killed, or took longer than {_TIMEOUT_S:g} s"
+        last = (errors.strip().splitlines() or [killed])[-1]
+        raise UserError(f"measuring the training speed of this machine failed: {last}")
     return line
 
 
@@ -219,57 +224,47 @@ def _kill(running: Sequence[subprocess.Popen[str]]) -> None:
         process.kill()
 
 
-def _end(running: Sequence[subprocess.Popen[str]]) -> None:
-    _kill(running)
-    for process in running:
-        process.communicate()
-
-
-def _path(question: Question, count: int, cache_dir: Path | None) -> Path:
-    text = json.dumps(_identity(question, count), sort_keys=True)
+def _cache_path(request: CalibrationRequest, count: int, cache_dir: Path | None) -> Path:
+    text = json.dumps(_cache_key(request, count), sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     return (cache_dir or default_cache_dir()) / "calibration" / f"{name}.json"
 
 
-def _identity(question: Question, count: int) -> dict[str, Any]:
+def _cache_key(request: CalibrationRequest, count: int) -> dict[str, Any]:
     """Return everything that the speed depends on."""
     from importlib.metadata import version
 
     from platform.data.cache import open_info
     from platform.tracking.provenance import cpu_name, gpu_names
 
-    run = question.run
-    gpus: list[str] = []
-    if question.gpu:
-        gpus = list(gpu_names())
-    info: DatasetInfo = open_info(Path(question.data_path))
+    run = request.run
     return {
         "cpu": cpu_name(),
         "cores": usable_cores(),
-        "gpus": gpus,
+        "gpus": list(gpu_names()) if request.gpu else [],
         "torch": version("torch"),
         "model": run.model.model_dump(mode="json"),
-        "image_shape": info.image_shape,
+        "image_shape": open_info(Path(request.data_path)).image_shape,
         "batch_size": run.batch_size,
         "precision": run.precision,
         "optimizer": run.optimizer.name,
         "ema": run.ema_decay > 0,
         "augment": run.augment.model_dump(mode="json"),
-        "threads": question.threads,
+        "threads": request.threads,
         "processes": count,
-        # What was measured before memory was part of it is measured again.
-        **({"memory": True} if question.gpu else {}),
+        # Invalidates GPU measurements from before memory was recorded.
+        **({"memory": True} if request.gpu else {}),
     }
 
 
 def _main() -> None:
-    question = Question.model_validate_json(sys.stdin.readline())
+    request = CalibrationRequest.model_validate_json(sys.stdin.readline())
 
-    def warm() -> None:
+    def wait_for_start() -> None:
         print("warm", flush=True)
         sys.stdin.readline()
 
-    print(measure(question, warm=warm).model_dump_json(), flush=True)
+    print(measure_speed(request, on_warm=wait_for_start).model_dump_json(), flush=True)
 
 
 if __name__ == "__main__":

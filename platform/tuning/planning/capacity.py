@@ -1,6 +1,7 @@
-"""What fits where: workers of a trial on the nodes of a cluster, counted node by node.
+"""The number of workers that fit on the cluster, counted node by node.
 
-Two half-free nodes do not make a whole one, so sums over the cluster are never compared.
+A worker cannot span nodes, so resources are never summed over the cluster: two half-free nodes do not
+make one free node.
 """
 
 from __future__ import annotations
@@ -9,67 +10,71 @@ import math
 from collections.abc import Mapping, Sequence
 
 from platform.errors import UsageError
-from platform.schema import Frozen
 from platform.space.settings import WorkerResources
+from platform.tuning.planning.records import Resources
 
 NodeResources = Mapping[str, float]
-"""What one node has: `{"CPU": 16, "GPU": 1}`; other keys are ignored."""
+"""Resources of one node: `{"CPU": 16, "GPU": 1}`; other keys are ignored."""
 
 
-class Need(Frozen):
-    """What each worker of a run gets, decided."""
+def resolve_resources(
+    settings: WorkerResources, nodes: Sequence[NodeResources], *, workers: int
+) -> Resources:
+    """Return the resources of each of a run's `workers`, with `auto` resolved.
 
-    CPU: float
-    GPU: float
-
-    def text(self) -> str:
-        """Return it for a table or a message."""
-        parts = [f"{amount:g} {name}" for name, amount in (("CPU", self.CPU), ("GPU", self.GPU)) if amount]
-        return " + ".join(parts)
-
-
-def decide(resources: WorkerResources, nodes: Sequence[NodeResources], *, workers: int) -> Need:
-    """Return the resources of each of a run's `workers`, with `auto` decided.
-
-    Runs of several workers get whole GPUs even where one-worker trials share: NCCL refuses two workers
-    of one run on one GPU (ray#48012).
+    Runs with several workers get whole GPUs even where single-worker trials share them: NCCL refuses two
+    workers of one run on one GPU (ray#48012).
     """
-    gpu = resources.GPU
-    if isinstance(gpu, str):  # `measured` was replaced before (planning.gpu_share)
+    gpu = settings.GPU
+    if isinstance(gpu, str):  # `auto`; planning.gpu_share has already replaced `measured`
         gpu = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     if workers > 1:
         gpu = float(math.ceil(gpu))
-    return Need(CPU=resources.CPU, GPU=gpu)
+    return Resources(CPU=settings.CPU, GPU=gpu)
 
 
-def slots(need: Need, nodes: Sequence[NodeResources]) -> int:
-    """Return how many workers fit on the cluster at once."""
-    return sum(_fitting(need, node) for node in nodes)
+def worker_slots(resources_per_worker: Resources, nodes: Sequence[NodeResources]) -> int:
+    """Return the number of workers that fit on the cluster at once."""
+    return sum(_node_slots(resources_per_worker, node) for node in nodes)
 
 
-def concurrency(need: Need, nodes: Sequence[NodeResources], *, workers: int, what: str) -> int:
-    """Return how many runs of `workers` each fit at once; the workers of one run may span nodes.
+def max_concurrent_runs(
+    resources_per_worker: Resources, nodes: Sequence[NodeResources], *, workers: int, run_name: str
+) -> int:
+    """Return the number of runs with `workers` workers each that fit at once; a run may span nodes.
+
+    Args:
+        resources_per_worker: the resources of each worker.
+        nodes: the resources of each node.
+        workers: workers of one run.
+        run_name: the kind of run, for the error message: `a trial`.
 
     Raises:
-        UsageError: not even one fits; says what is asked for and what exists.
+        UsageError: no run fits; the message has the requested and the available resources.
     """
-    fitting = slots(need, nodes) // workers
-    if fitting == 0:
-        exists = "; ".join(Need(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)).text() for node in nodes)
-        each = f"{workers} workers of {need.text()} each" if workers > 1 else f"one worker of {need.text()}"
+    concurrent = worker_slots(resources_per_worker, nodes) // workers
+    if concurrent == 0:
+        requested = f"one worker of {resources_per_worker.text()}"
+        if workers > 1:
+            requested = f"{workers} workers of {resources_per_worker.text()} each"
+        available = "; ".join(node_resources(node).text() for node in nodes) or "nothing"
         raise UsageError(
-            f"{what} can never be placed: it needs {each}, and the cluster's {len(nodes)} node(s) have "
-            f"{exists or 'nothing'}; ask for less with --set resources_per_worker.CPU=..., "
-            "resources_per_worker.GPU=... or workers_per_trial=..."
+            f"{run_name} can never be placed: it needs {requested}, and the cluster's {len(nodes)} node(s) "
+            f"have {available}; lower resources_per_worker.CPU, resources_per_worker.GPU or "
+            "workers_per_trial with --set"
         )
-    return fitting
+    return concurrent
 
 
-def _fitting(need: Need, node: NodeResources) -> int:
-    # The small term forgives 1 / 0.1 = 9.999...
-    counts = [
+def node_resources(node: NodeResources) -> Resources:
+    """Return a node's resources as a record."""
+    return Resources(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0))
+
+
+def _node_slots(resources_per_worker: Resources, node: NodeResources) -> int:
+    # The small term corrects rounding: 1 / 0.1 = 9.999...
+    return min(
         math.floor(node.get(name, 0) / amount + 1e-9)
-        for name, amount in (("CPU", need.CPU), ("GPU", need.GPU))
+        for name, amount in (("CPU", resources_per_worker.CPU), ("GPU", resources_per_worker.GPU))
         if amount > 0
-    ]
-    return min(counts)
+    )

@@ -1,8 +1,8 @@
-"""Which share of a GPU a trial takes where the space file says `resources_per_worker.GPU: measured`.
+"""The share of a GPU per trial where the space file sets `resources_per_worker.GPU: measured`.
 
-Small networks fill neither the memory nor the units of a large GPU. The calibration sees how much memory a
-run holds; as many trials then share a GPU as fit, with room to spare. What is too optimistic is mended while
-the sweep runs: a trial that runs out of memory goes on in smaller pieces.
+Small networks use only part of a large GPU's memory and compute units. The calibration measures the peak
+memory of a run, and all trials that fit, with a safety margin, share the GPU. If the measured share turns
+out too small, a trial that runs out of memory continues with gradient accumulation.
 """
 
 from __future__ import annotations
@@ -21,89 +21,92 @@ from platform.space.distributions import Choice, Range
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig
 from platform.tuning.planning import calibration
-from platform.tuning.planning.estimate import Speed
+from platform.tuning.planning.records import Speed
 
-HEADROOM = 1.25
-"""Between what calibration saw and what a trial may come to hold: fragments, other optimizers."""
+MEMORY_MARGIN = 1.25
+"""Factor on the measured memory, for fragmentation and optimizers with more state."""
 CONTEXT_BYTES = 2**30
-"""What a process holds beside PyTorch's own memory: the CUDA context, its kernels, cuDNN and cuBLAS."""
-_MOST_NETWORKS = 4
+"""GPU memory of a process outside PyTorch's allocator: the CUDA context, kernels, cuDNN and cuBLAS."""
+_MAX_NETWORKS = 4
 
 
 def gpu_share(held_bytes: int, total_bytes: int) -> float:
-    """Return the share of a GPU that a trial takes: 1 over the number of trials that fit, 1 at most.
+    """Return the share of a GPU per trial: 1 over the number of trials that fit, at most 1.
 
     Args:
-        held_bytes: what a trial holds at most in PyTorch's memory.
-        total_bytes: the GPU's memory.
+        held_bytes: peak memory of a trial in PyTorch's allocator.
+        total_bytes: memory of the GPU.
     """
-    fitting = int(total_bytes // (HEADROOM * held_bytes + CONTEXT_BYTES))
-    # Ray counts in ten-thousandths of a GPU; rounded up, the last one would not fit.
-    return math.floor(10_000 / max(1, fitting)) / 10_000
+    trials = int(total_bytes // (MEMORY_MARGIN * held_bytes + CONTEXT_BYTES))
+    # Ray counts in ten-thousandths of a GPU. Rounding down keeps the sum of all shares at most 1.
+    return math.floor(10_000 / max(1, trials)) / 10_000
 
 
-def share_out(
+def resolve_measured_gpu(
     spec: SweepSpec,
     info: DatasetInfo,
     nodes: Sequence[Mapping[str, float]],
     *,
     progress: Callable[[str], None] = lambda _: None,
-    measure: Callable[..., Speed] = calibration.calibrate,
+    calibrate: Callable[..., Speed] = calibration.calibrate,
 ) -> tuple[SweepSpec, tuple[str, ...]]:
-    """Return the spec to plan with, a measured share in the place of the word, and notes for the plan.
+    """Replace `resources_per_worker.GPU: measured` by a number.
 
-    Networks that the space chooses among are all measured (the first few), at its largest batch size.
+    The networks of the space (the first four) are measured at the space's largest batch size.
 
     Args:
         spec: the sweep.
-        info: its data set in the cache.
-        nodes: what each node has.
-        progress: told, in words, what takes a while.
-        measure: `calibration.calibrate`, or what tests put in its place.
+        info: its dataset in the cache.
+        nodes: the resources of each node.
+        progress: called with a message before each slow step.
+        calibrate: `calibration.calibrate`; tests replace it.
+
+    Returns:
+        The spec to plan with, and notes for the plan.
     """
     resources = spec.resources_per_worker
     if resources.GPU != "measured":
         return spec, ()
-    share, note = 1.0, "resources_per_worker.GPU: measured"
+    note = "resources_per_worker.GPU: measured"
     if not any(node.get("GPU", 0) >= 1 for node in nodes):
-        return _placed(spec, 0.0), (f"{note}, but the cluster has no GPU",)
+        return _with_gpu(spec, 0.0), (f"{note}, but the cluster has no GPU",)
     if spec.workers_per_trial > 1:
-        return _placed(spec, share), (f"{note} has no effect: each of a trial's workers gets a whole GPU",)
+        return _with_gpu(spec, 1.0), (f"{note} has no effect: each of a trial's workers gets a whole GPU",)
     speeds, held = [], 0
     try:
         for run in _largest_runs(spec):
-            question = calibration.Question(
+            request = calibration.CalibrationRequest(
                 run=run, data_path=str(info.path), threads=max(1, int(resources.CPU)), gpu=True
             )
-            speeds.append(measure(question, processes=1, progress=progress))
+            speeds.append(calibrate(request, processes=1, progress=progress))
             if speeds[-1].gpu_held_bytes:
                 held = max(held, speeds[-1].gpu_held_bytes + _unmeasured_bytes(run, info))
     except UserError as error:
-        return _placed(spec, share), (f"{note}: not possible here ({error}), so each trial gets a whole GPU",)
+        return _with_gpu(spec, 1.0), (f"{note}: calibration failed ({error}); each trial gets a whole GPU",)
     total = speeds[0].gpu_total_bytes or 0
     if not held or not total:
-        return _placed(spec, share), (f"{note}: nothing was measured, so each trial gets a whole GPU",)
+        return _with_gpu(spec, 1.0), (f"{note}: no memory was measured; each trial gets a whole GPU",)
     share = gpu_share(held, total)
-    seen = f"a trial holds up to {held / 2**30:.1f} GiB of {total / 2**30:.1f} GiB"
-    fit = f"with room to spare {int(1 / share + 1e-9)} of them fit on a GPU ({share:g} each)"
-    return _placed(spec, share), (f"{note}: {seen}, so {fit}",)
+    memory = f"{held / 2**30:.1f} GiB of {total / 2**30:.1f} GiB"
+    trials = f"{int(1 / share + 1e-9)} trials fit on a GPU ({share:g} each)"
+    return _with_gpu(spec, share), (f"{note}: a trial holds up to {memory}, so with a margin {trials}",)
 
 
-def sharing_notes(gpu: float) -> tuple[str, ...]:
-    """Return what the plan says of trials that take the share `gpu` of a GPU; nothing of whole ones."""
+def gpu_sharing_notes(gpu: float) -> tuple[str, ...]:
+    """Return notes for the plan on trials that each get the share `gpu` of a GPU; none for whole GPUs."""
     if not 0 < gpu < 1:
         return ()
     note = (
-        "trials that share a GPU run on it at the same time: an MPS daemon is running on this machine"
+        "trials that share a GPU run on it concurrently: an MPS daemon is running on this machine"
         if mps_is_running()
-        else "trials that share a GPU take turns on it, as no MPS daemon is running on this machine "
+        else "trials that share a GPU are time-sliced: no MPS daemon is running on this machine "
         "(docs/clusters.md, Sharing a GPU)"
     )
     return (note,)
 
 
 def mps_is_running() -> bool:
-    """Return whether NVIDIA's multi-process service runs here (its daemon's file of its process id)."""
+    """Return whether NVIDIA's multi-process service runs on this machine, from its daemon's PID file."""
     folder = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps"  # noqa: S108 - NVIDIA's default
     try:
         return psutil.pid_exists(int((Path(folder) / "nvidia-cuda-mps-control.pid").read_text("ascii")))
@@ -112,32 +115,32 @@ def mps_is_running() -> bool:
 
 
 def _unmeasured_bytes(run: RunConfig, info: DatasetInfo) -> int:
-    """Return the size of the training images that a measurement leaves out and a trial keeps on the GPU."""
-    from platform.data.image_folders import NAME
-    from platform.training.inputs.augment import table_bytes_per_image
+    """Return the size of the training images that a trial keeps on the GPU and the calibration leaves out."""
+    from platform.data.image_folders import DATA_NAME
+    from platform.training.inputs.augment import device_bytes_per_image
 
-    if info.name == NAME:  # images in files stay there
+    if info.name == DATA_NAME:  # images in files are not kept on the GPU
         return 0
     images = min(info.train_images, run.data.train_limit or info.train_images)
-    unmeasured = max(0, images - calibration.images_measured(run, gpu=True))
-    return unmeasured * table_bytes_per_image(run.augment, info.image_shape)
+    unmeasured = max(0, images - calibration.calibration_images(run, gpu=True))
+    return unmeasured * device_bytes_per_image(run.augment, info.image_shape)
 
 
-def _placed(spec: SweepSpec, gpu: float) -> SweepSpec:
+def _with_gpu(spec: SweepSpec, gpu: float) -> SweepSpec:
     resources = spec.resources_per_worker.model_copy(update={"GPU": gpu})
     return spec.model_copy(update={"resources_per_worker": resources})
 
 
 def _largest_runs(spec: SweepSpec) -> list[RunConfig]:
-    """Return a run of each network that the space may choose, at its largest batch size."""
-    sizes, names = _values(spec, "batch_size"), _values(spec, "model.name")
-    run = spec.base.changed(batch_size=int(max(sizes, default=spec.base.batch_size)))
+    """Return one run per network of the space, at the largest batch size."""
+    batch_sizes, names = _values(spec, "batch_size"), _values(spec, "model.name")
+    run = spec.base.changed(batch_size=int(max(batch_sizes, default=spec.base.batch_size)))
     if not names:
         return [run]
-    return [run.changed(model={"name": name}) for name in names[:_MOST_NETWORKS]]
+    return [run.changed(model={"name": name}) for name in names[:_MAX_NETWORKS]]
 
 
 def _values(spec: SweepSpec, path: str) -> list[Any]:
-    """Return what a setting may be, its extremes where that is a range."""
+    """Return all values of a searched setting, or the extremes of a range."""
     nodes = [dimension.node for dimension in spec.dimensions if dimension.path == path]
-    return [value for node in nodes if isinstance(node, Choice | Range) for value in node.probes()]
+    return [value for node in nodes if isinstance(node, Choice | Range) for value in node.values_to_check()]

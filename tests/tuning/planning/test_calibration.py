@@ -26,45 +26,45 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
 
 
 @pytest.fixture(scope="module")
-def request_(info: DatasetInfo) -> CalibrationRequest:
+def calibration_request(info: DatasetInfo) -> CalibrationRequest:
     run = spec(base={**BASE, "model": {"name": "resnet20_cifar"}, "data": {"name": "generated"}}).base
     return CalibrationRequest(run=run, data_path=str(info.path), threads=1, gpu=False)
 
 
 def test_two_processes_measure_concurrently_and_the_result_is_cached(
-    request_: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibration_request: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     messages: list[str] = []
-    assert load_cached_speed(request_, processes=2, cache_dir=tmp_path) is None
-    speed = calibrate(request_, processes=2, cache_dir=tmp_path, progress=messages.append)
+    assert load_cached_speed(calibration_request, processes=2, cache_dir=tmp_path) is None
+    speed = calibrate(calibration_request, processes=2, cache_dir=tmp_path, progress=messages.append)
     assert (speed.processes, speed.threads, speed.busy) == (2, 1, False)
     assert speed.evaluation_images_per_s > speed.train_images_per_s, (
         "a training step takes longer than its forward pass"
     )
     assert messages == ["measuring the training speed of resnet20_cifar (takes seconds, then cached)"]
-    assert calibrate(request_, processes=2, cache_dir=tmp_path, progress=messages.append) == speed
+    assert calibrate(calibration_request, processes=2, cache_dir=tmp_path, progress=messages.append) == speed
     assert len(messages) == 1
-    other = request_.model_copy(update={"run": request_.run.changed(batch_size=64)})
+    other = calibration_request.model_copy(update={"run": calibration_request.run.changed(batch_size=64)})
     assert load_cached_speed(other, processes=2, cache_dir=tmp_path) is None
-    assert load_cached_speed(request_, processes=1, cache_dir=tmp_path) is None
+    assert load_cached_speed(calibration_request, processes=1, cache_dir=tmp_path) is None
 
 
 def test_a_measurement_on_a_busy_machine_expires_after_an_hour(
-    request_: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibration_request: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30)
     monkeypatch.setattr(calibration, "_run_processes", lambda *_: [answer])
     monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
-    assert calibrate(request_, processes=1, cache_dir=tmp_path).busy
-    assert load_cached_speed(request_, processes=1, cache_dir=tmp_path) is not None
+    assert calibrate(calibration_request, processes=1, cache_dir=tmp_path).busy
+    assert load_cached_speed(calibration_request, processes=1, cache_dir=tmp_path) is not None
     [kept] = (tmp_path / "calibration").iterdir()
     os.utime(kept, (time.time() - 3700, time.time() - 3700))
-    assert load_cached_speed(request_, processes=1, cache_dir=tmp_path) is None
+    assert load_cached_speed(calibration_request, processes=1, cache_dir=tmp_path) is None
 
 
 def test_the_error_of_a_measuring_process_is_reported(
-    request_: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibration_request: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "raise SystemExit('no such device')"
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def test_the_error_of_a_measuring_process_is_reported(
     with pytest.raises(
         UserError, match="measuring the training speed of this machine failed: no such device"
     ):
-        calibrate(request_, processes=2, cache_dir=tmp_path)
+        calibrate(calibration_request, processes=2, cache_dir=tmp_path)
 
 
 def test_the_estimate_covers_every_network_of_the_space(
@@ -85,8 +85,8 @@ def test_the_estimate_covers_every_network_of_the_space(
 ) -> None:
     rates = {"resnet20_cifar": 900.0, "resnet32_cifar": 450.0}
 
-    def calibrated(request_: CalibrationRequest, **_: object) -> calibration.Speed:
-        rate = rates[request_.run.model.name]
+    def calibrated(calibration_request: CalibrationRequest, **_: object) -> calibration.Speed:
+        rate = rates[calibration_request.run.model.name]
         return calibration.Speed(train_images_per_s=rate, evaluation_images_per_s=4 * rate)
 
     monkeypatch.setattr(calibration, "load_cached_speed", lambda *_, **__: None)

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - a table of cases reads best one to a line
+# ruff: noqa: E501 - one line per case
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,9 @@ from platform.errors import UsageError
 from platform.space.quick import quick_variant
 from platform.space.settings import WorkerResources
 from platform.space.space_files import load_space
-from platform.tuning.planning.capacity import Need, concurrency, decide
-from platform.tuning.planning.plan import Plan, longest_run, make_plan
+from platform.tuning.planning.capacity import max_concurrent_runs, resolve_resources
+from platform.tuning.planning.plan import longest_run, make_plan
+from platform.tuning.planning.records import Plan, Resources
 from platform.tuning.sampling.successive_halving import expected_epochs, rungs
 from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
 
@@ -32,14 +33,14 @@ def plan(resources: Any = TWO_CORES, document: dict[str, Any] = PLAIN, **changes
         (9, 3, 9, ()),
     ],
 )
-def test_rungs_stand_at_powers_of_the_factor_before_the_end(
+def test_rungs_are_powers_of_the_reduction_factor_before_the_last_epoch(
     grace: int, factor: float, epochs: int, expected: tuple[int, ...]
 ) -> None:
     assert rungs(grace_epochs=grace, reduction_factor=factor, epochs=epochs) == expected
 
 
 def simulated_epochs(trials: int, marks: tuple[int, ...], factor: float, epochs: int) -> float:
-    """Train `trials` one after another, stopping them by the rule of Ray Tune's AsyncHyperBandScheduler."""
+    """Return the mean epochs of a simulated search with the rule of Ray Tune's AsyncHyperBandScheduler."""
     draw = np.random.default_rng(0)
     rounds, total = 1500, 0
     for _ in range(rounds):
@@ -58,19 +59,19 @@ def simulated_epochs(trials: int, marks: tuple[int, ...], factor: float, epochs:
 
 
 @pytest.mark.parametrize(("trials", "factor"), [(12, 3.0), (5, 2.0)])
-def test_the_expected_epochs_are_those_of_the_rule(trials: int, factor: float) -> None:
+def test_the_expected_epochs_agree_with_a_simulation(trials: int, factor: float) -> None:
     marks = rungs(grace_epochs=1, reduction_factor=factor, epochs=9)
     simulated = simulated_epochs(trials, marks, factor, 9)
     expected = expected_epochs(trials, grace_epochs=1, reduction_factor=factor, epochs=9)
-    # Treating the number that reaches the later rungs as its mean costs a little where it is small.
+    # The formula replaces the number of trials at a rung by its mean, which is inexact for few trials.
     assert expected == pytest.approx(simulated, rel=0.04)
 
 
-def test_a_single_trial_is_never_stopped() -> None:
+def test_a_single_trial_is_expected_to_run_in_full() -> None:
     assert expected_epochs(1, grace_epochs=1, reduction_factor=3, epochs=9) == 9
 
 
-def test_a_plan_names_every_dimension_and_when_it_exists() -> None:
+def test_a_plan_lists_every_dimension_with_its_condition() -> None:
     rows = {row.name: row for row in plan(document=EVERY_KIND).rows}
     assert rows["batch_size"].values == "64, 128, 256"
     assert rows["optimizer"].kind == "alternatives"
@@ -80,7 +81,7 @@ def test_a_plan_names_every_dimension_and_when_it_exists() -> None:
     assert rows["augment.1.cutout.1.length"].only_if == "augment = 1, augment.1.cutout = 1"
 
 
-def test_a_plan_counts_the_worst_case_and_what_stopping_saves() -> None:
+def test_a_plan_has_worst_case_and_expected_epochs() -> None:
     got = plan(
         trials=10, scheduler={"name": "asha", "grace_epochs": 1}, confirm={"candidates": 2, "seeds": 4}
     )
@@ -92,13 +93,13 @@ def test_a_plan_counts_the_worst_case_and_what_stopping_saves() -> None:
     assert 0.3 < got.saved_share < 0.7
 
 
-def test_a_plan_without_stopping_saves_nothing_and_median_cannot_be_predicted() -> None:
+def test_without_early_stopping_nothing_is_saved_and_median_is_unpredictable() -> None:
     assert plan().saved_share == 0
     median = plan(scheduler={"name": "median", "grace_epochs": 2})
     assert (median.saved_share, median.search.expected_epochs) == (None, None)
 
 
-def test_a_plan_survives_json() -> None:
+def test_a_plan_round_trips_through_json() -> None:
     got = plan(GPU_HOST)
     assert Plan.model_validate_json(got.model_dump_json()) == got
 
@@ -128,21 +129,26 @@ def test_concurrency_is_counted_node_by_node(
     assert (got.confirm.workers, got.confirm.concurrency, got.confirm.backend) == confirm
 
 
-@pytest.mark.parametrize(("asked", "at_once"), [(None, 16), (3, 3), (40, 16)])
-def test_fewer_trials_at_once_may_be_asked_for(asked: int | None, at_once: int) -> None:
-    made = plan({"CPU": 16.0}, trials=40, concurrent_trials=asked)
-    assert (made.search.concurrency, made.confirm.concurrency) == (at_once, 8)
+@pytest.mark.parametrize(("concurrent_trials", "concurrency"), [(None, 16), (3, 3), (40, 16)])
+def test_concurrent_trials_lowers_the_concurrency_of_the_search(
+    concurrent_trials: int | None, concurrency: int
+) -> None:
+    got = plan({"CPU": 16.0}, trials=40, concurrent_trials=concurrent_trials)
+    assert (got.search.concurrency, got.confirm.concurrency) == (concurrency, 8)
 
 
-def test_an_odd_batch_size_is_confirmed_by_one_worker() -> None:
+def test_a_space_with_an_odd_batch_size_is_confirmed_by_one_worker() -> None:
     got = plan(search={"batch_size": {"choice": [128, 75]}})
-    assert (got.confirm.workers, got.confirm.backend_reason) == (1, "one worker: a batch size is odd")
+    assert (got.confirm.workers, got.confirm.backend_reason) == (
+        1,
+        "one worker: not every batch size is even",
+    )
 
 
 def test_workers_of_one_run_never_share_a_gpu() -> None:
     quarter = WorkerResources(CPU=1, GPU=0.25)
-    assert decide(quarter, [GPU_HOST], workers=1) == Need(CPU=1, GPU=0.25)
-    assert decide(quarter, [GPU_HOST], workers=2) == Need(CPU=1, GPU=1)
+    assert resolve_resources(quarter, [GPU_HOST], workers=1) == Resources(CPU=1, GPU=0.25)
+    assert resolve_resources(quarter, [GPU_HOST], workers=2) == Resources(CPU=1, GPU=1)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ def test_workers_of_one_run_never_share_a_gpu() -> None:
         ({}, {}, "have nothing"),
     ],
 )  # fmt: skip
-def test_what_can_never_be_placed_is_refused_with_what_there_is(
+def test_a_run_that_fits_on_no_node_is_refused_with_the_available_resources(
     resources: Any, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -163,8 +169,8 @@ def test_what_can_never_be_placed_is_refused_with_what_there_is(
     assert message in str(caught.value)
 
 
-def test_tenths_of_a_gpu_add_up() -> None:
-    assert concurrency(Need(CPU=0, GPU=0.1), [{"GPU": 1.0}], workers=1, what="a trial") == 10
+def test_ten_tenths_of_a_gpu_are_ten_slots() -> None:
+    assert max_concurrent_runs(Resources(CPU=0, GPU=0.1), [{"GPU": 1.0}], workers=1, run_name="a trial") == 10
 
 
 @pytest.mark.parametrize(
@@ -182,20 +188,20 @@ def test_tenths_of_a_gpu_add_up() -> None:
         ),
     ],
 )
-def test_the_longest_run_is_found(changes: dict[str, Any], epochs: int) -> None:
+def test_the_plan_counts_the_longest_run_of_the_space(changes: dict[str, Any], epochs: int) -> None:
     assert longest_run(spec(**changes), 45_000) == epochs
     assert plan(**changes).search.epochs == epochs
 
 
-SIZES: dict[str, Any] = {
+TWO_OBJECTIVES: dict[str, Any] = {
     "search": {"model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]}},
     "objectives": ["validation_accuracy", "parameters"],
 }
 
 
-def test_a_plan_names_the_objectives() -> None:
+def test_a_plan_lists_the_objectives() -> None:
     assert plan().objectives == ("validation_accuracy",)
-    several = plan(**SIZES)
+    several = plan(**TWO_OBJECTIVES)
     assert several.objectives == ("validation_accuracy", "parameters")
     assert several.notes == ()
 
@@ -203,60 +209,65 @@ def test_a_plan_names_the_objectives() -> None:
 @pytest.mark.parametrize(
     ("resources", "changes", "note"),
     [
-        (TWO_CORES, {"scheduler": {"name": "asha", "grace_epochs": 9}}, "asha stops nothing"),
-        (TWO_CORES, {"confirm": {"seeds": 1}}, "nothing can be said about luck"),
-        (TWO_CORES, {"trials": 2, "confirm": {"candidates": 3}}, "only 2 trials to choose from"),
-        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, "1 GPU(s) stay unused"),
-        (TWO_CORES, {"trials": 1, "start_from": [{}], "confirm": {"candidates": 1}}, "nothing is searched"),
-        (TWO_CORES, {"start_from": [{}, {}]}, "1 point(s) are beyond the 40 trials, or repeated"),
+        (TWO_CORES, {"scheduler": {"name": "asha", "grace_epochs": 9}}, "asha stops no trial"),
+        (TWO_CORES, {"confirm": {"seeds": 1}}, "the champion's lead cannot be tested"),
+        (
+            TWO_CORES,
+            {"trials": 2, "confirm": {"candidates": 3}},
+            "confirm.candidates is 3, but there are only 2 trials",
+        ),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, "1 GPU(s) unused"),
+        (
+            TWO_CORES,
+            {"trials": 1, "start_from": [{}], "confirm": {"candidates": 1}},
+            "the sampler is not used",
+        ),
+        (TWO_CORES, {"start_from": [{}, {}]}, "1 point(s) dropped, as duplicates or beyond 40 trials"),
         (
             TWO_CORES,
             {"sampler": {"name": "grid"}, "search": {"batch_size": {"choice": [64, 128, 256]}}},
-            "the grid has 3 points",
+            "the grid has only 3 points",
         ),
         (TWO_CORES, {"sampler": {"name": "nsga2"}, "trials": 10}, "lower sampler.population_size"),
         (
             TWO_CORES,
-            {**SIZES, "scheduler": {"name": "median"}},
-            "scheduler median stops trials by their accuracy alone",
+            {**TWO_OBJECTIVES, "scheduler": {"name": "median"}},
+            "scheduler median compares trials by accuracy only",
         ),
     ],
 )
-def test_a_plan_notes_what_has_no_effect(resources: Any, changes: dict[str, Any], note: str) -> None:
+def test_a_plan_warns_of_settings_without_effect(resources: Any, changes: dict[str, Any], note: str) -> None:
     (got,) = plan(resources, **changes).notes
     assert note in got
 
 
-def test_a_good_plan_has_no_notes() -> None:
+def test_the_plans_of_the_shipped_spaces_have_no_notes() -> None:
     for name in ("resnet18_cifar", "resnet32_cifar", "small_networks"):
         assert make_plan(load_space(name), GPU_HOST).notes == ()
 
 
-def test_what_was_detected_is_told_on() -> None:
-    got = make_plan(spec(), TWO_CORES, quick=True, device="cpu", device_reason="no GPU", precision="bf16")
-    assert (got.quick, got.device, got.device_reason, got.precision) == (True, "cpu", "no GPU", "bf16")
-
-
 @pytest.mark.parametrize("name", ["resnet18_cifar", "resnet32_cifar"])
-def test_a_quick_sweep_passes_through_every_stage_in_little_time(name: str) -> None:
+def test_a_quick_sweep_has_every_stage_in_small(name: str) -> None:
     full = load_space(name)
     quick = quick_variant(full)
     got = make_plan(quick, TWO_CORES, quick=True)
     assert (got.search.runs, got.search.epochs, got.rungs) == (4, 3, (1,))
     assert (got.candidates, got.seeds, got.confirm.runs) == (1, 1, 1)
     assert quick.base.data.train_limit == 2000
-    assert quick.start_from == (full.start_from[0], full.start_from[-1]), "the sampler draws two of the four"
+    assert quick.start_from == (full.start_from[0], full.start_from[-1]), (
+        "the sampler draws the other two of the four trials"
+    )
     assert [point["optimizer"] for point in quick.start_from] == ["sgd", "adam"]
     assert quick.search == full.search
 
 
-def test_a_quick_sweep_never_takes_longer_than_the_space_itself() -> None:
+def test_a_quick_sweep_is_never_larger_than_the_space() -> None:
     base = {**BASE, "epochs": 2, "data": {"name": "cifar10", "train_limit": 500}}
     quick = quick_variant(spec(PLAIN, base=base, trials=2))
     assert (quick.trials, quick.base.epochs, quick.base.data.train_limit) == (2, 2, 500)
 
 
-def test_a_quick_sweep_fixes_a_searched_length() -> None:
+def test_a_quick_sweep_fixes_searched_epochs() -> None:
     search = {"epochs": {"choice": [9, 90]}, "batch_size": {"choice": [64, 128]}}
     quick = quick_variant(spec(search=search, start_from=[{"epochs": 90, "batch_size": 64}]))
     assert [dimension.name for dimension in quick.dimensions] == ["batch_size"]

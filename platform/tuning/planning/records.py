@@ -1,0 +1,148 @@
+"""Records of the plan and its time estimate. They import no other module of this package."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from platform.schema import Frozen
+
+Backend = Literal["inproc", "ddp"]
+
+
+class Resources(Frozen):
+    """CPUs and GPUs of one worker or of one node."""
+
+    CPU: float
+    GPU: float
+
+    def text(self) -> str:
+        """Return the resources for a table or a message: `2 CPU + 0.5 GPU`."""
+        parts = [f"{amount:g} {name}" for name, amount in (("CPU", self.CPU), ("GPU", self.GPU)) if amount]
+        return " + ".join(parts)
+
+
+class SearchedSetting(Frozen):
+    """One dimension of the search space."""
+
+    name: str
+    """The flat name, also the column name in tables of trials: `optimizer.sgd.lr`."""
+    kind: str
+    """`choice`, `alternatives`, `uniform`, `log_uniform`, `int`, `log_int` or `quantized`."""
+    values: str
+    """The possible values as text."""
+    only_if: str
+    """The alternatives under which it exists (`optimizer = sgd`); empty if always."""
+
+
+class StagePlan(Frozen):
+    """One stage: the search, the confirmation, or the final run."""
+
+    runs: int
+    epochs: int
+    """Epochs of the longest run."""
+    worst_case_epochs: int
+    """Epochs of the stage if no run is stopped early."""
+    expected_epochs: float | None
+    """Epochs of the stage with early stopping; None if unpredictable."""
+    workers: int
+    """Data-parallel processes of one run."""
+    resources_per_worker: Resources
+    concurrency: int
+    """Concurrent runs."""
+    backend: Backend
+    backend_reason: str
+
+
+class Speed(Frozen):
+    """Throughput of one process while all worker slots of the machine are busy."""
+
+    train_images_per_s: PositiveFloat
+    evaluation_images_per_s: PositiveFloat
+    processes: int = 1
+    """Concurrent processes during the measurement."""
+    threads: int = 1
+    """CPU threads per process."""
+    networks: int = 1
+    """Number of networks this is the mean of, weighted by equal numbers of images."""
+    busy: bool = False
+    """Whether the machine was running other work during the measurement."""
+    gpu_held_bytes: int | None = None
+    """Peak GPU memory of one process, including PyTorch's cache; None on a CPU."""
+    gpu_total_bytes: int | None = None
+    """Memory of that GPU; None on a CPU."""
+
+
+class ImageCounts(Frozen):
+    """Images per split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+class StageEstimate(Frozen):
+    """Expected time and resource use of one stage."""
+
+    wall_s: NonNegativeFloat
+    core_hours: NonNegativeFloat
+    """Reserved CPU cores times hours."""
+    gpu_hours: NonNegativeFloat
+
+
+class Estimate(Frozen):
+    """Expected time and resource use of the sweep."""
+
+    speed: Speed
+    search: StageEstimate
+    confirm: StageEstimate
+    final: StageEstimate
+    wall_s: NonNegativeFloat
+    """All stages, plus the start of Ray, export, benchmark and report."""
+    core_hours: NonNegativeFloat
+    gpu_hours: NonNegativeFloat
+    saved_s: NonNegativeFloat
+    """Wall seconds that early stopping is expected to save; already subtracted from `wall_s`."""
+    cost: NonNegativeFloat | None = None
+    """`cost_per_hour` times the wall time, in the currency of the space file."""
+
+
+class Plan(Frozen):
+    """The plan of a sweep: printed before the start and saved as plan.json."""
+
+    space: str
+    about: str
+    spec_digest: str
+    quick: bool
+    rows: tuple[SearchedSetting, ...]
+    """The resolved search space."""
+    starting_points: int
+    """Number of known good (or grid) points that are tried first."""
+    objectives: tuple[str, ...] = ("validation_accuracy",)
+    """Accuracy is maximized, costs are minimized."""
+    sampler: str
+    scheduler: str
+    rungs: tuple[int, ...]
+    """Epochs after which trials may be stopped; empty without fixed rungs."""
+    search: StagePlan
+    candidates: int
+    seeds: int
+    confirm: StagePlan
+    final: StagePlan
+    worst_case_epochs: int
+    """Sum over all stages."""
+    saved_share: float | None
+    """Share of the search's epochs that early stopping is expected to save; None if unpredictable."""
+    nodes: tuple[Resources, ...]
+    """Resources of each cluster node."""
+    device: str = ""
+    device_reason: str = ""
+    precision: str = ""
+    precision_reason: str = ""
+    estimate: Estimate | None = None
+    """None without a speed measurement."""
+    stops: tuple[str, ...] = ()
+    """Conditions that end the search before its last trial, as text."""
+    notes: tuple[str, ...]
+    """Warnings for the user: settings without effect, unused hardware."""
