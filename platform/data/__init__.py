@@ -1,1 +1,1 @@
-"""A data set is two uint8 tables and their labels: formats, cache, splits, download, generated images."""
+"""Datasets: file formats, download, cache, train/validation split, normalization and generated images."""

@@ -1,10 +1,10 @@
-"""The cache of converted data sets: uncompressed Arrow files, memory-mapped, named by their content.
+"""The cache of converted datasets: uncompressed, memory-mapped Arrow files in folders named by content hash.
 
     CACHE/datasets/LABEL-HASH/{train.arrow,test.arrow,dataset.json}
-    CACHE/index/KEY.json       which folder holds what a source gave when it was last read
-    CACHE/downloads/           archives as downloaded
+    CACHE/index/KEY.json       the dataset folder of a source, with the source's fingerprint
+    CACHE/downloads/           downloaded archives
 
-A data set is written into a temporary folder and renamed when complete, so what has a name is whole.
+A dataset is written to a temporary folder, which is renamed when complete.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def default_cache_dir() -> Path:
     return Path(base) / "resnet-sweep-platform"
 
 
-def content_hash(tables: RawDataset) -> str:
-    """Return the sha256 of class names, shapes, pixels and labels of both splits."""
+def content_hash(dataset: RawDataset) -> str:
+    """Return the SHA-256 of the class names and of both splits' shapes, pixels and labels."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([SCHEMA_VERSION, tables.class_names]).encode())
-    for split in (tables.train, tables.test):
+    digest.update(json.dumps([SCHEMA_VERSION, dataset.class_names]).encode())
+    for split in (dataset.train, dataset.test):
         digest.update(json.dumps(split.images.shape).encode())
         digest.update(np.ascontiguousarray(split.images).data)
         digest.update(split.labels.astype("<i8").tobytes())
@@ -50,18 +50,18 @@ def content_hash(tables: RawDataset) -> str:
 
 
 def find_cached(cache_dir: Path, source: DatasetSource) -> DatasetInfo | None:
-    """Return what `source` became when it was read before, if neither it nor the cache has changed."""
+    """Return the cached dataset of `source`; None if there is none, or the source or the cache changed."""
     try:
         entry = json.loads(_index_file(cache_dir, source).read_text("utf-8"))
         if (entry["schema_version"], entry["fingerprint"]) != (SCHEMA_VERSION, source.fingerprint):
             return None
         return open_info(cache_dir / "datasets" / Path(str(entry["folder"])).name)
     except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None  # no entry, or a cache that was tampered with: the source is read again
+        return None  # missing or damaged entry: read the source again
 
 
 def find_cached_by_label(cache_dir: Path, label: str) -> DatasetInfo | None:
-    """Return a data set of the cache by its label, wherever it came from."""
+    """Return the first cached dataset with this label, regardless of its source."""
     for folder in sorted((cache_dir / "datasets").glob(f"{_slug(label)}-*")):
         try:
             info = open_info(folder)
@@ -72,21 +72,23 @@ def find_cached_by_label(cache_dir: Path, label: str) -> DatasetInfo | None:
     return None
 
 
-def store_dataset(cache_dir: Path, source: DatasetSource, tables: RawDataset) -> DatasetInfo:
-    """Write `tables` into the cache, remember that they came from `source`, and return their record.
+def store_dataset(cache_dir: Path, source: DatasetSource, dataset: RawDataset) -> DatasetInfo:
+    """Write `dataset` to the cache and add `source` to the index.
 
     Raises:
-        UserError: the cache cannot be written; nothing half-written is left.
+        UserError: the cache cannot be written; partial output is removed.
     """
-    sha256 = content_hash(tables)
-    name = f"{_slug(tables.label)}-{sha256[:16]}"
-    return store_dataset_folder(cache_dir, source, name, lambda folder: _write_folder(folder, tables, sha256))
+    sha256 = content_hash(dataset)
+    name = f"{_slug(dataset.label)}-{sha256[:16]}"
+    return store_dataset_folder(
+        cache_dir, source, name, lambda folder: _write_folder(folder, dataset, sha256)
+    )
 
 
 def store_dataset_folder(
     cache_dir: Path, source: DatasetSource, name: str, write_files: Callable[[Path], None]
 ) -> DatasetInfo:
-    """Make the data set's folder `name` with what `write_files` writes into it; otherwise as `store`."""
+    """Create the dataset folder `name`, filled by `write_files`; otherwise as `store_dataset`."""
     folder = cache_dir / "datasets" / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,36 +106,34 @@ def store_dataset_folder(
         write_json(index, {**entry, "folder": folder.name})
     except OSError as error:
         raise UserError(
-            f"the data cache {cache_dir} cannot be written: {error.strerror or error}; "
-            "free some space or choose another place with XDG_CACHE_HOME"
+            f"cannot write the data cache {cache_dir}: {error.strerror or error}; "
+            "free some disk space, or set XDG_CACHE_HOME to another folder"
         ) from error
     return open_info(folder)
 
 
 def open_info(path: Path) -> DatasetInfo:
-    """Read the record of a data set of the cache, checking its version and its files' sizes.
+    """Read the record of a cached dataset, and check its schema version and file sizes.
 
     Args:
-        path: the data set's folder (`DatasetInfo.path`).
+        path: the dataset's folder (`DatasetInfo.path`).
 
     Raises:
-        UserError: the folder is missing, of another version, or a file has not the size it was written with.
+        UserError: the folder is missing, has another schema version, or a file has the wrong size.
     """
     path = Path(path)
-    remedy = "remove that folder and start again: the data will be converted anew"
+    remedy = "delete that folder and run again to rebuild the cache"
     try:
         record: dict[str, Any] = json.loads((path / "dataset.json").read_text("utf-8"))
         if record["schema_version"] != SCHEMA_VERSION:
             raise UserError(
-                f"{path}: the cached data has schema version {record['schema_version']!r}, "
-                f"this program reads {SCHEMA_VERSION}; {remedy}"
+                f"{path}: the cached dataset must have schema version {SCHEMA_VERSION}, "
+                f"got schema version {record['schema_version']!r}; {remedy}"
             )
         for name in ("train.arrow", "test.arrow"):
             got, expected = (path / name).stat().st_size, record["files"][name]["bytes"]
             if got != expected:
-                raise UserError(
-                    f"{path / name}: cached data must have {expected} bytes, it has {got}; {remedy}"
-                )
+                raise UserError(f"{path / name}: the file must have {expected} bytes, got {got}; {remedy}")
         channels, height, width = (int(size) for size in record["image_shape"])
         return DatasetInfo(
             name=str(record["name"]),
@@ -146,24 +146,24 @@ def open_info(path: Path) -> DatasetInfo:
             path=path.absolute(),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a complete data set of the cache ({error!r}); {remedy}") from error
+        raise UserError(f"{path}: incomplete cached dataset ({error!r}); {remedy}") from error
 
 
 def load_split(info: DatasetInfo, which: Literal["train", "test"]) -> Split:
-    """Memory-map one split: a few milliseconds, whatever its size.
+    """Memory-map one split; takes a few milliseconds for any size.
 
     Raises:
-        UserError: the file is not what its record says.
+        UserError: the file does not match its record, or the dataset stores paths instead of pixels.
     """
     import pyarrow as pa
 
     if info.name == "pictures":
-        raise UserError(f"{info.label} has no table of pixels: its pictures are decoded while training")
+        raise UserError(f"{info.label} has no cached pixels: its images are decoded during training")
     file = info.path / f"{which}.arrow"
     count = info.train_images if which == "train" else info.test_images
     try:
         with file.open("rb") as opened:
-            # Private pages: PyTorch warns about tensors over read-only memory, and the file must not change.
+            # Copy-on-write: PyTorch warns about tensors in read-only memory, and the file must not change.
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         whole = pa.py_buffer(mapped)
         batch = pa.ipc.open_file(pa.BufferReader(whole)).get_batch(0)
@@ -172,19 +172,18 @@ def load_split(info: DatasetInfo, which: Literal["train", "test"]) -> Split:
         if tuple(images.type.shape) != info.image_shape or len(images) != count or len(labels) != count:
             raise ValueError(f"expected {count} images of shape {info.image_shape}")  # noqa: TRY301
 
-        def view(buffer: pa.Buffer, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
+        def as_array(buffer: pa.Buffer, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
             offset = buffer.address - whole.address
             flat: NDArray[Any] = np.frombuffer(mapped, dtype, count=int(np.prod(shape)), offset=offset)
             return flat.reshape(shape)
 
         return Split(
-            images=view(images.storage.values.buffers()[1], np.uint8, (count, *info.image_shape)),
-            labels=view(labels.buffers()[1], np.int64, (count,)),
+            images=as_array(images.storage.values.buffers()[1], np.uint8, (count, *info.image_shape)),
+            labels=as_array(labels.buffers()[1], np.int64, (count,)),
         )
     except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException) as error:
         raise UserError(
-            f"{file}: the cached data is damaged ({error}); remove {info.path} and start again: "
-            "the data will be converted anew"
+            f"{file}: the cached data is damaged ({error}); delete {info.path} and run again to rebuild it"
         ) from error
 
 
@@ -196,26 +195,26 @@ def _index_file(cache_dir: Path, source: DatasetSource) -> Path:
     return cache_dir / "index" / f"{hashlib.sha256(source.key.encode()).hexdigest()[:24]}.json"
 
 
-def _write_folder(folder: Path, tables: RawDataset, sha256: str) -> None:
+def _write_folder(folder: Path, dataset: RawDataset, sha256: str) -> None:
     import pyarrow as pa
 
-    for which, split in (("train", tables.train), ("test", tables.test)):
+    for which, split in (("train", dataset.train), ("test", dataset.test)):
         images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
         labels = pa.array(split.labels, type=pa.int64())
         write_arrow(folder / f"{which}.arrow", pa.record_batch({"image": images, "label": labels}))
     write_dataset_record(
         folder,
-        name=tables.name,
-        label=tables.label,
+        name=dataset.name,
+        label=dataset.label,
         sha256=sha256,
-        class_names=tables.class_names,
-        image_shape=tables.train.images.shape[1:],
-        images={"train": len(tables.train), "test": len(tables.test)},
+        class_names=dataset.class_names,
+        image_shape=dataset.train.images.shape[1:],
+        images={"train": len(dataset.train), "test": len(dataset.test)},
     )
 
 
 def write_dataset_record(folder: Path, *, images: dict[str, int], **entries: Any) -> None:
-    """Write dataset.json, the last file of a data set's folder: what `open_info` reads."""
+    """Write dataset.json, the record that `open_info` reads; the folder's other files must be complete."""
     files = {
         f"{which}.arrow": {"bytes": (folder / f"{which}.arrow").stat().st_size, "images": count}
         for which, count in images.items()
@@ -240,14 +239,13 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
         try:
             open_info(folder)
         except UserError:
-            shutil.rmtree(folder)  # of an older version, or damaged
+            shutil.rmtree(folder)  # an older version, or damaged
         else:
-            return  # the same content from another place, or from another process just now
+            return  # the same content, cached from another source or by another process
     try:
         temporary.rename(folder)
     except OSError:
-        # Two processes converted the same data at once, and the other was first.
-        if not folder.exists():
+        if not folder.exists():  # otherwise another process cached the same data in the meantime
             raise
     descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
@@ -257,6 +255,6 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
 
 
 def _remove_stale(parent: Path) -> None:
-    for left in parent.glob(".partial-*"):
-        if time.time() - left.stat().st_mtime > _STALE_S:
-            shutil.rmtree(left, ignore_errors=True)
+    for partial in parent.glob(".partial-*"):
+        if time.time() - partial.stat().st_mtime > _STALE_S:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""From a `DataConfig` to a data set in the cache: find the source, read it once, open it ever after.
+"""Prepare the dataset of a `DataConfig`: find its source, convert it once, then open it from the cache.
 
-CIFAR-10 is looked for in `--data-dir`, else in `CIFAR10_DIR`, else in the cache, else it is downloaded.
+CIFAR-10 comes from `--data-dir`, `CIFAR10_DIR`, the cache or a download, in this order.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = ["DataNotFound", "DatasetInfo", "Split", "load_split", "open_info", "p
 CIFAR10_IMAGES = (50_000, 10_000)
 
 _REMEDIES = """\
-CIFAR-10 is not on this machine. One of these helps:
-  - point --data-dir or CIFAR10_DIR at cifar-10-python.tar.gz, at the folder extracted from it,
-    or at a folder with train-*.parquet and test-*.parquet;
-  - connect to the internet and start again: it will be downloaded (170 MB) into {cache_dir};
+CIFAR-10 was not found on this machine. Do one of the following:
+  - set --data-dir or CIFAR10_DIR to cifar-10-python.tar.gz, to the folder extracted from it,
+    or to a folder with train-*.parquet and test-*.parquet;
+  - connect to the internet and run again, to download it (170 MB) to {cache_dir};
   - use generated images: --quick, or 'data.name: generated' in the space file."""
 
 
@@ -47,19 +47,19 @@ def prepare_dataset(
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> DatasetInfo:
-    """Return the data set that `config` names, converting it into the cache when it is not there yet.
+    """Return the dataset of `config`, converting it into the cache on first use.
 
     Args:
-        config: which data.
-        data_dir: where it lies: an archive, a folder, or a parquet file; by default `$CIFAR10_DIR`.
-        cache_dir: by default `~/.cache/resnet-sweep-platform`.
+        config: the dataset's name and options.
+        data_dir: an archive, a folder, or a Parquet file; default: `$CIFAR10_DIR`.
+        cache_dir: default: `~/.cache/resnet-sweep-platform`.
         offline: never download.
-        progress: told, in words, what takes time.
+        progress: called with a message before each slow step.
 
     Raises:
-        DataNotFound: CIFAR-10 is nowhere on this machine and cannot be downloaded.
-        UserError: the place that was named has no such data, or the data there is damaged or incomplete.
-        UsageError: `data.name: folder` or `pictures` without a place.
+        DataNotFound: CIFAR-10 is not on this machine and cannot be downloaded.
+        UserError: `data_dir` does not hold the dataset, or the data is damaged or incomplete.
+        UsageError: `data.name: folder` or `pictures` without a folder.
     """
     notify = progress or ignore_message
     cache_dir = cache_dir or cache.default_cache_dir()
@@ -67,20 +67,20 @@ def prepare_dataset(
     match config.name:
         case "generated":
             if data_dir is not None:
-                notify(f"--data-dir {data_dir} has no effect: 'data.name: generated' draws its images")
+                notify(f"--data-dir {data_dir} has no effect with 'data.name: generated'")
             return _convert(generated.generated_source(), cache_dir, notify)
         case "folder":
             if named is None:
                 raise UsageError(
-                    "'data.name: folder' needs to know where the images are: give --data-dir ROOT, "
+                    "'data.name: folder' needs an image folder: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
                 )
             return _convert(_find_source(named, option, own=True), cache_dir, notify)
         case "pictures":
-            # CIFAR10_DIR does not count: whoever has set it has set it for another data set.
+            # CIFAR10_DIR is ignored: it names another dataset.
             if data_dir is None:
                 raise UsageError(
-                    "'data.name: pictures' needs to know where they are: give --data-dir ROOT, "
+                    "'data.name: pictures' needs an image folder: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
                 )
             place = Path(data_dir).expanduser()
@@ -95,7 +95,7 @@ def prepare_dataset(
 
 
 def _named_place(data_dir: Path | None) -> tuple[Path | None, str]:
-    """Return the place the user named, and how they named it."""
+    """Return the path of the user's data, and the option or variable that it comes from."""
     if data_dir is not None:
         return Path(data_dir).expanduser(), "--data-dir"
     if from_environment := os.environ.get("CIFAR10_DIR"):
@@ -104,9 +104,9 @@ def _named_place(data_dir: Path | None) -> tuple[Path | None, str]:
 
 
 def _find_source(place: Path, option: str, *, own: bool) -> DatasetSource:
-    """Return what lies at `place`; with `own`, only a tree of image files is asked for."""
+    """Return the source at `place`; with `own`, only class folders are accepted."""
     if not place.exists():
-        raise UserError(f"{option}: {place} does not exist; correct {option} or leave it out")
+        raise UserError(f"{option}: {place} does not exist; correct {option} or omit it")
     folders = partial(class_folders.find_class_folders, own=own)
     formats = (folders,) if own else (archive.find_archive, parquet.find_parquet, folders)
     try:
@@ -114,39 +114,39 @@ def _find_source(place: Path, option: str, *, own: bool) -> DatasetSource:
             if source := find(place):
                 return source
     except OSError as error:
-        raise UserError(f"{option}: {place} cannot be read ({error})") from error
+        raise UserError(f"{option}: cannot read {place} ({error})") from error
     if own:
         raise UserError(
-            f"{option}: {place} is not a tree of images; it must be a folder ROOT with "
+            f"{option}: {place} is not an image folder; it must be a folder ROOT with "
             "ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
         )
     raise UserError(
-        f"{option}: {place} holds no CIFAR-10; it must be {archive.ARCHIVE}, the folder {archive.FOLDER}, "
+        f"{option}: no CIFAR-10 in {place}; give {archive.ARCHIVE}, the folder {archive.FOLDER}, "
         "a folder with train-*.parquet and test-*.parquet, or one with train/CLASS/*.png and test/CLASS/*.png"
     )
 
 
 def _require_cifar10(source: DatasetSource, place: Path) -> DatasetSource:
-    """Return `source` with a check that what it gives is the whole of CIFAR-10."""
+    """Return `source` with a check that it yields all of CIFAR-10."""
 
     def read(notify: Notify) -> RawDataset:
-        tables = source.read(notify)
-        if tables.class_names != CIFAR10_CLASSES:
+        dataset = source.read(notify)
+        if dataset.class_names != CIFAR10_CLASSES:
             raise UserError(
-                f"{place}: the classes of CIFAR-10 are {', '.join(CIFAR10_CLASSES)}; found "
-                f"{', '.join(tables.class_names[:12])}; for images of your own, 'data.name: folder'"
+                f"{place}: the classes of CIFAR-10 are {', '.join(CIFAR10_CLASSES)}; got "
+                f"{', '.join(dataset.class_names[:12])}; for your own images set 'data.name: folder'"
             )
         for split, got, expected in zip(
-            ("training", "test"), (len(tables.train), len(tables.test)), CIFAR10_IMAGES, strict=True
+            ("training", "test"), (len(dataset.train), len(dataset.test)), CIFAR10_IMAGES, strict=True
         ):
             if got != expected:
                 raise UserError(
-                    f"{place}: CIFAR-10 has {expected:,} {split} images, found {got:,}: the copy is "
-                    "incomplete; replace it (for images of your own, 'data.name: folder')"
+                    f"{place}: CIFAR-10 has {expected:,} {split} images, got {got:,}: the copy is "
+                    "incomplete; replace it (for your own images set 'data.name: folder')"
                 )
-        return tables
+        return dataset
 
-    # The checks decide what is cached, so images read as `folder` before must pass them too.
+    # A separate key: images cached as `folder` have not passed these checks.
     return replace(source, key=f"cifar10 {source.key}", read=read)
 
 
@@ -157,7 +157,7 @@ def _cached_or_downloaded(cache_dir: Path, offline: bool, notify: Notify) -> Dat
     file = cache_dir / "downloads" / archive.ARCHIVE
     if not file.exists():
         if offline:
-            raise DataNotFound(f"{remedies}\n(not downloaded: offline was asked for)")
+            raise DataNotFound(f"{remedies}\n(not downloaded: offline mode)")
         try:
             download.download(file, md5=archive.ARCHIVE_MD5, notify=notify)
         except DataNotFound as error:

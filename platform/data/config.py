@@ -1,4 +1,4 @@
-"""Which data a run trains on, and how it is split and normalized."""
+"""Configuration of a run's dataset: name, split and normalization."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from platform.schema import Frozen
 
 
 class DataConfig(Frozen):
-    """The data of a run. Where the files lie is not part of it: that is `--data-dir` or `CIFAR10_DIR`."""
+    """The dataset of a run; `--data-dir` or `CIFAR10_DIR` gives the location of its files."""
 
     name: Literal["cifar10", "folder", "pictures", "generated"] = "cifar10"
-    """`cifar10` (python archive or parquet), `folder` (one folder per class, resized to 32x32 once),
-    `pictures` (such folders of larger pictures, decoded while training), or `generated` images."""
+    """`cifar10` (Python archive or Parquet files), `folder` (one folder per class, resized to 32x32 once),
+    `pictures` (class folders of larger images, decoded during training), or `generated` images."""
 
     picture_size: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
-    """Side in pixels of the square that the network sees of a picture, with `pictures` only; `null`: 224."""
+    """Side in pixels of the square network input, with `pictures` only; `null`: 224."""
 
     normalization: Literal["channel", "pixel"] = "channel"
     """`channel`: subtract the mean and divide by the standard deviation of each color channel;
     `pixel`: subtract the mean image (He et al. 2016, section 4.2), then divide by the channel's deviation."""
 
     validation_size: PositiveInt = 5000
-    """Images held out of the training set, stratified by class, for every decision a sweep takes."""
+    """Number of training images held out for model selection, stratified by class."""
 
     split_seed: NonNegativeInt = 0
     """Seed of the train/validation split; the same for all trials of a sweep."""
 
     train_limit: PositiveInt | None = Field(default=None)
-    """Use only so many training images, stratified (quick runs); `null` for all."""
+    """Maximum number of training images, stratified by class (for quick runs); `null`: all."""

@@ -1,4 +1,4 @@
-"""The records every part of this room speaks in: raw tables, a cached data set, a split of it."""
+"""Records shared by the data package: a raw dataset, its source, a cached dataset and a split."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CIFAR10_CLASSES = (
 
 
 class DataNotFound(UserError):  # noqa: N818 - read as a sentence: raise DataNotFound
-    """The data is not on this machine and could not be downloaded (it is not damaged either)."""
+    """The dataset is neither on this machine nor downloadable. Damaged data raises a plain `UserError`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class Split:
     """Images and their labels.
 
     Attributes:
-        images: uint8 [N, 3, H, W], RGB. From the cache it is a private, copy-on-write memory map: it can
-            be given to `torch.from_numpy`, and writing to it never reaches the file.
+        images: uint8 [N, 3, H, W], RGB. Cached images are a copy-on-write memory map: `torch.from_numpy`
+            accepts it, and writes do not reach the file.
         labels: int64 [N], each in [0, number of classes).
     """
 
@@ -58,13 +58,13 @@ class Split:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RawDataset:
-    """What reading a source yields, before it goes into the cache.
+    """A dataset as read from its source, before it is cached.
 
     Attributes:
-        name: the `data.name` it answers to.
-        label: what reports call it: `cifar10`, `cifar10-jpeg75`, `folder:NAME`, `generated`.
+        name: its `data.name`.
+        label: its name in reports: `cifar10`, `cifar10-jpeg75`, `folder:NAME`, `generated`.
         class_names: one per label value.
-        train: the training images, validation images included.
+        train: the training images, including the validation images.
         test: the test images.
     """
 
@@ -77,12 +77,12 @@ class RawDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
-    """A place that images can be read from.
+    """Files, or a generator, from which a dataset can be read.
 
     Attributes:
-        key: which place it is, for example `parquet:/data/cifar10`; the same at every start.
-        fingerprint: changes whenever a file of the place does (sizes and modification times).
-        read: reads everything, or raises one `UserError` that names the file and the row.
+        key: format and location, for example `parquet:/data/cifar10`; stable across processes.
+        fingerprint: changes whenever one of the files does (sizes and modification times).
+        read: reads the dataset; raises a `UserError` that names the file and the row.
     """
 
     key: str
@@ -92,17 +92,17 @@ class DatasetSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A data set in the cache.
+    """A cached dataset.
 
     Attributes:
-        name: the `data.name` it answers to.
-        label: what reports call it; figures from different labels must not be compared.
+        name: its `data.name`.
+        label: its name in reports; results for different labels are not comparable.
         sha256: hash of pixels, labels and class names.
         class_names: one per label value.
-        train_images: number of training images, validation images included.
+        train_images: number of training images, including the validation images.
         test_images: number of test images.
         image_shape: (3, H, W).
-        path: its folder in the cache; `cache.open_info(path)` gives this record back in another process.
+        path: its folder in the cache; `cache.open_info(path)` returns this record in another process.
     """
 
     name: str
@@ -116,15 +116,14 @@ class DatasetInfo:
 
 
 def ignore_message(message: str) -> None:
-    """Ignore a progress message."""
+    """Discard a progress message."""
 
 
 def files_fingerprint(files: Iterable[Path | str]) -> str:
     """Return a string that changes when a file is added, removed, resized or rewritten.
 
     Args:
-        files: in an order that is the same at every start. Tens of thousands should be plain strings: the
-            arithmetic of `Path` would cost seconds.
+        files: in a reproducible order. Pass tens of thousands as strings: building `Path`s takes seconds.
     """
     statuses = [(os.fspath(file), os.stat(file)) for file in files]  # noqa: PTH116
     lines = [f"{file}\0{status.st_size}\0{status.st_mtime_ns}" for file, status in statuses]

@@ -1,9 +1,9 @@
-"""Image folders of larger pictures, such as ImageNet's: listed once, decoded while training.
+"""Class folders of larger images, such as ImageNet: listed once, decoded during training.
 
     ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg (or test)
 
-A data set of this kind lies in the cache like any other, with paths where the others have pixels:
-`cache.open_info` reads its record. What the network sees is a square cut out of each picture.
+Such a dataset is cached like any other, with file paths instead of pixels, and `cache.open_info` reads its
+record. The network input is a square crop of each image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LAYOUT = "it must be a folder ROOT with ROOT/train/CLASS/*.jpg and ROOT/val/CLA
 
 @dataclass(frozen=True, eq=False)
 class ImageFolderSplit:
-    """Pictures that are still files, and their labels."""
+    """Image files and their labels."""
 
     files: NDArray[np.str_]
     """Absolute paths [N]."""
@@ -42,52 +42,52 @@ class ImageFolderSplit:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.integer]) -> ImageFolderSplit:
-        """Return the pictures at `indices`."""
+        """Return the images at `indices`."""
         return ImageFolderSplit(self.files[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageFolderTrainingData:
-    """Everything a training run may see; `platform.data.training_data.TrainingData` for pictures."""
+    """The data of a training run; as `platform.data.training_data.TrainingData`, for image files."""
 
     train: ImageFolderSplit
     validation: ImageFolderSplit | None
     normalization: Normalization
-    """Of `train` alone; its mean is the mean picture [3, size, size], or one of the colors [3]."""
+    """Of `train` only; the mean is the mean image [3, size, size] or the channel means [3]."""
     color_axes: NDArray[np.float32]
-    """[3, 3]: the principal components of the training pixels' colors (see `picture_statistics`)."""
+    """[3, 3]: the principal components of the training pixels' colors (see `ImageStatistics`)."""
     info: DatasetInfo
 
 
 def evaluation_side(size: int) -> int:
-    """Return what the shorter side is resized to before a square of `size` is cut out: 256 for 224."""
+    """Return the length that the shorter side is resized to before cropping a square: 256 for `size` 224."""
     return size * 8 // 7
 
 
 def prepare_image_folder(
     place: Path, *, size: int, cache_dir: Path, notify: Notify = ignore_message
 ) -> DatasetInfo:
-    """List the pictures under `place` in the cache, unless they are there unchanged.
+    """Return the cached list of the images in `place`, creating it on first use or after a change.
 
     Raises:
-        UserError: there is no such tree, or the cache cannot be written.
+        UserError: `place` has no class folders, or the cache cannot be written.
     """
-    tree = list_class_folders(place) if place.is_dir() else None
-    if tree is None:
-        raise UserError(f"{place} is not a tree of pictures; {_LAYOUT}")
+    listing = list_class_folders(place) if place.is_dir() else None
+    if listing is None:
+        raise UserError(f"{place} is not an image folder; {_LAYOUT}")
     source = DatasetSource(
-        key=f"{DATA_NAME} {size}:{place.absolute()}", fingerprint=tree.fingerprint(), read=_never_read
+        key=f"{DATA_NAME} {size}:{place.absolute()}", fingerprint=listing.fingerprint(), read=_never_read
     )
     if found := cache.find_cached(cache_dir, source):
         return found
-    notify(f"{place}: {len(tree.train_files):,} pictures to train on, {len(tree.test_files):,} to test with")
-    sha256 = _listing_hash(tree, place)
+    notify(f"{place}: {len(listing.train_files):,} training images, {len(listing.test_files):,} test images")
+    sha256 = _listing_hash(listing, place)
     label = f"{DATA_NAME}:{place.resolve().name}"
 
     def write_files(folder: Path) -> None:
         import pyarrow as pa
 
-        for which, files in (("train", tree.train_files), ("test", tree.test_files)):
+        for which, files in (("train", listing.train_files), ("test", listing.test_files)):
             paths = pa.array([str(Path(file).absolute()) for file, _ in files], pa.string())
             labels = pa.array([number for _, number in files], pa.int64())
             cache.write_arrow(folder / f"{which}.arrow", pa.record_batch({"file": paths, "label": labels}))
@@ -96,9 +96,9 @@ def prepare_image_folder(
             name=DATA_NAME,
             label=label,
             sha256=sha256,
-            class_names=tree.classes,
+            class_names=listing.classes,
             image_shape=(3, size, size),
-            images={"train": len(tree.train_files), "test": len(tree.test_files)},
+            images={"train": len(listing.train_files), "test": len(listing.test_files)},
         )
 
     key = hashlib.sha256(f"{source.key} {sha256}".encode()).hexdigest()[:16]
@@ -109,7 +109,7 @@ def load_image_folder_split(info: DatasetInfo, which: Literal["train", "test"]) 
     """Return the files and labels of one split.
 
     Raises:
-        UserError: the list in the cache is not what its record says.
+        UserError: the cached list does not match its record.
     """
     import pyarrow as pa
 
@@ -125,8 +125,7 @@ def load_image_folder_split(info: DatasetInfo, which: Literal["train", "test"]) 
             raise ValueError(f"expected {count} files")  # noqa: TRY301
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise UserError(
-            f"{file}: the cached list is damaged ({error}); remove {info.path} and start again: "
-            "the pictures will be listed anew"
+            f"{file}: the cached list is damaged ({error}); delete {info.path} and run again to rebuild it"
         ) from error
     return ImageFolderSplit(np.array(files, np.str_), labels)
 
@@ -134,13 +133,13 @@ def load_image_folder_split(info: DatasetInfo, which: Literal["train", "test"]) 
 def load_image_folder_training_data(
     config: DataConfig, info: DatasetInfo, *, final: bool = False, notify: Notify = ignore_message
 ) -> ImageFolderTrainingData:
-    """Load the list of training pictures and divide it, as `tables.load_training_data` does with tables.
+    """Load the list of training images and split it, as `training_data.load_training_data` does.
 
-    The statistics are computed on first use (minutes for ImageNet) and kept in the data set's folder.
+    The statistics are computed on first use (minutes for ImageNet) and stored in the dataset's folder.
 
     Raises:
-        UserError: the cache is damaged, or a picture that is needed for the statistics.
-        UsageError: `validation_size` leaves nothing to train on.
+        UserError: the cache, or an image in the sample for the statistics, is damaged.
+        UsageError: `validation_size` leaves no training images.
     """
     whole = load_image_folder_split(info, "train")
     train_indices, validation_indices = splits.train_validation_indices(whole.labels, config)
@@ -160,10 +159,10 @@ def load_image_folder_training_data(
     )
 
 
-def _listing_hash(tree: ClassFolders, place: Path) -> str:
-    """Return the sha256 of class names, files' names and sizes: reading every pixel would take an hour."""
-    digest = hashlib.sha256(repr(tree.classes).encode())
-    for files in (tree.train_files, tree.test_files):
+def _listing_hash(listing: ClassFolders, place: Path) -> str:
+    """Return the SHA-256 of class names, file names and file sizes; reading all pixels would take an hour."""
+    digest = hashlib.sha256(repr(listing.classes).encode())
+    for files in (listing.train_files, listing.test_files):
         digest.update(_lines(files, place))
     return digest.hexdigest()
 
@@ -175,4 +174,4 @@ def _lines(files: Sequence[tuple[str, int]], place: Path) -> bytes:
 
 
 def _never_read(_: Notify) -> RawDataset:
-    raise AssertionError("pictures are decoded while training")
+    raise AssertionError("image files are decoded during training")

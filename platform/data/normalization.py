@@ -1,4 +1,4 @@
-"""Mean and deviation of the training images."""
+"""Normalization by the mean and standard deviation of the training images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK = 1000
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """What turns pixels into network input: x = (pixel / 255 - mean) / std.
+    """The map from pixels to network input: x = (pixel / 255 - mean) / std.
 
     Attributes:
         mean: float32 [3], or [3, H, W] when it is the mean image.
@@ -27,22 +27,22 @@ class Normalization:
 
 
 def compute_normalization(images: Images, kind: Literal["channel", "pixel"]) -> Normalization:
-    """Compute the normalization of training images, a thousand at a time, in integers and float64.
+    """Compute the normalization of training images, with exact integer sums.
 
     Args:
         images: uint8 [N, 3, H, W], N at least 1; training images only.
-        kind: `channel`, mean and deviation of each color channel; `pixel`, the mean image (He et al. 2016,
-            section 4.2) and each channel's deviation from it.
+        kind: `channel`, mean and standard deviation of each channel; `pixel`, the mean image (He et al. 2016,
+            section 4.2) and the standard deviation of each channel from it.
 
     Returns:
-        The normalization. The deviation of a channel that never varies is given as 1.
+        The normalization; the standard deviation of a constant channel is 1.
     """
     total = np.zeros(images.shape[1:], np.int64)
     squares = np.zeros(images.shape[1:], np.int64)
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK]
         total += chunk.sum(axis=0, dtype=np.int64)
-        # At most 255 * 255: exact in uint16, at a quarter of the traffic of int64.
+        # At most 255 * 255: exact in uint16, with a quarter of int64's memory traffic.
         squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.int64)
     mean_image = total / len(images)
     mean_square = (squares / len(images)).mean(axis=(1, 2))

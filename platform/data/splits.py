@@ -1,4 +1,4 @@
-"""Which training images are held out: fixed by a seed, stratified by class, the same on every machine."""
+"""The train/validation split: seeded, stratified by class, identical on every machine."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Indices = NDArray[np.int64]
 
 
 def train_validation_indices(labels: Labels, config: DataConfig) -> tuple[Indices, Indices]:
-    """Divide the training set into a part to train on and a part to take decisions on.
+    """Split the training set into training and validation images.
 
-    Both parts keep the proportions of the classes, to within one image each. With `train_limit`, the part to
-    train on is cut to that many images, and the validation part to at most half as many: a quick run should
-    not spend its time on validation. Both are subsets of what they are without the limit.
+    Both parts keep the class proportions to within one image per class. `train_limit` reduces the training
+    images to that number and the validation images to at most half of it, to keep validation of quick runs
+    short. Both are then subsets of the parts without the limit.
 
     Args:
         labels: int64 [N], the labels of the whole training set.
-        config: `validation_size`, `split_seed` and `train_limit` are used.
+        config: provides `validation_size`, `split_seed` and `train_limit`.
 
     Returns:
-        (train indices, validation indices), each ascending, without common elements.
+        (training indices, validation indices), each ascending, disjoint.
 
     Raises:
-        UsageError: `validation_size` leaves nothing to train on.
+        UsageError: `validation_size` leaves no training images.
     """
     if config.validation_size >= len(labels):
         raise UsageError(
-            f"data.validation_size must be smaller than the training set; it is {config.validation_size}, "
-            f"the training set has {len(labels)} images"
+            f"data.validation_size must be smaller than the training set of {len(labels)} images, "
+            f"got {config.validation_size}"
         )
-    # Raw bits: unlike Generator's methods, their stream is promised never to change between numpy versions.
+    # numpy guarantees that the raw bit stream never changes between versions, unlike Generator's methods.
     order = np.argsort(np.random.PCG64(config.split_seed).random_raw(len(labels)), kind="stable")
     validation = _stratified_head(order, labels, config.validation_size)
     train = order[~np.isin(order, validation)]
@@ -46,9 +46,9 @@ def train_validation_indices(labels: Labels, config: DataConfig) -> tuple[Indice
 
 
 def _stratified_head(order: Indices, labels: Labels, count: int) -> Indices:
-    """Return `count` of the indices `order`: the first of each class, each class in proportion.
+    """Return `count` of the indices `order`: the first of each class, with proportional quotas.
 
-    Quotas are rounded by the largest remainder, ties to the lower label.
+    Quotas are rounded by the largest remainder; ties go to the lower label.
     """
     classes, sizes = np.unique(labels[order], return_counts=True)
     exact = sizes * count / len(order)

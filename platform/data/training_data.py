@@ -1,4 +1,4 @@
-"""The tables a training run works on: its images, its validation images, its normalization."""
+"""The data of a training run: training images, validation images and normalization."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from platform.data.normalization import Normalization, compute_normalization
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingData:
-    """Everything a training run may see; the test split is not part of it.
+    """The data of a training run, without the test split.
 
     Attributes:
-        train: images to train on.
-        validation: images to take decisions on; None in the final retrain.
-        normalization: of `train` alone.
-        info: the data set both come from.
+        train: training images.
+        validation: images for model selection; None in the final run.
+        normalization: computed from `train` only.
+        info: the dataset.
     """
 
     train: Split
@@ -31,17 +31,17 @@ class TrainingData:
 
 
 def load_training_data(config: DataConfig, info: DatasetInfo, *, final: bool = False) -> TrainingData:
-    """Load the training set from the cache and divide it.
+    """Load the training set from the cache and split it.
 
     Args:
-        config: how to divide and normalize.
-        info: the data set (`catalog.prepare_dataset`, or `catalog.open_info` in a worker).
-        final: train on the training and the validation images together, as the champion's last run does
-            (with `train_limit`, on what both are under it).
+        config: the options of the split and the normalization.
+        info: the dataset (`catalog.prepare_dataset`, or `catalog.open_info` in a worker).
+        final: merge the validation images into the training images, for the champion's final run
+            (`train_limit` applies to both before).
 
     Raises:
         UserError: the cache is damaged.
-        UsageError: `validation_size` leaves nothing to train on.
+        UsageError: `validation_size` leaves no training images.
     """
     whole = load_split(info, "train")
     train_indices, validation_indices = splits.train_validation_indices(whole.labels, config)

@@ -1,4 +1,4 @@
-"""Tiny copies of CIFAR-10 in every layout, made on the fly: 60 training and 20 test images."""
+"""Generate tiny copies of CIFAR-10 in every layout: 60 training and 20 test images."""
 
 import hashlib
 import io
@@ -65,7 +65,7 @@ def make_parquet(
 
 
 def make_batches(root: Path) -> Path:
-    """Write the folder inside the python archive; `accept_checksums` makes them pass."""
+    """Write the extracted folder of the Python archive; `accept_checksums` accepts its checksums."""
     folder = root / archive.FOLDER
     folder.mkdir(parents=True)
     parts = {f"data_batch_{i + 1}": TRAIN.take(np.arange(12 * i, 12 * i + 12)) for i in range(5)}
@@ -97,7 +97,7 @@ def md5(file: Path) -> str:
 
 
 def accept_checksums(monkeypatch: pytest.MonkeyPatch, folder: Path, file: Path | None = None) -> None:
-    """Let the files of `folder` (and the archive `file`) be the ones whose checksums are expected."""
+    """Set the expected checksums to those of the files in `folder` and of the archive `file`."""
     for name in ("TRAIN_MD5", "TEST_MD5", "META_MD5"):
         monkeypatch.setattr(archive, name, {key: md5(folder / key) for key in getattr(archive, name)})
     if file is not None:

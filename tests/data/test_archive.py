@@ -1,4 +1,4 @@
-"""The python archive's pickles: plain values and arrays, nothing else, whatever the checksum says."""
+"""The pickles of the Python archive: plain values and arrays are loaded, everything else is refused."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ def test_plain_values_and_arrays_are_read() -> None:
 
 
 def test_arrays_pickled_by_python_2_are_read() -> None:
-    # What numpy 1 under Python 2 wrote for {"data": array([[7]], uint8)}, with its module's old name.
+    # {"data": array([[7]], uint8)}, pickled by numpy 1 under Python 2, with numpy's old module name.
     old = (
         b"\x80\x02}q\x01U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85"
         b"U\x01b\x87Rq\x05(K\x01K\x01K\x01\x86cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03U\x01|NNNJ"
@@ -36,14 +36,14 @@ def test_arrays_pickled_by_python_2_are_read() -> None:
     np.testing.assert_array_equal(load_plain_pickle(old, "batch")["data"], np.array([[7]], np.uint8))
 
 
-def test_anything_else_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_other_objects_are_refused_without_being_built(tmp_path: Path) -> None:
     marker = tmp_path / "made"
-    with pytest.raises(UserError, match=r"batch: refused: the pickle asks for .*mkdir"):
+    with pytest.raises(UserError, match=r"batch: unsafe pickle: it imports .*mkdir"):
         load_plain_pickle(pickle.dumps({"data": RunsACommand(marker)}), "batch")
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"a": "b" * 99})[:40], pickle.dumps([1])])
-def test_damage_is_named(content: bytes) -> None:
+def test_a_damaged_pickle_is_refused_by_name(content: bytes) -> None:
     with pytest.raises(UserError, match="batch"):
         load_plain_pickle(content, "batch")

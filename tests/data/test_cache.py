@@ -1,4 +1,4 @@
-"""What is in the cache is whole, and stays as it was written."""
+"""The dataset cache: complete, verified and immutable."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset, ignore
 from platform.errors import UserError
 from tests.data.examples import TEST, TRAIN, split
 
-TABLES = RawDataset(
+DATASET = RawDataset(
     name="folder", label="folder:a b", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST
 )
-SOURCE = DatasetSource(key="here", fingerprint="1", read=lambda _: TABLES)
+SOURCE = DatasetSource(key="here", fingerprint="1", read=lambda _: DATASET)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def stored(tmp_path: Path) -> DatasetInfo:
     return cache.store_dataset(tmp_path, SOURCE, SOURCE.read(ignore_message))
 
 
-def test_splits_come_back(stored: DatasetInfo) -> None:
+def test_a_stored_dataset_loads_unchanged(stored: DatasetInfo) -> None:
     for which, expected in (("train", TRAIN), ("test", TEST)):
         got = load_split(open_info(stored.path), which)
         np.testing.assert_array_equal(got.images, expected.images)
@@ -42,15 +42,15 @@ def test_the_hash_depends_on_pixels_labels_and_names() -> None:
     first_swapped = np.array([1, 0, *range(2, 60)])
     other_labels = type(TRAIN)(TRAIN.images, TRAIN.labels[first_swapped])
     variants = [
-        TABLES,
-        RawDataset(name="", label="", class_names=TABLES.class_names, train=split(60, 3), test=TEST),
-        RawDataset(name="", label="", class_names=TABLES.class_names, train=other_labels, test=TEST),
+        DATASET,
+        RawDataset(name="", label="", class_names=DATASET.class_names, train=split(60, 3), test=TEST),
+        RawDataset(name="", label="", class_names=DATASET.class_names, train=other_labels, test=TEST),
         RawDataset(name="", label="", class_names=tuple("ABCDEFGHIJ"), train=TRAIN, test=TEST),
     ]
     assert len({cache.content_hash(variant) for variant in variants}) == 4
 
 
-def test_found_until_the_source_changes(tmp_path: Path, stored: DatasetInfo) -> None:
+def test_a_cached_dataset_is_found_until_its_source_changes(tmp_path: Path, stored: DatasetInfo) -> None:
     assert cache.find_cached(tmp_path, SOURCE) == stored
     changed = DatasetSource(key=SOURCE.key, fingerprint="2", read=SOURCE.read)
     assert cache.find_cached(tmp_path, changed) is None
@@ -60,10 +60,10 @@ def test_found_until_the_source_changes(tmp_path: Path, stored: DatasetInfo) -> 
 def test_a_truncated_file_is_refused_and_replaced(tmp_path: Path, stored: DatasetInfo, file: str) -> None:
     content = (stored.path / file).read_bytes()
     (stored.path / file).write_bytes(content[:-10])
-    with pytest.raises(UserError, match="remove that folder"):
+    with pytest.raises(UserError, match="delete that folder"):
         open_info(stored.path)
     assert cache.find_cached(tmp_path, SOURCE) is None
-    assert cache.store_dataset(tmp_path, SOURCE, TABLES) == stored
+    assert cache.store_dataset(tmp_path, SOURCE, DATASET) == stored
     assert (stored.path / file).read_bytes() == content
 
 
@@ -81,7 +81,7 @@ def test_a_foreign_arrow_file_is_refused(stored: DatasetInfo) -> None:
         load_split(stored, "train")
 
 
-def test_an_index_entry_cannot_lead_out_of_the_cache(tmp_path: Path, stored: DatasetInfo) -> None:
+def test_an_index_entry_cannot_point_outside_the_cache(tmp_path: Path, stored: DatasetInfo) -> None:
     outside = tmp_path / "outside"
     stored.path.rename(outside)
     (entry,) = (tmp_path / "index").iterdir()
@@ -89,23 +89,23 @@ def test_an_index_entry_cannot_lead_out_of_the_cache(tmp_path: Path, stored: Dat
     assert cache.find_cached(tmp_path, SOURCE) is None
 
 
-def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
+def test_partial_folders_are_removed_after_a_day(tmp_path: Path) -> None:
     parent = tmp_path / "datasets"
     old, young = parent / ".partial-old", parent / ".partial-young"
     for folder in (old, young):
         folder.mkdir(parents=True)
     two_days_ago = time.time() - 2 * 24 * 3600
     os.utime(old, (two_days_ago, two_days_ago))
-    cache.store_dataset(tmp_path, SOURCE, TABLES)
+    cache.store_dataset(tmp_path, SOURCE, DATASET)
     assert not old.exists()
     assert young.exists()
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+def test_an_interruption_leaves_no_files(tmp_path: Path, monkeypatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cache.store_dataset(tmp_path, SOURCE, TABLES)
+        cache.store_dataset(tmp_path, SOURCE, DATASET)
     assert not list((tmp_path / "datasets").iterdir())

@@ -1,4 +1,4 @@
-"""Any image becomes RGB uint8; anything else becomes one message."""
+"""Image decoding: every supported format becomes RGB uint8, other files raise one error."""
 
 import io
 import struct
@@ -38,7 +38,7 @@ def test_gray_modes_become_gray(mode: str, value: object, gray: int) -> None:
     np.testing.assert_array_equal(pixels, np.full((4, 5, 3), gray))
 
 
-def test_transparent_pixels_lie_over_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     pixels = decode_image(saved(Image.new("RGBA", (2, 2), (255, 0, 0, 0))))
     np.testing.assert_array_equal(pixels, np.full((2, 2, 3), 255))
 
@@ -47,14 +47,14 @@ def test_exif_orientation_is_applied() -> None:
     image = Image.new("RGB", (16, 8), RED)
     image.paste(GREEN, (0, 0, 8, 8))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    exif[0x0112] = 6  # orientation 6: rotate clockwise by 90 degrees
     pixels = decode_image(saved(image, "JPEG", exif=exif, quality=100, subsampling=0))
     assert pixels.shape == (16, 8, 3)
     np.testing.assert_allclose(pixels[2, 4], GREEN, atol=3)
     np.testing.assert_allclose(pixels[13, 4], RED, atol=3)
 
 
-def test_a_file_is_read_and_named(tmp_path: Path) -> None:
+def test_an_image_file_is_decoded_and_a_text_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(saved(Image.new("RGB", (3, 3), GREEN)))
     assert decode_image(file).shape == (3, 3, 3)
@@ -63,7 +63,7 @@ def test_a_file_is_read_and_named(tmp_path: Path) -> None:
         decode_image(file)
 
 
-def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"b\.png: no such file"):
         decode_image(tmp_path / "b.png")
     with pytest.raises(UserError, match="is a folder"):
@@ -72,7 +72,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
-def test_truncation_is_noticed(file_format: str, kept: float) -> None:
+def test_a_truncated_image_is_refused(file_format: str, kept: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     content = saved(Image.fromarray(noise), file_format)
     with pytest.raises(UserError, match="photo"):
@@ -90,13 +90,13 @@ def test_huge_images_are_refused_before_decoding(side: int) -> None:
         decode_image(content, name="photo")
 
 
-def test_postscript_is_not_run() -> None:
+def test_postscript_is_not_executed() -> None:
     with pytest.raises(UserError, match="not an image"):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
 
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95, 100])
-def test_jpeg_quality_is_recognized(quality: int) -> None:
+def test_jpeg_quality_is_estimated(quality: int) -> None:
     content = saved(Image.new("RGB", (8, 8), RED), "JPEG", quality=quality)
     assert decode_with_encoding(content)[1] == f"jpeg{quality}"
 
@@ -104,7 +104,7 @@ def test_jpeg_quality_is_recognized(quality: int) -> None:
 @pytest.mark.parametrize(
     ("file_format", "encoding"), [("PNG", "lossless"), ("BMP", "lossless"), ("WEBP", "webp")]
 )
-def test_other_encodings_are_told(file_format: str, encoding: str) -> None:
+def test_other_encodings_are_reported(file_format: str, encoding: str) -> None:
     assert decode_with_encoding(saved(Image.new("RGB", (8, 8), RED), file_format))[1] == encoding
 
 
@@ -112,11 +112,11 @@ def test_shrinking_is_antialiased() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[::2] = 200
     inner = resize_image(image, 32)[1:-1]
-    # Rows 2k-1 to 2k+2 weigh 1/8, 3/8, 3/8, 1/8 (the triangle, widened to the scale): the stripes vanish.
+    # The widened triangle filter weights rows 2k-1 to 2k+2 by 1/8, 3/8, 3/8, 1/8, which averages the stripes.
     np.testing.assert_array_equal(inner, np.full_like(inner, 100))
 
 
-def test_growing_and_odd_shapes() -> None:
+def test_enlarging_and_resizing_to_the_same_size() -> None:
     assert resize_image(np.zeros((7, 90, 3), np.uint8), 32).shape == (32, 32, 3)
     image = np.zeros((32, 32, 3), np.uint8)
     assert resize_image(image, 32) is image

@@ -1,4 +1,4 @@
-"""The generated images: the same every time, balanced, and too hard for a linear model."""
+"""Generated images: reproducible, balanced, and too hard for a linear model."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from platform.data.dataset import ignore_message
 from platform.data.formats import generated
 
 
-def test_equal_seeds_draw_equal_pictures() -> None:
+def test_equal_seeds_give_equal_images() -> None:
     first, second, other = (generated.draw_images(1200, seed=seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.images, second.images)
     np.testing.assert_array_equal(first.labels, second.labels)
@@ -19,16 +19,16 @@ def test_classes_are_balanced() -> None:
     assert sorted(counts) == [10] * 5 + [11] * 5
 
 
-def test_train_and_test_have_no_picture_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_and_test_images_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generated, "TRAIN_IMAGES", 500)
     monkeypatch.setattr(generated, "TEST_IMAGES", 500)
-    tables = generated.read_generated(ignore_message)
-    train = {image.tobytes() for image in tables.train.images}
-    assert not train & {image.tobytes() for image in tables.test.images}
+    dataset = generated.read_generated(ignore_message)
+    train = {image.tobytes() for image in dataset.train.images}
+    assert not train & {image.tobytes() for image in dataset.test.images}
 
 
 def test_a_linear_model_on_raw_pixels_stays_under_60_percent() -> None:
-    """Ridge regression on one-hot labels: 33 % with version 2, whether on 6,000 or on all 12,000 images."""
+    """Ridge regression on one-hot labels reaches 33 % in version 2, with 6,000 or all 12,000 images."""
     train, test = generated.draw_images(6000, seed=1), generated.draw_images(2000, seed=2)
     x, z = (split.images.reshape(len(split), -1).astype(np.float32) / 255 for split in (train, test))
     mean = x.mean(axis=0)

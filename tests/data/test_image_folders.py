@@ -1,4 +1,4 @@
-"""Folders of larger pictures: listed once, divided, measured."""
+"""Image folders: listing, caching, splits and statistics."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_pictures_are_listed_once_and_found_again(place: Path, tmp_path: Path) -> None:
+def test_image_files_are_listed_once_and_then_cached(place: Path, tmp_path: Path) -> None:
     said: list[str] = []
     info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append)
     assert prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append) == info
@@ -47,7 +47,7 @@ def test_pictures_are_listed_once_and_found_again(place: Path, tmp_path: Path) -
     assert test.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_another_size_or_another_file_is_another_data_set(place: Path, tmp_path: Path) -> None:
+def test_another_size_or_another_file_gives_another_cached_dataset(place: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     info = prepare_dataset(CONFIG, data_dir=place, cache_dir=cache)
     larger = prepare_dataset(DataConfig(name="pictures"), data_dir=place, cache_dir=cache)
@@ -58,7 +58,7 @@ def test_another_size_or_another_file_is_another_data_set(place: Path, tmp_path:
     assert (fewer.train_images, fewer.sha256 != info.sha256) == (15, True)
 
 
-def test_the_training_part_is_measured_and_the_result_kept(
+def test_statistics_of_the_training_part_are_computed_once(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
@@ -94,13 +94,13 @@ def test_the_training_part_is_measured_and_the_result_kept(
     np.testing.assert_allclose(by_color.std, seen.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
-def test_the_final_retrain_has_every_picture(place: Path, tmp_path: Path) -> None:
+def test_the_final_run_has_all_images(place: Path, tmp_path: Path) -> None:
     info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
     data = load_image_folder_training_data(CONFIG, info, final=True)
     assert (len(data.train), data.validation) == (16, None)
 
 
-def test_a_damaged_picture_is_named(place: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_is_refused_by_name(place: Path, tmp_path: Path) -> None:
     for file in (place / "train" / "cat").iterdir():
         file.write_bytes(file.read_bytes()[:100])
     info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
@@ -109,17 +109,17 @@ def test_a_damaged_picture_is_named(place: Path, tmp_path: Path) -> None:
     assert not list(info.path.glob("statistics-*"))
 
 
-def test_what_is_no_tree_of_pictures_is_refused(place: Path, tmp_path: Path) -> None:
+def test_a_path_that_is_no_image_folder_is_refused(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --data-dir ROOT"):
         prepare_dataset(CONFIG, cache_dir=tmp_path / "cache")
     for wrong in (place / "train", tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="not a tree of pictures"):
+        with pytest.raises(UserError, match="is not an image folder"):
             prepare_dataset(CONFIG, data_dir=wrong, cache_dir=tmp_path / "cache")
 
 
-def test_there_is_no_table_of_pixels(place: Path, tmp_path: Path) -> None:
+def test_loading_pixels_of_image_files_is_refused(place: Path, tmp_path: Path) -> None:
     info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
-    with pytest.raises(UserError, match="decoded while training"):
+    with pytest.raises(UserError, match="decoded during training"):
         load_split(info, "test")
 
 

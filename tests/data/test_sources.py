@@ -1,4 +1,4 @@
-"""One contract for every layout: the same images, converted once, refused when damaged."""
+"""The contract of every file layout: equal images, converted once, refused when damaged."""
 
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_every_layout_gives_the_same_images(layout: Path, tmp_path: Path) -> Non
         )
 
 
-def test_second_start_reads_the_cache_alone(layout: Path, tmp_path: Path) -> None:
+def test_the_second_call_reads_only_the_cache(layout: Path, tmp_path: Path) -> None:
     messages: list[str] = []
     first = prepare_dataset(
         DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache", progress=messages.append
@@ -79,7 +79,7 @@ def test_second_start_reads_the_cache_alone(layout: Path, tmp_path: Path) -> Non
     assert (second, messages) == (first, [])
 
 
-def test_a_changed_file_is_noticed(layout: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again(layout: Path, tmp_path: Path) -> None:
     prepare_dataset(DataConfig(), data_dir=layout, cache_dir=tmp_path / "cache")
     before = files_in(tmp_path / "cache")
     changed = max(files_in(layout) if layout.is_dir() else [layout], key=lambda file: file.stat().st_size)
@@ -89,7 +89,7 @@ def test_a_changed_file_is_noticed(layout: Path, tmp_path: Path) -> None:
     assert files_in(tmp_path / "cache") == before
 
 
-def test_layouts_with_one_order_share_one_cached_copy(tmp_path: Path, tiny, monkeypatch) -> None:
+def test_layouts_with_equal_image_order_share_a_cached_copy(tmp_path: Path, tiny, monkeypatch) -> None:
     batches = make_batches(tmp_path / "batches")
     accept_checksums(monkeypatch, batches / archive.FOLDER)
     places = [batches, make_parquet(tmp_path / "parquet"), make_parquet(tmp_path / "shards", shards=2)]
@@ -99,16 +99,16 @@ def test_layouts_with_one_order_share_one_cached_copy(tmp_path: Path, tiny, monk
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
-def test_jpeg_is_said_in_the_label(tmp_path: Path, tiny, quality: int) -> None:
+def test_the_label_contains_the_jpeg_quality(tmp_path: Path, tiny, quality: int) -> None:
     place = make_parquet(tmp_path / "source", file_format="JPEG", quality=quality)
     info = prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     assert info.label == f"cifar10-jpeg{quality}"
 
 
 def damaged(tmp_path: Path, *, image: bytes | None = None, label: int | None = None) -> Path:
-    """A parquet copy with something wrong in row 41 of the training file."""
+    """Write a Parquet copy with an invalid image or label in row 41 of the training file."""
     place = make_parquet(tmp_path / "source")
-    images = [encode(picture) for picture in TRAIN.images]
+    images = [encode(pixels) for pixels in TRAIN.images]
     labels = TRAIN.labels.tolist()
     images[41] = image if label is None else images[41]
     labels[41] = label if label is not None else labels[41]
@@ -121,39 +121,39 @@ def damaged(tmp_path: Path, *, image: bytes | None = None, label: int | None = N
     [
         ({"image": encode(TRAIN.images[0])[:900]}, "row 41 is a truncated or damaged image"),
         ({"image": b"hello, this is text"}, "row 41 is not an image: it looks like a text file"),
-        ({"image": None}, "row 41 holds no image bytes"),
-        ({"image": encode(TRAIN.images[0][:, :31])}, "row 41: an image must have 32x32 pixels, it has 32x31"),
-        ({"label": 10}, "row 41: a label must be 0 to 9, it is 10"),
-        ({"label": -1}, "row 41: a label must be 0 to 9, it is -1"),
+        ({"image": None}, "row 41: images must be embedded as bytes, got NoneType"),
+        ({"image": encode(TRAIN.images[0][:, :31])}, "row 41: the image must have 32x32 pixels, got 32x31"),
+        ({"label": 10}, "row 41: the label must be in 0..9, got 10"),
+        ({"label": -1}, "row 41: the label must be in 0..9, got -1"),
     ],
 )
-def test_a_damaged_row_is_named(tmp_path: Path, tiny, wrong: dict, message: str) -> None:
+def test_a_damaged_row_is_refused_by_number(tmp_path: Path, tiny, wrong: dict, message: str) -> None:
     place = damaged(tmp_path, **wrong)
     with pytest.raises(UserError, match=rf"train-00000-of-00001\.parquet: {message}"):
         prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 
 
-def test_damage_inside_a_parquet_file_is_named(tmp_path: Path, tiny) -> None:
+def test_damaged_parquet_pages_are_refused_by_row(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source")
     file = place / "train-00000-of-00001.parquet"
     content = bytearray(file.read_bytes())
-    # The second row group's pages: the footer stays whole, so only reading the rows can notice.
+    # Damage the pages of the second row group but not the footer: only reading the rows detects it.
     start = pq.ParquetFile(file).metadata.row_group(1).column(0).data_page_offset
     content[start : start + 60] = bytes(60)
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"train-.*: rows from 25 cannot be read"):
+    with pytest.raises(UserError, match=r"train-.*: cannot read the rows from 25"):
         prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
-def test_a_missing_shard_is_named(tmp_path: Path, tiny) -> None:
+def test_a_missing_shard_is_reported_by_name(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source", shards=3)
     (place / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(UserError, match="missing: train-00001-of-00003"):
         prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
-def test_missing_test_file_is_named(tmp_path: Path, tiny) -> None:
+def test_a_missing_test_file_is_reported(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source")
     (place / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(UserError, match=r"test-\*\.parquet is missing"):
@@ -164,18 +164,18 @@ def test_a_parquet_file_without_labels_is_refused(tmp_path: Path, tiny) -> None:
     place = make_parquet(tmp_path / "source")
     file = place / "test-00000-of-00001.parquet"
     pq.write_table(pq.read_table(file).drop_columns("label"), file)
-    with pytest.raises(UserError, match=r"test-.*: a column named label or .* is needed; it has img"):
+    with pytest.raises(UserError, match=r"test-.*: a column named label or .* is needed; got img"):
         prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
 
 
 def test_an_incomplete_copy_is_refused(tmp_path: Path) -> None:
     place = make_parquet(tmp_path / "source")
-    with pytest.raises(UserError, match="CIFAR-10 has 50,000 training images, found 60"):
+    with pytest.raises(UserError, match="CIFAR-10 has 50,000 training images, got 60"):
         prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 
 
-def test_a_missing_batch_is_named(tmp_path: Path, tiny, monkeypatch) -> None:
+def test_a_missing_batch_file_is_reported_by_name(tmp_path: Path, tiny, monkeypatch) -> None:
     place = make_batches(tmp_path / "source")
     accept_checksums(monkeypatch, place / archive.FOLDER)
     (place / archive.FOLDER / "data_batch_3").unlink()

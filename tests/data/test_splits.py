@@ -76,18 +76,18 @@ def test_other_seeds_give_other_splits() -> None:
 
 
 def test_the_split_never_changes_between_versions() -> None:
-    """Figures of different releases are comparable only if they held out the same images."""
+    """Results of different releases are comparable only with the same validation images."""
     _, validation = train_validation_indices(np.arange(50) % 5, DataConfig(validation_size=10))
     assert validation.tolist() == [2, 3, 11, 13, 15, 20, 21, 32, 39, 44]
 
 
-def test_the_default_is_45000_and_5000() -> None:
+def test_the_default_split_is_45000_and_5000() -> None:
     train, validation = train_validation_indices(np.arange(50_000) % 10, DataConfig())
     assert (len(train), len(validation)) == (45_000, 5_000)
     assert np.bincount(np.arange(50_000)[validation] % 10).tolist() == [500] * 10
 
 
 @pytest.mark.parametrize("size", [60, 61])
-def test_a_validation_part_as_large_as_the_set_is_refused(size: int) -> None:
-    with pytest.raises(UsageError, match=f"it is {size}, the training set has 60 images"):
+def test_validation_size_must_be_below_the_training_set_size(size: int) -> None:
+    with pytest.raises(UsageError, match=f"smaller than the training set of 60 images, got {size}"):
         train_validation_indices(np.arange(60) % 10, DataConfig(validation_size=size))

@@ -1,4 +1,4 @@
-"""Normalization, and the tables of a training run."""
+"""Normalization and the data of a training run."""
 
 from pathlib import Path
 
@@ -7,22 +7,22 @@ import pytest
 
 from platform.data import cache
 from platform.data.config import DataConfig
-from platform.data.dataset import DatasetInfo, RawDataset, DatasetSource
+from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset
 from platform.data.normalization import compute_normalization
 from platform.data.training_data import load_training_data
 from tests.data.examples import TEST, split
 
-TRAIN = split(2500, 7)  # more than two chunks of the streaming sums
+TRAIN = split(2500, 7)  # more than two chunks of `compute_normalization`
 
 
 @pytest.fixture(scope="module")
 def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
-    tables = RawDataset(
+    dataset = RawDataset(
         name="folder", label="folder:x", class_names=tuple("abcdefghij"), train=TRAIN, test=TEST
     )
-    source = DatasetSource(key="x", fingerprint="", read=lambda _: tables)
+    source = DatasetSource(key="x", fingerprint="", read=lambda _: dataset)
     folder: Path = tmp_path_factory.mktemp("cache")
-    return cache.store(folder, source, tables)
+    return cache.store_dataset(folder, source, dataset)
 
 
 def test_channel_normalization_is_mean_and_deviation() -> None:
@@ -35,7 +35,7 @@ def test_channel_normalization_is_mean_and_deviation() -> None:
 
 def test_pixel_normalization_is_mean_image_and_deviation_from_it() -> None:
     images = TRAIN.images.copy()
-    images[:, :, :16] //= 4  # so that the mean image is not flat
+    images[:, :, :16] //= 4  # a mean image that is not constant
     got = compute_normalization(images, "pixel")
     scaled = images / 255
     np.testing.assert_allclose(got.mean, scaled.mean(axis=0), rtol=1e-6)
@@ -43,7 +43,7 @@ def test_pixel_normalization_is_mean_image_and_deviation_from_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["channel", "pixel"])
-def test_a_channel_that_never_varies_is_not_divided_by_zero(kind) -> None:
+def test_a_constant_channel_has_a_deviation_of_one(kind) -> None:
     got = compute_normalization(np.full((5, 3, 4, 4), 17, np.uint8), kind)
     np.testing.assert_array_equal(got.std, [1, 1, 1])
 
@@ -59,7 +59,7 @@ def test_training_and_validation_parts(info: DatasetInfo) -> None:
     )
 
 
-def test_the_final_run_has_everything(info: DatasetInfo) -> None:
+def test_the_final_run_has_all_images(info: DatasetInfo) -> None:
     data = load_training_data(DataConfig(validation_size=500, normalization="pixel"), info, final=True)
     assert data.validation is None
     np.testing.assert_array_equal(data.train.images, TRAIN.images)

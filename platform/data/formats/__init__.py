@@ -1,1 +1,1 @@
-"""The sources of a dataset: CIFAR-10 archives, Parquet files, class folders, generated images."""
+"""Dataset sources: the CIFAR-10 archive, Parquet files, class folders and generated images."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 as its authors publish it: `cifar-10-python.tar.gz`, or the folder `cifar-10-batches-py` in it."""
+"""The original CIFAR-10 files: `cifar-10-python.tar.gz`, or the extracted folder `cifar-10-batches-py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from platform.errors import UserError
 ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
-# The checksums torchvision.datasets.CIFAR10 uses; importing it would cost seconds.
+# The checksums of torchvision.datasets.CIFAR10; importing it would take seconds.
 TRAIN_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -32,7 +32,7 @@ META_MD5 = {"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"}
 
 
 def find_archive(place: Path) -> DatasetSource | None:
-    """Return the archive or the extracted folder that lies at or in `place`, if there is one."""
+    """Return the archive or the extracted folder at or in `place`, or None."""
     if place.is_file():
         return archive_source(place) if place.name.endswith((".tar.gz", ".tgz")) else None
     for folder in (place, place / FOLDER):
@@ -69,7 +69,7 @@ def read_extracted_folder(folder: Path, notify: Notify) -> RawDataset:
             return (folder / name).read_bytes()
         except OSError as error:
             raise UserError(
-                f"{folder / name}: the folder of CIFAR-10 must hold this file ({error.strerror}); "
+                f"{folder / name}: the CIFAR-10 folder must contain this file ({error.strerror}); "
                 f"extract {ARCHIVE} again"
             ) from None
 
@@ -83,11 +83,11 @@ def read_archive(file: Path, notify: Notify) -> RawDataset:
         UserError: the checksum is wrong.
     """
     notify(f"checking and reading {file}")
-    remedy = "the download is damaged or incomplete: remove it and download it again"
+    remedy = "the file is damaged or incomplete: delete it and download it again"
     with file.open("rb") as opened:
         got = hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     if got != ARCHIVE_MD5:
-        raise UserError(f"{file}: its MD5 must be {ARCHIVE_MD5}, it is {got}; {remedy}")
+        raise UserError(f"{file}: the MD5 must be {ARCHIVE_MD5}, got {got}; {remedy}")
     try:
         with tarfile.open(file, "r:gz") as archive:
             members = {Path(member.name).name: member for member in archive if member.isfile()}
@@ -98,7 +98,7 @@ def read_archive(file: Path, notify: Notify) -> RawDataset:
 
             return _read_batches(content, str(file), remedy)
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
-        raise UserError(f"{file}: not a complete archive of CIFAR-10 ({error}); {remedy}") from error
+        raise UserError(f"{file}: not a complete CIFAR-10 archive ({error}); {remedy}") from error
 
 
 def _read_batches(content: Callable[[str], bytes], place: str, remedy: str) -> RawDataset:
@@ -106,7 +106,7 @@ def _read_batches(content: Callable[[str], bytes], place: str, remedy: str) -> R
         raw = content(name)
         got = hashlib.md5(raw, usedforsecurity=False).hexdigest()
         if got != md5:
-            raise UserError(f"{place}: the MD5 of {name} must be {md5}, it is {got}; {remedy}")
+            raise UserError(f"{place}: the MD5 of {name} must be {md5}, got {got}; {remedy}")
         return load_plain_pickle(raw, f"{place}: {name}")
 
     def split(files: dict[str, str]) -> Split:
@@ -127,10 +127,10 @@ def _read_batches(content: Callable[[str], bytes], place: str, remedy: str) -> R
 
 
 def load_plain_pickle(content: bytes, name: str) -> dict[str, Any]:
-    """Unpickle a dictionary of plain values and numpy arrays; any other object is refused, and never made.
+    """Unpickle a dictionary of plain values and numpy arrays; reject any other object before building it.
 
     Raises:
-        UserError: the pickle is damaged, or asks for something else.
+        UserError: the pickle is damaged or contains another type.
     """
     try:
         loaded = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
@@ -139,14 +139,14 @@ def load_plain_pickle(content: bytes, name: str) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle raises almost anything
         raise UserError(f"{name} is damaged ({error!r}); replace the file") from error
     if not isinstance(loaded, dict):
-        raise UserError(f"{name} must hold a dictionary, it holds a {type(loaded).__name__}")
+        raise UserError(f"{name} must contain a dictionary, got {type(loaded).__name__}; replace the file")
     return loaded
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and the types the pickle format knows by itself, and refuses every import."""
+    """An unpickler of numpy arrays and built-in types that rejects every other import."""
 
-    # numpy names its own function here; the module's name changed from numpy.core to numpy._core.
+    # The module's name changed from numpy.core to numpy._core.
     _ALLOWED = {  # noqa: RUF012 - never changed
         ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
         ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
@@ -156,8 +156,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise UserError(f"refused: the pickle asks for {module}.{name}, which no CIFAR-10 file does")
+            raise UserError(f"unsafe pickle: it imports {module}.{name}, which no CIFAR-10 file does")
         return self._ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> NoReturn:  # noqa: ARG002 - pickle's signature
-        raise UserError("refused: the pickle refers to objects outside itself, which no CIFAR-10 file does")
+        raise UserError("unsafe pickle: it refers to external objects, which no CIFAR-10 file does")

@@ -1,4 +1,4 @@
-"""A tree of image files, one folder per class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png (or val)."""
+"""Image files in one folder per class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png (or val)."""
 
 from __future__ import annotations
 
@@ -17,70 +17,71 @@ from platform.errors import UserError
 
 SIZE = 32
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-_LAYOUT = "lay the images out as ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
+_LAYOUT = "arrange the images as ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The files of a tree, unread."""
+    """The classes and image files of a dataset, listed but not decoded."""
 
     classes: tuple[str, ...]
     train_files: list[tuple[str, int]]
-    """(path, label), in the order of classes and names."""
+    """(path, label), sorted by class and file name."""
     test_files: list[tuple[str, int]]
 
     def fingerprint(self) -> str:
-        """Return a string that changes when a file does."""
+        """Return a string that changes whenever one of the files does."""
         return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
 
 
 def find_class_folders(place: Path, *, own: bool = True) -> DatasetSource | None:
-    """Return the tree at `place`, if it has a `train` folder with folders in it.
+    """Return the class folders at `place` as a source; None without a `train` folder that has subfolders.
 
     Args:
-        place: the root of the tree.
-        own: images of the user's own, of any size; otherwise it is to be CIFAR-10, whose images are 32x32.
+        place: the folder with `train` and `test` or `val`.
+        own: the user's own images, of any size; otherwise CIFAR-10, whose images are 32x32.
 
     Raises:
         UserError: as `list_class_folders`.
     """
-    tree = list_class_folders(place)
-    if tree is None:
+    listing = list_class_folders(place)
+    if listing is None:
         return None
     return DatasetSource(
         key=f"folder:{place.absolute()}",
-        fingerprint=tree.fingerprint(),
-        read=partial(read_class_folders, place, own, tree.classes, tree.train_files, tree.test_files),
+        fingerprint=listing.fingerprint(),
+        read=partial(
+            read_class_folders, place, own, listing.classes, listing.train_files, listing.test_files
+        ),
     )
 
 
 def list_class_folders(place: Path) -> ClassFolders | None:
-    """Return the files of the tree at `place`, if it has a `train` folder with folders in it.
+    """List the class folders at `place`; None without a `train` folder that has subfolders.
 
     Raises:
-        UserError: it has, but there is no `test` or `val` folder beside it, or a folder without images.
+        UserError: the `test` or `val` folder is missing, or a class has no training images.
     """
     if not (place / "train").is_dir() or not _subfolders(place / "train"):
         return None
     test = next((place / name for name in ("test", "val") if (place / name).is_dir()), None)
     if test is None:
         raise UserError(
-            f"{place}: there is a 'train' folder but no 'test' (or 'val') folder, and a model must "
-            f"be judged on images it was not trained on; {_LAYOUT}"
+            f"{place}: a 'test' (or 'val') folder is needed to evaluate models, got only 'train'; {_LAYOUT}"
         )
     classes = tuple(_subfolders(place / "train"))
     if unknown := [name for name in _subfolders(test) if name not in classes]:
         raise UserError(
-            f"{test}: every class must have training images; not in {place / 'train'}: "
+            f"{test}: every class must have a folder of training images in {place / 'train'}; missing: "
             f"{', '.join(unknown[:5])}"
         )
     train_files = _labeled_files(place / "train", classes)
     test_files = _labeled_files(test, classes)
     used = {label for _, label in train_files}
     if empty := [name for number, name in enumerate(classes) if number not in used]:
-        raise UserError(f"{place / 'train'}: these classes have no images: {', '.join(empty[:5])}; {_LAYOUT}")
+        raise UserError(f"{place / 'train'}: no images of the classes {', '.join(empty[:5])}; {_LAYOUT}")
     if not test_files:
-        raise UserError(f"{test}: no images found; {_LAYOUT}")
+        raise UserError(f"{test}: no images; {_LAYOUT}")
     return ClassFolders(classes, train_files, test_files)
 
 
@@ -92,7 +93,7 @@ def read_class_folders(
     test_files: Sequence[tuple[str, int]],
     notify: Notify,
 ) -> RawDataset:
-    """Decode all images, on all cores; with `own`, other sizes are resized to 32x32.
+    """Decode all images on all cores; with `own`, resize them to 32x32.
 
     Raises:
         UserError: an image cannot be decoded; the message names the file.
@@ -100,7 +101,7 @@ def read_class_folders(
     encodings: Counter[str] = Counter()
 
     def split(files: Sequence[tuple[str, int]]) -> Split:
-        notify(f"decoding {len(files):,} images of {place}")
+        notify(f"decoding {len(files):,} images in {place}")
         rows = ((file, Path(file)) for file, _ in files)
         images = decode_all(rows, len(files), size=SIZE, encodings=encodings, resize=own)
         return Split(images, np.array([label for _, label in files], np.int64))
@@ -116,8 +117,8 @@ def _subfolders(place: Path) -> list[str]:
 
 
 def _labeled_files(place: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """Return (file, label) in the order of classes and names."""
-    # Strings: Path objects for 60,000 files would cost a second at every start.
+    """Return (path, label), sorted by class and file name."""
+    # Strings: building Path objects for 60,000 files takes a second.
     return [
         (f"{place}{os.sep}{name}{os.sep}{file}", label)
         for label, name in enumerate(classes)

@@ -1,4 +1,4 @@
-"""Downloading CIFAR-10, with progress and time left; no network means an answer within seconds."""
+"""Download CIFAR-10 with progress messages; without a network, fail within seconds."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _PROGRESS_EVERY_S = 2.0
 
 
 def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) -> None:
-    """Download `url` to `target`: under a temporary name, checked, then renamed.
+    """Download `url` to a temporary file, verify its checksum, and rename it to `target`.
 
     Args:
-        target: the file to make.
-        md5: checksum the content must have.
-        notify: told what happens, every two seconds while it lasts.
-        url: the address, by default `URL`; proxies are taken from the environment.
+        target: the file to create.
+        md5: the expected checksum.
+        notify: called with a progress message every two seconds.
+        url: default: `URL`; proxies are taken from the environment.
 
     Raises:
-        DataNotFound: no network, the server has no such file, or what came is not that file.
+        DataNotFound: no network, no such file on the server, or a wrong checksum.
     """
     url = url or URL
     notify(f"downloading CIFAR-10 [{url}]")
@@ -43,10 +43,10 @@ def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) 
             opened.flush()
             os.fsync(opened.fileno())
         if got != md5:
-            raise DataNotFound(f"{url}: what was received has the MD5 {got}, not {md5}")
+            raise DataNotFound(f"{url}: the MD5 of the download must be {md5}, got {got}")
         temporary.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        raise DataNotFound(f"{url} cannot be downloaded ({error})") from error
+        raise DataNotFound(f"cannot download {url} ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,7 +54,7 @@ def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) 
 def _receive(url: str, opened: Any, notify: Notify) -> str:
     """Write the content of `url` to the open file and return its MD5."""
     digest = hashlib.md5(usedforsecurity=False)
-    begun = told = time.monotonic()
+    started = notified = time.monotonic()
     received = 0
     with _open(url) as response:
         size = int(response.headers.get("Content-Length") or 0)
@@ -63,13 +63,13 @@ def _receive(url: str, opened: Any, notify: Notify) -> str:
             digest.update(block)
             received += len(block)
             now = time.monotonic()
-            if now - told >= _PROGRESS_EVERY_S:
-                told = now
-                notify(f"downloading CIFAR-10 [{_so_far(received, size, now - begun)}]")
+            if now - notified >= _PROGRESS_EVERY_S:
+                notified = now
+                notify(f"downloading CIFAR-10 [{_progress_text(received, size, now - started)}]")
     return digest.hexdigest()
 
 
-def _so_far(received: int, size: int, elapsed_s: float) -> str:
+def _progress_text(received: int, size: int, elapsed_s: float) -> str:
     if not size:
         return f"{received / 1e6:.0f} MB"
     left_s = elapsed_s * (size - received) / received
@@ -77,7 +77,7 @@ def _so_far(received: int, size: int, elapsed_s: float) -> str:
 
 
 def _open(url: str) -> Any:
-    """Open `url` within the timeout, resolving its name included, which the socket's timeout leaves out."""
+    """Open `url` within the timeout. The thread bounds name resolution, which a socket timeout does not."""
     outcome: list[Any] = []
 
     def attempt() -> None:
@@ -86,7 +86,7 @@ def _open(url: str) -> Any:
             outcome.append(urllib.request.urlopen(request, timeout=_TIMEOUT_S))  # noqa: S310
         except urllib.error.HTTPError as error:
             error.close()
-            outcome.append(OSError(f"the server answers {error.code}: {error.reason}"))
+            outcome.append(OSError(f"HTTP status {error.code}: {error.reason}"))
         except urllib.error.URLError as error:
             outcome.append(OSError(str(error.reason)))
         except (OSError, http.client.HTTPException) as error:
@@ -96,7 +96,7 @@ def _open(url: str) -> Any:
     thread.start()
     thread.join(_TIMEOUT_S)
     if not outcome:
-        raise TimeoutError(f"no answer within {_TIMEOUT_S:.0f} s")
+        raise TimeoutError(f"no response within {_TIMEOUT_S:.0f} s")
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]

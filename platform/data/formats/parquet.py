@@ -1,7 +1,7 @@
-"""Parquet files with encoded images, in the layout of the Hugging Face data sets.
+"""Parquet files with encoded images, in the layout of Hugging Face datasets.
 
-`train-*.parquet` and `test-*.parquet`, in one or several shards, with a column `img` or `image`
-(`struct<bytes, path>` or plain bytes) and an integer column `label`.
+`train-*.parquet` and `test-*.parquet`, in one or more shards, with an image column (`img` or `image`,
+`struct<bytes, path>` or plain bytes) and an integer column `label`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REMEDY = "the file is damaged or incomplete: replace it"
 
 
 def find_parquet(place: Path) -> DatasetSource | None:
-    """Return the parquet files that lie at or in `place` (or its `data` or `plain_text` folder), if any."""
+    """Return the Parquet files at or in `place` (or its `data` or `plain_text` folder), or None."""
     if place.is_file():
         return find_parquet(place.parent) if place.suffix == ".parquet" else None
     for folder in (place, place / "plain_text", place / "data"):
@@ -49,11 +49,11 @@ def find_parquet(place: Path) -> DatasetSource | None:
 
 
 def read_parquet(folder: Path, train: Sequence[Path], test: Sequence[Path], notify: Notify) -> RawDataset:
-    """Decode all images of both splits, on all cores.
+    """Decode all images of both splits on all cores.
 
     Raises:
-        UserError: a file, shard or column is missing, a file is truncated, an image cannot be decoded, a
-            label is out of range; the message names file and row.
+        UserError: a file, shard or column is missing, a file is truncated, an image cannot be decoded, or a
+            label is out of range; the message names the file and the row.
     """
     for split, files in (("train", train), ("test", test)):
         _check_shards(folder, split, files)
@@ -63,7 +63,7 @@ def read_parquet(folder: Path, train: Sequence[Path], test: Sequence[Path], noti
     splits = {}
     for split, files in (("train", train), ("test", test)):
         count = sum(opened[file].metadata.num_rows for file in files)
-        notify(f"decoding {count:,} {split} images of {folder}")
+        notify(f"decoding {count:,} {split} images in {folder}")
         labels: list[Labels] = []
         rows = _rows([(file, opened[file]) for file in files], len(names), labels)
         images = decode_all(rows, count, size=32, encodings=encodings)
@@ -73,7 +73,9 @@ def read_parquet(folder: Path, train: Sequence[Path], test: Sequence[Path], noti
 
 def _check_shards(folder: Path, split: str, files: Sequence[Path]) -> None:
     if not files:
-        raise UserError(f"{folder}: {split}-*.parquet is missing; both train and test files are needed")
+        raise UserError(
+            f"{folder}: train-*.parquet and test-*.parquet are needed; {split}-*.parquet is missing"
+        )
     numbered = [re.search(r"-(\d+)-of-(\d+)\.parquet$", file.name) for file in files]
     if all(numbered):
         have = {int(match[1]) for match in numbered if match}
@@ -82,8 +84,8 @@ def _check_shards(folder: Path, split: str, files: Sequence[Path]) -> None:
         if len(total) > 1 or missing:
             lacking = ", ".join(f"{split}-{number:05d}-of-{max(total):05d}" for number in missing[:5])
             raise UserError(
-                f"{folder}: the shards {split}-*.parquet must be of one set and complete; "
-                f"{f'missing: {lacking}' if missing else f'got sets of {sorted(total)}'}"
+                f"{folder}: {split}-*.parquet must be one complete set of shards; "
+                f"{f'missing: {lacking}' if missing else f'got sets of {sorted(total)} shards'}"
             )
 
 
@@ -94,12 +96,12 @@ def _open(file: Path) -> Any:
     try:
         opened = pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: not a whole parquet file ({_short(error)}); {_REMEDY}") from error
+        raise UserError(f"{file}: cannot be read as Parquet ({_first_line(error)}); {_REMEDY}") from error
     columns = opened.schema_arrow.names
     for wanted in (_IMAGE_COLUMNS, _LABEL_COLUMNS):
         if not set(wanted) & set(columns):
             raise UserError(
-                f"{file}: a column named {' or '.join(wanted)} is needed; it has {', '.join(columns)}"
+                f"{file}: a column named {' or '.join(wanted)} is needed; got {', '.join(columns)}"
             )
     if opened.metadata.num_rows == 0:
         raise UserError(f"{file}: the file has no rows; {_REMEDY}")
@@ -109,7 +111,7 @@ def _open(file: Path) -> Any:
 def _rows(
     files: Sequence[tuple[Path, Any]], classes: int, labels: list[Labels]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (row's name for messages, encoded image); append the labels of each row group to `labels`."""
+    """Yield (row name for messages, encoded image); append the labels of each row group to `labels`."""
     import pyarrow as pa
 
     for file, opened in files:
@@ -120,35 +122,34 @@ def _rows(
             try:
                 table = opened.read_row_group(group, columns=[image_column, label_column])
                 images = table.column(image_column).combine_chunks()
-                if pa.types.is_struct(
-                    images.type
-                ):  # `flatten`, unlike `field`, keeps the nulls of the struct
+                if pa.types.is_struct(images.type):
+                    # `flatten`, unlike `field`, keeps the nulls of the struct.
                     images = images.flatten()[images.type.get_field_index("bytes")]
                 encoded = images.to_pylist()
                 got = table.column(label_column).to_pylist()
             except (OSError, IndexError, pa.ArrowException) as error:
                 raise UserError(
-                    f"{file}: rows from {row} cannot be read ({_short(error)}); {_REMEDY}"
+                    f"{file}: cannot read the rows from {row} ({_first_line(error)}); {_REMEDY}"
                 ) from error
             for offset, label in enumerate(got):
                 if not isinstance(label, int) or not 0 <= label < classes:
                     raise UserError(
-                        f"{file}: row {row + offset}: a label must be 0 to {classes - 1}, "
-                        f"it is {label!r}; {_REMEDY}"
+                        f"{file}: row {row + offset}: the label must be in 0..{classes - 1}, "
+                        f"got {label!r}; {_REMEDY}"
                     )
             labels.append(np.array(got, np.int64))
             for offset, content in enumerate(encoded):
                 if not isinstance(content, bytes):
                     raise UserError(
-                        f"{file}: row {row + offset} holds no image bytes; "
-                        "images must be embedded in the file"
+                        f"{file}: row {row + offset}: images must be embedded as bytes, "
+                        f"got {type(content).__name__}"
                     )
                 yield f"{file}: row {row + offset}", content
             row += len(got)
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
-    """Return the class names of the `huggingface` schema metadata, empty when there are none."""
+    """Return the class names in the `huggingface` schema metadata; empty without them."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         label = next(features[name] for name in _LABEL_COLUMNS if name in features)
@@ -157,5 +158,5 @@ def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
         return ()
 
 
-def _short(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__

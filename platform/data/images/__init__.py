@@ -1,1 +1,1 @@
-"""Decoding, resizing and statistics of single images."""
+"""Decoding, resizing, cropping and statistics of images."""

@@ -1,6 +1,6 @@
-"""The part of a larger picture that a network sees: resized, then cut to a square.
+"""Resize an image and crop a square.
 
-Bilinear, with a filter as wide as the reduction: Pillow's, which torchvision and the C++ engine share.
+The filter is Pillow's antialiased bilinear one, as in torchvision and the C++ engine.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from platform.data.dataset import Images
 
 
 def resize_and_center_crop(image: Images, *, shorter_side: int, size: int) -> Images:
-    """Resize until the shorter side has `shorter_side` pixels and cut out the center: torchvision's pixels.
+    """Resize to `shorter_side` and crop the center; pixels are equal to torchvision's.
 
     Args:
         image: uint8 [H, W, 3].
-        shorter_side: pixels, at least `size`.
+        shorter_side: length of the shorter side after resizing in pixels, at least `size`.
         size: side of the result in pixels.
 
     Returns:
@@ -24,19 +24,19 @@ def resize_and_center_crop(image: Images, *, shorter_side: int, size: int) -> Im
     """
     height, width = resized_shape(image.shape[0], image.shape[1], shorter_side)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    # As in torchvision's CenterCrop, a half is rounded to even.
+    # Round half to even, as torchvision's CenterCrop does.
     top, left = round((height - size) / 2), round((width - size) / 2)
     return np.array(resized, dtype=np.uint8)[top : top + size, left : left + size]
 
 
 def resize_and_crop(image: Images, *, shorter_side: int, size: int, top: int, left: int) -> Images:
-    """Resize like that, and cut out the square whose first pixel is (`top`, `left`), to within one level.
+    """Resize to `shorter_side` and crop the square at (`top`, `left`); exact to within one level of 255.
 
-    Only what is kept is computed: of a picture resized to 480 pixels, 224 in square are less than a quarter.
+    Only the crop is computed: 224x224 of an image resized to 480 pixels are less than a quarter of it.
     """
     height, width = resized_shape(image.shape[0], image.shape[1], shorter_side)
     scale_y, scale_x = image.shape[0] / height, image.shape[1] / width
-    # In pixels of the picture before it is resized.
+    # In pixels of the original image.
     box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.array(resized, dtype=np.uint8)

@@ -59,10 +59,10 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
 
 
 def resize_image(image: Images, size: int) -> Images:
-    """Resize to a square, whatever the proportions, by an antialiased triangle filter.
+    """Resize to a square, ignoring the aspect ratio, with an antialiased triangle filter.
 
-    That is Pillow's BILINEAR, which widens its support when it shrinks; the engine computes the same
-    (cpp_engine/src/image/resize.cpp).
+    This is Pillow's BILINEAR, whose support widens when it shrinks an image. The C++ engine implements the
+    same filter (cpp_engine/src/image/resize.cpp).
 
     Args:
         image: uint8 [H, W, 3].

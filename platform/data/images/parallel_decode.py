@@ -1,12 +1,13 @@
-"""Decoding tens of thousands of small images on all cores."""
+"""Decode tens of thousands of small images on all cores."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from platform.errors import UserError
 
 _CHUNK = 500
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
 
 def decode_all(
     rows: Iterable[tuple[str, bytes | Path]],
@@ -26,16 +30,16 @@ def decode_all(
     encodings: Counter[str],
     resize: bool = False,
 ) -> Images:
-    """Decode `count` images into one table.
+    """Decode `count` images into one array.
 
-    Threads suffice: Pillow releases the interpreter's lock while it decodes.
+    Threads suffice: Pillow releases the GIL while it decodes.
 
     Args:
         rows: (name for messages, encoded bytes or path), in order.
-        count: how many rows there must be.
+        count: number of rows.
         size: side of the images in pixels.
-        encodings: counts the encodings met (see `decode.decode_with_encoding`).
-        resize: resize images of other sizes; otherwise they are refused.
+        encodings: updated with the number of images per encoding (see `decode.decode_with_encoding`).
+        resize: resize images of other sizes; otherwise they are an error.
 
     Returns:
         uint8 [count, 3, size, size].
@@ -46,31 +50,35 @@ def decode_all(
     images: Images = np.empty((count, 3, size, size), np.uint8)
 
     def decode_chunk(start: int, chunk: list[tuple[str, bytes | Path]]) -> Counter[str]:
-        met: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for index, (name, content) in enumerate(chunk, start):
             pixels, encoding = decode_with_encoding(content, name=name)
-            met[encoding] += 1
+            counts[encoding] += 1
             if resize:
                 pixels = resize_image(pixels, size)
             elif pixels.shape != (size, size, 3):
                 height, width, _ = pixels.shape
-                raise UserError(f"{name}: an image must have {size}x{size} pixels, it has {width}x{height}")
+                raise UserError(f"{name}: the image must have {size}x{size} pixels, got {width}x{height}")
             images[index] = pixels.transpose(2, 0, 1)
-        return met
+        return counts
 
-    met_by_chunk = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        try:
-            met_by_chunk = list(pool.map(lambda job: decode_chunk(*job), _chunks(rows, count)))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # one error is enough: do not decode the rest first
-            raise
-    encodings.update(sum(met_by_chunk, Counter()))
+    counts_by_chunk = map_in_threads(lambda job: decode_chunk(*job), _chunks(rows, count))
+    encodings.update(sum(counts_by_chunk, Counter()))
     return images
 
 
+def map_in_threads(function: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
+    """Apply `function` to all jobs on all cores; the first error cancels the remaining jobs."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        try:
+            return list(pool.map(function, jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def lossy_suffix(encodings: Counter[str]) -> str:
-    """Return what a data label must add: `-jpeg75` for example, nothing when no image lost anything."""
+    """Return the dataset label's suffix for lossy encodings, such as `-jpeg75`; empty if all are lossless."""
     lossy = sorted(set(encodings) - {"lossless"})
     return f"-{'-'.join(lossy)}" if lossy else ""
 
@@ -85,4 +93,4 @@ def _chunks(
             yield start, chunk
         start += len(chunk)
     if start != count:
-        raise UserError(f"{count} images were announced, {start} found: a file is damaged; replace it")
+        raise UserError(f"expected {count} images, got {start}: a file is damaged; replace it")
