@@ -7,7 +7,6 @@ by 10 to 20 % of themselves, hence the note that stands below every comparison.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.atomic import read_json
 from platform.errors import UserError
 
 RESAMPLES = 1000
@@ -121,16 +121,11 @@ def _compare(key: tuple[Any, ...], a: Mapping[str, Any], b: Mapping[str, Any]) -
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    rows = record.get("results") if isinstance(record, dict) else None
+    record = read_json(path, remedy="write a record with deploy/benchmark_ncnn --json FILE")
+    rows = record.get("results")
     if not isinstance(rows, list) or not rows or not all(row.get("samples_ms") for row in rows):
         raise UserError(f"{path} is no record of deploy/benchmark_ncnn; write one with --json FILE")
-    return dict(record)
+    return record
 
 
 def _network(record: Mapping[str, Any]) -> str:

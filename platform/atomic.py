@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens in between."""
+"""Atomic file writes: after a crash a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from platform.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on leaving without an error it takes the place of `path`.
+    """Yield a temporary path in the folder of `path`; it replaces `path` if the block raises no error.
 
     Raises:
-        OSError: the folder cannot be written, the disk is full; `path` is then as it was.
+        OSError: the folder is not writable or the disk is full; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -32,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def discard_unfinished(folder: Path, *names: str) -> None:
-    """Remove what a process that was killed had begun to write in `folder`: of these files, or of any."""
+    """Remove the temporary files that killed processes left in `folder`: those of `names`, or all."""
     for name in names or ("*",):
         for path in folder.glob(f".{name}.*.tmp"):
             with suppress(OSError):
@@ -51,9 +53,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, atomically; NaN and infinities are refused.
+    """Write `value` as indented JSON to `path`, atomically.
 
     Raises:
-        ValueError: a number is not finite (strict JSON has no word for it).
+        ValueError: a number is NaN or infinite, which JSON cannot represent.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in `path`.
+
+    Args:
+        path: the file.
+        remedy: the user's next step if the file is damaged, at the end of the message.
+
+    Raises:
+        UserError: the file cannot be read, or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}; {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: not a JSON object; {remedy}")
+    return content

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platform.atomic import read_json
 from platform.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ def find_target(name: str, *, runs: Path) -> Target:
             "finish it with --resume, or give the model.pt of one of its trials"
         )
     source: dict[str, Any] = {"sweep": sweep.sweep_id, "run": FINAL_TRIAL}
-    accuracy = _read_json(sweep.test).get("accuracy")
-    if isinstance(accuracy, float):
-        source["test_accuracy"] = accuracy
+    if sweep.test.exists():
+        source["test_accuracy"] = read_json(sweep.test, remedy="restore it from a copy").get("accuracy")
     return Target(model_path=model_path, out_dir=sweep.export, source=source)
 
 
@@ -144,14 +143,6 @@ def known_source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any
     if "test_accuracy" in model.metrics:
         known["test_accuracy"] = model.metrics["test_accuracy"]
     return {**known, **{key: value for key, value in given.items() if value is not None}}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def trained_model_of(folder: Path) -> Path:

@@ -7,7 +7,6 @@ hashes of the two files, and reference logits. Keys beyond this schema are kept 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from platform.atomic import read_json
 from platform.errors import UserError
 from platform.schema import Frozen, describe
 
@@ -253,12 +253,7 @@ def read_document(folder: Path) -> ModelDocument:
 
 
 def _read_document(file: Path) -> ModelDocument:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); export the model again") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file} is not a model's description; export the model again")
+    values = read_json(file, remedy="export the model again")
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.atomic import write_json
+from platform.atomic import read_json, write_json
 from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset, Split
 from platform.errors import UserError
 
@@ -124,7 +124,7 @@ def open_info(path: Path) -> DatasetInfo:
     path = Path(path)
     remedy = "delete that folder and run again to rebuild the cache"
     try:
-        record: dict[str, Any] = json.loads((path / "dataset.json").read_text("utf-8"))
+        record: dict[str, Any] = read_json(path / "dataset.json", remedy=remedy)
         if record["schema_version"] != SCHEMA_VERSION:
             raise UserError(
                 f"{path}: the cached dataset must have schema version {SCHEMA_VERSION}, "

@@ -1,16 +1,16 @@
-"""Everything a sweep has left in its folder so far, read back for the summary and the report.
+"""Read the results in a sweep's folder for the summary and the report.
 
-Nothing here is required: an interrupted sweep has a part of it, and a reader says what is missing.
+Every file is optional, because an interrupted sweep has written only some of them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from platform.atomic import read_json
 from platform.errors import UserError
 from platform.tracking.events import Stage, TrialStatus
 from platform.tracking.parquet_tables import TrialRow, read_epochs, read_trials
@@ -20,7 +20,7 @@ from platform.training.records import EpochRecord
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResults:
-    """A sweep's files, parsed; None or empty where they do not exist (yet)."""
+    """The parsed files of a sweep; None or empty for files that do not exist."""
 
     folder: SweepFolder
     state: State
@@ -41,9 +41,9 @@ class SweepResults:
         return [row for row in self.trials if row.stage == stage]
 
     def leaderboard(self) -> list[TrialRow]:
-        """Return the search trials that have an accuracy and did not fail, the best first.
+        """Return the search trials that have an accuracy and did not fail, best first.
 
-        Whole runs come before those that were stopped early or are not over.
+        Completed trials come before pruned and running ones.
         """
         ranked = [
             row
@@ -56,7 +56,7 @@ class SweepResults:
         )
 
     def champion_candidate(self) -> Mapping[str, Any] | None:
-        """Return the champion's entry among the confirmed candidates."""
+        """Return the entry of the champion in selection.json."""
         if self.selection is None:
             return None
         wanted = self.selection.get("champion")
@@ -64,12 +64,12 @@ class SweepResults:
         return found[0] if found else None
 
     def provenance(self) -> Mapping[str, Any]:
-        """Return the plan's provenance; empty where there is none."""
+        """Return the provenance in plan.json; empty if there is none."""
         found = (self.plan or {}).get("provenance")
         return found if isinstance(found, Mapping) else {}
 
     def data_label(self) -> str | None:
-        """Return what the sweep was trained on, as people say it: `cifar10`, `generated`, ..."""
+        """Return the label of the sweep's dataset: `cifar10`, `generated`, ..."""
         places = [
             (self.plan or {}).get("data_label"),
             self.provenance().get("data_label"),
@@ -82,18 +82,18 @@ class SweepResults:
 
     @property
     def quick(self) -> bool:
-        """Whether the accuracies mean nothing."""
+        """Whether this is a quick sweep, whose accuracies are meaningless."""
         return bool((self.plan or {}).get("quick"))
 
     @property
     def generated(self) -> bool:
-        """Whether the pictures were drawn by us."""
+        """Whether the images are synthetic."""
         named = [row.config.get("data", {}).get("name") for row in self.trials[:1]]
         return self.data_label() == "generated" or "generated" in named
 
 
 def read_results(folder: SweepFolder) -> SweepResults:
-    """Read what there is.
+    """Read all files that exist.
 
     Raises:
         UserError: the folder does not exist, or a file in it is damaged.
@@ -118,12 +118,4 @@ def read_results(folder: SweepFolder) -> SweepResults:
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}; remove it to go on without it") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object; remove it to go on without it")
-    return content
+    return read_json(path, remedy="remove it to continue without it") if path.exists() else None

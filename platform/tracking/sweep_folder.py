@@ -20,7 +20,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from platform.atomic import write_json
+from platform.atomic import read_json, write_json
 from platform.errors import UsageError, UserError, did_you_mean
 
 State = Literal["running", "finished", "failed", "interrupted"]
@@ -176,10 +175,9 @@ class SweepFolder:
 
     def _state_record(self) -> dict[str, Any]:
         try:
-            record = json.loads(self.state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self.state, remedy="remove it")
+        except UserError:
             return {}
-        return record if isinstance(record, dict) else {}
 
 
 def new_sweep_folder(root: Path, space: str, *, now: datetime | None = None) -> SweepFolder:

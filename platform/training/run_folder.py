@@ -1,11 +1,11 @@
-"""What one training run leaves in its folder, beside last.pt and model.pt (see `checkpoint`).
+"""The files in the folder of a training run, in addition to last.pt and model.pt (see `checkpoint`).
 
-run.json      what was asked for: space, configuration, place of the data; written first
+run.json      the request: space, configuration, location of the data; written first
 metrics.csv   one line per epoch
-curves.svg    the same as a picture
+curves.svg    a plot of the metrics
 record.json   configuration, data, provenance and every epoch; written last
 
-Each is written whole under another name and then renamed.
+Each file is written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ RECORD = "record.json"
 SCHEMA_VERSION = 1
 
 
-class Repeats(Frozen):
-    """How a trial of a sweep was run: what, besides its configuration, decides its numbers."""
+class RepeatedTrial(Frozen):
+    """The trial of a sweep that a run repeats, and the settings beyond its configuration that affect results."""
 
     sweep: str
     trial_id: str
@@ -46,56 +46,49 @@ class Repeats(Frozen):
     data_sha256: str
     """Content hash of the data set."""
     final: bool
-    """It trained on training and validation images together."""
+    """Whether it trained on training and validation images together."""
     workers: PositiveInt
     threads: PositiveInt
     """CPU threads of each worker."""
     accumulate: PositiveInt = 1
-    """Pieces into which each worker's part of a batch was cut, for lack of memory."""
+    """Micro-batches per worker and batch, above 1 if memory was short."""
 
 
 class RunRequest(Frozen):
-    """What a run was asked to do: enough to go on with it."""
+    """The request of a run: everything needed to resume it."""
 
     space: str
-    """The space or recipe it came from."""
+    """Name or path of its search space or recipe."""
     config: RunConfig
     data_dir: str | None = None
-    """`--data-dir` made absolute, if it was given."""
-    repeats: Repeats | None = None
-    """The trial of a sweep that the run repeats."""
+    """Absolute path of `--data-dir`, if given."""
+    repeats: RepeatedTrial | None = None
+    """The repeated trial, if the run repeats one."""
 
 
 def write_request(folder: Path, request: RunRequest) -> None:
-    """Write run.json, making the folder."""
-    write_file(folder / RUN, request.model_dump_json(indent=2) + "\n")
+    """Write run.json, creating the folder."""
+    write_text_file(folder / RUN, request.model_dump_json(indent=2) + "\n")
 
 
 def read_request(folder: Path) -> RunRequest:
     """Read run.json.
 
     Raises:
-        UserError: the folder holds no run, or another program's.
+        UserError: the folder has no run.json, or one that is not of this program.
     """
     path = folder / RUN
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no training run ({RUN} is missing): give the folder of one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not what a training run writes: give the folder of one")
+    if not path.exists():
+        raise UserError(f"{folder} is not the folder of a training run ({RUN} is missing): give one that is")
+    content = atomic.read_json(path, remedy="restore it from a copy, or start a new run")
     return validate(RunRequest, content, source=str(path))
 
 
 def find_model(path: Path) -> Path:
-    """Return the model.pt meant by `path`: the file itself, a run's, or that of a sweep's champion.
+    """Return the model.pt of `path`: the file itself, or that of a run's or a sweep's folder.
 
     Raises:
-        UserError: there is none.
+        UserError: no model.pt was found.
     """
     if path.is_file():
         return path
@@ -104,20 +97,20 @@ def find_model(path: Path) -> Path:
     for candidate in (path / MODEL, path / "checkpoints" / "final" / MODEL):
         if candidate.is_file():
             return candidate
-    hint = f"the run is not finished: go on with python -m platform.train --resume {path}"
+    hint = f"the run is not finished: resume it with python -m platform.train --resume {path}"
     raise UserError(
-        f"{path} holds no model.pt"
+        f"{path} has no model.pt"
         + (f"; {hint}" if (path / RUN).is_file() else ": give the folder of a finished run")
     )
 
 
 def write_metrics(folder: Path, epochs: Sequence[EpochRecord]) -> None:
-    """Write metrics.csv: a header, then one line per epoch; an absent value is empty."""
+    """Write metrics.csv: a header, then one line per epoch; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(record.as_dict() for record in epochs)
-    write_file(folder / METRICS, text.getvalue())
+    write_text_file(folder / METRICS, text.getvalue())
 
 
 def write_record(
@@ -133,11 +126,11 @@ def write_record(
 
     Args:
         folder: the run's folder.
-        request: what was asked for.
-        result: what came out.
+        request: the request of the run.
+        result: its result.
         data: label, hash and sizes of the data.
         context: provenance: commit, versions, hardware, command.
-        findings: what the curves show (`platform.training.diagnostics.diagnose`).
+        findings: the diagnosis (`platform.training.diagnostics.diagnose`).
     """
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -158,11 +151,11 @@ def write_record(
         "findings": [finding.as_dict() for finding in findings],
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
-    write_file(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_text_file(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> None:
-    """Write curves.svg: loss and accuracy of training and validation over the epochs."""
+    """Write curves.svg: training and validation loss and accuracy over the epochs."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -176,8 +169,8 @@ def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> 
     if held_out:
         numbers = [record.epoch for record in held_out]
         loss.plot(numbers, [record.validation_loss for record in held_out], marker=marker, label="validation")
-        right = [100 * (record.validation_accuracy or 0) for record in held_out]
-        accuracy.plot(numbers, right, marker=marker)
+        accuracies = [100 * (record.validation_accuracy or 0) for record in held_out]
+        accuracy.plot(numbers, accuracies, marker=marker)
     loss.set(xlabel="epoch", ylabel="loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
     loss.legend()
@@ -185,19 +178,19 @@ def write_curves(folder: Path, epochs: Sequence[EpochRecord], *, title: str) -> 
         axes.grid(alpha=0.3)
     figure.suptitle(title)
     text = io.StringIO()
-    # Neither a date nor random identifiers: equal runs give equal files. Text stays text.
+    # Without a date and random identifiers, equal runs give equal files. Text is not converted to paths.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    write_file(folder / CURVES, text.getvalue())
+    write_text_file(folder / CURVES, text.getvalue())
 
 
 def discard_unfinished(folder: Path) -> None:
-    """Remove what a killed run had begun to write into `folder` under another name."""
+    """Remove the temporary files of a killed run from `folder`."""
     atomic.discard_unfinished(folder, LAST, MODEL, RUN, METRICS, CURVES, RECORD)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write `text` to `path` whole or not at all, making its folder.
+def write_text_file(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, creating its folder.
 
     Raises:
         UserError: the file cannot be written.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform.atomic import write_json
+from platform.atomic import read_json, write_json
 from platform.errors import UserError
 from platform.space.spec import SweepSpec
 from platform.tracking.results import read_results
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from platform.tracking.mlflow_registry import Registered
 
 _REGISTERED = "registered.json"
+_REMEDY = "restore it from a copy"
 
 
 def final_model(folder: SweepFolder) -> Path:
@@ -36,7 +36,7 @@ def is_trained(folder: SweepFolder, spec: SweepSpec) -> bool:
     """Return whether nothing is left to train: the selection saw all trials, and its champion is final."""
     if not (folder.checkpoint_dir("final") / "model.pt").exists() or not folder.selection.exists():
         return False
-    planned, selection = planned_trials(spec), _read(folder.selection)
+    planned, selection = planned_trials(spec), read_json(folder.selection, remedy=_REMEDY)
     return bool(
         selection.get("planned_trials", planned) == planned
         and selection["champion"] == champion_of_final(folder)
@@ -58,7 +58,7 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
     """
     folder, info = sweep.folder, sweep.info
     if folder.test.exists() and not again:
-        return _read(folder.test)
+        return read_json(folder.test, remedy=_REMEDY)
     import torch
 
     from platform.data.cache import load_split
@@ -95,7 +95,7 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
             "split_sha256": info.sha256,
         },
     )
-    return _read(folder.test)
+    return read_json(folder.test, remedy=_REMEDY)
 
 
 def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
@@ -158,7 +158,3 @@ def figures(folder: SweepFolder) -> dict[str, float]:
         if test:
             found[f"ncnn/{document['precision']}_test_accuracy"] = float(test["top1"])
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))

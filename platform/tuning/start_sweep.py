@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from platform.atomic import discard_unfinished, write_json, write_text
+from platform.atomic import discard_unfinished, read_json, write_json, write_text
 from platform.cores import usable_cores
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
@@ -209,10 +208,7 @@ def _with_note(plan: Plan, note: str) -> Plan:
 
 def _planned_digest(folder: SweepFolder) -> str:
     """Return the digest of the spec in the folder's plan; extending the sweep changes the spec."""
-    try:
-        return str(json.loads(folder.plan.read_text(encoding="utf-8"))["spec_digest"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{folder.plan} is damaged ({error!r}); restore it from a copy") from None
+    return str(read_json(folder.plan, remedy="restore it from a copy").get("spec_digest"))
 
 
 def open_sweep(

@@ -7,10 +7,9 @@ compares by the same ones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 
-from platform.atomic import write_text
+from platform.atomic import read_json, write_text
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.models.config import ModelConfig
@@ -130,8 +129,5 @@ def read_architectures(folder: SweepFolder) -> Architectures:
     path = folder.path / FILE
     if not path.exists():
         return Architectures(architectures=())
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}; remove it to measure all networks again") from None
+    content = read_json(path, remedy="remove it to measure all networks again")
     return validate(Architectures, content, source=str(path))

@@ -5,11 +5,9 @@ They are copied into the new sweep's folder when it begins, so that a resumed se
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
-from platform.atomic import write_text
+from platform.atomic import read_json, write_text
 from platform.errors import UsageError
 from platform.schema import Frozen, validate
 from platform.space.distributions import Scalar
@@ -89,20 +87,13 @@ def read_earlier_trials(folder: SweepFolder) -> tuple[EarlierTrial, ...]:
     """Return what a sweep began with; nothing where it began from nothing.
 
     Raises:
-        UsageError: the file is damaged.
+        UserError: the file is damaged.
     """
     path = folder.path / FILE
     if not path.exists():
         return ()
-    return validate(EarlierTrials, _read(path), source=str(path)).trials
-
-
-def _read(path: Path) -> Mapping[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is damaged: {error}; restore it from a copy") from None
-    return content if isinstance(content, dict) else {}
+    content = read_json(path, remedy="restore it from a copy")
+    return validate(EarlierTrials, content, source=str(path)).trials
 
 
 def _fits(trial: EarlierTrial, spec: SweepSpec) -> bool:
