@@ -1,1 +1,1 @@
-"""The ResNets, by name, and the file that holds a trained one."""
+"""The ResNets by name, their costs, and trained-model files."""

@@ -1,4 +1,4 @@
-"""Which network a run trains."""
+"""Configuration of a run's network."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class ModelConfig(Frozen):
     name: ModelName
     """`resnet18_cifar`, `resnet34_cifar`: 3x3 stem, no max-pool, 64 to 512 channels (11.2 M, 21.3 M
     parameters); `resnet20_cifar` to `resnet56_cifar`: He et al. 2016, section 4.2, 16 to 64 channels
-    (0.27 M to 0.85 M); `resnet18`, `resnet34`: torchvision's, for pictures of about 224 pixels (11.7 M,
-    21.8 M at 1,000 classes)."""
+    (0.27 M to 0.85 M); `resnet18`, `resnet34`: torchvision's, for images of about 224x224 pixels (11.7 M,
+    21.8 M for 1,000 classes)."""
 
     shortcut: Literal["A", "B"] | None = None
-    """Where a block changes shape (He et al. 2016, section 3.3): `A` takes every second pixel and pads the
-    channels with zeros, `B` is a 1x1 convolution with batch normalization; `null`: the one the network is
-    known by (`B` for 18 and 34, `A` for 20 to 56). torchvision's networks have `B` only."""
+    """Shortcut of blocks that change the shape (He et al. 2016, section 3.3): `A` takes every second pixel and
+    pads the channels with zeros, `B` is a 1x1 convolution with batch normalization; `null`: the network's
+    usual one (`B` for 18 and 34, `A` for 20 to 56). torchvision's networks support `B` only."""
 
     zero_init_residual: bool = False
-    """Start the last normalization of each block at zero, so that every block begins as its shortcut
-    (Goyal et al. 2017, section 5.1)."""
+    """Initialize the weight of each block's last batch normalization to zero, so that every block starts as
+    its shortcut (Goyal et al. 2017, section 5.1)."""
 
     @model_validator(mode="after")
-    def _torchvisions_networks_are_as_they_are(self) -> Self:
+    def _check_shortcut(self) -> Self:
         if self.name in ("resnet18", "resnet34") and self.shortcut == "A":
-            raise ValueError(f"{self.name} is torchvision's, whose shortcuts are B; leave 'shortcut' out")
+            raise ValueError(f"{self.name} (torchvision) supports shortcut B only, got A; omit 'shortcut'")
         return self

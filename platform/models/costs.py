@@ -1,4 +1,4 @@
-"""What a network costs, whatever it has learned: its parameters, and the work of one image."""
+"""Costs of a network architecture: parameters, multiply-accumulates and FLOP per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def count_parameters(model: ModelConfig, *, num_classes: int) -> int:
-    """Return the number of learned weights; the statistics of batch normalization are none."""
+    """Return the number of trainable parameters, without the running statistics of batch normalization."""
     with torch.device("meta"):
         network = build_network(model, num_classes=num_classes)
     return sum(parameter.numel() for parameter in network.parameters())
@@ -24,37 +24,38 @@ def count_parameters(model: ModelConfig, *, num_classes: int) -> int:
 def count_multiply_accumulates(
     model: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> int:
-    """Return the multiplications, each with its addition, of one image's convolutions and matrix products.
+    """Return the multiply-accumulates of convolutions and matrix products for one image.
 
     Args:
         model: the network.
-        num_classes: classes it tells apart.
+        num_classes: number of output classes.
         input_shape: channels, height, width of an image.
     """
     with torch.device("meta"):
         network = build_network(model, num_classes=num_classes).eval()
         image = torch.zeros(1, *input_shape)
-    with torch.no_grad(), _counting() as counter:
+    with torch.no_grad(), _flop_counter() as counter:
         network(image)
     return int(counter.get_total_flops() // 2)
 
 
 def count_training_flop(model: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]) -> int:
-    """Return the FLOP of one image's forward and backward pass: matrix products and convolutions.
+    """Return the FLOP of convolutions and matrix products for one image's forward and backward pass.
 
-    Arguments as above; the first layer's input needs no gradient, so it is less than three forward passes.
+    Arguments as for `count_multiply_accumulates`. The result is below three forward passes, because the first
+    layer's input needs no gradient.
     """
     with torch.device("meta"):
         network = build_network(model, num_classes=num_classes)
         images = torch.zeros(2, *input_shape)
         labels = torch.zeros(2, dtype=torch.int64)
-    with _counting() as counter:
+    with _flop_counter() as counter:
         cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops() // 2)
 
 
-def _counting() -> FlopCounterMode:
-    # Its module loads Triton: a sixth of a second, which no process that only trains should spend.
+def _flop_counter() -> FlopCounterMode:
+    # Imported here: the module loads Triton, which takes 0.17 s.
     from torch.utils.flop_counter import FlopCounterMode
 
     return FlopCounterMode(display=False)

@@ -1,7 +1,7 @@
 """The ResNets of He et al. 2016 ("Deep Residual Learning", arXiv:1512.03385), built by name.
 
-Every CIFAR network is one class and a `ResNetShape`: channels per stage, blocks per stage, and the kind of
-shortcut. Those for larger pictures are torchvision's own modules, so that state dicts fit key for key.
+The CIFAR networks are one class, parametrized by a `ResNetShape`. The networks for larger images are
+torchvision's own modules, so that their state dicts are interchangeable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Shortcut = Literal["A", "B"]
 
 
 class ResNetShape(NamedTuple):
-    """What tells one CIFAR ResNet from another."""
+    """Channels per stage, blocks per stage, and shortcut type of a CIFAR ResNet."""
 
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
@@ -41,10 +41,10 @@ SHAPES: dict[ModelName, ResNetShape] = {
 
 
 def build_network(config: ModelConfig, *, num_classes: int) -> nn.Module:
-    """Return the network `config` names, freshly initialized from torch's global generator.
+    """Return the network of `config`, initialized from torch's global generator.
 
-    The network maps float32 images [N, 3, H, W] to logits [N, num_classes]. torchvision's networks keep the
-    initialization their published accuracies were reached with: `initialize`, but with fan_out.
+    The network maps float32 images [N, 3, H, W] to logits [N, num_classes]. torchvision's networks keep
+    torchvision's initialization, which uses fan_out.
     """
     if config.name in ("resnet18", "resnet34"):
         from torchvision.models import resnet18, resnet34
@@ -61,11 +61,11 @@ def build_network(config: ModelConfig, *, num_classes: int) -> nn.Module:
 
 
 def initialize(network: nn.Module, *, zero_init_residual: bool = False) -> None:
-    """Initialize as He et al. 2015 (arXiv:1502.01852, section 2.2), the paper's own choice for its ResNets.
+    """Initialize as in He et al. 2015 (arXiv:1502.01852, section 2.2), which He et al. 2016 use.
 
-    Convolutions: normal with variance 2/fan_in, fan_in = k^2 * channels in: the paper's forward case,
-    equation 10, and the default of Caffe's MSRA filler. By the paper either fan suffices; torchvision's
-    ResNets take fan_out. The classifier has no rectifier behind it: variance 1/fan_in, bias zero.
+    Convolutions: normal with variance 2/fan_in, where fan_in = k^2 * input channels (equation 10, the forward
+    case, and the default of Caffe's MSRA filler). The paper finds either fan sufficient; torchvision uses
+    fan_out. Classifier: variance 1/fan_in, because no ReLU follows it, and bias zero.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -83,9 +83,9 @@ def initialize(network: nn.Module, *, zero_init_residual: bool = False) -> None:
 
 
 class PadShortcut(nn.Module):
-    """Option A: every second pixel, and zero channels appended; no parameters.
+    """Option A: take every second pixel and append zero channels; no parameters.
 
-    A pool of one pixel with stride 2 is exactly `x[:, :, ::2, ::2]`, which pnnx cannot convert to ncnn.
+    Average pooling of 1x1 with stride 2 equals `x[:, :, ::2, ::2]`, which pnnx cannot convert to ncnn.
     """
 
     def __init__(self, new_channels: int, stride: int) -> None:
@@ -99,7 +99,7 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, normalized before each rectifier."""
+    """Two 3x3 convolutions, each with batch normalization before its ReLU, and a shortcut."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def _shortcut(channels_in: int, channels: int, stride: int, kind: Shortcut) -> n
 
 
 class CifarResNet(nn.Module):
-    """A ResNet for small images: 3x3 stem, no max-pool, each stage after the first halves the image."""
+    """A ResNet for small images: 3x3 stem, no max-pool; every stage after the first halves the resolution."""
 
     def __init__(
         self, widths: Sequence[int], blocks: Sequence[int], shortcut: Shortcut, num_classes: int

@@ -1,9 +1,9 @@
-"""ResNet-18 and ResNet-34 with weights of torchvision's form: a file that holds their state dict.
+"""Convert torchvision's ResNet-18 and ResNet-34 state dicts to trained-model files.
 
     python -m platform.models.torchvision_weights resnet18.pth --classes names.txt --output model.pt
 
-writes a trained model, for platform.predict, platform.evaluate and deploy.export. platform.predict takes the
-state dict as it is, too.
+The output works with platform.predict, platform.evaluate and deploy.export. platform.predict also accepts
+the state dict itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from platform.models.trained import (
     save_trained_model,
 )
 
-# What torchvision's own weights were trained and are evaluated with.
+# The preprocessing of torchvision's own weights.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 SIZE = 224
@@ -38,30 +38,30 @@ _NEXT_STEP = "give a state dict of torchvision's resnet18 or resnet34"
 
 
 def load_model(path: Path, *, class_names: Sequence[str] | None = None) -> TrainedModel:
-    """Read a trained model of this platform, or a state dict of torchvision's form.
+    """Read a trained model of this platform, or a state dict of torchvision's resnet18 or resnet34.
 
     Args:
-        path: the file; foreign objects in it are never loaded.
-        class_names: names for a state dict's classes; by default their numbers. A trained model has its own.
+        path: the file; only tensors and primitives in it are loaded.
+        class_names: class names for a state dict; default: the class numbers.
 
     Raises:
-        UserError: the file is missing, damaged, or neither.
-        UsageError: names for a model that has its own, or not one for each class.
+        UserError: the file is missing, damaged, or neither of these.
+        UsageError: `class_names` for a trained model, which contains its own, or a wrong number of them.
     """
     document = read_torch_file(path)
     weights = find_state_dict(document)
     if weights is None:
         model = parse_trained_model(document, path)
         if class_names is not None:
-            raise UsageError(f"{path} knows the names of its classes: leave out the file of class names")
+            raise UsageError(f"{path} already contains class names; omit the file of class names")
         return model
     return from_state_dict(weights, class_names=class_names, source=path)
 
 
 def find_state_dict(document: object) -> dict[str, Tensor] | None:
-    """Return the state dict in what a file holds: itself, or what training scripts keep as `model`.
+    """Return the state dict in a file's content: the content itself, or its entry `model` or `state_dict`.
 
-    `module.` before each name, from a network that was wrapped for several GPUs, is taken off.
+    The prefix `module.`, which DistributedDataParallel adds to each name, is removed.
     """
     if not isinstance(document, Mapping) or document.get("format") == FORMAT:
         return None
@@ -74,23 +74,25 @@ def find_state_dict(document: object) -> dict[str, Tensor] | None:
 def from_state_dict(
     weights: Mapping[str, Tensor], *, class_names: Sequence[str] | None = None, source: Path
 ) -> TrainedModel:
-    """Return the trained model that `weights` make up: torchvision's preprocessing, any number of classes.
+    """Return a trained model with these weights and torchvision's preprocessing.
 
     Args:
-        weights: a state dict of torchvision's resnet18 or resnet34.
-        class_names: one per row of the classifier; by default `0`, `1`, ...
-        source: the file it came from, for messages and the model's provenance.
+        weights: a state dict of torchvision's resnet18 or resnet34, with any number of classes.
+        class_names: one per row of the classifier; default: `0`, `1`, ...
+        source: the file of the state dict, for messages and provenance.
 
     Raises:
-        UserError: it is another network's.
-        UsageError: the number of names is not that of the classes.
+        UserError: the state dict is of another network.
+        UsageError: the number of names differs from the number of classes.
     """
-    name = _name_of(weights, source)
+    name = _network_name(weights, source)
     classes = len(weights["fc.weight"])
     if class_names is None:
         class_names = [str(number) for number in range(classes)]
     if len(class_names) != classes:
-        raise UsageError(f"each class needs a name: {source} has {classes} classes, got {len(class_names)}")
+        raise UsageError(
+            f"{source} needs one name per class: it has {classes} classes, got {len(class_names)}"
+        )
     model = TrainedModel(
         model=ModelConfig(name=name),
         state_dict={
@@ -112,7 +114,7 @@ def from_state_dict(
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Read names, one a line, in the order of the classes; blank lines at the end do not count.
+    """Read one class name per line, in the order of the classes; trailing blank lines are ignored.
 
     Raises:
         UserError: the file cannot be read as text, or a line between others is blank.
@@ -120,9 +122,9 @@ def read_class_names(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: a text file with one class name a line is needed: {error}") from None
+        raise UserError(f"{path} must be a text file with one class name per line: {error}") from None
     if "" in lines:
-        raise UserError(f"{path}: each line must name a class, line {lines.index('') + 1} is blank")
+        raise UserError(f"{path}: each line must contain a class name, line {lines.index('') + 1} is blank")
     return lines
 
 
@@ -130,8 +132,8 @@ def _is_state_dict(candidate: Mapping[Any, Any]) -> bool:
     return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in candidate.items())
 
 
-def _name_of(weights: Mapping[str, Tensor], source: Path) -> Literal["resnet18", "resnet34"]:
-    """Tell the network by its tensors' names."""
+def _network_name(weights: Mapping[str, Tensor], source: Path) -> Literal["resnet18", "resnet34"]:
+    """Identify the network by the names of its tensors."""
     names: tuple[Literal["resnet18", "resnet34"], ...] = ("resnet18", "resnet34")
     for name in names:
         with torch.device("meta"):
@@ -150,18 +152,19 @@ def _sha256(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert a state dict into a trained model."""
+    """Convert a state dict to a trained-model file."""
     parser = argparse.ArgumentParser(
-        prog="python -m platform.models.torchvision_weights", description="Make a model.pt of a state dict."
+        prog="python -m platform.models.torchvision_weights",
+        description="Convert a state dict to a trained-model file.",
     )
     parser.add_argument("weights", type=Path, help="a state dict of torchvision's resnet18 or resnet34")
-    parser.add_argument("--classes", type=Path, help="names of the classes, one a line; default: numbers")
+    parser.add_argument("--classes", type=Path, help="class names, one per line; default: numbers")
     parser.add_argument("--output", type=Path, default=Path("model.pt"), help="default: model.pt")
     given = parser.parse_args(arguments)
     names = read_class_names(given.classes) if given.classes else None
     weights = find_state_dict(read_torch_file(given.weights))
     if weights is None:
-        raise UserError(f"{given.weights} holds no state dict; {_NEXT_STEP}")
+        raise UserError(f"{given.weights} contains no state dict; {_NEXT_STEP}")
     save_trained_model(given.output, from_state_dict(weights, class_names=names, source=given.weights))
     print(given.output)
     return 0

@@ -1,7 +1,7 @@
-"""The file that holds a trained network with all it takes to use it: weights, normalization, labels, origin.
+"""Trained-model files: weights, preprocessing, class names and provenance of a network.
 
-The file is a torch archive of plain tensors and primitives with a digest over all of them; it is read with
-`weights_only=True`, so that a foreign file can never run code.
+The file is a torch archive of tensors and primitives, with a digest over all of them. It is read with
+`weights_only=True`, so that loading a file cannot run code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from platform.schema import validate
 FORMAT = "resnet-sweep-platform/trained-model"
 SCHEMA_VERSION = 1
 
-_NEXT_STEP = "give the model.pt that a training run wrote"
+_NEXT_STEP = "give the model.pt of a training run"
 
 _CONTENT: dict[str, type] = {
     "model": dict,
@@ -48,26 +48,26 @@ _CONTENT: dict[str, type] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A network's weights, and what turns an image into its input and its output into a label."""
+    """A network's weights, with the preprocessing of its input and the class names of its output."""
 
     model: ModelConfig
     state_dict: dict[str, Tensor]
     mean: Tensor
-    """float32 [C], or [C, H, W] for the mean image; subtracted from pixel / 255."""
+    """float32 [C], or [C, H, W] for the mean image. Network input: (pixel / 255 - mean) / std."""
     std: Tensor
-    """float32 [C], divides what is left."""
+    """float32 [C]."""
     class_names: tuple[str, ...]
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
     data_label: str
-    """What it was trained on, as people say it: `cifar10`, `generated`, a folder's name."""
+    """Label of the training dataset: `cifar10`, `generated`, a folder's name."""
     provenance: dict[str, str] = field(default_factory=dict)
-    """Where it comes from: commit, sweep, run, versions."""
+    """Origin of the weights: commit, sweep, run, versions."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """What was measured, by metric key: `test_accuracy`, ..."""
+    """Measurements by metric key: `test_accuracy`, ..."""
     shorter_side: int | None = None
-    """What an image's shorter side is resized to in pixels, before its center is cut out in the input's size;
-    None: the whole image is resized to that size, whatever its proportions."""
+    """Length in pixels that the shorter side is resized to before a center crop of the input size; None: the
+    whole image is resized to the input size, ignoring its aspect ratio."""
 
     def network(self) -> nn.Module:
         """Return the network with these weights, in eval mode, float32, on the CPU."""
@@ -76,7 +76,7 @@ class TrainedModel:
         return network.eval()
 
     def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Return decoded images uint8 [H, W, 3] of any size as uint8 [N, C, H, W] of the input's size."""
+        """Resize decoded images uint8 [H, W, 3] of any size to uint8 [N, C, H, W] of the input size."""
         side = self.input_shape[1]
         fitted = [
             resize_image(image, side)
@@ -94,7 +94,7 @@ class TrainedModel:
 
 
 def save_trained_model(path: Path, model: TrainedModel) -> None:
-    """Write `model` to `path`; whoever reads `path` sees the old file or the new one, never a part."""
+    """Write `model` to `path` atomically."""
     content: dict[str, Any] = {
         "model": model.model.model_dump(),
         "state_dict": {name: _plain(tensor) for name, tensor in model.state_dict.items()},
@@ -115,20 +115,20 @@ def save_trained_model(path: Path, model: TrainedModel) -> None:
         **content,
     }
     try:
-        # Given a path, torch would hide the reason why it cannot write.
+        # Given a path, torch would hide the reason of a failed write.
         with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(document, file)
     except (OSError, RuntimeError) as error:
-        # torch wraps an error of the file system into a RuntimeError of its own.
+        # torch wraps file system errors in a RuntimeError.
         reason = error.strerror if isinstance(error, OSError) else error.__context__ or error
         raise UserError(f"cannot write the trained model {path}: {reason}") from error
 
 
 def load_trained_model(path: Path) -> TrainedModel:
-    """Read what `save_trained_model` wrote.
+    """Read a file written by `save_trained_model`.
 
     Raises:
-        UserError: the file is missing, damaged, not a trained model, or from another schema version.
+        UserError: the file is missing, damaged, not a trained model, or of another schema version.
     """
     return parse_trained_model(read_torch_file(path), path)
 
@@ -169,28 +169,28 @@ def parse_trained_model(document: object, path: Path) -> TrainedModel:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    # A clone: a view would drag the whole storage it looks into along into the file.
+    # A clone: torch.save writes the whole storage of a view.
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def read_torch_file(path: Path) -> object:
-    """Return what a torch archive holds: tensors and primitives, on the CPU; foreign objects are refused.
+    """Return the content of a torch archive of tensors and primitives, on the CPU.
 
     Raises:
-        UserError: the file is missing, damaged, or holds anything else.
+        UserError: the file is missing, damaged, or contains other objects.
     """
     if not path.is_file():
         raise UserError(f"no trained model at {path}; {_NEXT_STEP}")
     try:
         with warnings.catch_warnings():
-            # torch warns of an unusual pickle protocol in a foreign file; the error below says more.
+            # torch warns about an unusual pickle protocol; the error below is more specific.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError):
         # torch's own message advises `weights_only=False`, which would run code from the file.
         raise UserError(
-            f"{path} is damaged or not a trained model of this platform (foreign objects are never loaded); "
-            f"{_NEXT_STEP}"
+            f"{path} is damaged or not a trained model of this platform (only tensors and primitives are "
+            f"loaded); {_NEXT_STEP}"
         ) from None
 
 
@@ -202,7 +202,7 @@ def _well_formed(content: Mapping[str, Any]) -> bool:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """Return the sha256 over every name, primitive, shape, type and byte in `content`."""
+    """Return the SHA-256 over every name, primitive, shape, type and byte in `content`."""
     sha256 = hashlib.sha256()
     tensors = {**content["state_dict"], "/mean": content["mean"], "/std": content["std"]}
     plain = {key: value for key, value in content.items() if key not in {"state_dict", "mean", "std"}}

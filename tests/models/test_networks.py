@@ -1,4 +1,4 @@
-"""The networks: sizes as published, shapes, the option A shortcut, initialization."""
+"""The networks: published sizes, shapes, the option A shortcut, initialization."""
 
 import math
 
@@ -13,7 +13,7 @@ from platform.models.config import ModelConfig
 from platform.models.networks import BasicBlock, PadShortcut, build_network
 from platform.schema import validate
 
-# name, shortcut, parameters, multiply-accumulates of one 32x32 image, both at ten classes.
+# name, shortcut, parameters, multiply-accumulates per 32x32 image; for ten classes.
 SIZES = [
     ("resnet18_cifar", None, 11_173_962, 555_422_720),
     ("resnet34_cifar", None, 21_282_122, 1_159_402_496),
@@ -23,7 +23,7 @@ SIZES = [
     ("resnet56_cifar", None, 853_018, 125_485_696),
     ("resnet32_cifar", "B", 466_906, 69_124_736),
 ]
-# At 1,000 classes and 224x224.
+# For 1,000 classes and 224x224 images.
 LARGE_SIZES = [("resnet18", 11_689_512, 1_814_073_344), ("resnet34", 21_797_672, 3_663_761_408)]
 
 
@@ -34,14 +34,14 @@ def count_macs(network: nn.Module, image: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize(("name", "shortcut", "parameters", "macs"), SIZES)
-def test_size_is_the_published_one(name, shortcut, parameters, macs):
+def test_cifar_networks_have_the_published_size(name, shortcut, parameters, macs):
     network = build_network(ModelConfig(name=name, shortcut=shortcut), num_classes=10).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert count_macs(network, torch.zeros(1, 3, 32, 32)) == macs
 
 
 @pytest.mark.parametrize(("name", "parameters", "macs"), LARGE_SIZES)
-def test_size_is_torchvisions(name, parameters, macs):
+def test_imagenet_networks_have_torchvisions_size(name, parameters, macs):
     with torch.device("meta"):
         network = build_network(ModelConfig(name=name), num_classes=1000).eval()
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
@@ -49,7 +49,7 @@ def test_size_is_torchvisions(name, parameters, macs):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
-def test_state_dict_is_torchvisions_key_for_key_for_any_number_of_classes(name):
+def test_state_dicts_have_torchvisions_keys_and_shapes(name):
     with torch.device("meta"):
         mine = build_network(ModelConfig(name=name), num_classes=7).state_dict()
         theirs = getattr(torchvision.models, name)(num_classes=7).state_dict()
@@ -58,13 +58,13 @@ def test_state_dict_is_torchvisions_key_for_key_for_any_number_of_classes(name):
     }
 
 
-def test_torchvisions_networks_have_one_kind_of_shortcut():
-    with pytest.raises(UsageError, match="whose shortcuts are B"):
+def test_torchvisions_networks_refuse_shortcut_a():
+    with pytest.raises(UsageError, match="supports shortcut B only, got A"):
         validate(ModelConfig, {"name": "resnet18", "shortcut": "A"}, source="space.yaml")
     assert ModelConfig(name="resnet18", shortcut="B") != ModelConfig(name="resnet18")
 
 
-def test_every_name_is_built():
+def test_every_model_name_can_be_built():
     for name in ModelConfig.model_fields["name"].annotation.__args__:
         with torch.device("meta"):
             network = build_network(ModelConfig(name=name, zero_init_residual=True), num_classes=3)
@@ -93,7 +93,7 @@ def test_pad_shortcut_is_exact_for_the_gradient_too():
     assert torch.equal(mine, sliced)
 
 
-def test_he_initialization_by_fan_in():
+def test_convolutions_have_he_initialization_by_fan_in():
     torch.manual_seed(0)
     network = build_network(ModelConfig(name="resnet18_cifar"), num_classes=10)
     for name, module in network.named_modules():
@@ -104,7 +104,7 @@ def test_he_initialization_by_fan_in():
             assert float(module.weight.detach().std()) == pytest.approx(spread, rel=error), name
 
 
-def test_last_gamma_is_zero_only_on_request():
+def test_zero_init_residual_zeroes_the_last_gamma():
     def gammas(zero_init_residual: bool) -> set[float]:
         config = ModelConfig(name="resnet20_cifar", zero_init_residual=zero_init_residual)
         blocks = [m for m in build_network(config, num_classes=10).modules() if isinstance(m, BasicBlock)]
@@ -114,7 +114,7 @@ def test_last_gamma_is_zero_only_on_request():
     assert gammas(True) == {0.0}
 
 
-def test_same_seed_same_weights():
+def test_equal_seeds_give_equal_weights():
     def weights() -> torch.Tensor:
         torch.manual_seed(3)
         return build_network(ModelConfig(name="resnet20_cifar"), num_classes=10).fc.weight.detach()

@@ -1,4 +1,4 @@
-"""Weights of torchvision's form: told apart, loaded, named, converted, refused."""
+"""torchvision state dicts: recognition, loading, class names, conversion, and errors."""
 
 from pathlib import Path
 
@@ -30,12 +30,12 @@ def file(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def random_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def test_a_state_dict_becomes_a_model_that_answers_as_torchvision_does(file, network):
-    image = picture(300, 260)
+def test_a_converted_state_dict_gives_torchvisions_logits(file, network):
+    image = random_image(300, 260)
     model = load_model(file)
     transforms = v2.Compose(
         [
@@ -55,7 +55,7 @@ def test_a_state_dict_becomes_a_model_that_answers_as_torchvision_does(file, net
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict"])
-def test_the_checkpoint_of_a_training_script_is_looked_into(key, network, tmp_path):
+def test_a_state_dict_is_found_inside_a_training_checkpoint(key, network, tmp_path):
     weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({key: weights, "epoch": 3}, tmp_path / "checkpoint.pth")
     assert load_model(tmp_path / "checkpoint.pth").state_dict.keys() == network.state_dict().keys()
@@ -69,10 +69,10 @@ def test_the_command_writes_a_trained_model_with_names_and_preprocessing(file, t
     model = load_trained_model(output)
     assert model.class_names == ("cat", "dog", "great owl", "newt")
     assert (model.shorter_side, model.input_shape) == (256, (3, 224, 224))
-    assert model.pixels([picture(100, 333)]).shape == (1, 3, 224, 224)
+    assert model.pixels([random_image(100, 333)]).shape == (1, 3, 224, 224)
 
 
-def test_a_trained_model_is_loaded_as_ever_and_keeps_its_names(tmp_path):
+def test_a_trained_model_keeps_its_class_names(tmp_path):
     config = ModelConfig(name="resnet20_cifar")
     model = TrainedModel(
         model=config,
@@ -87,12 +87,12 @@ def test_a_trained_model_is_loaded_as_ever_and_keeps_its_names(tmp_path):
     save_trained_model(path, model)
     assert "shorter_side" not in torch.load(path, weights_only=True)
     assert load_model(path).class_names == ("cat", "dog")
-    assert load_model(path).pixels([picture(40, 50)]).shape == (1, 3, 32, 32)
-    with pytest.raises(UsageError, match="knows the names"):
+    assert load_model(path).pixels([random_image(40, 50)]).shape == (1, 3, 32, 32)
+    with pytest.raises(UsageError, match="already contains class names"):
         load_model(path, class_names=["a", "b"])
 
 
-def test_a_changed_frame_is_refused(file, tmp_path):
+def test_a_changed_shorter_side_is_refused(file, tmp_path):
     main([str(file), "--output", str(tmp_path / "model.pt")])
     document = torch.load(tmp_path / "model.pt", weights_only=True)
     torch.save({**document, "shorter_side": 224}, tmp_path / "model.pt")
@@ -110,13 +110,13 @@ def test_other_files_are_refused(file, tmp_path):
     torch.save({"fc.weight": 3}, other)
     with pytest.raises(UserError, match="not a trained model"):
         load_model(other)
-    with pytest.raises(UserError, match="holds no state dict"):
+    with pytest.raises(UserError, match="contains no state dict"):
         main([str(other)])
     with pytest.raises(UserError, match="no trained model at"):
         load_model(tmp_path / "missing.pth")
 
 
-def test_class_names_need_a_line_each(tmp_path):
+def test_class_names_need_one_line_each(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("cat\n\ndog\n")
     with pytest.raises(UserError, match="line 2 is blank"):
@@ -127,16 +127,16 @@ def test_class_names_need_a_line_each(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (500, 375), (256, 256), (100, 333), (231, 230)])
-def test_the_center_is_torchvisions_to_the_pixel(shape):
-    image = picture(*shape)
+def test_center_crop_equals_torchvisions(shape):
+    image = random_image(*shape)
     expected = v2.CenterCrop(224)(v2.Resize(256)(Image.fromarray(image)))
     np.testing.assert_array_equal(
         resize_and_center_crop(image, shorter_side=256, size=224), np.asarray(expected)
     )
 
 
-def test_any_view_is_the_cut_of_the_resized_picture():
-    image = picture(90, 120)
+def test_resize_and_crop_equals_a_crop_of_the_resized_image():
+    image = random_image(90, 120)
     whole = np.asarray(v2.Resize(60)(Image.fromarray(image)))
     got = resize_and_crop(image, shorter_side=60, size=32, top=20, left=41)
     assert np.abs(got.astype(int) - whole[20:52, 41:73]).max() <= 1

@@ -1,4 +1,4 @@
-"""The file of a trained model: both ways, refusals, atomicity."""
+"""Trained-model files: saving, loading, refusals, atomicity."""
 
 import pickle
 from pathlib import Path
@@ -36,7 +36,7 @@ def path(model: TrainedModel, tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
-def test_what_was_saved_is_loaded(model, path):
+def test_a_saved_model_loads_unchanged(model, path):
     loaded = load_trained_model(path)
     assert loaded.state_dict.keys() == model.state_dict.keys()
     assert all(torch.equal(loaded.state_dict[key], model.state_dict[key]) for key in model.state_dict)
@@ -69,7 +69,7 @@ def test_normalize_with_channel_mean_and_with_mean_image(model):
     assert torch.equal(by_pixel, by_channel)
 
 
-def test_a_view_is_saved_without_the_storage_behind_it(model, tmp_path):
+def test_a_view_is_saved_without_its_storage(model, tmp_path):
     big = torch.zeros(10_000_000)
     save_trained_model(tmp_path / "model.pt", TrainedModel(**{**vars(model), "mean": big[:3]}))
     assert (tmp_path / "model.pt").stat().st_size < 3_000_000
@@ -80,17 +80,17 @@ class _Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-def test_a_foreign_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
+def test_a_pickle_of_other_objects_is_refused_without_running_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.pt").write_bytes(pickle.dumps(_Bomb()))
     torch.save({"format": trained.FORMAT, "model": _Bomb()}, "b.pt")
     for name in ("a.pt", "b.pt"):
-        with pytest.raises(UserError, match="foreign objects are never loaded"):
+        with pytest.raises(UserError, match="only tensors and primitives are loaded"):
             load_trained_model(Path(name))
     assert not Path("exploded").exists()
 
 
-def test_foreign_files_are_refused(model, tmp_path):
+def test_other_files_are_refused(model, tmp_path):
     path = tmp_path / "model.pt"
     with pytest.raises(UserError, match="no trained model at"):
         load_trained_model(path)
