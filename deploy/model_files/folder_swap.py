@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from platform.errors import UserError
 
 
@@ -54,18 +56,8 @@ def _put_back(scratch: Path, target: Path) -> None:
 def _recover(target: Path) -> None:
     for scratch in target.parent.glob(f".{target.name}.*.tmp"):
         pid = scratch.name.split(".")[-2]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             _put_back(scratch, target)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _refuse_foreign(target: Path, own_files: Collection[str]) -> None:

@@ -29,6 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import psutil
+
 from platform.atomic import read_json, write_json
 from platform.errors import UsageError, UserError, did_you_mean
 
@@ -164,7 +166,7 @@ class SweepFolder:
         """Return how the sweep stands; one that was killed is `interrupted`, as nobody runs it any more."""
         record = self._state_record()
         state = record.get("state", "interrupted")
-        if state == "running" and not _is_alive(int(record.get("pid", 0))):
+        if state == "running" and not psutil.pid_exists(int(record.get("pid", -1))):
             return "interrupted"
         return state if state in get_args(State) else "interrupted"
 
@@ -277,15 +279,3 @@ def _point_latest(root: Path, path: Path) -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(path.name, target_is_directory=True)
         temporary.replace(link)
-
-
-def _is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
