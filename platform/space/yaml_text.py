@@ -82,7 +82,7 @@ def _too_large(value: Any) -> bool:
 def dump_yaml(values: Any) -> str:
     """Return `values` as YAML that `parse_yaml` reads back equal; keys keep their order."""
     dumper = YAML(typ="safe", pure=True)
-    dumper.sort_base_mapping_type_on_output = False
+    dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # annotated as None
     dumper.default_flow_style = None
     dumper.allow_unicode = True
     dumper.width = 110
