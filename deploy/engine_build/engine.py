@@ -21,7 +21,8 @@ from typing import Annotated, Any
 import tyro
 
 from deploy.engine_build.build_tools import BuildTools, find_build_tools, run_cmake, run_ninja
-from deploy.engine_build.ncnn_source import ENGINE_DIR, cache_root, ensure_ncnn, locked, ncnn_recipe
+from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn, locked, ncnn_recipe
+from platform.data.cache import default_cache_dir
 from platform.errors import UserError, run_command
 
 Progress = Callable[[str], None]
@@ -158,7 +159,7 @@ def _build_dir() -> Path:
     # Next to the sources if possible; an installed package may be writable by root only.
     if os.access(ENGINE_DIR, os.W_OK):
         return ENGINE_DIR / "build" / "engine"
-    return cache_root() / f"engine-{hashlib.sha256(str(ENGINE_DIR).encode()).hexdigest()[:12]}"
+    return default_cache_dir() / f"engine-{hashlib.sha256(str(ENGINE_DIR).encode()).hexdigest()[:12]}"
 
 
 def _recipe(ncnn_dir: Path | None, ncnn_source_dir: Path | None) -> str:

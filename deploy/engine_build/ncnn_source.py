@@ -1,8 +1,8 @@
-"""ncnn as a static library, built once per version and set of flags, in a cache outside the tree.
+"""Build ncnn as a static library, once per version and set of options, in a cache outside the tree.
 
-There is no package with ncnn's headers; the source distribution of its Python package has the whole C++
-tree. It is fetched by name and version from the package index configured on this machine, checked against
-the hash below, built in part (cpp_engine/cmake/ncnn_options.cmake) and installed: five minutes of one core.
+No package has ncnn's headers, but the source distribution of its Python package has the whole C++ tree. It is
+fetched by name and version from the package index configured on this machine, checked against the hash below,
+built in part (cpp_engine/cmake/ncnn_options.cmake) and installed. This takes five minutes of one core.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from deploy.engine_build.build_tools import BuildTools, run_cmake, run_ninja
 from deploy.engine_build.package_index import IndexSettings, index_settings
+from platform.data.cache import default_cache_dir
 from platform.errors import UserError
 
 NCNN_VERSION = "20261020"
@@ -29,14 +30,9 @@ _OPTIONS = ENGINE_DIR / "cmake" / "ncnn_options.cmake"
 Progress = Callable[[str], None]
 
 
-def cache_root() -> Path:
-    """Return `$XDG_CACHE_HOME/resnet-sweep-platform`, by default under ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-sweep-platform"
-
-
 @contextmanager
 def locked(path: Path, *, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; it is released when the process ends, however it ends."""
+    """Hold an exclusive lock on `path`; the system releases it if the process is killed."""
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,37 +40,37 @@ def locked(path: Path, *, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("another process is building the same; waiting for it")
+            progress("waiting for another process that runs the same build")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def ensure_ncnn(tools: BuildTools, *, progress: Progress, source_dir: Path | None = None) -> Path:
-    """Return the install prefix of ncnn, built now unless the cache has it.
+    """Return the install prefix of ncnn; build it first if it is not in the cache.
 
     Args:
-        tools: the compiler, cmake and ninja to build with.
-        progress: told what happens, one line at a time.
-        source_dir: ncnn's source tree, when a person brings their own; fetched otherwise.
+        tools: the compiler, cmake and ninja.
+        progress: called with progress messages.
+        source_dir: ncnn's source tree; None: fetch the source distribution.
 
     Returns:
-        A folder that holds lib/cmake/ncnn and include/ncnn.
+        the folder that contains lib/cmake/ncnn and include/ncnn.
 
     Raises:
-        UserError: the sources cannot be had, or do not build.
+        UserError: the sources cannot be fetched or built.
     """
-    prefix = cache_root() / f"ncnn-{NCNN_VERSION}-{_build_key(tools, source_dir)}"
+    prefix = default_cache_dir() / f"ncnn-{NCNN_VERSION}-{_build_key(tools, source_dir)}"
     if prefix.is_dir():
         return prefix
     with locked(prefix.with_name(prefix.name + ".lock"), progress=progress):
-        # Only a complete installation is ever given this name.
+        # Only complete installations are renamed to this path.
         if not prefix.is_dir():
             _build(prefix, tools, progress=progress, source_dir=source_dir)
     return prefix
 
 
 def ncnn_recipe() -> str:
-    """Return what decides how ncnn is built, apart from the compiler: the sources' hash and the options."""
+    """Return the inputs of ncnn's build except the compiler: the hash of the sources, and the options."""
     return f"{SDIST_SHA256}\0{_OPTIONS.read_text(encoding='utf-8')}"
 
 
@@ -84,7 +80,7 @@ def _build_key(tools: BuildTools, source_dir: Path | None) -> str:
 
 
 def _build(prefix: Path, tools: BuildTools, *, progress: Progress, source_dir: Path | None) -> None:
-    work = prefix.with_name(prefix.name + ".building")  # kept when interrupted: ninja goes on where it stood
+    work = prefix.with_name(prefix.name + ".building")  # kept when interrupted: ninja resumes the build
     work.mkdir(parents=True, exist_ok=True)
     source = source_dir or _unpacked_source(work, progress=progress)
     installed = work / "installed"
@@ -115,7 +111,7 @@ def _build(prefix: Path, tools: BuildTools, *, progress: Progress, source_dir: P
 
 
 def _weigh(step: str) -> float:
-    """Return a step's seconds of a core, about: eight files take three quarters of the time."""
+    """Return the approximate core seconds of a build step: eight files take three quarters of the time."""
     if "Building" not in step:
         return 0.03
     return 30.0 if "/convolution_x86" in step else 1.0
@@ -125,7 +121,7 @@ def _unpacked_source(work: Path, *, progress: Progress) -> Path:
     source = work / "source"
     if source.is_dir():
         return source
-    archive = cache_root() / SDIST_NAME
+    archive = default_cache_dir() / SDIST_NAME
     if not (archive.is_file() and _sha256(archive) == SDIST_SHA256):
         fetch_sdist(archive, progress=progress)
     unpacking = work / "unpacking"
@@ -144,12 +140,12 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def fetch_sdist(archive: Path, *, progress: Progress, settings: IndexSettings | None = None) -> None:
-    """Download ncnn's source distribution to `archive`, checked.
+    """Download ncnn's source distribution to `archive` and check its hash.
 
     Args:
-        archive: where the file goes; nothing is left there on failure.
-        progress: told what happens.
-        settings: where to look; what is configured for pip or uv by default.
+        archive: path of the file; not created on failure.
+        progress: called with progress messages.
+        settings: package sources; default: the configuration of pip and uv.
 
     Raises:
         UserError: no configured source has the file, or its hash is wrong.
@@ -172,7 +168,7 @@ def fetch_sdist(archive: Path, *, progress: Progress, settings: IndexSettings | 
         failures.append(f"{_source_name(index_urls, find_links)}: has no {SDIST_NAME}")
     listed = "".join(f"\n  {failure}" for failure in failures)
     raise UserError(
-        f"the engine needs {SDIST_NAME}, and no configured package source gave it:{listed}\n"
+        f"building the engine requires {SDIST_NAME}, which no configured package source provides:{listed}\n"
         f"Go online, set PIP_INDEX_URL to a reachable index, or put the file itself at {archive}."
     )
 
@@ -200,14 +196,14 @@ def _fetch_from(
     partial = archive.with_name(f".{archive.name}.{os.getpid()}")
     failures: tuple[type[Exception], ...] = (*_http_errors(), UnpackError, OSError)
     try:
-        # The client is the one that the finder makes for itself, with our certificates; its types disagree.
+        # Same client class as the finder's default, with our certificates; its annotations are incompatible.
         finder = PackageFinder(client, index_urls=index_urls, find_links=find_links, no_binary=["ncnn"])  # type: ignore[arg-type]
         package = finder.find_best_match(f"ncnn==1.0.{NCNN_VERSION}").best
         if package is None:
             return False
         fetched = finder.download(package.link, partial, hashes={"sha256": [SDIST_SHA256]})
         archive.parent.mkdir(parents=True, exist_ok=True)
-        if not fetched.is_relative_to(partial):  # an archive in a local folder is left where it lies
+        if not fetched.is_relative_to(partial):  # an archive in a local folder is not copied
             partial.mkdir(parents=True, exist_ok=True)
             fetched = Path(shutil.copy2(fetched, partial))
         fetched.replace(archive)

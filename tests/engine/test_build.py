@@ -91,7 +91,7 @@ def test_sources_are_unpacked_before_python_3_11_4(monkeypatch: pytest.MonkeyPat
         tar.addfile(member, io.BytesIO(content))
     newest = tarfile.TarFile.extractall
     monkeypatch.setattr(tarfile.TarFile, "extractall", lambda tar, path=".": newest(tar, path))
-    monkeypatch.setattr(ncnn_source, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(ncnn_source, "default_cache_dir", lambda: tmp_path)
     monkeypatch.setattr(ncnn_source, "SDIST_SHA256", ncnn_source._sha256(archive))
     (tmp_path / "work").mkdir()
     source = ncnn_source._unpacked_source(tmp_path / "work", progress=quiet)
