@@ -1,1 +1,1 @@
-"""Space files, sampler, schedulers, trials under Ray Tune and Ray Train, selection."""
+"""The stages of a sweep: planning, search with Ray Tune, confirmation, final run with Ray Train, selection."""

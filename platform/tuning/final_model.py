@@ -1,4 +1,4 @@
-"""After training: the final model, its one look at the test split, its place in the registry, its figures."""
+"""The final model: its evaluation on the test set, its registration in MLflow, and its metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from platform.errors import UserError
 from platform.space.spec import SweepSpec
 from platform.tracking.results import read_results
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.extend_sweep import champion_of_final, final_run
+from platform.tuning.extend_sweep import final_run_candidate, final_run_id
 from platform.tuning.sampling.sampler import planned_trials
-from platform.tuning.selection.test_set_record import open_test_split
+from platform.tuning.selection.test_set_record import record_test_set_reading
 from platform.tuning.training_stages import Sweep
 
 if TYPE_CHECKING:
@@ -22,39 +22,43 @@ _REGISTERED = "registered.json"
 _REMEDY = "restore it from a copy"
 
 
-def final_model(folder: SweepFolder) -> Path:
-    """Return the trained model that ships; UserError if the sweep has not come so far."""
+def final_model_path(folder: SweepFolder) -> Path:
+    """Return the path of the final model.
+
+    Raises:
+        UserError: the final model is not trained yet.
+    """
     path = folder.checkpoint_dir("final") / "model.pt"
     if not path.exists():
         raise UserError(
-            f"{folder.sweep_id} has no final model yet; go on with it: --resume {folder.sweep_id}"
+            f"{folder.sweep_id} has no final model yet; resume it with --resume {folder.sweep_id}"
         )
     return path
 
 
 def is_trained(folder: SweepFolder, spec: SweepSpec) -> bool:
-    """Return whether nothing is left to train: the selection saw all trials, and its champion is final."""
+    """Return whether training is complete: all trials were ranked and the champion was retrained."""
     if not (folder.checkpoint_dir("final") / "model.pt").exists() or not folder.selection.exists():
         return False
     planned, selection = planned_trials(spec), read_json(folder.selection, remedy=_REMEDY)
     return bool(
         selection.get("planned_trials", planned) == planned
-        and selection["champion"] == champion_of_final(folder)
+        and selection["champion"] == final_run_candidate(folder)
     )
 
 
-def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
-    """Measure the final model on the test split and write test.json; a figure that stands is returned.
+def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
+    """Evaluate the final model on the test set and write test.json; an existing test.json is returned.
 
     Args:
         sweep: the sweep.
-        again: open the split once more, although it was opened before.
+        again: evaluate again although the test set was read before.
 
     Returns:
         The content of test.json: loss, accuracy (0..1), per_class, confusion, images, class_names, ...
 
     Raises:
-        UserError: the split was opened before for another model, or the cache is damaged.
+        UserError: the test set was read before for another model, or the cache is damaged.
     """
     folder, info = sweep.folder, sweep.info
     if folder.test.exists() and not again:
@@ -64,14 +68,16 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
     from platform.data.cache import load_split
     from platform.data.normalization import Normalization
     from platform.models.trained import load_trained_model
-    from platform.training.acceleration.precision import choose
-    from platform.training.evaluation.evaluation import evaluate
+    from platform.training.acceleration.precision import choose_precision
+    from platform.training.evaluation.evaluate import evaluate
 
-    model = load_trained_model(final_model(folder))
-    openings = open_test_split(folder.path, split_sha256=info.sha256, run=final_run(folder), again=again)
+    model = load_trained_model(final_model_path(folder))
+    record = record_test_set_reading(
+        folder.path, split_sha256=info.sha256, run=final_run_id(folder), again=again
+    )
     on_gpu = sweep.plan.final.resources_per_worker.GPU > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    precision, _ = choose(sweep.spec.base.precision, device)
+    precision, _ = choose_precision(sweep.spec.base.precision, device)
     result = evaluate(
         model.network(),
         load_split(info, "test"),
@@ -90,8 +96,8 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
             "class_names": info.class_names,
             "data_label": info.label,
             "precision": precision,
-            "opened_at": openings.openings[-1].opened_utc,
-            "times_opened": len(openings.openings),
+            "opened_at": record.test_set_readings[-1].read_utc,
+            "times_opened": len(record.test_set_readings),
             "split_sha256": info.sha256,
         },
     )
@@ -99,31 +105,31 @@ def measure(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
 
 
 def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
-    """Put the final model into MLflow's registry, once per sweep; None if it is there already.
+    """Register the final model in MLflow, once per sweep; return None if it is already registered.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the tracking store does not answer.
     """
     from platform.tracking.mlflow_registry import register_champion
     from platform.tuning.selection.registry_alias import choose_alias
 
-    done = sweep.folder.path / _REGISTERED
-    if done.exists():
+    record = sweep.folder.path / _REGISTERED
+    if record.exists():
         return None
     registered = register_champion(
         sweep.folder,
-        final_model(sweep.folder),
+        final_model_path(sweep.folder),
         choose_alias=choose_alias,
         tracking_uri=tracking_uri,
         space=sweep.spec.name,
-        metrics=figures(sweep.folder),
+        metrics=final_metrics(sweep.folder),
         tags={
             "quick": str(sweep.plan.quick).lower(),
             "generated_data": str(sweep.info.name == "generated").lower(),
         },
     )
     write_json(
-        done,
+        record,
         {
             "model": registered.model,
             "version": registered.version,
@@ -134,27 +140,27 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
     return registered
 
 
-def figures(folder: SweepFolder) -> dict[str, float]:
-    """Return the sweep's final scalars by metric key, as far as there are any."""
+def final_metrics(folder: SweepFolder) -> dict[str, float]:
+    """Return the available final metrics of the sweep by metric key."""
     results = read_results(folder)
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     candidate = results.champion_candidate()
     if candidate is not None:
-        found["champion/validation_accuracy_mean"] = float(candidate["mean"])
-        found["champion/validation_runs"] = float(candidate["n"])
+        metrics["champion/validation_accuracy_mean"] = float(candidate["mean"])
+        metrics["champion/validation_runs"] = float(candidate["n"])
         if candidate.get("std") is not None:
-            found["champion/validation_accuracy_std"] = float(candidate["std"])
+            metrics["champion/validation_accuracy_std"] = float(candidate["std"])
     if results.test is not None:
-        found["test/accuracy"] = float(results.test["accuracy"])
-        found["test/loss"] = float(results.test["loss"])
+        metrics["test/accuracy"] = float(results.test["accuracy"])
+        metrics["test/loss"] = float(results.test["loss"])
     if results.benchmark is not None:
         for entry in results.benchmark["results"]:
             if entry.get("batch", 1) == 1 and entry.get("workers", 1) == 1:
                 precision = entry.get("precision", "fp32")
                 key = "" if precision == "fp32" else f"{precision}_"
-                found[f"ncnn/{key}latency_ms_p50_t{entry['threads']}"] = float(entry["latency_ms"]["p50"])
+                metrics[f"ncnn/{key}latency_ms_p50_t{entry['threads']}"] = float(entry["latency_ms"]["p50"])
     for document in results.lower_precisions:
         test = (document.get("accuracy") or {}).get("test")
         if test:
-            found[f"ncnn/{document['precision']}_test_accuracy"] = float(test["top1"])
-    return found
+            metrics[f"ncnn/{document['precision']}_test_accuracy"] = float(test["top1"])
+    return metrics

@@ -1,63 +1,53 @@
-"""When a search ends before its last trial: an allowance is used up, or the target is reached.
+"""End the search before its last trial once a time limit or the target accuracy is reached.
 
-The journal is the memory: fed with its events in order, a resumed search has used what it had used, and a
-search that was stopped stays stopped.
+The state is restored from the journal's events. A resumed search therefore continues with the time it has
+already used, and a search that was stopped stays stopped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from platform.space.settings import Stop
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.journal.journal import Event
+from platform.tuning.journal.event import Event
 
 _HOUR_S = 3600.0
 
 
-def stop_reason(past: Iterable[Event]) -> str | None:
-    """Return why a search ended before its last trial, from its journal; None if it did not."""
-    reason = None
-    for event in past:
-        if event.kind == "stopped":
-            reason = event.note
-        elif event.kind == "extended":
-            reason = None
-    return reason
-
-
-class Stops:
-    """What a search has used so far, against what it may use."""
+class StopCriteria:
+    """The limits of a search, and the time and accuracy reached so far."""
 
     def __init__(
         self, settings: Stop, *, gpus_per_trial: float, clock: Callable[[], float] = time.time
     ) -> None:
-        """Begin with nothing used.
+        """Start with no time used.
 
         Args:
             settings: the limits.
             gpus_per_trial: GPUs of all workers of one trial.
-            clock: seconds since 1970, as in the journal.
+            clock: returns seconds since 1970, as in the journal.
         """
         self._settings, self._gpus, self._clock = settings, gpus_per_trial, clock
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._earlier_s, self._gpu_s = 0.0, 0.0
         self._began: float | None = None
         self._last: float | None = None
+        """Time of the last event of a replayed session; None in the running one."""
         self._best: tuple[str, float] | None = None
         self.reason: str | None = None
         """Why the search was stopped; None if it was not."""
 
     def replay(self, event: Event) -> None:
-        """Learn one event of the search's past; how trials ended is told with `ended`."""
+        """Apply one journaled event; the results of trials are passed to `ended`."""
         if event.kind == "extended":
-            self._forget()
+            self._reset()
         elif event.kind == "begin":
-            self._earlier_s += self._life_s()
+            self._earlier_s += self._session_s()
             self._began = self._last = event.at
         elif event.kind == "stopped":
             self.reason = event.note or "the search was stopped"
@@ -67,45 +57,45 @@ class Stops:
                 self.epoch(event.trial_id, event.record)
 
     def begin(self) -> None:
-        """Start this life's clock."""
-        self._earlier_s += self._life_s()
+        """Start the clock of this session."""
+        self._earlier_s += self._session_s()
         self._began, self._last = self._clock(), None
 
     def epoch(self, trial_id: str, record: EpochRecord) -> None:  # noqa: ARG002 - a learner's signature
-        """Count an epoch of any trial of the search."""
+        """Add the GPU time of an epoch of any trial."""
         self._gpu_s += self._gpus * (record.epoch_s + record.evaluation_s)
 
     def ended(self, trial_id: str, status: TrialStatus, value: float | None) -> None:
-        """Learn how a trial ended; `value` is its validation accuracy, 0..1."""
+        """Update the best result; `value` is the trial's validation accuracy, 0..1."""
         if status is not TrialStatus.FINISHED or value is None:
             return
         if self._best is None or value > self._best[1]:
             self._best = (trial_id, value)
 
     def reached(self) -> str | None:
-        """Return why no more trials should be drawn, or None."""
+        """Return which limit is reached, as text, or None."""
         if self.reason is not None:
             return self.reason
-        limits, used_h, gpu_h = self._settings, self.wall_s / _HOUR_S, self._gpu_s / _HOUR_S
-        if limits.wall_hours is not None and used_h >= limits.wall_hours:
-            return f"stop.wall_hours: the search has taken {used_h:.2f} h of {limits.wall_hours:g} h"
+        limits, wall_h, gpu_h = self._settings, self.wall_s / _HOUR_S, self._gpu_s / _HOUR_S
+        if limits.wall_hours is not None and wall_h >= limits.wall_hours:
+            return f"stop.wall_hours: the search has taken {wall_h:.2f} h of {limits.wall_hours:g} h"
         if limits.gpu_hours is not None and gpu_h >= limits.gpu_hours:
-            return f"stop.gpu_hours: the search has used {gpu_h:.2f} GPU hours of {limits.gpu_hours:g}"
+            return f"stop.gpu_hours: the search has used {gpu_h:.2f} of {limits.gpu_hours:g} GPU hours"
         target = limits.target_accuracy
         if target is not None and self._best is not None and self._best[1] >= target:
             name, accuracy = self._best
             return (
-                f"stop.target_accuracy: {name} reached {100 * accuracy:.2f} % on validation, "
-                f"{100 * target:g} % were asked for"
+                f"stop.target_accuracy: {name} reached {100 * accuracy:.2f} % on validation "
+                f"(target: {100 * target:g} %)"
             )
         return None
 
     @property
     def wall_s(self) -> float:
-        """Wall seconds of the search, those of earlier lives included."""
-        return self._earlier_s + self._life_s()
+        """Wall seconds of the search over all sessions; pauses between sessions do not count."""
+        return self._earlier_s + self._session_s()
 
-    def _life_s(self) -> float:
+    def _session_s(self) -> float:
         if self._began is None:
             return 0.0
         end = self._last if self._last is not None else self._clock()

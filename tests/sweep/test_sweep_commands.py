@@ -12,7 +12,7 @@ import pytest
 
 from platform.tracking.parquet_tables import read_epochs, read_trials
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.extend_sweep import final_run
+from platform.tuning.extend_sweep import final_run_id
 from tests.sweep.examples import ROOT, Place
 
 pytestmark = pytest.mark.timeout(3600)
@@ -94,7 +94,7 @@ def test_a_trial_is_repeated_exactly(copy: Place, folder: SweepFolder, trial_id:
 def test_an_extension_redoes_what_it_changes_and_nothing_else(copy: Place, folder: SweepFolder) -> None:
     refused = copy.sweep("--resume", folder.sweep_id, "--extend", "1")
     assert refused.returncode == 2
-    assert "a second look at the test images. Add --again" in refused.stderr
+    assert "evaluated on the test set too. Add --again" in refused.stderr
     before = {row.trial_id: row.starts for row in read_trials(folder)}
 
     done = copy.sweep("--resume", folder.sweep_id, "--extend", "1", "--again")
@@ -105,7 +105,7 @@ def test_an_extension_redoes_what_it_changes_and_nothing_else(copy: Place, folde
     assert folder.get_state() == "finished"
     selection = json.loads(folder.selection.read_text())
     assert (selection["planned_trials"], len(selection["candidates"])) == (3, len(_stage(rows, "confirm")))
-    final = final_run(folder)
+    final = final_run_id(folder)
     assert rows[final].params == json.loads(folder.champion.read_text())["params"]
     assert json.loads((folder.export / "model.json").read_text())["source"]["run"] == final
     openings = json.loads((folder.path / "test_opened.json").read_text())["openings"]

@@ -1,4 +1,4 @@
-"""When a search ends before its last trial, and that it stays ended."""
+"""Conditions that end a search early, also after a resume."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from platform.space.settings import Stop
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.journal.journal import Event, Kind
-from platform.tuning.stop_criteria import Stops
+from platform.tuning.journal.event import Event, Kind
+from platform.tuning.stop_criteria import StopCriteria
 
 RECORD = EpochRecord(
     epoch=1,
@@ -32,60 +32,87 @@ def event(kind: Kind, at: float, **fields: object) -> Event:
     return Event(kind=kind, trial_id="t000" if kind in ("trial", "epoch", "ended") else "", at=at, **fields)
 
 
-def stops(now: float = 0.0, *, gpus: float = 1, **limits: float) -> Stops:
-    return Stops(Stop(**limits), gpus_per_trial=gpus, clock=lambda: now)
+def criteria(now: float = 0.0, *, gpus: float = 1, **limits: float) -> StopCriteria:
+    return StopCriteria(Stop(**limits), gpus_per_trial=gpus, clock=lambda: now)
 
 
-def test_without_limits_nothing_stops() -> None:
-    search = stops(now=1e9)
-    search.replay(event("begin", 0.0))
-    search.ended("t000", TrialStatus.FINISHED, 1.0)
-    assert search.reached() is None
+def test_a_search_without_limits_never_stops() -> None:
+    stop = criteria(now=1e9)
+    stop.replay(event("begin", 0.0))
+    stop.ended("t000", TrialStatus.FINISHED, 1.0)
+    assert stop.reached() is None
 
 
-@pytest.mark.parametrize(("last", "over"), [(1799.0, False), (1801.0, True)])
-def test_wall_time_counts_the_lives_and_not_the_pauses(last: float, over: bool) -> None:
-    search = stops(now=100_000 + last, wall_hours=1)
-    # Half an hour, then a long pause, then what this life has taken.
+@pytest.mark.parametrize(("session_s", "over"), [(1799.0, False), (1801.0, True)])
+def test_wall_time_excludes_the_pauses_between_sessions(session_s: float, over: bool) -> None:
+    stop = criteria(wall_hours=1)
+    # A session of half an hour, a long pause, then the current session.
     for past in (event("begin", 0.0), event("epoch", 900.0, record=RECORD), event("ended", 1800.0)):
-        search.replay(past)
-    assert search.wall_s == 1800
-    search._clock = lambda: 100_000.0
-    search.begin()
-    search._clock = lambda: 100_000.0 + last
-    assert search.wall_s == 1800 + last
-    reason = search.reached()
+        stop.replay(past)
+    assert stop.wall_s == 1800
+    stop._clock = lambda: 100_000.0
+    stop.begin()
+    stop._clock = lambda: 100_000.0 + session_s
+    assert stop.wall_s == 1800 + session_s
+    reason = stop.reached()
     assert (reason is not None) is over
     if over:
         assert "stop.wall_hours: the search has taken 1.00 h of 1 h" in str(reason)
 
 
-def test_gpu_hours_are_those_of_all_workers() -> None:
-    search = stops(gpus=2, gpu_hours=2)
-    search.epoch("t000", RECORD)
-    assert search.reached() is None
-    search.epoch("t001", RECORD)
-    assert search.reached() == "stop.gpu_hours: the search has used 2.00 GPU hours of 2"
+def test_a_search_resumed_twice_stays_within_its_wall_time() -> None:
+    stop = criteria(wall_hours=1)
+    for past in (
+        event("begin", 1_000.0),
+        event("ended", 2_200.0),
+        event("begin", 10_000.0),
+        event("ended", 11_300.0),
+        event("begin", 20_000.0),  # killed before its first event
+    ):
+        stop.replay(past)
+    assert stop.wall_s == 1200 + 1300
+    stop._clock = lambda: 30_000.0
+    stop.begin()
+    assert stop.wall_s == 1200 + 1300
+    stop._clock = lambda: 30_000.0 + 1099
+    assert stop.reached() is None
+    stop._clock = lambda: 30_000.0 + 1100
+    assert stop.reached() == "stop.wall_hours: the search has taken 1.00 h of 1 h"
 
 
-def test_a_target_is_reached_by_whole_runs_only() -> None:
-    search = stops(target_accuracy=0.9)
-    search.epoch("t000", replace(RECORD, validation_accuracy=0.99))
-    search.ended("t000", TrialStatus.PRUNED, 0.99)
-    search.ended("t001", TrialStatus.FINISHED, None)
-    assert search.reached() is None
-    search.ended("t002", TrialStatus.FINISHED, 0.95)
-    search.ended("t003", TrialStatus.FINISHED, 0.91)
-    assert search.reached() == (
-        "stop.target_accuracy: t002 reached 95.00 % on validation, 90 % were asked for"
-    )
+def test_a_clock_set_back_does_not_reduce_the_wall_time() -> None:
+    stop = criteria(now=500.0, wall_hours=1)
+    stop.replay(event("begin", 0.0))
+    stop.replay(event("ended", 1800.0))
+    stop.begin()
+    stop._clock = lambda: 100.0
+    assert stop.wall_s == 1800
+
+
+def test_gpu_hours_add_up_over_all_workers() -> None:
+    stop = criteria(gpus=2, gpu_hours=2)
+    stop.epoch("t000", RECORD)
+    assert stop.reached() is None
+    stop.epoch("t001", RECORD)
+    assert stop.reached() == "stop.gpu_hours: the search has used 2.00 of 2 GPU hours"
+
+
+def test_only_finished_trials_reach_the_target() -> None:
+    stop = criteria(target_accuracy=0.9)
+    stop.epoch("t000", replace(RECORD, validation_accuracy=0.99))
+    stop.ended("t000", TrialStatus.PRUNED, 0.99)
+    stop.ended("t001", TrialStatus.FINISHED, None)
+    assert stop.reached() is None
+    stop.ended("t002", TrialStatus.FINISHED, 0.95)
+    stop.ended("t003", TrialStatus.FINISHED, 0.91)
+    assert stop.reached() == ("stop.target_accuracy: t002 reached 95.00 % on validation (target: 90 %)")
 
 
 def test_a_stopped_search_stays_stopped_until_it_is_extended() -> None:
-    search = stops(target_accuracy=0.9)
-    search.ended("t000", TrialStatus.FINISHED, 0.95)
-    search.replay(event("stopped", 10.0, note="as it was told then"))
-    assert search.reached() == "as it was told then"
-    search.replay(event("extended", 20.0))
-    assert search.reached() is None
-    assert search.wall_s == 0
+    stop = criteria(target_accuracy=0.9)
+    stop.ended("t000", TrialStatus.FINISHED, 0.95)
+    stop.replay(event("stopped", 10.0, note="the journaled reason"))
+    assert stop.reached() == "the journaled reason"
+    stop.replay(event("extended", 20.0))
+    assert stop.reached() is None
+    assert stop.wall_s == 0

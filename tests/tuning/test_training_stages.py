@@ -59,7 +59,7 @@ TRIALS = [searched(0, 0.7), searched(1, 0.9), searched(2, 0.8)]
 
 
 class FakeRuns:
-    """Replaces `run_fixed`: records the requested runs and returns prepared (accuracy, status) pairs."""
+    """Replaces `run_configurations`: records the requested runs and returns prepared (accuracy, status) pairs."""
 
     def __init__(self, results: dict[str, tuple[float, TrialStatus]]) -> None:
         self.results = results
@@ -97,7 +97,7 @@ def sweep(tmp_path: Path) -> Sweep:
 
 def fake_runs(monkeypatch: pytest.MonkeyPatch, **results: tuple[float, TrialStatus]) -> FakeRuns:
     runs = FakeRuns({name.replace("_", "-"): result for name, result in results.items()})
-    monkeypatch.setattr(training_stages, "run_fixed", runs)
+    monkeypatch.setattr(training_stages, "run_configurations", runs)
     return runs
 
 
@@ -140,8 +140,8 @@ def test_the_best_mean_wins_and_failed_runs_do_not_count(
     )
     champion = confirm(sweep, TRIALS)
     assert (champion.candidate, champion.summary.mean) == ("t002", pytest.approx(0.7))
-    assert champion.second is not None
-    assert champion.second.n == 1
+    assert champion.runner_up is not None
+    assert champion.runner_up.n == 1
     selection = json.loads(sweep.folder.selection.read_text())
     assert [entry["accuracies"] for entry in selection["candidates"]] == [[0.6], [0.7, 0.7]]
     written = json.loads(sweep.folder.champion.read_text())
@@ -153,7 +153,7 @@ def test_a_candidate_without_a_finished_run_is_left_out(
 ) -> None:
     fake_runs(monkeypatch, c1_s0=(0.9, FAILED), c1_s1=(0.9, FAILED))
     champion = confirm(sweep, TRIALS)
-    assert (champion.candidate, champion.second) == ("t002", None)
+    assert (champion.candidate, champion.runner_up) == ("t002", None)
 
 
 def test_no_finished_confirmation_run_is_an_error(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

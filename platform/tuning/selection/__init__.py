@@ -1,1 +1,1 @@
-"""The confirmed winner of a sweep, and the record of test-set readings."""
+"""The choice of the champion, its registry alias, and the record of test-set readings."""

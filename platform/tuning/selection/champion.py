@@ -1,8 +1,8 @@
-"""Which configuration wins, and whether it truly does.
+"""Choose the best configuration from repeated runs and test whether its lead is significant.
 
-The search ranks single runs, and a single CIFAR-10 run differs from its repetition by about 0.12
-percentage points (standard deviation over seeds, Jordan 2023, arXiv 2304.01910). So the best few are
-repeated over several seeds, and the winner is the best mean. Everything here looks at validation only.
+The search ranks single runs, but the test accuracy of a CIFAR-10 run has a standard deviation over seeds of
+about 0.12 percentage points (Jordan 2023, arXiv 2304.01910). The best configurations of the search are
+therefore repeated with several seeds, and the highest mean wins. Only validation accuracy is used.
 """
 
 from __future__ import annotations
@@ -19,73 +19,70 @@ from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
 from platform.tracking.events import TrialStatus
 
-_LEVEL = 0.95
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedTrial:
-    """What the selection needs to know of a search trial."""
+    """A search trial, as input of the ranking."""
 
     trial_id: str
     number: int
     status: TrialStatus
     epoch: int
-    """Epochs it trained."""
+    """Number of trained epochs."""
     epochs: int
-    """Epochs of its full budget."""
+    """Epochs of the full budget."""
     validation_accuracy: float | None
     validation_loss: float | None
     params: Mapping[str, Scalar] = field(default_factory=dict)
-    """Trials of equal parameters count as one candidate."""
+    """Trials with equal parameters are one candidate."""
     costs: Mapping[str, float] = field(default_factory=dict)
-    """What its network costs, by objective."""
+    """Costs of the network by objective name."""
 
 
 def top_candidates(
     trials: Iterable[RankedTrial], k: int, objectives: Sequence[Objective] = ("validation_accuracy",)
 ) -> list[RankedTrial]:
-    """Return the best `k` distinct configurations, best first; fewer if there are not so many.
+    """Return up to `k` distinct configurations, best first.
 
-    With several objectives they are the most accurate of the Pareto front, where there is one.
-
-    Trials that finished their budget come first, by validation accuracy; ties go to the lower
-    validation loss, then to the earlier trial. Stopped ones follow only where finished ones do not
-    suffice: those that came farther first. Failed ones, and those without an accuracy, never.
+    Finished trials come first, by validation accuracy; ties go to the lower validation loss, then to the
+    earlier trial. If there are fewer than `k`, trials stopped early follow, those with more epochs first.
+    Failed trials and trials without an accuracy are excluded. With several objectives the ranking is
+    restricted to the Pareto front, if it is not empty.
 
     Raises:
-        UserError: no trial can be a candidate.
+        UserError: no trial qualifies.
     """
     trials = list(trials)
     if len(objectives) > 1:
         trials = pareto_front(trials, objectives) or trials
-    able = [
+    qualified = [
         trial
         for trial in trials
         if trial.status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
         and trial.validation_accuracy is not None
         and math.isfinite(trial.validation_accuracy)
     ]
-    if not able:
-        raise UserError(
-            "no trial of the search finished, so there is nothing to choose from; see the logs folder"
-        )
+    if not qualified:
+        raise UserError("no trial of the search has a validation accuracy; see the logs folder")
     distinct: dict[object, RankedTrial] = {}
-    for trial in sorted(able, key=_rank):
-        same = tuple(sorted(trial.params.items())) if trial.params else trial.trial_id
-        distinct.setdefault(same, trial)
+    for trial in sorted(qualified, key=_rank):
+        configuration = tuple(sorted(trial.params.items())) if trial.params else trial.trial_id
+        distinct.setdefault(configuration, trial)
     return list(distinct.values())[:k]
 
 
 def pareto_front(trials: Iterable[RankedTrial], objectives: Sequence[Objective]) -> list[RankedTrial]:
-    """Return the whole runs that no other one beats in every objective, the most accurate first.
+    """Return the finished trials that no other one dominates, the most accurate first.
 
-    Trials that were stopped early are not among them: their accuracy does not compare.
+    Trials stopped early are excluded, because their accuracies are not comparable.
 
     Args:
-        trials: of the search.
-        objectives: accuracy, and the costs that count.
+        trials: the trials of the search.
+        objectives: validation accuracy and costs.
     """
-    whole = {
+    finished = {
         trial.trial_id: trial
         for trial in trials
         if trial.status is TrialStatus.FINISHED
@@ -94,9 +91,9 @@ def pareto_front(trials: Iterable[RankedTrial], objectives: Sequence[Objective])
     }
     points = {
         name: {**trial.costs, "validation_accuracy": trial.validation_accuracy or 0.0}
-        for name, trial in whole.items()
+        for name, trial in finished.items()
     }
-    return sorted((whole[name] for name in non_dominated(points, objectives)), key=_rank)
+    return sorted((finished[name] for name in non_dominated(points, objectives)), key=_rank)
 
 
 def _rank(trial: RankedTrial) -> tuple[float, ...]:
@@ -112,22 +109,26 @@ def _rank(trial: RankedTrial) -> tuple[float, ...]:
 
 
 class CandidateSummary(Frozen):
-    """A configuration's validation accuracy (0..1) over seeds."""
+    """A configuration's validation accuracy over seeds, as fractions of 1."""
 
     candidate: str
-    """The search trial whose configuration was repeated."""
+    """Id of the search trial whose configuration was repeated."""
     accuracies: tuple[float, ...]
-    """One per finished run, in order of the seeds."""
+    """One per finished run, in seed order."""
     n: int
     mean: float
     std: float | None
     """Sample standard deviation (n - 1); None for a single run."""
     interval95: tuple[float, float] | None
-    """95 % interval of the mean by Student's t, cut at 0 and 1; None for a single run."""
+    """95 % confidence interval of the mean (Student's t), clipped to 0..1; None for a single run."""
 
 
 def summarize(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
-    """Return mean, spread and interval of a candidate's runs; UserError if none finished."""
+    """Return the mean, standard deviation and confidence interval of a candidate's runs.
+
+    Raises:
+        UserError: `accuracies` is empty.
+    """
     if not accuracies:
         raise UserError(f"no confirmation run of candidate {candidate} finished; see the logs folder")
     n, mean = len(accuracies), statistics.fmean(accuracies)
@@ -142,91 +143,92 @@ def summarize(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
 
 
 class Champion(Frozen):
-    """The configuration that won, and how surely."""
+    """The configuration with the highest mean, compared with the runner-up."""
 
     candidate: str
     summary: CandidateSummary
-    second: CandidateSummary | None
-    """The next best; None if there was one candidate only."""
+    runner_up: CandidateSummary | None
+    """None if there was only one candidate."""
     difference: float | None
-    """Mean of the champion less mean of the second."""
+    """Mean of the champion minus mean of the runner-up."""
     difference_interval95: tuple[float, float] | None
-    """95 % interval of the difference by Welch's t; None where a single run has no spread."""
+    """95 % confidence interval of the difference (Welch's t-test); None if either has a single run."""
     separated: bool | None
-    """Whether the interval excludes zero; None where nothing can be said."""
+    """Whether the difference is significant (the interval excludes zero); None without an interval."""
     verdict: str
-    """The same in words, with n and spread."""
+    """The comparison as a sentence, with n and standard deviations."""
 
 
 def choose_champion(summaries: Sequence[CandidateSummary]) -> Champion:
-    """Return the candidate of the best mean; ties go to the one listed first (the better in the search).
+    """Return the candidate with the highest mean; ties go to the one listed first (better in the search).
 
     Raises:
         UserError: there are no candidates.
     """
     if not summaries:
         raise UserError("no candidate was confirmed, so there is no champion; see the logs folder")
-    first, *others = sorted(summaries, key=lambda summary: -summary.mean)
-    second = others[0] if others else None
-    difference = first.mean - second.mean if second else None
-    interval = welch_interval(first, second) if second else None
-    separated = None if interval is None else interval[0] > 0
+    best, *others = sorted(summaries, key=lambda summary: -summary.mean)
+    runner_up = others[0] if others else None
+    interval = welch_interval(best, runner_up) if runner_up else None
     return Champion(
-        candidate=first.candidate,
-        summary=first,
-        second=second,
-        difference=difference,
+        candidate=best.candidate,
+        summary=best,
+        runner_up=runner_up,
+        difference=best.mean - runner_up.mean if runner_up else None,
         difference_interval95=interval,
-        separated=separated,
-        verdict=_verdict(first, second, interval),
+        separated=None if interval is None else interval[0] > 0,
+        verdict=_verdict(best, runner_up, interval),
     )
 
 
 def welch_interval(first: CandidateSummary, second: CandidateSummary) -> tuple[float, float] | None:
-    """Return the 95 % interval of the difference of two means (Welch 1947); None if one has no spread."""
+    """Return the 95 % confidence interval of `first.mean - second.mean` (Welch 1947).
+
+    Returns:
+        The interval, or None if either candidate has a single run.
+    """
     if first.std is None or second.std is None:
         return None
     difference = first.mean - second.mean
-    parts = (first.std**2 / first.n, second.std**2 / second.n)
-    variance = sum(parts)
+    variances = (first.std**2 / first.n, second.std**2 / second.n)
+    variance = sum(variances)
     if variance == 0:
         return (difference, difference)
-    freedom = variance**2 / (parts[0] ** 2 / (first.n - 1) + parts[1] ** 2 / (second.n - 1))
+    freedom = variance**2 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
     half = _t_quantile(freedom) * math.sqrt(variance)
     return (difference - half, difference + half)
 
 
 def _t_quantile(freedom: float) -> float:
-    """Return the quantile of Student's t that bounds a two-sided interval of `_LEVEL`."""
+    """Return the quantile of Student's t that bounds a two-sided interval of `_CONFIDENCE`."""
     from scipy import stats  # imported here: it takes most of a second
 
-    return float(stats.t.ppf((1 + _LEVEL) / 2, freedom))
+    return float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom))
 
 
 def _verdict(
-    first: CandidateSummary, second: CandidateSummary | None, interval: tuple[float, float] | None
+    best: CandidateSummary, runner_up: CandidateSummary | None, interval: tuple[float, float] | None
 ) -> str:
-    winner = f"{first.candidate} reached {_figures(first)} on validation"
-    if second is None:
-        return f"{winner}. It was the only candidate, so it was compared with none."
-    runner_up = f"{second.candidate} {_figures(second)}"
-    points = f"{100 * (first.mean - second.mean):.2f} percentage points"
+    reached = f"{best.candidate} reached {_accuracy(best)} (n = {best.n}) on validation"
+    if runner_up is None:
+        return f"{reached}; it was the only candidate."
+    lead = (
+        f"{100 * (best.mean - runner_up.mean):.2f} points above {runner_up.candidate} "
+        f"({_accuracy(runner_up)}, n = {runner_up.n})"
+    )
     if interval is None:
         return (
-            f"{winner}, ahead of {runner_up} by {points}. With a single run of one of them there is no "
-            "spread to compare with: nothing can be said about which is better."
+            f"{reached}, {lead}; the difference cannot be tested, because a single run has no standard "
+            "deviation."
         )
-    between = f"(95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}, Welch's t)"
-    if interval[0] > 0:
-        return f"{winner}, ahead of {runner_up} by {points} {between}: the two are separated."
+    significant = "significant" if interval[0] > 0 else "not significant"
+    low, high = (100 * bound for bound in interval)
     return (
-        f"{winner}, ahead of {runner_up} by {points} {between}: the two are not separated, "
-        "and a repetition could reverse them."
+        f"{reached}, {lead}; the difference is {significant} "
+        f"(95 % CI {low:+.2f} to {high:+.2f}, Welch's t-test; ± is the standard deviation)."
     )
 
 
-def _figures(summary: CandidateSummary) -> str:
+def _accuracy(summary: CandidateSummary) -> str:
     mean = f"{100 * summary.mean:.2f} %"
-    if summary.std is None:
-        return f"{mean} (n = 1)"
-    return f"{mean} +- {100 * summary.std:.2f} (standard deviation, n = {summary.n})"
+    return mean if summary.std is None else f"{mean} ± {100 * summary.std:.2f}"

@@ -1,4 +1,4 @@
-"""The alias of a sweep's model in MLflow's registry: `champion` only if it replaces the present one."""
+"""Choose the alias of a sweep's model in MLflow's registry; `champion` requires a significant improvement."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from platform.tuning.selection.champion import CandidateSummary, welch_interval
 
 CANDIDATE, QUICK, GENERATED = "candidate", "quick", "generated"
 MEAN, STD, RUNS = (f"champion/validation_{name}" for name in ("accuracy_mean", "accuracy_std", "runs"))
-"""Tags of a version that hold its confirmation on validation."""
+"""Tags of a model version with its confirmed validation accuracy."""
 
 
 def choose_alias(new: Mapping[str, str], champion: Mapping[str, str] | None) -> AliasChoice:
-    """Return the alias of a new version, and the reason where it is not `champion`.
+    """Return the alias of a new model version, and the reason if it is not `champion`.
 
-    A version replaces the champion if it was trained on the same dataset and its validation accuracy is
-    higher by more than chance explains (95 % interval of Welch's t), or if it comes from the same sweep.
+    A version replaces the champion if it comes from the same sweep, or if it was trained on the same dataset
+    and its validation accuracy is significantly higher (95 % confidence interval, Welch's t-test).
 
     Args:
-        new: tags of the new version (`sweep_id`, `data_label`, `quick`, `generated_data`, the three above).
-        champion: tags of the version that has the alias `champion`; None if there is none.
+        new: tags of the new version (`sweep_id`, `data_label`, `quick`, `generated_data`, and the three
+            tags above).
+        champion: tags of the version with the alias `champion`; None if there is none.
     """
     if new["quick"] == "true":
         return AliasChoice(QUICK, "a quick sweep never becomes the champion")
@@ -32,20 +33,23 @@ def choose_alias(new: Mapping[str, str], champion: Mapping[str, str] | None) -> 
     if champion.get("data_label") != new["data_label"]:
         return AliasChoice(
             CANDIDATE,
-            f"the champion, of {sweep_id}, was trained on {champion.get('data_label', 'unknown data')}, "
+            f"the champion of {sweep_id} was trained on {champion.get('data_label', 'unknown data')}, "
             f"this model on {new['data_label']}",
         )
-    mine, present = _confirmation(new), _confirmation(champion)
-    if mine is None or present is None:
-        return AliasChoice(CANDIDATE, f"one of it and the champion, of {sweep_id}, has no confirmed accuracy")
-    figures = f"{100 * mine.mean:.2f} % on validation against {100 * present.mean:.2f} % of {sweep_id}"
-    if mine.mean <= present.mean:
-        return AliasChoice(CANDIDATE, f"the champion is not worse: {figures}")
-    interval = welch_interval(mine, present)
+    summary, champion_summary = _confirmation(new), _confirmation(champion)
+    if summary is None or champion_summary is None:
+        missing = "this model" if summary is None else f"the champion of {sweep_id}"
+        return AliasChoice(CANDIDATE, f"{missing} has no confirmed validation accuracy")
+    means = f"{100 * summary.mean:.2f} % on validation, {100 * champion_summary.mean:.2f} % for {sweep_id}"
+    if summary.mean <= champion_summary.mean:
+        return AliasChoice(CANDIDATE, f"not better than the champion: {means}")
+    interval = welch_interval(summary, champion_summary)
     if interval is None:
-        return AliasChoice(CANDIDATE, f"a single run says nothing about the difference: {figures}")
+        return AliasChoice(
+            CANDIDATE, f"a single run has no standard deviation to test the difference: {means}"
+        )
     if interval[0] <= 0:
-        return AliasChoice(CANDIDATE, f"it is not separated from the champion: {figures}")
+        return AliasChoice(CANDIDATE, f"not significantly better than the champion: {means}")
     return AliasChoice(CHAMPION)
 
 

@@ -1,7 +1,7 @@
-"""The test split, opened once per sweep, and the file that proves it.
+"""The record of evaluations on the test set, normally one per sweep.
 
-Every look at the test set by which something is then decided makes its figure a little less true. A sweep
-decides on validation only, and reads the test split once, for the champion.
+Decisions based on a test accuracy bias it upward. A sweep therefore decides on validation only and reads the
+test set once, for the champion. `test_opened.json` records every reading.
 """
 
 from __future__ import annotations
@@ -10,88 +10,96 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from platform.atomic import write_text
 from platform.errors import UserError
 from platform.schema import Frozen
 
-OPENED_FILE = "test_opened.json"
+RECORD_FILE = "test_opened.json"
 RESULT_FILE = "test.json"
+_JSON_KEYS = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+"""The file's keys are the fields' aliases."""
 
 
-class Opening(Frozen):
-    """One opening of the test split."""
+class TestSetReading(Frozen):
+    """One reading of the test set."""
+
+    model_config = _JSON_KEYS
 
     split_sha256: str
-    """Content hash of the data that was opened."""
-    opened_utc: str
+    """Content hash of the dataset."""
+    read_utc: Annotated[str, Field(alias="opened_utc")]
     """ISO 8601, UTC."""
     run: str
-    """The run that was measured."""
+    """Id of the evaluated run."""
 
 
-class Openings(Frozen):
-    """All openings of a sweep, the first one first; an honest sweep has one."""
+class TestSetRecord(Frozen):
+    """All readings of the test set by a sweep, oldest first."""
+
+    model_config = _JSON_KEYS
 
     schema_version: int = 1
-    openings: Annotated[tuple[Opening, ...], Field(min_length=1)]
+    test_set_readings: Annotated[tuple[TestSetReading, ...], Field(alias="openings", min_length=1)]
 
 
-def open_test_split(folder: Path, *, split_sha256: str, run: str, again: bool = False) -> Openings:
-    """Record, before it happens, that the test split is read for `run`.
+def record_test_set_reading(
+    folder: Path, *, split_sha256: str, run: str, again: bool = False
+) -> TestSetRecord:
+    """Record that `run` will be evaluated on the test set; called before the test set is read.
 
-    An opening whose figure was never written (no test.json: the sweep was killed in between) may be
-    continued by the same run on the same split; nobody has learned anything from it.
+    If the sweep was killed before test.json was written, the same run on the same dataset continues the
+    recorded reading instead of adding one, because its result was never seen.
 
     Args:
-        folder: the sweep's folder; `test_opened.json` is written there, atomically.
-        split_sha256: content hash of the data set.
-        run: the run that will be measured.
-        again: open it once more; the file keeps all openings.
+        folder: the sweep's folder; test_opened.json is written there atomically.
+        split_sha256: content hash of the dataset.
+        run: id of the run to evaluate.
+        again: allow a further reading.
 
     Returns:
-        All openings, this one included.
+        All readings, including this one.
 
     Raises:
-        UserError: the split was opened before and `again` is not set, or the record is damaged.
+        UserError: the test set was read before and `again` is not set, or the record is damaged.
     """
-    path = folder / OPENED_FILE
+    path = folder / RECORD_FILE
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    opening = Opening(split_sha256=split_sha256, opened_utc=now, run=run)
-    first = Openings(openings=(opening,))
+    reading = TestSetReading(split_sha256=split_sha256, read_utc=now, run=run)
+    first = TestSetRecord(test_set_readings=(reading,))
     if _write_new(path, first):
         return first
-    before = _read(path)
-    last = before.openings[-1]
+    record = _read(path)
+    last = record.test_set_readings[-1]
     if not (folder / RESULT_FILE).exists() and (last.split_sha256, last.run) == (split_sha256, run):
-        return before
+        return record
     if not again:
         raise UserError(
-            f"the test split is opened once per sweep; {folder.name} opened it at {last.opened_utc} for run "
-            f"{last.run}, and its figure stands in {RESULT_FILE}; to open it once more, and have the report "
-            "say so, use --again"
+            f"a sweep reads the test set once; {folder.name} read it at {last.read_utc} for run {last.run}, "
+            f"with the result in {RESULT_FILE}; to evaluate again, use --again (the report shows the number "
+            "of evaluations)"
         )
-    openings = Openings(openings=(*before.openings, opening))
-    write_text(path, openings.model_dump_json(indent=2) + "\n")
-    return openings
+    record = TestSetRecord(test_set_readings=(*record.test_set_readings, reading))
+    write_text(path, _json(record))
+    return record
 
 
-def _write_new(path: Path, openings: Openings) -> bool:
-    """Write the file unless there is one; a hard link makes the check and the writing one step."""
+def _write_new(path: Path, record: TestSetRecord) -> bool:
+    """Write the file and return True, or return False if it exists; a hard link makes this atomic."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(openings.model_dump_json(indent=2) + "\n")
+            file.write(_json(record))
             file.flush()
             os.fsync(file.fileno())
         os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError:
-        # A file system without hard links; one driver per sweep leaves no race to lose.
+        # The file system has no hard links. A sweep has one driver process, so there is no race.
         if path.exists():
             return False
         temporary.replace(path)
@@ -100,12 +108,15 @@ def _write_new(path: Path, openings: Openings) -> bool:
     return True
 
 
-def _read(path: Path) -> Openings:
+def _json(record: TestSetRecord) -> str:
+    return record.model_dump_json(indent=2) + "\n"
+
+
+def _read(path: Path) -> TestSetRecord:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return Openings.model_validate(content)
+        return TestSetRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         raise UserError(
-            f"{path} exists but cannot be read, so the test split counts as opened; "
-            "restore the file from a copy, or start a new sweep"
+            f"{path} is damaged, so the test set counts as read; restore the file from a copy, or start a "
+            "new sweep"
         ) from None

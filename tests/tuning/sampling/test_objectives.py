@@ -17,7 +17,7 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.sampling.objectives import measure_architectures, networks, read_architectures
 from platform.tuning.selection.champion import pareto_front, top_candidates
 from tests.space.examples import spec
-from tests.tuning.selection.test_champion import outcome
+from tests.tuning.selection.test_champion import ranked_trial
 
 MODELS: dict[str, Any] = {
     "model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]},
@@ -135,11 +135,11 @@ def test_the_front_is_what_nothing_dominates(values: list[tuple[int, int, int]])
 
 def test_candidates_are_the_most_accurate_of_the_front() -> None:
     trials = [
-        outcome(0, 0.90, costs={"parameters": 300}),
-        outcome(1, 0.80, costs={"parameters": 100}),
-        outcome(2, 0.89, costs={"parameters": 300}),
-        outcome(3, 0.85, costs={"parameters": 200}),
-        outcome(4, 0.99, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=3),
+        ranked_trial(0, 0.90, costs={"parameters": 300}),
+        ranked_trial(1, 0.80, costs={"parameters": 100}),
+        ranked_trial(2, 0.89, costs={"parameters": 300}),
+        ranked_trial(3, 0.85, costs={"parameters": 200}),
+        ranked_trial(4, 0.99, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=3),
     ]
     assert [trial.number for trial in pareto_front(trials, BOTH)] == [0, 3, 1]
     assert [trial.number for trial in top_candidates(trials, 2, BOTH)] == [0, 3]
@@ -148,7 +148,7 @@ def test_candidates_are_the_most_accurate_of_the_front() -> None:
 
 def test_without_a_whole_run_there_is_no_front_and_the_farthest_are_candidates() -> None:
     stopped = [
-        outcome(number, 0.5, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=number)
+        ranked_trial(number, 0.5, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=number)
         for number in (1, 2)
     ]
     assert pareto_front(stopped, BOTH) == []

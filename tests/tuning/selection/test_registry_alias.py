@@ -1,4 +1,4 @@
-"""Which sweeps may take the alias `champion`."""
+"""Conditions for the registry alias `champion`."""
 
 import pytest
 
@@ -19,29 +19,46 @@ def tags(mean: float = 0.9, std: float | None = 0.002, **changes: str) -> dict[s
     }
 
 
-PRESENT = tags(0.9, sweep_id="old")
+CHAMPION = tags(0.9, sweep_id="old")
+UNCONFIRMED = {key: value for key, value in tags().items() if not key.startswith("champion/")}
 
 
 @pytest.mark.parametrize(
-    ("new", "present", "alias", "reason"),
+    ("new", "champion", "alias", "reason"),
     [
         (tags(), None, "champion", ""),
-        (tags(0.92), PRESENT, "champion", ""),
-        (tags(0.1, sweep_id="old"), PRESENT, "champion", ""),
+        (tags(0.92), CHAMPION, "champion", ""),
+        (tags(0.1, sweep_id="old"), CHAMPION, "champion", ""),
         (tags(0.92, quick="true"), None, "quick", "a quick sweep never becomes the champion"),
         (tags(0.92, generated_data="true"), None, "generated", "it was trained on generated images"),
-        (tags(0.92, data_label="other"), PRESENT, "candidate", "was trained on cifar10, this model on other"),
-        (tags(0.88), PRESENT, "candidate", "not worse: 88.00 % on validation against 90.00 % of old"),
-        (tags(0.9), PRESENT, "candidate", "not worse"),
-        (tags(0.901), PRESENT, "candidate", "not separated from the champion"),
-        (tags(0.95, None), PRESENT, "candidate", "a single run says nothing"),
-        (tags(0.95), {"sweep_id": "old", "data_label": "cifar10"}, "candidate", "no confirmed accuracy"),
+        (
+            tags(0.92, data_label="other"),
+            CHAMPION,
+            "candidate",
+            "was trained on cifar10, this model on other",
+        ),
+        (
+            tags(0.88),
+            CHAMPION,
+            "candidate",
+            "not better than the champion: 88.00 % on validation, 90.00 % for old",
+        ),
+        (tags(0.9), CHAMPION, "candidate", "not better than the champion"),
+        (UNCONFIRMED, CHAMPION, "candidate", "this model has no confirmed validation"),
+        (tags(0.901), CHAMPION, "candidate", "not significantly better than the champion"),
+        (tags(0.95, None), CHAMPION, "candidate", "a single run has no standard deviation"),
+        (
+            tags(0.95),
+            {"sweep_id": "old", "data_label": "cifar10"},
+            "candidate",
+            "the champion of old has no confirmed validation",
+        ),
     ],
 )
-def test_only_a_separated_better_model_on_the_same_data_replaces_the_champion(
-    new: dict[str, str], present: dict[str, str] | None, alias: str, reason: str
+def test_only_a_significantly_better_model_on_the_same_data_replaces_the_champion(
+    new: dict[str, str], champion: dict[str, str] | None, alias: str, reason: str
 ) -> None:
-    choice = choose_alias(new, present)
+    choice = choose_alias(new, champion)
     assert choice.alias == alias
     assert reason in choice.reason
     assert bool(choice.reason) == (alias != "champion")
