@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from platform import cores
+from platform.tuning.execution import cluster_session
 
 V2 = "0::/pod/container\n"
 V1 = "4:memory:/pod/container\n3:cpu,cpuacct:/pod/container\n0::/\n"
@@ -60,6 +62,17 @@ def test_usable_cores_are_bounded_by_affinity_and_quota(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(cores, "cgroup_quota", lambda: quota)
     assert cores.usable_cores() == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 3), (1, 1), (0, 0)])
+def test_a_local_ray_session_gets_the_usable_cores(
+    monkeypatch: pytest.MonkeyPatch, given: int | None, expected: int
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(cluster_session, "usable_cores", lambda: 3)
+    monkeypatch.setattr(cluster_session, "_start", lambda options, **_: started.append(options))
+    cluster_session._init(None, num_cpus=given, num_gpus=0)
+    assert started[0]["num_cpus"] == expected
 
 
 @pytest.fixture
