@@ -1,1 +1,1 @@
-"""From a trained network to a measured one: export to ncnn, the C++ engine, its benchmark."""
+"""Export trained networks to ncnn, build the C++ engine, and benchmark it."""

@@ -1,10 +1,10 @@
 """Benchmark exported models with the C++ engine; `deploy/benchmark_ncnn` runs this.
 
     deploy/benchmark_ncnn [MODEL_FOLDER] [--precision fp32,int8] [--threads 1,2] [--batch 1,8] [--workers 1,2]
-    deploy/benchmark_ncnn [MODEL_FOLDER] --peers               beside onnxruntime, openvino and torch
-    deploy/benchmark_ncnn --compare A.json B.json              is B faster than A?
+    deploy/benchmark_ncnn [MODEL_FOLDER] --peers               compare with onnxruntime, openvino and torch
+    deploy/benchmark_ncnn --compare A.json B.json              compare two records
 
-Without a folder, the champion of the newest sweep under runs/ is measured, in every precision it ships in.
+The default model is the champion of the newest sweep under runs/, in every precision it was exported in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from platform.errors import UsageError, UserError, run_command
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-Form = Literal["table", "md", "csv", "json", "jsonl"]
+OutputFormat = Literal["table", "md", "csv", "json", "jsonl"]
 
 
 def newest_champion(roots: Sequence[Path]) -> Path:
@@ -33,7 +34,7 @@ def newest_champion(roots: Sequence[Path]) -> Path:
         roots: folders that hold sweeps; the first with an export wins.
 
     Raises:
-        UserError: no sweep has one.
+        UserError: no sweep has an exported champion.
     """
     from platform.tracking.sweep_folder import all_sweeps
 
@@ -48,10 +49,10 @@ def newest_champion(roots: Sequence[Path]) -> Path:
 
 
 def parse_numbers(flag: str, text: str, highest: int = 256) -> tuple[int, ...]:
-    """Read `1,2,4`.
+    """Parse comma-separated whole numbers such as `1,2,4`.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: `text` is not a list of whole numbers from 1 to `highest`.
     """
     try:
         numbers = tuple(dict.fromkeys(int(word) for word in text.split(",")))
@@ -63,23 +64,23 @@ def parse_numbers(flag: str, text: str, highest: int = 256) -> tuple[int, ...]:
 
 
 def folders_to_measure(folder: Path, precision: str | None) -> list[Path]:
-    """Return `folder`, or its siblings of the precisions named (`fp32,int8`), in that order.
+    """Return `folder`, or the folders of its network in the precisions named (`fp32,int8`), in that order.
 
     Raises:
-        UsageError: one of them is no precision.
-        UserError: there is no such sibling, or it holds another network.
+        UsageError: an unknown precision.
+        UserError: a precision was not exported, or its folder holds another network.
     """
     from deploy.export import parse_precisions
-    from deploy.model_files.precision_folders import sibling
+    from deploy.model_files.precision_folders import find_precision_folder
 
     if precision is None:
         return [folder]
-    return [sibling(folder, wanted) for wanted in parse_precisions(precision)]
+    return [find_precision_folder(folder, wanted) for wanted in parse_precisions(precision)]
 
 
-def record_text(record: Mapping[str, Any], form: Literal["json", "jsonl"]) -> str:
-    """Return a record as JSON, or a line of JSON per row, each with its model and the context."""
-    if form == "json":
+def record_text(record: Mapping[str, Any], output_format: Literal["json", "jsonl"]) -> str:
+    """Return a record as JSON, or as one JSON line per row with the row's model and the context."""
+    if output_format == "json":
         return json_text.dumps(record, indent=2)
     shared = {key: record[key] for key in ("schema_version", "context", "settings")}
     lines = []
@@ -89,116 +90,115 @@ def record_text(record: Mapping[str, Any], form: Literal["json", "jsonl"]) -> st
     return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Measure exported models on this machine with the C++ engine, which is built first if needed.
+
+    Every precision runs with every combination of threads, batch and workers, interleaved. The scenarios are
+    named as in MLPerf: single-stream (one image at a time), multi-stream (batches of several images), offline
+    (several workers).
+    """
+
+    model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None
+    """A folder with model.json; default: the champion of the newest sweep."""
+    precision: str | None = None
+    """Some of fp32,fp16,bf16,int8: the exports next to the folder, such as export-int8. Default: the folder's
+    own precision, or, without MODEL_FOLDER, every exported precision."""
+    threads: str = "1"
+    """Threads of one inference, as in 1,2."""
+    batch: str = "1"
+    """Images per query, computed together, as in 1,8."""
+    workers: str = "1"
+    """Threads that share the model, each with its own queries, as in 1,2."""
+    warmup: int = 10
+    """Minimum number of unmeasured queries per configuration; more run until the median settles."""
+    repetitions: int = 200
+    """Minimum number of measured queries per configuration."""
+    min_time_s: float = 1.0
+    """Minimum measured time per configuration, in seconds."""
+    accuracy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also measure top-1 accuracy on the test images of the model's data set, and compare with PyTorch's
+    logits if the trained model is found."""
+    peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compare ncnn with onnxruntime, openvino and torch (dependency group `peers`) in one process,
+    single-stream."""
+    compare: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A.json B.json")] = None
+    """Compare two records (--json) instead of measuring: is the second faster than the first?"""
+    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.pt")] = None
+    """With --peers or --accuracy: the trained model; default: that of the folder's sweep."""
+    output: Annotated[OutputFormat, tyro.conf.arg(aliases=["-o"])] = "table"
+    """Format of the results on stdout."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also write the record, with every repetition, to this file."""
+    runs: Path = Path("runs")
+    """Folder that holds the sweeps."""
+
+
 def main() -> None:
     """Read the command line, measure, print the results."""
-    run_command(lambda: tyro.cli(_command, prog="deploy/benchmark_ncnn"))
+    run_command(lambda: _run(tyro.cli(Arguments, prog="deploy/benchmark_ncnn")))
 
 
-def _command(
-    model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None,
-    precision: str | None = None,
-    threads: str = "1",
-    batch: str = "1",
-    workers: str = "1",
-    warmup: int = 10,
-    repetitions: int = 200,
-    min_time_s: float = 1.0,
-    accuracy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    compare: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A.json B.json")] = None,
-    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.pt")] = None,
-    output: Annotated[Form, tyro.conf.arg(aliases=["-o"])] = "table",
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    runs: Path = Path("runs"),
-) -> None:
-    """Measure exported models on this machine with the C++ engine, built first if needed.
-
-    Every precision runs with every combination of threads, batch and workers; all take turns. Scenarios have
-    MLPerf's names: single-stream (one image after the other), multi-stream (a batch of several), offline
-    (several workers).
-
-    Args:
-        model_folder: a folder with model.json; by default the champion of the newest sweep.
-        precision: some of fp32,fp16,bf16,int8: the exports that lie beside the folder, as in export-int8; by
-            default the folder's own (of the newest champion: every one there is).
-        threads: threads of one inference, as in 1,2.
-        batch: images of one query, computed together, as in 1,8.
-        workers: threads that share the model, each with queries of its own, as in 1,2.
-        warmup: unmeasured queries of each configuration, at least; more until its median settles.
-        repetitions: measured queries of each, at least.
-        min_time_s: measured seconds of each, at least.
-        accuracy: also count the right answers on the test images of the data the model was trained on, and
-            compare with PyTorch's logits if the trained model is found.
-        peers: measure ncnn beside onnxruntime, openvino and torch (dependency group `peers`), in one process,
-            single-stream.
-        compare: say whether the second of two records (--json) is faster than the first; nothing is measured.
-        model: with --peers or --accuracy: the trained model; by default that of the folder's sweep.
-        output: what stdout gets.
-        json: also keep the record, with every repetition, in this file.
-        runs: where sweeps are kept.
-    """
-    if compare is not None:
-        from deploy.compare_records import comparison, comparison_text
-
-        found = comparison(*compare)
-        print(record_text(found, "json") if output in ("json", "jsonl") else comparison_text(found))
+def _run(arguments: Arguments) -> None:
+    if arguments.compare is not None:
+        print(_compare(*arguments.compare, arguments.output))
         return
-    thread_counts = parse_numbers("--threads", threads)
-    batches = parse_numbers("--batch", batch, 4096)
-    worker_counts = parse_numbers("--workers", workers)
-    folder = model_folder or newest_champion([runs, _ROOT / "runs"])
-    if peers:
-        if max(*batches, *worker_counts, len(thread_counts)) > 1 or accuracy:
+    threads = parse_numbers("--threads", arguments.threads)
+    batches = parse_numbers("--batch", arguments.batch, 4096)
+    workers = parse_numbers("--workers", arguments.workers)
+    folder = arguments.model_folder or newest_champion([arguments.runs, _ROOT / "runs"])
+    if arguments.peers:
+        if max(*batches, *workers, len(threads)) > 1 or arguments.accuracy:
             raise UsageError(
-                "--peers measures one image at a time, with one number of threads: give neither --batch nor "
-                "--workers nor --accuracy, and --threads one number"
+                "--peers measures one image at a time with one number of threads: omit --batch, --workers "
+                "and --accuracy, and give --threads one number"
             )
-        _peers(folder, model, precision, thread_counts[0], repetitions, output, json)
+        print(_compare_with_peers(folder, threads[0], arguments))
         return
-    if model_folder is None and precision is None:
-        from deploy.model_files.precision_folders import siblings
+    if arguments.model_folder is None and arguments.precision is None:
+        from deploy.model_files.precision_folders import find_lower_precisions
 
-        folders = [folder, *siblings(folder, warn=_say).values()]
+        folders = [folder, *find_lower_precisions(folder, warn=_say).values()]
     else:
-        folders = folders_to_measure(folder, precision)
+        folders = folders_to_measure(folder, arguments.precision)
 
     from deploy.engine_build.engine import run_benchmark
 
+    output = arguments.output
     with ExitStack() as stack:
         images = logits = None
-        if accuracy:
-            from deploy.benchmark_inputs import write_questions
+        if arguments.accuracy:
+            from deploy.benchmark_inputs import write_test_images
 
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="questions-")))
-            images, logits = write_questions(folder, model, scratch, progress=_say)
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="test-images-")))
+            images, logits = write_test_images(folder, arguments.model, scratch, progress=_say)
         text: list[str] = []
         record = run_benchmark(
             *folders,
-            threads=thread_counts,
+            threads=threads,
             batches=batches,
-            workers=worker_counts,
-            json_path=json,
-            warmup=warmup,
-            repetitions=repetitions,
-            min_time_s=min_time_s,
+            workers=workers,
+            json_path=arguments.json,
+            warmup=arguments.warmup,
+            repetitions=arguments.repetitions,
+            min_time_s=arguments.min_time_s,
             images=images,
             logits=logits,
-            form=output if output in ("md", "csv") else "table",
-            tell=text.append,
+            output_format=output if output in ("md", "csv") else "table",
+            on_text=text.append,
             progress=_say,
         )
     print(record_text(record, output) if output in ("json", "jsonl") else text[0].rstrip("\n"))
 
 
-def _peers(
-    folder: Path,
-    model: Path | None,
-    precision: str | None,
-    threads: int,
-    repetitions: int,
-    form: Form,
-    json: Path | None,
-) -> None:
+def _compare(a: Path, b: Path, output: OutputFormat) -> str:
+    from deploy.compare_records import comparison, comparison_text
+
+    compared = comparison(a, b)
+    return record_text(compared, "json") if output in ("json", "jsonl") else comparison_text(compared)
+
+
+def _compare_with_peers(folder: Path, threads: int, arguments: Arguments) -> str:
     try:
         from benchmarks.peers.compare import PRECISIONS, compare
         from benchmarks.peers.output_formats import parse, rows_text, table
@@ -210,20 +210,21 @@ def _peers(
 
     record = compare(
         folder,
-        model,
+        arguments.model,
         threads=threads,
-        precisions=PRECISIONS if precision is None else parse(precision),
-        repetitions=repetitions,
+        precisions=PRECISIONS if arguments.precision is None else parse(arguments.precision),
+        repetitions=arguments.repetitions,
         progress=_say,
     )
-    if json is not None:
-        write_json(json, record)
-    if form == "table":
-        print(table(record))
-    elif form == "md" or form == "csv":
-        print(rows_text(record, form))
-    else:
-        print(record_text(record, form))
+    if arguments.json is not None:
+        write_json(arguments.json, record)
+    match arguments.output:
+        case "table":
+            return table(record)
+        case "md" | "csv" as output_format:
+            return rows_text(record, output_format)
+        case "json" | "jsonl" as output_format:
+            return record_text(record, output_format)
 
 
 def _say(message: str) -> None:

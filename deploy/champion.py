@@ -1,4 +1,4 @@
-"""What ships of a sweep's champion: fp32, and beside it the fastest precision that keeps the accuracy."""
+"""Export a sweep's champion in fp32 and in the fastest lower precision that keeps the accuracy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from deploy.conversion.parity import MIN_IMAGES
 from deploy.export import ExportResult, export_model
 from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
-from deploy.model_files.precision_folders import drop_siblings, folder_of
-from deploy.quantization.accuracy import Count, counter
-from deploy.quantization.evaluation_images import divide
-from deploy.quantization.precisions import Candidate, Judge, PrecisionRefused, candidate, copy_into, ship
-from deploy.winograd.measured_choice import cpu_times_ms, infer
+from deploy.model_files.precision_folders import precision_folder, remove_lower_precisions
+from deploy.quantization.accuracy import Evaluator, choose_evaluator
+from deploy.quantization.evaluation_images import split_evaluation_data
+from deploy.quantization.precisions import (
+    AccuracyGate,
+    ConvertedModel,
+    PrecisionRefused,
+    converted_model,
+    copy_into,
+    publish,
+)
+from deploy.winograd.measured_choice import cpu_times_ms, run_inference
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
@@ -31,25 +38,25 @@ ROUNDS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ChampionExport:
-    """A champion's model folders."""
+    """The model folders of an exported champion."""
 
     fp32: ExportResult
     best: Path
-    """The folder of the fastest precision that was allowed; the fp32 one if that is it."""
-    precision: mf.Precision
-    """That precision."""
+    """Folder of the fastest precision that passed the accuracy gate; possibly the fp32 folder."""
+    precision: mf.ModelPrecision
+    """Precision of `best`."""
     cpu_ms: Mapping[str, float]
-    """Median processor time of one inference on this machine, by precision, measured in turns."""
+    """Median processor time of one inference on this machine, by precision, from interleaved runs."""
     refused: Mapping[str, str]
-    """Why a precision does not ship, by precision."""
+    """Reason for each precision that was not exported."""
 
 
-def precisions_here() -> tuple[mf.Precision, ...]:
-    """Return the lower precisions that this machine's processor is fast in."""
+def native_precisions() -> tuple[mf.ModelPrecision, ...]:
+    """Return the lower precisions that this machine's processor has instructions for."""
     flags: set[str] = set()
     with suppress(OSError):
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
-    # x86 and ARM name it differently. Without it ncnn converts to fp32 and back: precision lost, nothing won.
+    # The x86 and the ARM name. Without bf16 instructions ncnn converts to fp32 and back, which is not faster.
     return ("bf16", "int8") if flags & {"avx512_bf16", "bf16"} else ("int8",)
 
 
@@ -58,96 +65,96 @@ def export_champion(
     out_dir: Path,
     *,
     info: DatasetInfo,
-    precisions: Sequence[mf.Precision] | None = None,
+    precisions: Sequence[mf.ModelPrecision] | None = None,
     tuned: bool = True,
     most_images: int | None = None,
     source: Mapping[str, Any] | None = None,
-    count: Count | None = None,
+    evaluator: Evaluator | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ChampionExport:
     """Export a model in fp32 to `out_dir`, and in the best lower precision to `out_dir`-PRECISION.
 
-    A precision is allowed if it costs at most 1 point of top-1 accuracy on the validation images; of those
-    allowed and fp32 the fastest one on this machine is the best. Its accuracy on the test set stands in its
-    model.json; should it lose more than 1 point there, fp32 ships alone: the test images can withdraw what
-    was chosen, never choose. What was tried, and what came of it, stands in the fp32 model.json under
-    `precisions`. `out_dir` is written last: once it is there, all is done, and nothing else is beside it.
+    A precision passes if it costs at most 1 point of top-1 accuracy on the validation images. The best one is
+    the fastest on this machine among those that pass and fp32. Its test accuracy is recorded in its
+    model.json. If it loses more than 1 point there, only fp32 is exported: the test images can reject the
+    chosen precision but never choose one. The fp32 model.json lists every precision that was tried under
+    `precisions`. `out_dir` is written last, so its presence means that the export is complete.
 
     Args:
         model_path: the trained model.
         out_dir: the fp32 model folder.
-        info: the data it was trained on.
-        precisions: the lower precisions to try; by default those this machine is fast in.
+        info: the data set it was trained on.
+        precisions: lower precisions to try; default: `native_precisions`.
         tuned: choose Winograd's transform by measurement on this machine.
-        most_images: count right answers on so many validation and test images at most, evenly spread.
+        most_images: maximum number of validation and of test images to evaluate, evenly spread.
         source: as for `export_model`.
-        count: how right answers are counted; by default by the C++ engine, built if needed.
-        progress: told, in words, what is going on.
+        evaluator: measures top-1 accuracy; default: the C++ engine, built if needed.
+        progress: called with progress messages.
 
     Raises:
-        UserError: as `export_model`. What keeps a lower precision from being exported is no error, it stands
+        UserError: as `export_model`. A lower precision that cannot be exported is not an error; its reason is
             in `refused`.
     """
     model = load_trained_model(model_path)
-    pictures = divide(model, info, most_images=most_images)
+    data = split_evaluation_data(model, info, most_images=most_images)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="champion-")), "fp32")
         fp32 = export_model(
             model_path,
             scratch,
-            parity_images=pictures.test.images[:MIN_IMAGES],
-            parity_data=pictures.label,
+            parity_images=data.test.images[:MIN_IMAGES],
+            parity_data=data.label,
             source=source,
             tuned=tuned,
             progress=progress,
         )
-        judge = Judge(scratch, pictures, count or counter(progress))
+        gate = AccuracyGate(scratch, data, evaluator or choose_evaluator(progress))
         refused: dict[str, str] = {}
-        candidates: dict[str, Candidate] = {}
-        for precision in precisions_here() if precisions is None else precisions:
+        converted: dict[str, ConvertedModel] = {}
+        for precision in native_precisions() if precisions is None else precisions:
             try:
-                candidates[precision] = stack.enter_context(
-                    candidate(scratch, precision, judge=judge, tune=tuned, progress=progress)
+                converted[precision] = stack.enter_context(
+                    converted_model(scratch, precision, gate=gate, tune=tuned, progress=progress)
                 )
             except UserError as reason:
-                # Too few images to calibrate on, say: fp32 ships in any case.
+                # For example, too few calibration images. fp32 is exported in any case.
                 refused[precision] = f"{precision} was not exported: {reason}"
                 if isinstance(reason, PrecisionRefused):
                     refused[precision] = str(reason)
                 progress(refused[precision])
         progress("comparing the precisions' speed")
-        times = _cpu_ms({"fp32": scratch} | {name: one.result.folder for name, one in candidates.items()})
+        times = _cpu_ms({"fp32": scratch} | {name: one.result.folder for name, one in converted.items()})
         best = min(times, key=times.__getitem__)
         if best != "fp32":
             try:
-                ship(candidates[best], folder_of(out_dir, best), judge=judge, progress=progress)
+                publish(converted[best], precision_folder(out_dir, best), gate=gate, progress=progress)
             except PrecisionRefused as refusal:
                 refused[best] = str(refusal)
                 progress(str(refusal))
                 best = "fp32"
-        progress(f"counting right answers in fp32 on {len(pictures.test):,} test images")
+        progress(f"evaluating fp32 on {len(data.test):,} test images")
         document = mf.open_model_folder(scratch).document.model_copy(
             update={
-                "accuracy": _fp32_accuracy(judge),
+                "accuracy": _fp32_accuracy(gate),
                 "precisions": {"best": best, "cpu_ms": times, "refused": refused},
             }
         )
-        drop_siblings(out_dir, keep=[folder_of(out_dir, best)])
+        remove_lower_precisions(out_dir, keep=[precision_folder(out_dir, best)])
         with replacing_folder(out_dir, own_files=mf.FILES) as new:
             copy_into(new, scratch, document)
     return ChampionExport(
         fp32=fp32.at(out_dir),
-        best=folder_of(out_dir, best),
-        precision="fp32" if best == "fp32" else candidates[best].result.precision,
+        best=precision_folder(out_dir, best),
+        precision="fp32" if best == "fp32" else converted[best].result.precision,
         cpu_ms=times,
         refused=refused,
     )
 
 
-def _fp32_accuracy(judge: Judge) -> dict[str, object]:
-    test = judge.test
+def _fp32_accuracy(gate: AccuracyGate) -> dict[str, object]:
+    test = gate.test
     return {
-        "data": judge.pictures.label,
+        "data": gate.data.label,
         "computed_by": test.computed_by,
         "test": {"images": test.images, "top1": test.top1, "fp32_top1": test.top1},
     }
@@ -160,6 +167,8 @@ def _cpu_ms(folders: Mapping[str, Path]) -> dict[str, float]:
         image = folder.document.input
         shape = (image.channels, image.height, image.width)
         net = load_net(folder.param, folder.weights, options_for(folder.document.precision))
-        work.append(partial(infer, net, np.random.default_rng(0).standard_normal(shape).astype(np.float32)))
+        work.append(
+            partial(run_inference, net, np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+        )
     medians = np.median(cpu_times_ms(work, rounds=ROUNDS), axis=1)
     return dict(zip(folders, medians.tolist(), strict=True))

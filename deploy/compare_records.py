@@ -1,8 +1,8 @@
-"""Two benchmark records: is the second faster than the first, or can that not be said?
+"""Compare two benchmark records by the ratio of their median latencies, with a bootstrap interval.
 
-Repetitions that follow each other are alike (a neighbor stays for a while), so the bootstrap draws whole
-stretches of them, not single ones. It knows the noise within a run only: two runs on a virtual machine differ
-by 10 to 20 % of themselves, hence the note that stands below every comparison.
+Successive repetitions are correlated (a noisy neighbor stays for a while), so this is a block bootstrap. It
+covers the noise within a run only: separate runs on a virtual machine differ by 10 to 20 %, hence the note
+below every comparison.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from platform.errors import UserError
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 WIDENED = 1.25
-"""Few stretches make the plain interval too narrow: on made-up series with a neighbor that comes and goes it
-covered the true ratio 87 % of the time, so much wider 93 to 96 %."""
+"""Factor that widens the interval, which is too narrow for few blocks: on synthetic series with an
+intermittent neighbor it covered the true ratio 87 % of the time, and 93 to 96 % with this factor."""
 _KEYS = ("runtime", "variant", "precision", "scenario", "threads", "batch", "workers")
-_USUAL = {"runtime": "engine", "scenario": "single-stream", "batch": 1, "workers": 1}
+_DEFAULTS = {"runtime": "engine", "scenario": "single-stream", "batch": 1, "workers": 1}
 
 
 def comparison(a: Path, b: Path) -> dict[str, Any]:
     """Compare the rows that two records have in common.
 
     Returns:
-        `schema_version`, `a`, `b`, `rows` (each with what it is, `ratio` of b's median latency to a's, its
-        `interval` and a `verdict` of faster, slower or not separated), `left_out`, `warnings`.
+        `schema_version`, `a`, `b`, `left_out`, `warnings` and `rows`, each with its configuration `what`, the
+        `ratio` of b's median latency to a's, its `interval` and a `verdict`: faster, slower or not separated.
 
     Raises:
-        UserError: a file is no record, the networks differ, or there is no common row.
+        UserError: a file is not a record, the networks differ, or no row is common to both.
     """
     records = [_read(a), _read(b)]
     names = [_network(record) for record in records]
@@ -45,8 +45,8 @@ def comparison(a: Path, b: Path) -> dict[str, Any]:
     rows = [{_identity(row): row for row in record["results"]} for record in records]
     common = [key for key in rows[0] if key in rows[1]]
     if not common:
-        told = [", ".join(_words(key) for key in one) for one in rows]
-        raise UserError(f"no configuration is in both records: {a} has {told[0]}; {b} has {told[1]}")
+        measured = [", ".join(_words(key) for key in one) for one in rows]
+        raise UserError(f"no configuration is in both records: {a} has {measured[0]}; {b} has {measured[1]}")
     left_out = [_words(key) for one, other in (rows, rows[::-1]) for key in one if key not in other]
     return {
         "schema_version": 1,
@@ -58,22 +58,22 @@ def comparison(a: Path, b: Path) -> dict[str, Any]:
     }
 
 
-def comparison_text(found: Mapping[str, Any]) -> str:
-    """Return a comparison as text."""
-    lines = [f"B = {found['b']} against A = {found['a']}: median latency of B over that of A"]
+def comparison_text(compared: Mapping[str, Any]) -> str:
+    """Format a comparison as a table."""
+    lines = [f"B = {compared['b']} against A = {compared['a']}: median latency of B over that of A"]
     lines.append(f"{'':<44}{'A ms':>9}{'B ms':>9}{'ratio':>8}  {CONFIDENCE:.0%} interval   B is")
-    for row in found["rows"]:
+    for row in compared["rows"]:
         low, high = row["interval"]
         lines.append(
             f"{row['what']:<44}{row['a_p50_ms']:>9.3f}{row['b_p50_ms']:>9.3f}{row['ratio']:>8.3f}  "
             f"{low:.3f} to {high:.3f}  {row['verdict']}"
         )
-    if found["left_out"]:
-        lines.append(f"in one record only, not compared: {', '.join(found['left_out'])}")
-    lines += [f"warning: {warning}" for warning in found["warnings"]]
+    if compared["left_out"]:
+        lines.append(f"in one record only, not compared: {', '.join(compared['left_out'])}")
+    lines += [f"warning: {warning}" for warning in compared["warnings"]]
     lines.append(
-        "The interval knows the noise within each run. Runs apart differ by 10 to 20 % on a virtual machine: "
-        "for less than that, measure both in one run."
+        "The interval covers the noise within each run. Separate runs differ by 10 to 20 % on a virtual "
+        "machine: to detect smaller differences, measure both in one run."
     )
     return "\n".join(lines)
 
@@ -81,12 +81,12 @@ def comparison_text(found: Mapping[str, Any]) -> str:
 def bootstrap_ratio(
     a: NDArray[np.float64], b: NDArray[np.float64], *, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """Return the ratio of the medians, b over a, and its interval by a bootstrap over stretches.
+    """Return the ratio of the medians, b over a, and its block-bootstrap interval.
 
     Args:
-        a: repetitions, in the order they were measured.
-        b: the others'.
-        seed: of the draws.
+        a: repetitions in the order they were measured, [n].
+        b: the other record's repetitions, [m].
+        seed: seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     ratios = _medians(b, rng) / _medians(a, rng)
@@ -98,9 +98,9 @@ def bootstrap_ratio(
 
 def _medians(samples: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     length = max(1, round(2 * len(samples) ** 0.5))
-    stretches = -(-len(samples) // length)
-    starts = rng.integers(0, len(samples), (RESAMPLES, stretches, 1))
-    # Round the end: every repetition is as likely as any other.
+    blocks = -(-len(samples) // length)
+    starts = rng.integers(0, len(samples), (RESAMPLES, blocks, 1))
+    # Blocks wrap around the end, so that every repetition is equally likely.
     drawn = samples[(starts + np.arange(length)) % len(samples)]
     medians: NDArray[np.float64] = np.median(drawn.reshape(RESAMPLES, -1), axis=1)
     return medians
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
     record = read_json(path, remedy="write a record with deploy/benchmark_ncnn --json FILE")
     rows = record.get("results")
     if not isinstance(rows, list) or not rows or not all(row.get("samples_ms") for row in rows):
-        raise UserError(f"{path} is no record of deploy/benchmark_ncnn; write one with --json FILE")
+        raise UserError(f"{path} is not a record of deploy/benchmark_ncnn; write one with --json FILE")
     return record
 
 
@@ -141,7 +141,7 @@ def _first_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(key) or _USUAL.get(key, "") for key in _KEYS)
+    return tuple(row.get(key) or _DEFAULTS.get(key, "") for key in _KEYS)
 
 
 def _words(key: tuple[Any, ...]) -> str:
@@ -160,7 +160,7 @@ def _warnings(records: list[dict[str, Any]]) -> list[str]:
         found.append(f"the processors differ: {processors[0]} and {processors[1]}")
     weights = [_first_model(record).get("sha256") for record in records]
     if weights[0] != weights[1]:
-        found.append("the weights differ: the same network, trained or exported otherwise")
+        found.append("the weights differ: the same architecture from another training or export")
     for letter, record in zip("AB", records, strict=True):
         noise = record["context"].get("noise") or {}
         if not noise.get("trustworthy", True):

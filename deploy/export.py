@@ -1,10 +1,10 @@
-"""Export a trained network to ncnn: a model folder that the C++ engine runs.
+"""Export a trained network to an ncnn model folder for the C++ engine.
 
     python -m deploy.export SWEEP|MODEL.pt [--precision fp32,bf16,int8] [--tune] [--output DIR]
 
-SWEEP is a sweep's folder or its id under runs/, `latest` for the newest; its final model is exported. An
-export whose answers differ from PyTorch's is refused, a lower precision that costs more than 1 point of
-accuracy too. The results, the folders' paths, are printed on stdout.
+SWEEP is a sweep's folder or its id under runs/, or `latest`; its final model is exported. The export fails if
+its logits differ from PyTorch's, or if a lower precision costs more than 1 point of top-1 accuracy. The paths
+of the exported folders are printed to stdout.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
-from deploy.conversion.export_source import exporter_versions, find_images, find_target, known_source
+from deploy.conversion.export_source import exporter_versions, find_images, find_target, source_info
 from deploy.model_files.folder_swap import replacing_folder
-from deploy.model_files.model_folder import Precision
+from deploy.model_files.model_folder import ModelPrecision
 from platform.errors import UsageError, UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from platform.models.trained import TrainedModel
 
 SELF_TEST_TOLERANCE = 1e-3
-"""Relative to the largest logit: above another processor's rounding, below the effect of swapped colors."""
+"""Relative to the largest logit: above rounding differences between processors, below the effect of swapped
+color channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +46,12 @@ class ExportResult:
     """Size of the weights."""
     parity: Parity
     parity_data: str
-    """The images that parity was measured on: a data set's label, or `random`."""
+    """Label of the data set that parity was measured on, or `random`."""
     tuned_layers: tuple[str, ...]
-    """Convolutions that do not use Winograd's transform."""
+    """Names of the convolutions with Winograd's transform off."""
 
     def at(self, folder: Path) -> ExportResult:
-        """Return the same export after it was moved."""
+        """Return the same export with its new folder."""
         return replace(self, folder=folder)
 
 
@@ -64,31 +65,31 @@ def export_model(
     tuned: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportResult:
-    """Convert a trained model to a model folder in fp32, checked against PyTorch.
+    """Convert a trained model to an fp32 model folder and compare it with PyTorch.
+
+    Folders next to `out_dir` that hold its former network in other precisions are removed.
 
     Args:
-        model_path: what `platform.models.trained` wrote.
-        out_dir: the model folder; an older one there is replaced once the new one is whole.
-        parity_images: test images uint8 [N, C, H, W] to compare on, 256 or more; `None`: random pictures.
-        parity_data: what they are; by default the label of the data that the model was trained on.
-        source: `run`, `sweep`, `commit`, `data`, `test_accuracy`, beyond what the trained model knows itself.
+        model_path: a file written by `platform.models.trained`.
+        out_dir: the model folder; an older one is replaced once the new one is complete.
+        parity_images: test images uint8 [N, C, H, W] to compare on, 256 or more; None: random images.
+        parity_data: label of these images; default: the label of the model's training data.
+        source: `run`, `sweep`, `commit`, `data`, `test_accuracy`; these override the model's own provenance.
         tuned: choose Winograd's transform by measurement on this machine, not by rule.
-        progress: told, in words, what is going on.
+        progress: called with progress messages.
 
     Raises:
         UserError: the model cannot be read or converted, ncnn's logits differ by more than `FP32_TOLERANCE`,
-            or `out_dir` cannot be written. `out_dir` is then as it was.
-
-    Folders beside `out_dir` that hold its former network in other precisions are removed.
+            or `out_dir` cannot be written. `out_dir` is unchanged in all these cases.
     """
-    from deploy.conversion.parity import MIN_IMAGES, random_pictures
+    from deploy.conversion.parity import MIN_IMAGES, random_images
     from deploy.model_files.model_folder import FILES
-    from deploy.model_files.precision_folders import drop_siblings, siblings
+    from deploy.model_files.precision_folders import find_lower_precisions, remove_lower_precisions
     from platform.models.trained import load_trained_model
 
     model = load_trained_model(model_path)
     if parity_images is None:
-        parity_images, parity_data = random_pictures(MIN_IMAGES, model.input_shape), "random"
+        parity_images, parity_data = random_images(MIN_IMAGES, model.input_shape), "random"
     with replacing_folder(out_dir, own_files=FILES) as folder:
         result = _export(
             model,
@@ -96,12 +97,12 @@ def export_model(
             out_dir,
             parity_images,
             parity_data or model.data_label,
-            known_source(model, source or {}),
+            source_info(model, source or {}),
             tuned,
             progress,
         )
-    for old in drop_siblings(out_dir, keep=siblings(out_dir).values()):
-        progress(f"removed {old}: it held the network that was exported to {out_dir} before")
+    for old in remove_lower_precisions(out_dir, keep=find_lower_precisions(out_dir).values()):
+        progress(f"removed {old}: it held the network previously exported to {out_dir}")
     return result
 
 
@@ -119,16 +120,16 @@ def _export(
     from deploy.conversion.parity import FP32_TOLERANCE, compare, reference_logits
     from deploy.conversion.torch_to_ncnn import convert
     from deploy.model_files import model_folder as mf
-    from deploy.winograd.measured_choice import tune_here
-    from deploy.winograd.rule import tune
+    from deploy.winograd.measured_choice import tune_by_measurement
+    from deploy.winograd.rule import tune_by_rule
 
     with tempfile.TemporaryDirectory() as scratch:
         progress(f"converting {model.model.name} to ncnn")
         param, weights = convert(model.network(), input_shape=model.input_shape, scratch=Path(scratch))
-        text, plain = tune(param.read_text(encoding="utf-8"), weights, input_shape=model.input_shape)
+        text, plain = tune_by_rule(param.read_text(encoding="utf-8"), weights, input_shape=model.input_shape)
         tuning: dict[str, object] = {"method": "rule", "no_winograd": plain}
         if tuned:
-            found = tune_here(
+            found = tune_by_measurement(
                 text, weights, input_shape=model.input_shape, precision="fp32", progress=progress
             )
             text, plain, tuning = found.text, found.no_winograd, found.record()
@@ -143,8 +144,8 @@ def _export(
         raise UserError(
             f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "
             f"largest logit {parity.max_logit:.3g}, top-1 agreement {parity.top1_agreement:.2%}); an fp32 "
-            f"export must stay within {FP32_TOLERANCE:g} of the largest logit. Nothing was exported: some "
-            "layer of the network is computed differently"
+            f"export must stay within {FP32_TOLERANCE:g} of the largest logit. Nothing was exported: ncnn "
+            "computes some layer of the network differently"
         )
 
     inputs, self_test = reference_logits(model, mf.self_test_images(model.input_shape))
@@ -152,7 +153,7 @@ def _export(
     tolerance = SELF_TEST_TOLERANCE * patterns.max_logit
     if patterns.max_abs > tolerance:
         raise UserError(
-            f"ncnn's logits for the self-test's patterns differ from PyTorch's by {patterns.max_abs:.2g}, "
+            f"ncnn's logits for the self-test images differ from PyTorch's by {patterns.max_abs:.2g}, "
             f"more than the engine allows ({tolerance:.2g}); nothing was exported"
         )
     channels, height, width = model.input_shape
@@ -192,50 +193,51 @@ def _export(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Export a trained network to ncnn."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|MODEL.pt")]
+    """A sweep (its folder, its id under runs/, or `latest`), or the model.pt of a training run."""
+    output: Path | None = None
+    """The model folder to write; default: export/ in the sweep's folder or next to MODEL.pt."""
+    precision: str = "fp32"
+    """Some of fp32,fp16,bf16,int8; fp32 is always written to OUTPUT, int8 to OUTPUT-int8."""
+    tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Choose Winograd's transform by measurement on this machine, not by rule."""
+    accept_loss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep a precision that costs more than 1 point of top-1 accuracy."""
+    calibration: Literal["percentile", "minmax", "kl"] = "percentile"
+    """Calibration method of the int8 scales."""
+    data_dir: Path | None = None
+    """Images for the comparison with PyTorch, for int8 calibration and for the accuracy check. Default: the
+    model's training data if it is in the cache, else random images (int8 needs real ones)."""
+    runs: Path = Path("runs")
+    """Folder that holds the sweeps."""
+
+
 def main() -> None:
     """Read the command line, export, print the folders."""
-    run_command(lambda: tyro.cli(_command, prog="python -m deploy.export"))
+    run_command(lambda: _run(tyro.cli(Arguments, prog="python -m deploy.export")))
 
 
-def _command(
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|MODEL.pt")],
-    output: Path | None = None,
-    precision: str = "fp32",
-    tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    accept_loss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    calibration: Literal["percentile", "minmax", "kl"] = "percentile",
-    data_dir: Path | None = None,
-    runs: Path = Path("runs"),
-) -> int:
-    """Export a trained network to ncnn.
-
-    Args:
-        model: a sweep (its folder, its id under runs/, or `latest`), or the model.pt of a training run.
-        output: the model folder to write; by default export/ in the sweep's folder or beside MODEL.pt.
-        precision: some of fp32,fp16,bf16,int8; fp32 goes to OUTPUT in any case, int8 to OUTPUT-int8.
-        tune: choose Winograd's transform by measurement on this machine, not by rule.
-        accept_loss: keep a precision that costs more than 1 point of top-1 accuracy.
-        calibration: how the scales of int8 are found.
-        data_dir: the data to compare ncnn with PyTorch on, to calibrate and to judge with; by default what
-            the model was trained on, if it is in the cache, else random pictures (int8 needs real ones).
-        runs: where sweeps are kept.
-    """
-    wanted = parse_precisions(precision)
-    target = find_target(model, runs=runs)
-    out_dir = output or target.out_dir
+def _run(arguments: Arguments) -> int:
+    wanted = parse_precisions(arguments.precision)
+    target = find_target(arguments.model, runs=arguments.runs)
+    out_dir = arguments.output or target.out_dir
 
     from deploy.conversion.parity import MIN_IMAGES
     from platform.models.trained import load_trained_model
 
     trained = load_trained_model(target.model_path)
-    images, label = find_images(trained, data_dir, count=MIN_IMAGES) or (None, None)
+    images, label = find_images(trained, arguments.data_dir, count=MIN_IMAGES) or (None, None)
     result = export_model(
         target.model_path,
         out_dir,
         parity_images=images,
         parity_data=label,
         source=target.source,
-        tuned=tune,
+        tuned=arguments.tune,
         progress=_say,
     )
     parity = result.parity
@@ -249,17 +251,25 @@ def _command(
     if not lower:
         return 0
 
-    from deploy.quantization.accuracy import counter
-    from deploy.quantization.evaluation_images import find_pictures
-    from deploy.quantization.precisions import Judge, PrecisionRefused, export_precisions
+    from deploy.quantization.accuracy import choose_evaluator
+    from deploy.quantization.evaluation_images import find_evaluation_data
+    from deploy.quantization.precisions import AccuracyGate, PrecisionRefused, export_precisions
 
-    pictures = find_pictures(trained, data_dir)
-    judge = Judge(out_dir, pictures, counter(_say), accept_loss=accept_loss) if pictures else None
-    if judge is None:
-        _say("the data the model was trained on is not in the cache: the accuracy of no precision is judged")
+    data = find_evaluation_data(trained, arguments.data_dir)
+    gate = None
+    if data is not None:
+        gate = AccuracyGate(out_dir, data, choose_evaluator(_say), accept_loss=arguments.accept_loss)
+    else:
+        _say("the model's training data is not in the cache: accuracy in lower precisions is not checked")
     status = 0
     for outcome in export_precisions(
-        out_dir, out_dir, lower, judge=judge, method=calibration, tune=tune, progress=_say
+        out_dir,
+        out_dir,
+        lower,
+        gate=gate,
+        method=arguments.calibration,
+        tune=arguments.tune,
+        progress=_say,
     ):
         if isinstance(outcome, PrecisionRefused):
             status = outcome.exit_code
@@ -269,13 +279,13 @@ def _command(
     return status
 
 
-def parse_precisions(text: str) -> list[Precision]:
-    """Read `fp32,bf16,int8`.
+def parse_precisions(text: str) -> list[ModelPrecision]:
+    """Parse comma-separated precisions such as `fp32,bf16,int8`.
 
     Raises:
-        UsageError: one of them is no precision.
+        UsageError: an unknown precision.
     """
-    valid: dict[str, Precision] = {name: name for name in get_args(Precision)}
+    valid: dict[str, ModelPrecision] = {name: name for name in get_args(ModelPrecision)}
     words = list(dict.fromkeys(text.split(",")))
     for word in words:
         if word not in valid:

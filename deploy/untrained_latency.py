@@ -1,4 +1,4 @@
-"""How fast a network is in ncnn on this machine, before anyone has trained it: weights cost no time."""
+"""Measure the ncnn latency of an untrained network; latency does not depend on the weights' values."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def untrained_latency_ms(
     progress: Callable[[str], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> float:
-    """Return the median latency of one image on one thread, in milliseconds, as the engine measures it.
+    """Return the engine's median latency of one image on one thread, in milliseconds.
 
-    Where other work disturbed a measurement it is made again, three times at most; the lowest median counts.
-    If all three were disturbed `warn` is told so, since the networks may then not be comparable.
+    A measurement disturbed by other work is repeated, up to three attempts; the lowest median is returned. If
+    all three were disturbed, `warn` is called, since latencies of different networks may not be comparable.
 
     Args:
-        model: the network; its weights are drawn, the same ones each time.
+        model: the network; its weights are random, with a fixed seed.
         input_shape: channels, height, width of an image.
-        num_classes: classes it tells apart.
-        progress: told, in words, what is going on.
-        warn: told, in words, that the figure is not to be relied on.
+        num_classes: number of classes.
+        progress: called with progress messages.
+        warn: called with a message if the result is unreliable.
 
     Raises:
         UserError: the network cannot be converted, or the engine cannot be built.
@@ -53,8 +53,8 @@ def untrained_latency_ms(
         else:
             warn(
                 f"other work disturbed every one of {_ATTEMPTS} measurements of {model.name} "
-                f"({noise.get('reason')}): its {min(medians):.3g} ms may be too much beside the other "
-                "networks'; on an idle machine a new sweep measures them again"
+                f"({noise.get('reason')}): its {min(medians):.3g} ms may be too high compared with the other "
+                "networks'; start a new sweep on an idle machine to measure them again"
             )
     return min(medians)
 
@@ -62,14 +62,14 @@ def untrained_latency_ms(
 def _save(model: ModelConfig, path: Path, input_shape: tuple[int, int, int], num_classes: int) -> None:
     import torch
 
-    from platform.models.networks import build
+    from platform.models.networks import build_network
     from platform.models.trained import TrainedModel, save_trained_model
 
     channels = input_shape[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        network = build(model, num_classes=num_classes)
-        # Fresh statistics would let activations grow from block to block, beyond what float32 compares well.
+        network = build_network(model, num_classes=num_classes)
+        # With the initial statistics activations grow from block to block and exceed what fp32 compares well.
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None

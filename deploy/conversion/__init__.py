@@ -1,1 +1,1 @@
-"""PyTorch to ncnn: tracing, pnnx, and the comparison of both networks' logits."""
+"""Convert PyTorch networks to ncnn with pnnx, and compare the logits of both."""

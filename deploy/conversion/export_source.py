@@ -1,4 +1,4 @@
-"""What the export's command line names: a trained model, where its export belongs, images to compare on."""
+"""Find the trained model, output folder, data set and provenance of an export."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Target:
 
     model_path: Path
     out_dir: Path
-    """Where the export belongs unless the user says otherwise."""
+    """Default folder of the export."""
     source: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of its origin beyond the model file."""
+    """Provenance that is not in the model file."""
 
 
 def find_target(name: str, *, runs: Path) -> Target:
-    """Return the model that `name` stands for.
+    """Return the model that `name` refers to.
 
     Args:
-        name: a model.pt, a folder that holds one, a sweep's folder or its id under `runs`, or `latest`.
-        runs: where sweeps are kept.
+        name: a model.pt, a folder with one, a sweep's folder or its id under `runs`, or `latest`.
+        runs: folder that holds the sweeps.
 
     Raises:
-        UserError: there is no such thing, or the sweep has no final model yet.
+        UserError: `name` does not exist, or the sweep has no final model yet.
     """
     path = Path(name)
     if path.is_file():
@@ -67,27 +67,27 @@ def find_target(name: str, *, runs: Path) -> Target:
 
 
 def find_dataset(model: TrainedModel, data_dir: Path | None) -> DatasetInfo | None:
-    """Return the data set `model` was trained on.
+    """Return the data set that `model` was trained on.
 
     Args:
         model: the trained model.
-        data_dir: where the data is; by default it must be in the cache already.
+        data_dir: folder of the data; None: the data must be in the cache.
 
     Returns:
-        nothing when the data set is not in the cache, or its images have another size.
+        the data set, or None if it is not in the cache or has another image size or number of classes.
 
     Raises:
-        UserError: the data in `data_dir` cannot be read, or does not suit the model.
+        UserError: the data in `data_dir` cannot be read, or does not match the model.
     """
     from platform.data import cache, catalog
     from platform.data.config import DataConfig
 
     if data_dir is None:
-        info = cache.find_label(cache.default_cache_dir(), model.data_label)
+        info = cache.find_cached_by_label(cache.default_cache_dir(), model.data_label)
         if info is None or info.image_shape != model.input_shape:
             return None
         return info if len(info.class_names) == len(model.class_names) else None
-    info = catalog.prepare(
+    info = catalog.prepare_dataset(
         DataConfig(name="folder" if model.data_label.startswith("folder") else "cifar10"), data_dir=data_dir
     )
     if info.image_shape != model.input_shape:
@@ -97,7 +97,7 @@ def find_dataset(model: TrainedModel, data_dir: Path | None) -> DatasetInfo | No
         )
     if len(info.class_names) != len(model.class_names):
         raise UserError(
-            f"the model knows {len(model.class_names)} classes, the data in {data_dir} has "
+            f"the model has {len(model.class_names)} classes, the data in {data_dir} has "
             f"{len(info.class_names)}"
         )
     return info
@@ -106,10 +106,10 @@ def find_dataset(model: TrainedModel, data_dir: Path | None) -> DatasetInfo | No
 def find_images(
     model: TrainedModel, data_dir: Path | None, *, count: int
 ) -> tuple[NDArray[np.uint8], str] | None:
-    """Return test images uint8 [count, C, H, W] of that data set, spread evenly over it, and its label.
+    """Return evenly spaced test images uint8 [count, C, H, W] of the model's data set, and its label.
 
     Returns:
-        nothing where `find_dataset` finds nothing; it raises the same errors.
+        None if `find_dataset` returns None. Raises the same errors.
     """
     import numpy as np
 
@@ -124,7 +124,7 @@ def find_images(
 
 
 def exporter_versions() -> dict[str, str]:
-    """Return the versions of the programs that an export depends on."""
+    """Return the versions of the packages that an export depends on."""
     versions = {}
     for name in ("torch", "pnnx", "ncnn"):
         try:
@@ -134,8 +134,8 @@ def exporter_versions() -> dict[str, str]:
     return versions
 
 
-def known_source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `source` of model.json says: what the trained model knows, and what is `given`."""
+def source_info(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `source` entry of model.json: the model's own provenance, overridden by `given`."""
     known: dict[str, Any] = {
         key: model.provenance[key] for key in ("run", "sweep", "commit") if key in model.provenance
     }
@@ -146,13 +146,13 @@ def known_source(model: TrainedModel, given: Mapping[str, Any]) -> dict[str, Any
 
 
 def trained_model_of(folder: Path) -> Path:
-    """Return the trained model that a folder was exported from: in its sweep, or beside it.
+    """Return the trained model that a folder was exported from: in its sweep, or next to it.
 
     Raises:
-        UserError: it is not there.
+        UserError: the file does not exist.
     """
     parent = folder.absolute().parent
     for path in (parent / "checkpoints" / FINAL_TRIAL / MODEL_FILE, parent / MODEL_FILE):
         if path.is_file():
             return path
-    raise UserError(f"found no {MODEL_FILE} that {folder} was exported from; name it with --model")
+    raise UserError(f"the {MODEL_FILE} that {folder} was exported from was not found; give it with --model")

@@ -1,4 +1,4 @@
-"""ncnn on this machine through its Python wheel: the reference that an export is checked with."""
+"""Run ncnn networks through its Python package."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ EXACT: Mapping[str, bool] = {
     "use_fp16_storage": False,
     "use_fp16_arithmetic": False,
 }
-"""Options of plain fp32: else ncnn keeps the classifier's weights in fp16 on x86, an error of 1e-4."""
+"""Options of plain fp32. By default ncnn stores the classifier's weights in fp16 on x86, an error of 1e-4."""
 BF16: Mapping[str, bool] = {**EXACT, "use_bf16_packed": True, "use_bf16_storage": True}
-"""Options of bf16: weights and activations are stored in 16 bits, sums are fp32."""
+"""Options of bf16: weights and activations in 16 bits, accumulation in fp32."""
 
 READABLE: Mapping[str, bool] = {**EXACT, "lightmode": False, "use_packing_layout": False}
-"""Options under which every blob can be read: none is freed once used, none has several channels in one."""
+"""Options under which every blob can be read: no early release, no packing of channels."""
 
 
 def options_for(precision: str) -> Mapping[str, bool]:
-    """Return the options that the C++ engine runs a model folder of this precision with."""
+    """Return the options that the C++ engine uses for this precision."""
     return BF16 if precision == "bf16" else EXACT
 
 
 def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *, num_threads: int = 1) -> Any:
     """Return an `ncnn.Net`, ready to run.
 
-    ncnn trusts what it loads and can crash on files that do not fit each other: pass only files that this
-    program wrote or whose hashes it has checked.
+    ncnn does not validate its files and can crash on inconsistent ones: pass only files that this program
+    wrote, or whose hashes were checked.
 
     Raises:
-        UserError: ncnn refuses the files.
+        UserError: ncnn rejects the files.
     """
     import ncnn
 
@@ -48,9 +48,9 @@ def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *,
     for name, value in options.items():
         setattr(net.opt, name, value)
     if net.load_param(str(param)) != 0:
-        raise UserError(f"ncnn refuses {param.name}: see its message above")
+        raise UserError(f"ncnn rejects {param.name}: see its message above")
     if net.load_model(str(weights)) != 0:
-        raise UserError(f"ncnn refuses {weights.name}: it does not fit {param.name}")
+        raise UserError(f"ncnn rejects {weights.name}: it does not match {param.name}")
     return net
 
 
@@ -65,11 +65,11 @@ def infer(net: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def extract(net: Any, image: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
-    """Yield the blobs of one normalized image [C, H, W], in the order asked."""
+    """Yield the named blobs for one normalized image [C, H, W], in the given order."""
     import ncnn
 
-    # One extractor per image: it keeps its results. The clone: a Mat made from an array borrows its memory,
-    # and does not keep the array alive either, so that it must have a name until then.
+    # One extractor per image, since it caches its results. The clone: a Mat made from an array borrows its
+    # memory without keeping the array alive.
     extractor = net.create_extractor()
     contiguous = np.ascontiguousarray(image)
     extractor.input(INPUT_BLOB, ncnn.Mat(contiguous).clone())

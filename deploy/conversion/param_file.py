@@ -1,4 +1,4 @@
-"""ncnn's `.param` text: read, edited by layer, written back with every other character as it was.
+"""Read and edit ncnn's `.param` text; unedited parts are written back unchanged.
 
 Layout: a magic number, the numbers of layers and blobs, then one layer a line: type, name, number of inputs
 and outputs, the blobs' names, and `key=value` parameters (ncnn's param-and-model-file-structure.md).
@@ -13,13 +13,13 @@ from platform.errors import UserError
 MAGIC = "7767517"
 
 FEATURE_MASK = 31
-"""The key every layer knows: options of the net switched off for this layer, as bits (ncnn `src/net.cpp`)."""
+"""Key, valid for every layer, of the net options to switch off, as bits (ncnn `src/net.cpp`)."""
 NO_WINOGRAD = 1 << 6
-"""The bit of `FEATURE_MASK` that makes a convolution keep its plain weights."""
+"""Bit of `FEATURE_MASK` that disables Winograd's transform of a convolution."""
 SHAPE_HINTS = -23330
-"""The key every layer knows as 30, an array: dims, width, height, channels of each of its outputs."""
+"""Array key 30, valid for every layer: dims, width, height, channels of each of its outputs."""
 WEIGHT_COUNT = 6
-"""The key of a Convolution that says how many weights it has."""
+"""Key of a Convolution's number of weights."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Layer:
     params: tuple[tuple[int, str], ...]
 
     def value(self, key: int, default: int = 0) -> int:
-        """Return the whole number under `key`."""
+        """Return the integer under `key`."""
         return int(dict(self.params).get(key, default))
 
     def with_value(self, key: int, value: int | str) -> Layer:
-        """Return the layer with `key` set, in place of an old value or at the end of the line.
+        """Return the layer with `key` set; a new key is appended to the line.
 
-        The text of an array, whose key is negative, begins with its length: `4,3,32,32,64`.
+        Arrays have negative keys, and their text begins with the length: `4,3,32,32,64`.
         """
         params = dict(self.params)
         if key in params:
@@ -67,7 +67,7 @@ def parse(text: str, *, source: str = "model.param") -> ParamFile:
     """Read the text of a `.param` file.
 
     Raises:
-        UserError: `source` is not such a file.
+        UserError: the text is not a `.param` file; the message names `source`.
     """
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if len(lines) < 3 or lines[0] != MAGIC:
@@ -76,9 +76,9 @@ def parse(text: str, *, source: str = "model.param") -> ParamFile:
         count, blobs = (int(number) for number in lines[1].split())
         layers = tuple(_layer(line) for line in lines[2:])
     except (ValueError, IndexError):
-        raise UserError(f"{source} is damaged: a line of it does not read as an ncnn layer") from None
+        raise UserError(f"{source} is damaged: a line is not a valid ncnn layer") from None
     if count != len(layers):
-        raise UserError(f"{source} is damaged: it announces {count} layers and holds {len(layers)}")
+        raise UserError(f"{source} is damaged: it declares {count} layers and contains {len(layers)}")
     return ParamFile(blobs, layers)
 
 

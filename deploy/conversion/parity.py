@@ -1,4 +1,4 @@
-"""How far ncnn's logits are from PyTorch's, on the same images."""
+"""Compare ncnn's logits with PyTorch's on the same images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from platform.errors import UserError
 from platform.models.trained import TrainedModel
 
 FP32_TOLERANCE = 1e-4
-"""Largest difference of a logit that an fp32 export may show, relative to the largest logit.
+"""Largest permitted difference of an fp32 export's logits, relative to the largest logit.
 
-Sound exports stay below 1e-5; bf16 arithmetic in a single layer exceeds 1e-3. An absolute limit would refuse
-networks after a short training, whose logits can exceed 1,000."""
+Correct exports stay below 1e-5; bf16 arithmetic in a single layer exceeds 1e-3. An absolute limit would
+reject networks after a short training, whose logits can exceed 1,000."""
 MIN_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Two sets of logits, compared."""
+    """Differences between two sets of logits."""
 
     images: int
     max_abs: float
@@ -29,7 +29,7 @@ class Parity:
     max_logit: float
     """Largest absolute logit of the reference."""
     top1_agreement: float
-    """Share of the images with the same class on top."""
+    """Fraction of the images with the same top-1 class."""
 
     @property
     def max_relative(self) -> float:
@@ -41,7 +41,7 @@ def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Pari
     """Compare logits [N, classes] with their reference.
 
     Raises:
-        UserError: one of them is not finite: there is nothing to compare.
+        UserError: some logits are not finite.
     """
     for name, values in (("PyTorch", reference), ("ncnn", logits)):
         if not np.isfinite(values).all():
@@ -62,20 +62,20 @@ def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Pari
 def reference_logits(
     model: TrainedModel, images: NDArray[np.uint8], *, batch_size: int = 64
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the normalized inputs [N, C, H, W] of `images`, and PyTorch's fp32 logits [N, classes]."""
+    """Return the normalized inputs [N, C, H, W] of `images` and PyTorch's fp32 logits [N, classes]."""
     network = model.network()
     inputs, logits = [], []
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
-            # A copy: torch warns of arrays that cannot be written, as memory maps are.
+            # A copy, because torch warns about read-only arrays such as memory maps.
             batch = model.normalize(torch.from_numpy(np.array(images[start : start + batch_size])))
             inputs.append(batch.numpy())
             logits.append(network(batch).numpy())
     return np.concatenate(inputs), np.concatenate(logits)
 
 
-def random_pictures(count: int, shape: tuple[int, int, int], *, seed: int = 0) -> NDArray[np.uint8]:
-    """Return pictures uint8 [count, C, H, W] of coarse random patches and noise, for want of real images."""
+def random_images(count: int, shape: tuple[int, int, int], *, seed: int = 0) -> NDArray[np.uint8]:
+    """Return images uint8 [count, C, H, W] of coarse random patches and noise, used without real images."""
     rng = np.random.default_rng(seed)
     channels, height, width = shape
     patches = rng.integers(0, 256, (count, channels, -(-height // 4), -(-width // 4)))

@@ -1,7 +1,7 @@
-"""PyTorch to ncnn: trace the network, run pnnx on the trace, and believe nothing that it did not prove.
+"""Convert PyTorch networks to ncnn: trace the network, run pnnx on the trace, and check the result.
 
-pnnx ends with status 0 even when it could not convert a layer; then it writes the layer under PyTorch's own
-name, which ncnn does not know. Its Python module is not used: it ignores failures and imports generated code.
+pnnx exits with status 0 even if it cannot convert a layer, and then writes the layer under its PyTorch name,
+which ncnn does not support. pnnx's Python module is not used: it ignores failures and imports generated code.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def convert(network: nn.Module, *, input_shape: tuple[int, int, int], scratch: P
     Args:
         network: maps [1, C, H, W] to [1, classes].
         input_shape: C, H, W.
-        scratch: an existing empty folder, where pnnx leaves its files.
+        scratch: an existing empty folder for pnnx's files.
 
     Returns:
         the `.param` and the `.bin` file, in `scratch`. Their input blob is `in0`, their output blob `out0`.
 
     Raises:
-        UserError: the network has a layer that ncnn does not know, or pnnx failed.
+        UserError: ncnn does not support a layer of the network, or pnnx failed.
     """
     shape = (1, *input_shape)
     trace = scratch / "network.pt"
     with warnings.catch_warnings(), torch.no_grad():
-        # torch 2.13 calls tracing deprecated; its successors' files are not what pnnx reads.
+        # torch 2.13 deprecates tracing, but pnnx does not read the files of its successors.
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(network, torch.zeros(shape))  # type: ignore[no-untyped-call]
         traced.save(str(trace))
@@ -52,13 +52,13 @@ def convert(network: nn.Module, *, input_shape: tuple[int, int, int], scratch: P
     log = _run([str(find_pnnx()), str(trace), f"inputshape=[{dimensions}]", "fp16=0", "optlevel=2"], scratch)
     for file in (param, weights):
         if not file.is_file() or file.stat().st_size == 0:
-            raise UserError(f"pnnx wrote no {file.name}; {_last_words(log)}")
+            raise UserError(f"pnnx wrote no {file.name}; {_last_lines(log)}")
     check_converted(parse(param.read_text(encoding="utf-8"), source=param.name), log=log)
     return param, weights
 
 
 def find_pnnx() -> Path:
-    """Return pnnx's program, which its Python package brings along.
+    """Return the path of the pnnx program in its Python package.
 
     Raises:
         UserError: the package is not installed.
@@ -69,22 +69,22 @@ def find_pnnx() -> Path:
             program = Path(spec.origin).with_name(name)
             if program.is_file():
                 return program
-    raise UserError("the export needs pnnx, which is not installed; install this project's requirements")
+    raise UserError("the export requires pnnx, which is not installed; install this project's requirements")
 
 
 def check_converted(param: ParamFile, *, log: str = "") -> None:
-    """Refuse a network with layers that ncnn does not know, or other ends than `in0` and `out0`.
+    """Check that ncnn supports every layer, and that the only input and output are `in0` and `out0`.
 
     Raises:
-        UserError: as said; the message names the layers and what pnnx said of them.
+        UserError: a check failed; the message names the layers and includes pnnx's messages about them.
     """
     unknown = sorted({layer.type for layer in param.layers if not _NCNN_TYPE.fullmatch(layer.type)})
     if unknown:
         complaints = [line for line in log.splitlines() if _COMPLAINT.search(line)]
-        said = f" (pnnx: {'; '.join(complaints)})" if complaints else ""
+        details = f" (pnnx: {'; '.join(complaints)})" if complaints else ""
         raise UserError(
-            f"the network cannot be converted: ncnn has no layer for {', '.join(unknown)}{said}; "
-            "write that part of the network with other operations"
+            f"the network cannot be converted: ncnn has no layer for {', '.join(unknown)}{details}; "
+            "replace these operations in the network"
         )
     inputs = [name for layer in param.layers if layer.type == "Input" for name in layer.outputs]
     read = {name for layer in param.layers for name in layer.inputs}
@@ -113,10 +113,10 @@ def _run(command: list[str], folder: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot run pnnx ({command[0]}): {error.strerror}") from None
     if done.returncode != 0:
-        raise UserError(f"pnnx failed with status {done.returncode}; {_last_words(done.stdout)}")
+        raise UserError(f"pnnx failed with status {done.returncode}; {_last_lines(done.stdout)}")
     return done.stdout
 
 
-def _last_words(log: str) -> str:
+def _last_lines(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return "its last lines: " + " | ".join(lines[-3:]) if lines else "it printed nothing"

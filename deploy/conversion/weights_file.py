@@ -1,4 +1,4 @@
-"""ncnn's `.bin` file: the weights of each layer in the order of the `.param`, and how each is stored.
+"""Read and write ncnn's `.bin` files: the weights of each layer in the order of the `.param` file.
 
 A convolution or fully connected layer stores a four-byte tag, its weights (padded to four bytes), its bias in
 fp32 and, in int8, its scales (ncnn `src/modelbin.cpp`, `src/layer/convolution.cpp`). No other layer of a
@@ -25,13 +25,13 @@ TAG_FP16 = 0x01306B47
 TAG_BF16 = 0x01348B83
 TAG_INT8 = 0x000D4B38
 
-# (key of the weights' number, key of the bias flag) by layer type; the number of outputs is key 0.
+# (key of the number of weights, key of the bias flag) by layer type; the number of outputs is key 0.
 _KEYS = {"Convolution": (6, 5), "InnerProduct": (2, 1)}
 
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """What a layer learned."""
+    """The weights and bias of a layer."""
 
     weights: NDArray[np.float32]
     """[outputs, inputs * kernel area]."""
@@ -48,7 +48,7 @@ def read_weights(param: ParamFile, content: bytes) -> dict[str, LayerWeights]:
     """Return the weights of an fp32 `.bin` file by layer name.
 
     Raises:
-        UserError: the file does not fit `param`, to the byte, or is not in fp32.
+        UserError: the file's size does not match `param`, or it is not in fp32.
     """
     offset = 0
     found = {}
@@ -56,7 +56,7 @@ def read_weights(param: ParamFile, content: bytes) -> dict[str, LayerWeights]:
     def floats(count: int) -> NDArray[np.float32]:
         nonlocal offset
         if offset + 4 * count > len(content):
-            raise UserError("the weights do not fit the .param file: the .bin file is too short")
+            raise UserError("the weights do not match the .param file: the .bin file is too short")
         values = np.frombuffer(content, "<f4", count, offset)
         offset += 4 * count
         return values
@@ -66,12 +66,14 @@ def read_weights(param: ParamFile, content: bytes) -> dict[str, LayerWeights]:
         outputs, count = layer.value(0), layer.value(count_key)
         (tag,) = floats(1).view("<u4")
         if tag != TAG_FP32 or outputs <= 0 or count % outputs:
-            raise UserError(f"the weights do not fit the .param file, or are not in fp32: layer {layer.name}")
+            raise UserError(
+                f"the weights do not match the .param file, or are not in fp32: layer {layer.name}"
+            )
         weights = floats(count).reshape(outputs, -1)
         found[layer.name] = LayerWeights(weights, floats(outputs) if layer.value(bias_key) else None)
     if offset != len(content):
         raise UserError(
-            f"the weights do not fit the .param file: it describes {offset} bytes, there are {len(content)}"
+            f"the weights do not match the .param file: it describes {offset} bytes, there are {len(content)}"
         )
     return found
 
@@ -79,7 +81,7 @@ def read_weights(param: ParamFile, content: bytes) -> dict[str, LayerWeights]:
 def write_weights(param: ParamFile, weights: Mapping[str, LayerWeights], storage: Storage) -> bytes:
     """Return the content of a `.bin` file; biases are always fp32.
 
-    fp16 and bf16 halve the file. ncnn widens both when it loads them, so that they cost precision only.
+    fp16 and bf16 halve the file. ncnn converts both back to fp32 when it loads them.
 
     Raises:
         UserError: a weight is too large for fp16.

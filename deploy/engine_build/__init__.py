@@ -1,1 +1,1 @@
-"""Build the C++ engine and ncnn on first use, and run its programs."""
+"""Build the C++ engine and ncnn on first use, and run the engine's programs."""

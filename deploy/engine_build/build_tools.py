@@ -1,4 +1,4 @@
-"""The compiler, cmake and ninja: found, and run with progress and a log."""
+"""Find the compiler, cmake and ninja, and run builds with progress messages and a log."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _STEP = re.compile(r"\[\d+/\d+\] ")
 
 @dataclass(frozen=True, kw_only=True)
 class BuildTools:
-    """What a C++ build needs."""
+    """Programs and settings of a C++ build."""
 
     cmake: Path
     ninja: Path
     compiler: Path
     compiler_identity: str
-    """Version and target, to tell one compiler's objects from another's."""
+    """Version and target, to distinguish the objects of different compilers."""
     jobs: int
-    """Compilations at once."""
+    """Number of parallel compilations."""
 
 
 def find_build_tools() -> BuildTools:
     """Find the build tools.
 
-    cmake and ninja come from the Python packages of that name, beside the interpreter even when its folder
-    is not on PATH; else from PATH. The compiler is `$CXX`, or c++, g++, clang++ on PATH.
+    cmake and ninja are looked up next to the Python interpreter, where their Python packages install them,
+    then on PATH. The compiler is `$CXX`, or c++, g++, clang++ on PATH.
 
     Raises:
-        UserError: one is missing; the message has the command that installs it.
+        UserError: a tool is missing; the message has the command that installs it.
     """
     compiler = _find_compiler()
     return BuildTools(
@@ -58,20 +58,20 @@ def _find_compiler() -> Path:
         if found := shutil.which(name):
             return Path(found)
     raise UserError(
-        "the engine is compiled on this machine and needs a C++17 compiler; "
-        "none of $CXX, c++, g++, clang++ was found.\nInstall one with: sudo apt-get install g++"
+        "building the engine requires a C++17 compiler, but $CXX, c++, g++ and clang++ were not found.\n"
+        "Install one with: sudo apt-get install g++"
     )
 
 
 def _find_tool(name: str) -> Path:
-    # The virtual environment's folder: sys.executable is a link out of it, so it must not be resolved.
-    beside = Path(sys.executable).parent / name
-    if os.access(beside, os.X_OK):
-        return beside
+    # In a virtual environment sys.executable is a symbolic link; it must not be resolved.
+    installed = Path(sys.executable).parent / name
+    if os.access(installed, os.X_OK):
+        return installed
     if found := shutil.which(name):
         return Path(found)
     raise UserError(
-        f"the engine's build needs {name}, found neither beside {sys.executable} nor on PATH.\n"
+        f"building the engine requires {name}, which is neither next to {sys.executable} nor on PATH.\n"
         f"Install it with: make setup (or: sudo apt-get install {'ninja-build' if name == 'ninja' else name})"
     )
 
@@ -93,16 +93,16 @@ def _jobs() -> int:
 
 def _environment(tools: BuildTools) -> dict[str, str]:
     environment = {**os.environ, "CXX": str(tools.compiler), "NINJA_STATUS": "[%f/%t] "}
-    # A Python package of this project named `platform` must not reach tools written in Python.
+    # This project's `platform` package must not shadow the standard module in tools written in Python.
     environment.pop("PYTHONPATH", None)
     return environment
 
 
 def run_cmake(tools: BuildTools, arguments: Sequence[str], *, log: Path, what: str) -> None:
-    """Configure with cmake and ninja.
+    """Run cmake with the Ninja generator.
 
     Raises:
-        UserError: cmake failed; the message ends with its last lines and names the log.
+        UserError: cmake failed; the message has its last lines and the path of the log.
     """
     command = [str(tools.cmake), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", *arguments]
     _run(command, tools, log=log, what=what, on_line=lambda _: None)
@@ -118,23 +118,23 @@ def run_ninja(
     progress: Callable[[str], None] | None = None,
     weigh: Callable[[str], float] = lambda _: 1.0,
 ) -> None:
-    """Build `targets`, telling `progress` every few seconds how far it is and the time left.
+    """Build `targets` with ninja; report percentage and time left every few seconds.
 
     Args:
-        tools: what to build with.
-        build_dir: where cmake configured.
-        log: a file to append all output to.
-        what: the beginning of every message.
-        targets: what to build; the default targets when empty.
-        progress: told how far it is; silent by default.
-        weigh: the share of the work that a step is, from ninja's description of it.
+        tools: the build tools.
+        build_dir: the folder that cmake configured.
+        log: file to append all output to.
+        what: start of every message.
+        targets: targets to build; empty: the default targets.
+        progress: called with progress messages; None: no messages.
+        weigh: relative cost of a build step, from its description in ninja's output.
 
     Raises:
-        UserError: the build failed; the message ends with its last lines and names the log.
+        UserError: the build failed; the message has its last lines and the path of the log.
     """
     command = [str(tools.ninja), "-C", str(build_dir), "-j", str(tools.jobs), *targets]
-    meter = _Meter(what, progress, _steps(command, tools), weigh) if progress else None
-    _run(command, tools, log=log, what=what, on_line=meter.see if meter else lambda _: None)
+    meter = _ProgressMeter(what, progress, _steps(command, tools), weigh) if progress else None
+    _run(command, tools, log=log, what=what, on_line=meter.update if meter else lambda _: None)
 
 
 def _steps(command: list[str], tools: BuildTools) -> list[str]:
@@ -144,8 +144,8 @@ def _steps(command: list[str], tools: BuildTools) -> list[str]:
     return [line for line in answer.stdout.splitlines() if _STEP.match(line)]
 
 
-class _Meter:
-    """Turns ninja's lines into messages with the time left."""
+class _ProgressMeter:
+    """Turns ninja's output into messages with percentage and time left."""
 
     def __init__(
         self, what: str, progress: Callable[[str], None], steps: list[str], weigh: Callable[[str], float]
@@ -157,13 +157,13 @@ class _Meter:
         self._done = 0.0
         self._started = self._last = time.monotonic()
 
-    def see(self, line: str) -> None:
-        """Take one line of ninja's output."""
+    def update(self, line: str) -> None:
+        """Process one line of ninja's output."""
         if not _STEP.match(line):
             return
         self._done += self._weigh(line)
         now = time.monotonic()
-        # The first seconds say little about the rest.
+        # The first seconds are too short for an estimate.
         if now - self._last < _PROGRESS_EVERY_S or self._done >= self._total:
             return
         left_s = (now - self._started) / self._done * (self._total - self._done)
@@ -202,4 +202,4 @@ def _run(
                 raise
     if process.returncode != 0:
         shown = "\n".join(f"  {line}" for line in tail)
-        raise UserError(f"{what} failed (exit code {process.returncode}):\n{shown}\nThe whole log: {log}")
+        raise UserError(f"{what} failed (exit code {process.returncode}):\n{shown}\nFull log: {log}")

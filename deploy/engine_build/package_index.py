@@ -1,7 +1,7 @@
-"""Where packages come from on this machine: the settings people already made for pip and uv.
+"""Read the package sources configured for pip and uv on this machine.
 
-Read from pip's configuration files, then the environment of pip, then that of uv, the later winning. No
-address stands in this project's code except the default that the client library itself has.
+Sources are pip's configuration files, pip's environment variables and uv's, in increasing precedence. This
+project's code contains no address; the default index is the client library's own.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _SECTIONS = ("global", "download", "install")
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:
-    """Sources of packages, in order."""
+    """Package sources, in order of preference."""
 
     index_urls: tuple[str, ...] = ()
-    """Package indexes named in the settings."""
+    """Configured package indexes."""
     use_default_index: bool = True
-    """Whether the client's own default index is asked too."""
+    """Whether to query the client's default index too."""
     find_links: tuple[str, ...] = ()
-    """Folders or pages that list archives, as addresses."""
+    """Folders or pages that list archives, as URLs."""
     trusted_hosts: tuple[str, ...] = ()
     certificates: str | None = None
-    """A file of certificate authorities, or None for the system's."""
+    """File of certificate authorities; None: the system's."""
     timeout_s: float = 60.0
 
     def verify(self) -> ssl.SSLContext | bool:
-        """Return what an HTTP client takes as its `verify` argument."""
+        """Return the `verify` argument for an HTTP client."""
         return ssl.create_default_context(cafile=self.certificates) if self.certificates else True
 
 
@@ -60,7 +60,7 @@ def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError):
-            continue  # pip itself will say what is wrong with its file
+            continue  # pip reports the error in its own file
         for section in _SECTIONS:
             if parser.has_section(section):
                 settings.update({key.replace("_", "-"): value for key, value in parser.items(section)})
@@ -82,7 +82,7 @@ def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
     """Return the sources of packages configured on this machine.
 
     Args:
-        environ: the environment to read; the process's own by default.
+        environ: the environment to read; default: the process's own.
     """
     environ = os.environ if environ is None else environ
     pip = _pip_settings(environ)

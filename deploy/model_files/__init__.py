@@ -1,1 +1,1 @@
-"""The files that the C++ engine reads: model folders, images and reference logits."""
+"""Files that the C++ engine reads: model folders, images and reference logits."""

@@ -1,4 +1,4 @@
-"""A folder that is either the old one or the new one, whatever happens in between."""
+"""Replace a folder atomically: after a crash it is either the old or the new one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from platform.errors import UserError
 
 @contextmanager
 def replacing_folder(target: Path, *, own_files: Collection[str]) -> Iterator[Path]:
-    """Give an empty folder beside `target`; on leaving without an error it takes the place of `target`.
+    """Yield an empty folder that replaces `target` when the context exits without an error.
 
-    What a killed process left beside `target` is removed; an old folder that it had moved away is put back.
+    Leftovers of a killed process are removed first; an old folder that it had moved away is put back.
 
     Args:
-        target: the folder to make or to replace.
-        own_files: the names that a folder to be replaced may hold.
+        target: the folder to create or replace.
+        own_files: file names that a replaced folder may contain.
 
     Raises:
-        UserError: `target` holds other files, is a file, or cannot be written.
+        UserError: `target` contains other files, is a file, or cannot be written.
     """
     target = target.absolute()
     try:
@@ -34,7 +34,7 @@ def replacing_folder(target: Path, *, own_files: Collection[str]) -> Iterator[Pa
         scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         (scratch / "new").mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"cannot write beside {target}: {error.strerror or error}") from None
+        raise UserError(f"cannot write next to {target}: {error.strerror or error}") from None
     try:
         yield scratch / "new"
         if target.exists():
@@ -66,6 +66,6 @@ def _refuse_foreign(target: Path, own_files: Collection[str]) -> None:
     foreign = sorted({path.name for path in target.iterdir()} - {*own_files}) if target.exists() else []
     if foreign:
         raise UserError(
-            f"{target} holds more than an older export ({', '.join(foreign[:3])}), which would be lost; "
-            "give a new folder"
+            f"{target} contains files that are not part of an export ({', '.join(foreign[:3])}) and would be "
+            "lost; give a new folder"
         )

@@ -1,7 +1,7 @@
-"""The folder that goes to the C++ engine: `model.param`, `model.bin` and `model.json`, which describes them.
+"""The model folder that the C++ engine loads: `model.param`, `model.bin` and their description, `model.json`.
 
-`model.json` states all that an engine needs and must not guess: input, normalization, classes, precision, the
-hashes of the two files, and reference logits. Keys beyond this schema are kept and ignored.
+`model.json` specifies input, normalization, classes, precision, the hashes of the two files, and reference
+logits. Keys beyond this schema are kept and ignored.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from pydantic import (
 
 from platform.atomic import read_json
 from platform.errors import UserError
-from platform.schema import Frozen, describe
+from platform.schema import Frozen, describe_problems
 
 SCHEMA_VERSION = 1
 PARAM, WEIGHTS, DOCUMENT = "model.param", "model.bin", "model.json"
 FILES = (PARAM, WEIGHTS, DOCUMENT)
 SELF_TEST_IMAGES = 3
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+ModelPrecision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[ModelPrecision, ...] = ("fp32", "fp16", "bf16", "int8")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -47,15 +47,15 @@ class InputInfo(Frozen):
     width: PositiveInt
     color: Literal["RGB"] = "RGB"
     resize: Literal["direct", "shorter_side_crop"] = "direct"
-    """How an image of another size is brought to this one: `direct`, without keeping its proportions, or its
-    shorter side is resized to `shorter_side` and the center cut out, as ImageNet networks have it."""
+    """How an image of another size is resized: `direct` ignores its aspect ratio; `shorter_side_crop` resizes
+    its shorter side to `shorter_side` and takes the center crop, as usual for ImageNet."""
     shorter_side: PositiveInt | None = None
     """Pixels, for `shorter_side_crop`; at least the input's longer side."""
 
     @model_validator(mode="after")
     def _cut_fits(self) -> Self:
         if (self.resize == "shorter_side_crop") != (self.shorter_side is not None):
-            raise ValueError("shorter_side is for resize: shorter_side_crop, which needs it")
+            raise ValueError("resize: shorter_side_crop requires shorter_side, and no other resize takes it")
         if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
             raise ValueError("shorter_side must be at least the input's longer side")
         return self
@@ -85,15 +85,15 @@ class FileInfo(Frozen):
 
 
 class SelfTest(Frozen):
-    """What PyTorch answers for the images of `self_test_images`, in fp32."""
+    """PyTorch's fp32 logits for `self_test_images`."""
 
     tolerance: NonNegativeFloat
-    """Largest absolute difference of a logit that still passes."""
+    """Largest permitted absolute difference of a logit."""
     logits: tuple[tuple[float, ...], ...]
 
 
 class ParityInfo(Frozen):
-    """The logits of ncnn in this precision against their reference."""
+    """Differences between ncnn's logits in this precision and the reference."""
 
     images: PositiveInt
     max_abs: NonNegativeFloat
@@ -103,13 +103,13 @@ class ParityInfo(Frozen):
     """Largest absolute logit of the reference."""
     top1_agreement: Fraction
     data: str = "unknown"
-    """Which images: a data set's label, or `random` pictures."""
+    """Label of the images' data set, or `random`."""
     reference: Literal["pytorch fp32", "ncnn fp32"] = "pytorch fp32"
-    """What the logits were compared with."""
+    """Source of the reference logits."""
 
 
 class SourceInfo(Frozen):
-    """Where the network comes from."""
+    """Provenance of the network."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -136,17 +136,17 @@ class ModelDocument(BaseModel):
     input: InputInfo
     normalization: NormalizationInfo
     output: OutputInfo
-    precision: Precision
+    precision: ModelPrecision
     files: dict[str, FileInfo]
     self_test: SelfTest
     parity: ParityInfo
     source: SourceInfo = SourceInfo()
     exporter: dict[str, str] = Field(default_factory=dict)
-    """Versions of what made it."""
+    """Versions of the packages that exported the model."""
     tuning: dict[str, object] | None = None
-    """What was changed in `model.param` for speed."""
+    """Edits of `model.param` for speed."""
     quantization: dict[str, object] | None = None
-    """How the scales of int8 were found."""
+    """Calibration of the int8 scales."""
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -172,24 +172,24 @@ class ModelDocument(BaseModel):
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder whose files were found to match its document."""
+    """A folder whose files match its document."""
 
     path: Path
     document: ModelDocument
 
     @property
     def param(self) -> Path:
-        """The network's layers, as ncnn reads them."""
+        """Path of ncnn's layer file."""
         return self.path / PARAM
 
     @property
     def weights(self) -> Path:
-        """The network's weights, as ncnn reads them."""
+        """Path of ncnn's weights file."""
         return self.path / WEIGHTS
 
 
 def self_test_images(input_shape: tuple[int, int, int], count: int = SELF_TEST_IMAGES) -> NDArray[np.uint8]:
-    """Return the fixed images uint8 [count, C, H, W] that both sides of the self-test compute.
+    """Return the fixed images uint8 [count, C, H, W] of the self-test; the engine generates the same ones.
 
     Pixel (c, h, w) of image k is (31*i + 17*h + 97*k) mod 256 with i = (c*H + h)*W + w.
     """
@@ -205,7 +205,7 @@ def describe_file(path: Path) -> FileInfo:
 
 
 def write_document(folder: Path, document: ModelDocument) -> None:
-    """Write `model.json` into a folder that no one reads yet, and see all three files onto the disk."""
+    """Write `model.json` into a folder that is not in use yet, and fsync all three files."""
     text = document.model_dump_json(indent=2, exclude_none=True) + "\n"
     (folder / DOCUMENT).write_text(text, encoding="utf-8")
     for name in FILES:
@@ -217,7 +217,7 @@ def open_model_folder(path: Path) -> ModelFolder:
     """Read a model folder and check its files against its document.
 
     Raises:
-        UserError: something is missing or does not match; the message names the file.
+        UserError: a file is missing or does not match; the message names it.
     """
     if not path.is_dir():
         raise UserError(f"no model folder at {path}; make one with: python -m deploy.export SWEEP")
@@ -241,10 +241,10 @@ def open_model_folder(path: Path) -> ModelFolder:
 
 
 def read_document(folder: Path) -> ModelDocument:
-    """Read the description of a model folder and nothing else of it.
+    """Read only the `model.json` of a model folder.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: it is missing or damaged.
     """
     file = folder / DOCUMENT
     if not file.is_file():
@@ -263,4 +263,4 @@ def _read_document(file: Path) -> ModelDocument:
     try:
         return ModelDocument.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(describe(error, ModelDocument, source=str(file)))) from None
+        raise UserError("\n".join(describe_problems(error, ModelDocument, source=str(file)))) from None

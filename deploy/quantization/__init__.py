@@ -1,1 +1,1 @@
-"""Exports in fp16, bf16 and int8: conversion, accuracy, and the choice of what ships."""
+"""Exports in fp16, bf16 and int8: conversion, calibration and the accuracy check."""

@@ -1,4 +1,4 @@
-"""How often a model folder's answer is right, counted by the C++ engine that will run it."""
+"""Measure the top-1 accuracy of a model folder, preferably with the C++ engine."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ from deploy.model_files.model_folder import open_model_folder
 from platform.data.dataset import Split
 from platform.errors import UserError
 
-Computer = Literal["the C++ engine", "ncnn in Python"]
+ComputedBy = Literal["the C++ engine", "ncnn in Python"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Right answers."""
+    """Top-1 accuracy on a set of images."""
 
     images: int
     correct: int
-    computed_by: Computer
+    computed_by: ComputedBy
 
     @property
     def top1(self) -> float:
-        """Share of right answers, 0 to 1."""
+        """Top-1 accuracy, 0 to 1."""
         return self.correct / self.images
 
 
-Count = Callable[[Path, Split], Accuracy]
-"""A way to count: (model folder, labeled images) -> right answers."""
+Evaluator = Callable[[Path, Split], Accuracy]
+"""(model folder, labeled images) -> top-1 accuracy."""
 
 
-def count_in_cpp(folder: Path, split: Split, *, progress: Callable[[str], None] = lambda _: None) -> Accuracy:
-    """Count with the engine, which is built first if needed.
+def evaluate_in_cpp(
+    folder: Path, split: Split, *, progress: Callable[[str], None] = lambda _: None
+) -> Accuracy:
+    """Evaluate with the C++ engine, which is built first if needed.
 
     Raises:
-        UserError: the engine cannot be built, or refuses the folder.
+        UserError: the engine cannot be built, or rejects the folder.
     """
     from deploy.engine_build.engine import run_benchmark
 
@@ -53,8 +55,8 @@ def count_in_cpp(folder: Path, split: Split, *, progress: Callable[[str], None] 
     return Accuracy(images=found["images"], correct=found["correct"], computed_by="the C++ engine")
 
 
-def count_in_python(folder: Path, split: Split) -> Accuracy:
-    """Count with ncnn's Python package: the same kernels, one thread.
+def evaluate_in_python(folder: Path, split: Split) -> Accuracy:
+    """Evaluate with ncnn's Python package: the same kernels, one thread.
 
     Raises:
         UserError: the folder is damaged.
@@ -69,13 +71,13 @@ def count_in_python(folder: Path, split: Split) -> Accuracy:
     return Accuracy(images=len(split), correct=correct, computed_by="ncnn in Python")
 
 
-def counter(progress: Callable[[str], None] = lambda _: None) -> Count:
-    """Return the engine's count where the engine can be built on this machine, else Python's."""
+def choose_evaluator(progress: Callable[[str], None] = lambda _: None) -> Evaluator:
+    """Return `evaluate_in_cpp` if the engine can be built on this machine, else `evaluate_in_python`."""
     from deploy.engine_build.engine import ensure_engine
 
     try:
         ensure_engine(progress=progress)
     except UserError as error:
-        progress(f"counting in Python, the C++ engine is not to be had: {str(error).splitlines()[0]}")
-        return count_in_python
-    return count_in_cpp
+        progress(f"C++ engine unavailable, evaluating in Python instead: {str(error).splitlines()[0]}")
+        return evaluate_in_python
+    return evaluate_in_cpp

@@ -1,7 +1,7 @@
-"""How large the activations get: for each quantized layer, one scale for its input, found on real images.
+"""Calibrate the int8 input scale of each quantized layer on real images.
 
-Three methods. `minmax` covers all values seen. `percentile` cuts the rarest off. `kl` chooses the cut whose
-128 levels lose least information (Migacz, "8-bit inference with TensorRT", 2017), as ncnn's own tool does.
+Three methods: `minmax` covers all observed values; `percentile` clips the largest 0.01 %; `kl` clips where
+128 levels lose the least information (Migacz, "8-bit inference with TensorRT", 2017), as in ncnn's own tool.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ def activation_scales(
     method: Method,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, float]:
-    """Return 127 / (the magnitude that the largest level stands for) for each blob.
+    """Return the scale of each blob: 127 / (the magnitude that the largest level represents).
 
     Args:
-        net: an fp32 net with `lightmode` and `use_packing_layout` off: all its blobs can be read.
-        images: normalized images [N, C, H, W], none of the test set's.
-        blobs: the names of the blobs.
-        method: see above.
-        progress: told the images done, of two passes.
+        net: an fp32 net with `lightmode` and `use_packing_layout` off, so that every blob can be read.
+        images: normalized images [N, C, H, W], never test images.
+        blobs: names of the blobs.
+        method: see the module docstring.
+        progress: called with (images done, total) over two passes.
     """
     histograms = _histograms(net, images, blobs, progress)
     return {blob: scale(threshold(histograms[blob], method)) for blob in blobs}
 
 
 def scale(magnitude: float) -> float:
-    """Return 127 / `magnitude`; 1 for what is always zero: any finite scale is exact there."""
+    """Return 127 / `magnitude`, or 1 for a blob that is always zero, where any finite scale is exact."""
     return 127 / magnitude if magnitude > 0 else 1.0
 
 
 def threshold(histogram: tuple[NDArray[np.float64], float], method: Method) -> float:
-    """Return the magnitude that the largest level should stand for.
+    """Return the magnitude that the largest level should represent.
 
     Args:
         histogram: counts [BINS] of magnitudes in equal bins from 0, and the largest magnitude.
-        method: see above.
+        method: see the module docstring.
     """
     counts, largest = histogram
     if method == "minmax" or largest == 0:
@@ -64,7 +64,7 @@ def threshold(histogram: tuple[NDArray[np.float64], float], method: Method) -> f
     if method == "percentile":
         below = np.cumsum(counts) / counts.sum()
         return float((np.searchsorted(below, PERCENTILE / 100) + 1) * width)
-    # The middle of the first bin that is cut off, as ncnn2table has it.
+    # The middle of the first clipped bin, as in ncnn2table.
     return float(min(LEVELS + int(np.argmin(_information_lost(counts))) + 0.5, BINS) * width)
 
 
@@ -84,7 +84,7 @@ def _histograms(
         for blob, values in zip(blobs, extract(net, image, list(blobs)), strict=True):
             if largest[blob] == 0:
                 continue
-            # Zeros, most of what a rectifier leaves, are exact with any scale and would drown the rest.
+            # Zeros dominate ReLU outputs, are exact with any scale, and would outweigh the other values.
             magnitudes = np.abs(values[values != 0])
             bins = np.minimum((magnitudes * (BINS / largest[blob])).astype(np.int64), BINS - 1)
             counts[blob] += np.bincount(bins, minlength=BINS)
@@ -93,21 +93,21 @@ def _histograms(
 
 
 def _information_lost(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what 128 levels over the first 128, 129, ... 2048 bins lose: their Kullback-Leibler divergence.
+    """Return the Kullback-Leibler divergence of 128 levels over the first 128, 129, ... 2048 bins, [1921].
 
-    The true distribution has what lies beyond in its last bin. Each level spreads its mass evenly over those
-    of its bins that are not empty, so that sums over levels, differences of running totals, are all it takes.
+    The true distribution has the clipped values in its last bin. Each level spreads its mass evenly over its
+    nonempty bins, so the divergence follows from differences of cumulative sums.
     """
     last = np.arange(LEVELS, BINS + 1)
     total = counts.sum()
     below = np.concatenate([[0.0], np.cumsum(counts)])
     filled = np.concatenate([[0], np.cumsum(counts > 0)])
-    # Bin i belongs to level i * 128 // last.
+    # Bin i is in level i * 128 // last.
     edges = -(-np.arange(LEVELS + 1) * last[:, None] // LEVELS)
     mass = np.diff(below[edges], axis=1)
     bins = np.diff(filled[edges], axis=1)
     kept = below[last]
-    # A tiny probability keeps the loss finite where values were moved into an empty last bin.
+    # A small probability keeps the divergence finite where clipped values move into an empty last bin.
     level = np.log(np.maximum(mass / np.maximum(bins, 1) / np.maximum(kept, 1e-300)[:, None], 1e-12))
     moved = total - kept
     last_level = np.where(counts[last - 1] > 0, level[:, -1], np.log(1e-12))

@@ -1,8 +1,8 @@
-"""From an fp32 model folder to one in fp16, bf16 or int8.
+"""Convert an fp32 model folder to fp16, bf16 or int8.
 
-fp16 halves the file and computes in fp32. bf16 halves the file and computes in bf16 where the processor can.
-int8 quarters the file and computes convolutions in 8 bits; the classifier, a thousandth of the work, stays in
-fp32: quantizing it would cost precision and save nothing.
+fp16 halves the file and computes in fp32. bf16 halves the file and computes in bf16 if the processor can.
+int8 quarters the file and computes convolutions in 8 bits. The classifier, about 0.1 % of the work, stays in
+fp32: quantizing it costs precision and saves nothing.
 """
 
 from __future__ import annotations
@@ -22,54 +22,55 @@ from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.quantization import activation_scales as cal
 from deploy.quantization.int8_weights import write_int8
-from deploy.winograd.measured_choice import tune_here
-from deploy.winograd.rule import tune
+from deploy.winograd.measured_choice import tune_by_measurement
+from deploy.winograd.rule import tune_by_rule
 from platform.errors import UsageError, UserError
 
-SELF_TEST_ROOM = 4
-"""Another processor rounds otherwise: the self-test allows so many times the error found on this one."""
+SELF_TEST_MARGIN = 4
+"""Self-test tolerance as a multiple of the error on this machine; other processors round differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeResult:
-    """A model folder in another precision."""
+class ConversionResult:
+    """A model folder in a lower precision."""
 
     folder: Path
-    precision: mf.Precision
+    precision: mf.ModelPrecision
     bytes: int
     """Size of the weights."""
     parity: Parity
-    """Against ncnn in fp32."""
+    """Differences from ncnn in fp32."""
 
 
 def convert_precision(
     source: Path,
     out_dir: Path,
     *,
-    precision: mf.Precision,
+    precision: mf.ModelPrecision,
     images: NDArray[np.uint8],
     images_label: str,
     calibration: NDArray[np.uint8] | None = None,
     method: cal.Method = "percentile",
     tuned: bool = False,
     progress: Callable[[str], None] = lambda _: None,
-) -> QuantizeResult:
-    """Write the network of an fp32 model folder in another precision.
+) -> ConversionResult:
+    """Write the network of an fp32 model folder in a lower precision.
 
     Args:
         source: a model folder in fp32.
-        out_dir: the new model folder; an older one there is replaced once the new one is whole.
+        out_dir: the new model folder; an older one is replaced once the new one is complete.
         precision: fp16, bf16 or int8.
         images: test images uint8 [N, C, H, W] to compare the precisions on.
-        images_label: the label of their data set.
+        images_label: label of their data set.
         calibration: int8 only: 512 or more training or validation images uint8, never test images.
-        method: int8 only: how the scales are found.
+        method: int8 only: calibration method.
         tuned: choose Winograd's transform by measurement on this machine.
-        progress: told, in words, what is going on.
+        progress: called with progress messages.
 
     Raises:
         UsageError: calibration images are missing or too few, or `precision` is fp32.
-        UserError: the folder is damaged or not in fp32, a weight does not fit, or nothing can be written.
+        UserError: the folder is damaged or not in fp32, a weight exceeds the precision's range, or `out_dir`
+            cannot be written.
     """
     if precision == "fp32":
         raise UsageError("the source is already fp32; choose fp16, bf16 or int8")
@@ -92,14 +93,14 @@ def convert_precision(
 def _write_files(
     source: mf.ModelFolder,
     new: Path,
-    precision: mf.Precision,
+    precision: mf.ModelPrecision,
     calibration: NDArray[np.uint8] | None,
     method: cal.Method,
     progress: Callable[[str], None],
 ) -> dict[str, object]:
-    """Write the two ncnn files into `new`; return what model.json says of how they were made."""
+    """Write the two ncnn files into `new`; return their `tuning` and `quantization` entries of model.json."""
     image = source.document.input
-    text, no_winograd = tune(
+    text, no_winograd = tune_by_rule(
         source.param.read_text(encoding="utf-8"),
         source.weights,
         input_shape=(image.channels, image.height, image.width),
@@ -127,10 +128,10 @@ def _write_files(
 
 
 def _tune(
-    new: Path, precision: mf.Precision, image: mf.InputInfo, progress: Callable[[str], None]
+    new: Path, precision: mf.ModelPrecision, image: mf.InputInfo, progress: Callable[[str], None]
 ) -> dict[str, object]:
-    """Choose Winograd's transform by measurement in the files of `new`; return what model.json says of it."""
-    tuned = tune_here(
+    """Tune the files of `new` by measurement; return the `tuning` entry of model.json."""
+    tuned = tune_by_measurement(
         (new / mf.PARAM).read_text(encoding="utf-8"),
         new / mf.WEIGHTS,
         input_shape=(image.channels, image.height, image.width),
@@ -145,11 +146,11 @@ def _describe(
     source: mf.ModelFolder,
     new: Path,
     out_dir: Path,
-    precision: mf.Precision,
+    precision: mf.ModelPrecision,
     images: NDArray[np.uint8],
     images_label: str,
     notes: dict[str, object],
-) -> QuantizeResult:
+) -> ConversionResult:
     document = source.document
     before = load_net(source.param, source.weights)
     after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
@@ -166,7 +167,7 @@ def _describe(
             "precision": precision,
             "files": {name: mf.describe_file(new / name) for name in (mf.PARAM, mf.WEIGHTS)},
             "self_test": mf.SelfTest(
-                tolerance=max(document.self_test.tolerance, SELF_TEST_ROOM * error),
+                tolerance=max(document.self_test.tolerance, SELF_TEST_MARGIN * error),
                 logits=document.self_test.logits,
             ),
             "parity": mf.ParityInfo(**asdict(parity), data=images_label, reference="ncnn fp32"),
@@ -175,7 +176,7 @@ def _describe(
     )
     mf.write_document(new, changed)
     mf.open_model_folder(new)
-    return QuantizeResult(
+    return ConversionResult(
         folder=out_dir,
         precision=precision,
         bytes=changed.files[mf.WEIGHTS].bytes,

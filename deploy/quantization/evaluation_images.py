@@ -1,4 +1,4 @@
-"""The images that an export needs: to calibrate int8, to decide what ships, to say how good it is."""
+"""Images for int8 calibration, for the choice of a precision, and for its reported test accuracy."""
 
 from __future__ import annotations
 
@@ -20,39 +20,41 @@ from platform.models.trained import TrainedModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pictures:
-    """Three parts of a data set, without a common image as far as there are enough."""
+class EvaluationData:
+    """Calibration, validation and test images of a data set, disjoint if there are enough images."""
 
     label: str
-    """What reports call the data set."""
+    """Label of the data set."""
     calibration: NDArray[np.uint8]
-    """Images [N, C, H, W] of the training set: its validation part first, 512 if there are so many."""
+    """Up to 512 images [N, C, H, W] of the training set, those of its validation part first."""
     validation: Split
-    """The validation part, without what calibrates if enough is left: for decisions."""
+    """The validation part, without calibration images if enough are left; used to choose a precision."""
     held_out: bool
-    """Whether the network was trained without the validation part. A sweep's final model usually is not: on
-    images it knows it hardly errs, in any precision."""
+    """Whether the network was trained without the validation part. A sweep's final model is usually trained
+    on it, and then makes few errors on it in any precision."""
     test: Split
-    """For the figure that is told, and for a veto."""
+    """For the reported accuracy; may reject the chosen precision."""
 
 
-def find_pictures(model: TrainedModel, data_dir: Path | None) -> Pictures | None:
-    """Return the images of the data set that `model` was trained on; None where it is not in the cache.
+def find_evaluation_data(model: TrainedModel, data_dir: Path | None) -> EvaluationData | None:
+    """Return the images of the data set that `model` was trained on; None if it is not in the cache.
 
     Raises:
         UserError: the data in `data_dir` cannot be read, or has another size or other classes.
     """
     info = find_dataset(model, data_dir)
-    return None if info is None else divide(model, info)
+    return None if info is None else split_evaluation_data(model, info)
 
 
-def divide(model: TrainedModel, info: DatasetInfo, *, most_images: int | None = None) -> Pictures:
-    """Return the parts of a data set as the training of `model` divided it.
+def split_evaluation_data(
+    model: TrainedModel, info: DatasetInfo, *, most_images: int | None = None
+) -> EvaluationData:
+    """Return the parts of a data set, with the train/validation split of the model's own training.
 
     Args:
-        model: the trained model, which remembers its division.
+        model: the trained model; its provenance records the split.
         info: the data set.
-        most_images: of the validation and of the test images, at most; evenly spread over each.
+        most_images: maximum number of validation and of test images, evenly spread over each.
     """
     train = load_split(info, "train")
     known, held_back = train_validation_indices(train.labels, _division(model, len(train)))
@@ -64,7 +66,7 @@ def divide(model: TrainedModel, info: DatasetInfo, *, most_images: int | None = 
     if most_images is not None:
         validation = _spread(validation, most_images)
         test = test.take(_spread(np.arange(len(test)), most_images))
-    return Pictures(
+    return EvaluationData(
         label=info.label,
         calibration=train.images[np.sort(calibration)],
         validation=train.take(validation),
@@ -74,7 +76,7 @@ def divide(model: TrainedModel, info: DatasetInfo, *, most_images: int | None = 
 
 
 def _division(model: TrainedModel, images: int) -> DataConfig:
-    """Return how the training set was divided: as the model remembers, else as is usual."""
+    """Return the settings of the train/validation split: from the model's provenance, else the defaults."""
     try:
         known = json.loads(model.provenance.get("config", "{}")).get("data", {})
         config = DataConfig.model_validate(known)
@@ -86,6 +88,6 @@ def _division(model: TrainedModel, images: int) -> DataConfig:
 
 
 def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return `count` of the indices, or all, at even distances: files may be sorted by class."""
+    """Return up to `count` of the indices, evenly spaced: files may be sorted by class."""
     chosen = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(np.int64)
     return indices[chosen]

@@ -1,7 +1,7 @@
-"""Weights in 8 bits, in the format of ncnn's own `ncnn2int8`, which its packages do not contain.
+"""Write int8 weights in the format of ncnn's `ncnn2int8` tool, which its packages do not contain.
 
 A quantized layer computes with int8 inputs and weights: one scale for its input, one per output channel for
-its weights. A convolution whose output only another quantized convolution reads hands it over in int8.
+its weights. If the only reader of a convolution's output is a quantized convolution, that output is int8.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deploy.conversion.weights_file import TAG_INT8, LayerWeights, float_layer, 
 from deploy.quantization.activation_scales import scale
 
 SCALE_TERM = 8
-"""The key that makes a layer int8: 2 for float output, 102 for output in int8."""
+"""Key of an int8 layer: 2 for float output, 102 for int8 output."""
 FLOAT_OUTPUT, INT8_OUTPUT = 2, 102
 
 
@@ -27,7 +27,7 @@ def weight_scales(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def quantize(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Return [outputs, inputs] times its rows' scales, rounded half away from zero, as ncnn does."""
+    """Return `values` [outputs, inputs] times `scales` [outputs], rounded half away from zero as in ncnn."""
     scaled = values * scales[:, None]
     rounded = np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))
     result: NDArray[np.int8] = np.clip(rounded, -127, 127).astype(np.int8)
@@ -42,8 +42,7 @@ def write_int8(
     Args:
         param: the fp32 network.
         weights: its weights by layer name.
-        input_scales: 127 / magnitude of the input, by layer name, of the layers to quantize; the others stay
-            fp32.
+        input_scales: 127 / input magnitude, by name, of the layers to quantize; other layers stay fp32.
     """
     readers = {layer.inputs[0]: layer for layer in param.layers if layer.type == "Convolution"}
     layers: list[Layer] = []

@@ -1,1 +1,1 @@
-"""The choice between Winograd and direct convolution for each layer, by rule or by measurement."""
+"""Choose between Winograd and direct convolution for each layer, by rule or by measurement."""

@@ -1,8 +1,8 @@
-"""Which convolutions ncnn may compute by Winograd's transform: a rule written into the `.param` file.
+"""Choose the convolutions that use Winograd's transform by rule, and edit the `.param` file accordingly.
 
-pnnx leaves the images' sizes out, so ncnn transforms the weights of every 3x3 convolution. For many channels
-and a small image that costs more than it saves: the weights of ResNet-18 grow from 45 to 151 MB, and reading
-them dominates. `deploy.winograd.measured_choice` replaces the rule by a measurement on the machine at hand.
+pnnx omits the image sizes, so ncnn transforms the weights of every 3x3 convolution. For many channels and a
+small image that costs more than it saves: the weights of ResNet-18 grow from 45 to 151 MB, and reading them
+dominates. `deploy.winograd.measured_choice` replaces the rule by a measurement on this machine.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from deploy.conversion.param_file import (
     ParamFile,
     parse,
 )
-from deploy.model_files.model_folder import Precision
+from deploy.model_files.model_folder import ModelPrecision
 
 SMALL_WIDTH = 16
-"""Output width in pixels below which each transformed weight is used too few times to pay for its reading."""
+"""Output width in pixels below which a transformed weight is reused too rarely to amortize its loading."""
 MANY_WEIGHTS = 65_536
-"""Weights of a layer above which their transform, four times as large, is more than 1 MB: a core's cache."""
+"""Weights of a layer above which the transformed ones, four times as large, exceed 1 MB, a core's cache."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Channels, height, width of blobs by name; just the length of a vector."""
+"""Shape of each blob by name: channels, height, width, or the length of a vector."""
 
 
-def tune(
+def tune_by_rule(
     param_text: str,
     weights: Path,
     *,
     input_shape: tuple[int, int, int],
-    precision: Precision = "fp32",
+    precision: ModelPrecision = "fp32",
 ) -> tuple[str, tuple[str, ...]]:
-    """Switch Winograd's transform off where it costs more than it saves, and write the images' sizes in.
+    """Switch Winograd's transform off where it costs more than it saves, and add shape hints.
 
-    In fp32 (and fp16, which computes in fp32) that is: many weights and a small output. In bf16 many weights
-    suffice, as the plain path is faster there; in int8 the plain path always wins. Measured on a loaded Zen 5
-    core, batch 1, CPU time against the fp32 net as exported: ResNet-18 fp32 0.72, bf16 0.52 (0.92 with the
-    transform everywhere), int8 0.30 (0.85); ResNet-32 fp32 and bf16 are left alone (1.7 without the
-    transform), int8 0.60 (0.76).
+    In fp32, and in fp16, which computes in fp32, it is off for layers with many weights and a small output;
+    in bf16, where direct convolution is faster, for layers with many weights; in int8 for all layers.
+    Measured on a loaded Zen 5 core, batch 1, CPU time relative to the fp32 net as exported: ResNet-18 fp32
+    0.72, bf16 0.52 (0.92 with the transform everywhere), int8 0.30 (0.85); ResNet-32 fp32 and bf16 unchanged
+    (1.7 without the transform), int8 0.60 (0.76).
 
     Args:
-        param_text: an ncnn `.param` that fits `weights`.
+        param_text: the ncnn `.param` file of `weights`.
         weights: the `.bin` file.
         input_shape: channels, height, width of the input.
-        precision: what the net will compute in.
+        precision: the precision of the net.
 
     Returns:
-        the edited text, and the names of the layers that do without the transform.
+        the edited text, and the names of the layers with the transform off.
     """
     param = parse(param_text)
     shapes = blob_shapes(param, weights, input_shape=input_shape)
@@ -68,7 +68,7 @@ def tune(
     return with_shape_hints(without_winograd(param, names), shapes).text(), names
 
 
-def _costs_more(layer: Layer, width: int, precision: Precision) -> bool:
+def _costs_more(layer: Layer, width: int, precision: ModelPrecision) -> bool:
     many = layer.value(WEIGHT_COUNT) > MANY_WEIGHTS
     match precision:
         case "fp32" | "fp16":
@@ -82,7 +82,7 @@ def _costs_more(layer: Layer, width: int, precision: Precision) -> bool:
 def without_winograd(param: ParamFile, names: Collection[str]) -> ParamFile:
     """Return `param` with the transform off for the layers named and on for the other 3x3 convolutions.
 
-    Both are written out: an engine follows what a file says and has its own rule for what it leaves open.
+    Both settings are explicit, since the engine applies its own rule where the file has none.
     """
     return ParamFile(param.blobs, tuple(_decided(layer, layer.name in names) for layer in param.layers))
 
@@ -95,7 +95,7 @@ def _decided(layer: Layer, off: bool) -> Layer:
 
 
 def with_shape_hints(param: ParamFile, shapes: Shapes) -> ParamFile:
-    """Return `param` with the size of every blob: ncnn then picks each kernel for the size it will meet."""
+    """Return `param` with the shape of every blob, by which ncnn chooses its kernels."""
 
     def hinted(layer: Layer) -> Layer:
         numbers: list[int] = []
@@ -108,7 +108,7 @@ def with_shape_hints(param: ParamFile, shapes: Shapes) -> ParamFile:
 
 
 def blob_shapes(param: ParamFile, weights: Path, *, input_shape: tuple[int, int, int]) -> Shapes:
-    """Return the shape of every blob, as ncnn computes it."""
+    """Return the shape of every blob, computed by ncnn."""
     blobs = [blob for layer in param.layers for blob in layer.outputs]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.param")
@@ -121,8 +121,8 @@ def blob_shapes(param: ParamFile, weights: Path, *, input_shape: tuple[int, int,
 def is_3x3_stride_1(layer: Layer) -> bool:
     """Return whether ncnn may compute `layer` by Winograd's transform."""
 
-    # Keys of ncnn's Convolution: 1 and 11 kernel, 2 and 12 dilation, 3 and 13 stride (width, height); the
-    # second of a pair is the first where it is not given.
+    # Keys of ncnn's Convolution: 1 and 11 kernel, 2 and 12 dilation, 3 and 13 stride (width, height). The
+    # height defaults to the width.
     def pair(key: int, default: int) -> tuple[int, int]:
         first = layer.value(key, default)
         return first, layer.value(key + 10, first)

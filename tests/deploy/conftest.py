@@ -1,4 +1,4 @@
-"""A small network and its export, made once for all tests here."""
+"""Fixtures of the export tests: a small network and its export, created once per session."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.deploy.examples import trained_like
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Keep PyTorch from taking every core for tiny batches."""
+    """Restrict PyTorch to one thread: the batches are tiny."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

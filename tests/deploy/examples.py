@@ -1,4 +1,4 @@
-"""A network to export without training one."""
+"""Shared helpers of the export tests."""
 
 import torch
 
@@ -8,13 +8,13 @@ from platform.models.trained import TrainedModel
 
 
 def trained_like(name: str) -> TrainedModel:
-    """Return a random network whose normalization layers have seen data: its logits are of order 1."""
+    """Return a random network with batch statistics of random data, so that its logits are of order 1."""
     torch.manual_seed(0)
     config = ModelConfig(name=name)
     network = build_network(config, num_classes=10).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean of what was seen, so that two batches are enough
+            module.momentum = None  # a cumulative mean, for which two batches suffice
     with torch.no_grad():
         for _ in range(2):
             network(torch.randn(16, 3, 32, 32))

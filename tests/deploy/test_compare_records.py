@@ -1,4 +1,4 @@
-"""Two benchmark records: what is faster, what cannot be told, what must not be compared."""
+"""Comparison of two benchmark records: verdicts, intervals, warnings, rejected records."""
 
 import json
 
@@ -10,7 +10,7 @@ from platform.errors import UserError
 
 
 def noisy(median_ms: float, seed: int, count: int = 400) -> np.ndarray:
-    """Repetitions with a spread of 5 % and a neighbor that comes and goes for 20 of them at a time."""
+    """Repetitions with a spread of 5 % and an intermittent neighbor that slows down blocks of 20."""
     rng = np.random.default_rng(seed)
     neighbor = np.repeat(rng.random(count // 20) < 0.2, 20) * 0.1
     return median_ms * (1 + 0.05 * rng.standard_normal(count) + neighbor)
@@ -37,7 +37,7 @@ def record(path, *, rows, name="net", macs=1e6, cpu="one", trustworthy=True, sha
     return path
 
 
-def test_verdicts(tmp_path):
+def test_verdict_of_each_common_row(tmp_path):
     base = {
         ("fp32", 1): noisy(4, 0),
         ("int8", 1): noisy(2, 1),
@@ -64,16 +64,16 @@ def test_verdicts(tmp_path):
     assert "measure both in one run" in text
 
 
-def test_the_interval_covers_the_true_ratio_as_often_as_it_says():
+def test_interval_has_its_nominal_coverage():
     covered = 0
     for seed in range(60):
         _, (low, high) = bootstrap_ratio(noisy(1, 2 * seed), noisy(1, 2 * seed + 1))
         covered += low <= 1 <= high
-    # Repetitions of one stretch are alike: draws of single ones cover it about 40 times.
+    # Repetitions within a block are correlated: a plain bootstrap covers it about 40 times.
     assert covered >= 51
 
 
-def test_what_differs_is_said(tmp_path):
+def test_differences_of_the_context_are_warnings(tmp_path):
     rows = {("fp32", 1): noisy(1, 0)}
     a = record(tmp_path / "a", rows=rows)
     b = record(tmp_path / "b", rows=rows, cpu="two", trustworthy=False, sha256="b")
@@ -83,14 +83,14 @@ def test_what_differs_is_said(tmp_path):
     assert any("busy while B was measured (neighbors)" in warning for warning in warnings)
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path):
+def test_incomparable_records_are_rejected(tmp_path):
     a = record(tmp_path / "a", rows={("fp32", 1): noisy(1, 0)})
     with pytest.raises(UserError, match=r"net \(1\.0 M .* wide \(2\.0 M .*only records of one network"):
         comparison(a, record(tmp_path / "b", rows={("fp32", 1): noisy(1, 0)}, name="wide", macs=2e6))
     with pytest.raises(UserError, match="no configuration is in both"):
         comparison(a, record(tmp_path / "b", rows={("int8", 1): noisy(1, 0)}))
     (tmp_path / "b").write_text('{"results": []}')
-    with pytest.raises(UserError, match="is no record of deploy/benchmark_ncnn"):
+    with pytest.raises(UserError, match="is not a record of deploy/benchmark_ncnn"):
         comparison(a, tmp_path / "b")
     with pytest.raises(UserError, match="cannot read"):
         comparison(a, tmp_path / "none")

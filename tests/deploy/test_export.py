@@ -1,4 +1,4 @@
-"""The export from end to end: a network with random weights becomes a folder that answers as PyTorch does."""
+"""Export of a network with random weights to a model folder with PyTorch's logits."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_document_says_what_the_engine_needs(export, model):
+def test_document_describes_the_network(export, model):
     document = open_model_folder(export.folder).document
     assert (document.name, document.precision) == ("resnet32_cifar", "fp32")
     assert (document.input.channels, document.input.height, document.input.width) == (3, 32, 32)
@@ -43,7 +43,7 @@ def test_the_document_says_what_the_engine_needs(export, model):
     assert set(document.exporter) == {"torch", "pnnx", "ncnn"}
 
 
-def test_parity_is_measured_on_enough_images(export):
+def test_parity_is_measured_on_256_images(export):
     document = open_model_folder(export.folder).document
     assert document.parity.images >= 256
     assert document.parity.data == "random"
@@ -51,7 +51,7 @@ def test_parity_is_measured_on_enough_images(export):
     assert document.parity.top1_agreement == 1
 
 
-def test_the_self_test_holds_pytorchs_logits_and_ncnn_meets_them(export, model):
+def test_self_test_has_pytorchs_logits_and_ncnn_reproduces_them(export, model):
     folder = open_model_folder(export.folder)
     images = model.normalize(torch.from_numpy(self_test_images(model.input_shape)))
     with torch.no_grad():
@@ -64,11 +64,11 @@ def test_the_self_test_holds_pytorchs_logits_and_ncnn_meets_them(export, model):
 
 @pytest.fixture
 def few_images(monkeypatch):
-    """Compare on eight random pictures, where the comparison is not what is tested."""
+    """Compare on eight random images, for tests of something else than the comparison."""
     monkeypatch.setattr(parity, "MIN_IMAGES", 8)
 
 
-def test_a_mean_image_travels_in_channel_row_column_order(few_images, model, tmp_path):
+def test_mean_image_is_stored_in_channel_row_column_order(few_images, model, tmp_path):
     mean = model.mean[:, None, None].repeat(1, 32, 32)
     mean[1, 2, 3] = 0.25
     save_trained_model(tmp_path / "model.pt", replace(model, mean=mean))
@@ -78,7 +78,7 @@ def test_a_mean_image_travels_in_channel_row_column_order(few_images, model, tmp
     assert stored[(1 * 32 + 2) * 32 + 3] == 0.25
 
 
-def test_an_export_that_differs_is_refused_and_the_old_one_kept(
+def test_export_with_wrong_logits_is_rejected_and_the_old_one_kept(
     export, few_images, model_path, tmp_path, monkeypatch
 ):
     old = shutil.copytree(export.folder, tmp_path / "export")
@@ -92,8 +92,8 @@ def test_an_export_that_differs_is_refused_and_the_old_one_kept(
     assert list(tmp_path.iterdir()) == [old]
 
 
-def test_large_logits_do_not_refuse_an_export(few_images, model, tmp_path):
-    """After a short training logits exceed 1,000, and rounding alone exceeds any fixed limit."""
+def test_large_logits_are_accepted(few_images, model, tmp_path):
+    """After a short training logits exceed 1,000, and rounding errors exceed any absolute limit."""
     large = {
         name: weights * 1e4 if name.startswith("fc.") else weights
         for name, weights in model.state_dict.items()
@@ -106,7 +106,7 @@ def test_large_logits_do_not_refuse_an_export(few_images, model, tmp_path):
     assert self_test.tolerance == pytest.approx(1e-3 * np.abs(self_test.logits).max())
 
 
-def test_a_network_with_nan_weights_is_refused(few_images, model, tmp_path):
+def test_network_with_nan_weights_is_rejected(few_images, model, tmp_path):
     weights = {**model.state_dict, "fc.bias": model.state_dict["fc.bias"] * float("nan")}
     save_trained_model(tmp_path / "model.pt", replace(model, state_dict=weights))
     with pytest.raises(UserError, match="not finite"):
@@ -155,7 +155,7 @@ def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_prints_the_folder_and_nothing_else(model_path, tmp_path):
+def test_command_prints_only_the_folder(model_path, tmp_path):
     done = run_command(model_path, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'out'}\n"
@@ -163,7 +163,7 @@ def test_the_command_prints_the_folder_and_nothing_else(model_path, tmp_path):
     assert set(files(tmp_path / "out")) == {"model.param", "model.bin", "model.json"}
 
 
-def test_the_command_refuses_a_foreign_file_in_one_line(tmp_path):
+def test_command_rejects_an_unreadable_model_in_one_line(tmp_path):
     (tmp_path / "model.pt").write_text("not a model")
     done = run_command(tmp_path / "model.pt")
     assert (done.returncode, done.stdout) == (1, "")

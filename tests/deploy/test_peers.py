@@ -1,4 +1,4 @@
-"""ncnn beside other runtimes: one network in all of them, and figures that say what was measured."""
+"""Comparison of ncnn with other runtimes: equal networks, measurements, and the record."""
 
 import csv
 import json
@@ -15,15 +15,15 @@ pytest.importorskip("onnxruntime", reason="needs the dependency group `peers`")
 pytest.importorskip("openvino", reason="needs the dependency group `peers`")
 
 from benchmarks.peers import model_formats, output_formats
-from benchmarks.peers.compare import compare, take_turns, with_ratios
-from benchmarks.peers.fresh_start import measure
+from benchmarks.peers.compare import compare, interleave, with_ratios
 from benchmarks.peers.onnx_graph import write_onnx
 from benchmarks.peers.onnx_int8 import write_int8_onnx
 from benchmarks.peers.runtimes import ROWS, Row, load, rows_for
+from benchmarks.peers.startup_cost import measure_startup
 from deploy.conversion import export_source
 from deploy.conversion.ncnn_net import load_net, run
 from deploy.conversion.parity import compare as compare_logits
-from deploy.conversion.parity import random_pictures
+from deploy.conversion.parity import random_images
 from deploy.model_files.model_folder import open_model_folder
 from deploy.quantization.convert_precision import convert_precision
 from platform.data import cache
@@ -32,7 +32,7 @@ from platform.models.trained import save_trained_model
 from tests.deploy.examples import trained_like
 
 ROOT = Path(__file__).parents[2]
-PICTURES = random_pictures(4, (3, 32, 32), seed=5)
+IMAGES = random_images(4, (3, 32, 32), seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +54,14 @@ def logits_of(row: Row, path: Path, inputs) -> np.ndarray:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.precision == "fp32"], ids=lambda row: row.name)
 def test_every_runtime_computes_the_same_network(row, folder, model_path, onnx_file):
-    inputs = folder.document.normalize(PICTURES)
+    inputs = folder.document.normalize(IMAGES)
     path = {"ncnn": folder.path, "torch": model_path}.get(row.runtime, onnx_file)
     reference = run(load_net(folder.param, folder.weights), inputs)
     assert compare_logits(reference, logits_of(row, path, inputs)).max_abs < 1e-4
 
 
-def test_int8_of_the_peers_is_int8_and_close(folder, onnx_file, tmp_path):
-    inputs = folder.document.normalize(random_pictures(32, (3, 32, 32), seed=6))
+def test_int8_model_of_the_peers_is_small_and_close_to_fp32(folder, onnx_file, tmp_path):
+    inputs = folder.document.normalize(random_images(32, (3, 32, 32), seed=6))
     write_int8_onnx(onnx_file, tmp_path / "int8.onnx", input_name="in0", images=inputs)
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * onnx_file.stat().st_size
     reference = run(load_net(folder.param, folder.weights), inputs[:4])
@@ -71,17 +71,17 @@ def test_int8_of_the_peers_is_int8_and_close(folder, onnx_file, tmp_path):
         assert 0 < parity.mean_abs < 0.1 * reference.std()
 
 
-def test_a_layer_that_has_no_counterpart_is_named(export, tmp_path):
+def test_unsupported_layer_is_named(export, tmp_path):
     folder = open_model_folder(export.folder)
     strange = tmp_path / "model.param"
     strange.write_text(re.sub(r"(?m)^ReLU( +)", r"Swish\1", folder.param.read_text()))
     changed = type(folder)(tmp_path, folder.document)
     (tmp_path / "model.bin").write_bytes(folder.weights.read_bytes())
-    with pytest.raises(UserError, match=r"knows no layer Swish \(relu_"):
+    with pytest.raises(UserError, match=r"layer type Swish \(relu_"):
         write_onnx(changed, tmp_path / "x.onnx")
 
 
-def test_each_net_takes_its_turns():
+def test_nets_run_interleaved():
     log: list[int] = []
 
     def net(number: int):
@@ -91,14 +91,14 @@ def test_each_net_takes_its_turns():
 
         return infer
 
-    wall, cpu = take_turns([net(0), net(1)], np.zeros((1, 3, 2, 2), np.float32), repetitions=5)
-    # Five repetitions are two turns of four, each after one that does not count; the second turn backwards.
+    wall, cpu = interleave([net(0), net(1)], np.zeros((1, 3, 2, 2), np.float32), repetitions=5)
+    # Five repetitions round up to two turns of four, each after an unmeasured run; the second is reversed.
     assert log == [0] * 5 + [1] * 10 + [0] * 5
     assert wall.shape == cpu.shape == (2, 8)
     assert (wall >= 0).all()
 
 
-def test_the_ratio_is_to_the_best_peer_of_the_same_precision():
+def test_ratio_is_to_the_best_peer_of_the_same_precision():
     def row(runtime, precision, cpu, wall, variant=""):
         times = {"cpu_ms": {"p50": cpu}, "latency_ms": {"p50": wall}}
         return {"runtime": runtime, "variant": variant, "precision": precision, **times}
@@ -118,16 +118,18 @@ def test_the_ratio_is_to_the_best_peer_of_the_same_precision():
     assert [row["ratio_to_best_peer"] for row in rows[1:]] == [None] * 3
 
 
-def test_a_fresh_process_measures_itself_not_its_parent(folder):
+def test_startup_cost_excludes_the_parent_process(folder):
     ballast = np.ones(40_000_000)  # 305 MiB, which the child must not report as its own
-    found = measure(Row(runtime="ncnn", precision="fp32"), folder.path, threads=1, input_shape=(3, 32, 32))
+    found = measure_startup(
+        Row(runtime="ncnn", precision="fp32"), folder.path, threads=1, input_shape=(3, 32, 32)
+    )
     assert 0 < found["start_rss_mb"] < found["peak_rss_mb"] < ballast.nbytes / 2**20
     assert min(found[key] for key in ("import_ms", "load_ms", "load_cpu_ms", "first_inference_ms")) > 0
 
 
-def test_a_failing_process_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"onnxruntime in fp32 failed in a process of its own: .*no\.onnx"):
-        measure(
+def test_failure_of_the_startup_process_is_reported(tmp_path):
+    with pytest.raises(UserError, match=r"onnxruntime in fp32 failed in a new process: .*no\.onnx"):
+        measure_startup(
             Row(runtime="onnxruntime", precision="fp32"),
             tmp_path / "no.onnx",
             threads=1,
@@ -135,7 +137,7 @@ def test_a_failing_process_is_told(tmp_path):
         )
 
 
-def test_the_whole_comparison(export, model_path, tmp_path, monkeypatch, capsys):
+def test_comparison_end_to_end(export, model_path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path / "no-data")
     monkeypatch.setattr("benchmarks.peers.compare.rows_for", lambda _: rows_for(("fp32",))[:2])
     record = compare(export.folder, model_path, precisions=("fp32",), repetitions=4)
@@ -156,42 +158,42 @@ def test_the_whole_comparison(export, model_path, tmp_path, monkeypatch, capsys)
     assert float(rows[1]["latency_p50"]) == peer["latency_ms"]["p50"]
 
 
-def test_a_precision_that_the_export_left_is_taken_as_it_is(export, model, model_path, tmp_path, monkeypatch):
+def test_exported_precision_is_used_unchanged(export, model, model_path, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path / "no-data")
     beside = export.folder.with_name(f"{export.folder.name}-bf16")
-    convert_precision(export.folder, beside, precision="bf16", images=PICTURES, images_label="random")
+    convert_precision(export.folder, beside, precision="bf16", images=IMAGES, images_label="random")
     (tmp_path / "scratch").mkdir()
     try:
-        material = model_formats.prepare(
+        prepared = model_formats.prepare_models(
             beside, model_path, model, scratch=tmp_path / "scratch", precisions=("bf16",)
         )
     finally:
         for file in beside.iterdir():
             file.unlink()
         beside.rmdir()
-    assert material.ncnn == {"fp32": export.folder.absolute(), "bf16": beside.absolute()}
-    assert material.path_for(Row(runtime="openvino", precision="bf16")).name == "fp32.onnx"
+    assert prepared.ncnn == {"fp32": export.folder.absolute(), "bf16": beside.absolute()}
+    assert prepared.path_for(Row(runtime="openvino", precision="bf16")).name == "fp32.onnx"
 
 
-def test_another_network_is_refused(export, tmp_path, monkeypatch):
+def test_different_network_is_rejected(export, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path / "no-data")
     other = trained_like("resnet20_cifar")
     save_trained_model(tmp_path / "model.pt", other)
     with pytest.raises(UserError, match="does not hold the network of the trained model"):
-        model_formats.prepare(
+        model_formats.prepare_models(
             export.folder, tmp_path / "model.pt", other, scratch=tmp_path, precisions=("fp32",)
         )
 
 
-def test_the_trained_model_is_found_in_its_sweep(tmp_path):
+def test_trained_model_is_found_in_its_sweep(tmp_path):
     (tmp_path / "checkpoints" / "final").mkdir(parents=True)
-    with pytest.raises(UserError, match="name it with --model"):
+    with pytest.raises(UserError, match="give it with --model"):
         export_source.trained_model_of(tmp_path / "export")
     (tmp_path / "checkpoints" / "final" / "model.pt").touch()
     assert export_source.trained_model_of(tmp_path / "export-int8").parent.name == "final"
 
 
-def test_a_wrong_word_is_answered_at_once():
+def test_misspelled_precision_is_a_usage_error():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.peers", "--precision", "fp23"],
         cwd=ROOT,

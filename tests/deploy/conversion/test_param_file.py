@@ -1,4 +1,4 @@
-"""ncnn's .param text: reading, editing, refusing."""
+"""Reading and editing ncnn's .param text."""
 
 import pytest
 
@@ -13,7 +13,7 @@ Reduction                mean_2                   1 1 1 out0 0=3 1=0 -23303=2,1,
 """
 
 
-def test_text_survives_unchanged():
+def test_text_round_trips():
     assert parse(TEXT).text() == TEXT
 
 
@@ -29,13 +29,13 @@ def test_layers_are_read():
     assert layer.value(3, 1) == 1
 
 
-def test_a_value_is_added_at_the_end_of_its_line():
+def test_new_key_is_appended_to_the_line():
     layer = parse(TEXT).layers[1].with_value(FEATURE_MASK, 64)
     assert layer.text == TEXT.splitlines()[3] + " 31=64"
     assert layer.value(FEATURE_MASK) == 64
 
 
-def test_a_value_is_replaced_and_no_other_key_that_ends_alike():
+def test_value_is_replaced_only_under_its_own_key():
     layer = parse(TEXT).layers[1].with_value(1, 5)
     assert " 1=5 11=3 " in layer.text
     assert layer.value(1) == 5
@@ -45,13 +45,13 @@ def test_a_value_is_replaced_and_no_other_key_that_ends_alike():
     ("damage", "message"),
     [
         (lambda text: text.replace("7767517", "7767518"), "first line must be 7767517"),
-        (lambda text: text.replace("3 3", "4 3"), "announces 4 layers and holds 3"),
-        (lambda text: text.replace("1 1 in0 1 ", "1 9 in0 1 "), "does not read as an ncnn layer"),
-        (lambda text: text.replace("5=1 6", "5:1 6"), "does not read as an ncnn layer"),
+        (lambda text: text.replace("3 3", "4 3"), "declares 4 layers and contains 3"),
+        (lambda text: text.replace("1 1 in0 1 ", "1 9 in0 1 "), "a line is not a valid ncnn layer"),
+        (lambda text: text.replace("5=1 6", "5:1 6"), "a line is not a valid ncnn layer"),
         (lambda _: "", "first line"),
     ],
     ids=["magic", "count", "blobs", "parameter", "empty"],
 )
-def test_damage_is_refused(damage, message):
+def test_damaged_text_is_rejected(damage, message):
     with pytest.raises(UserError, match=message):
         parse(damage(TEXT), source="x.param")

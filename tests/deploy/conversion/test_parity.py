@@ -1,13 +1,13 @@
-"""The comparison of two sets of logits."""
+"""Comparison of two sets of logits, and the random images for it."""
 
 import numpy as np
 import pytest
 
-from deploy.conversion.parity import compare, random_pictures
+from deploy.conversion.parity import compare, random_images
 from platform.errors import UserError
 
 
-def test_figures_of_a_hand_made_case():
+def test_differences_of_a_hand_made_case():
     reference = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.25], [2.0, 1.0]], np.float32)
     logits = reference + np.array([[0.25, 0], [0, 0], [0, 0.5], [0, 0.25]], np.float32)
     parity = compare(reference, logits)
@@ -20,17 +20,17 @@ def test_equal_logits_have_no_relative_difference():
 
 
 @pytest.mark.parametrize(("torch_value", "ncnn_value", "name"), [(np.nan, 0, "PyTorch"), (0, np.inf, "ncnn")])
-def test_logits_that_are_not_finite_are_refused(torch_value, ncnn_value, name):
+def test_nonfinite_logits_are_rejected(torch_value, ncnn_value, name):
     with pytest.raises(UserError, match=f"{name} gives logits that are not finite"):
         compare(np.full((2, 2), torch_value, np.float32), np.full((2, 2), ncnn_value, np.float32))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 30)])
-def test_random_pictures_differ_and_use_the_whole_range(shape):
-    pictures = random_pictures(16, shape)
-    assert pictures.shape == (16, *shape)
-    assert pictures.dtype == np.uint8
-    assert len(np.unique(pictures.reshape(16, -1), axis=0)) == 16
-    assert pictures.min() < 20
-    assert pictures.max() > 235
-    assert np.array_equal(pictures, random_pictures(16, shape))
+def test_random_images_differ_and_use_the_whole_range(shape):
+    images = random_images(16, shape)
+    assert images.shape == (16, *shape)
+    assert images.dtype == np.uint8
+    assert len(np.unique(images.reshape(16, -1), axis=0)) == 16
+    assert images.min() < 20
+    assert images.max() > 235
+    assert np.array_equal(images, random_images(16, shape))

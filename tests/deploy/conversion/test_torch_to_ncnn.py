@@ -1,4 +1,4 @@
-"""The conversion by pnnx: what it must refuse."""
+"""Conversion by pnnx: unsupported networks and failures of pnnx."""
 
 import subprocess
 
@@ -13,7 +13,7 @@ from platform.errors import UserError
 
 
 class Strided(nn.Module):
-    """The option A shortcut as the paper's readers write it."""
+    """A strided slice, as in common implementations of the option A shortcut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Strided(nn.Module):
         return self.fc(self.conv(x)[:, :, ::2, ::2].mean((2, 3)))
 
 
-def test_a_strided_slice_is_refused_with_its_name(tmp_path):
+def test_strided_slice_is_rejected_by_name(tmp_path):
     with pytest.raises(
         UserError, match=r"no layer for Tensor\.slice \(pnnx: slice with step 2 is not supported"
     ):
@@ -35,20 +35,20 @@ def param(*lines: str) -> str:
     return "\n".join(["7767517", f"{len(lines)} 9", *lines, ""])
 
 
-def test_two_outputs_are_refused():
+def test_two_outputs_are_rejected():
     text = param("Input a 0 1 in0", "Split b 1 2 in0 out0 out1")
     with pytest.raises(UserError, match=r"one input and one output; .*outputs \['out0', 'out1'\]"):
         check_converted(parse(text))
 
 
-def test_a_layer_of_another_framework_is_refused():
+def test_unconverted_torch_layer_is_rejected():
     with pytest.raises(UserError, match=r"no layer for aten::cummax, torch\.real"):
         check_converted(
             parse(param("Input a 0 1 in0", "aten::cummax b 1 1 in0 1", "torch.real c 1 1 1 out0"))
         )
 
 
-class Fine(Strided):
+class Supported(Strided):
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.conv(x).mean((2, 3)))
 
@@ -64,18 +64,18 @@ class Fine(Strided):
         ("sleep 10", "pnnx did not finish within 0.2 s"),
     ],
 )
-def test_every_way_pnnx_fails_is_told(tmp_path, monkeypatch, program, message):
+def test_every_failure_of_pnnx_is_reported(tmp_path, monkeypatch, program, message):
     script = tmp_path / "pnnx"
     script.write_text(f"#!/bin/sh\n{program}\n")
     script.chmod(0o755)
     monkeypatch.setattr(torch_to_ncnn, "find_pnnx", lambda: script)
     monkeypatch.setattr(torch_to_ncnn, "TIMEOUT_S", 0.2 if "sleep" in program else 60)
     with pytest.raises(UserError, match=message):
-        convert(Fine().eval(), input_shape=(3, 8, 8), scratch=tmp_path)
+        convert(Supported().eval(), input_shape=(3, 8, 8), scratch=tmp_path)
 
 
 def test_weights_stay_in_fp32(tmp_path):
-    network = Fine().eval()
+    network = Supported().eval()
     _, weights = convert(network, input_shape=(3, 8, 8), scratch=tmp_path)
     assert network.conv.weight.detach().numpy().tobytes() in weights.read_bytes()
     assert subprocess.run([torch_to_ncnn.find_pnnx()], capture_output=True, check=False).stderr

@@ -1,4 +1,4 @@
-"""ncnn's .bin file: read to the byte, written in other storages, refused when it does not fit."""
+"""Reading and writing ncnn's .bin files."""
 
 import struct
 
@@ -19,7 +19,7 @@ def pair(export):
     return parse(folder.param.read_text()), folder.weights.read_bytes()
 
 
-def test_what_is_read_is_written_again_to_the_byte(pair):
+def test_fp32_file_round_trips(pair):
     param, content = pair
     assert write_weights(param, read_weights(param, content), "fp32") == content
 
@@ -45,26 +45,26 @@ def test_bytes_of_each_storage_by_hand():
     assert float_layer("a", LAYER, "fp16") == struct.pack("<I3eH", 0x01306B47, 1.0, -2.5, 0.1, 0) + bias
 
 
-def test_a_weight_beyond_fp16_is_refused_by_layer():
+def test_weight_beyond_fp16_is_rejected_with_its_layer():
     with pytest.raises(UserError, match="layer conv_7 has weights beyond 65504"):
         float_layer("conv_7", LayerWeights(LAYER.weights * 1e5, None), "fp16")
 
 
 @pytest.mark.parametrize("cut", [4, 1000, -4])
-def test_a_file_of_another_length_is_refused(pair, cut):
+def test_file_of_wrong_length_is_rejected(pair, cut):
     param, content = pair
-    with pytest.raises(UserError, match=r"do not fit the \.param file"):
+    with pytest.raises(UserError, match=r"do not match the \.param file"):
         read_weights(param, content[:-cut] if cut > 0 else content + b"\0" * -cut)
 
 
-def test_another_storage_is_refused(pair):
+def test_fp16_file_is_rejected_as_source(pair):
     param, content = pair
     with pytest.raises(UserError, match="not in fp32"):
         read_weights(param, write_weights(param, read_weights(param, content), "fp16"))
 
 
-def test_a_bf16_file_gives_what_bf16_computing_gives_from_fp32(pair, export, tmp_path):
-    # ncnn itself rounds the weights that it does not transform: rounding them in the file loses nothing more.
+def test_bf16_file_and_fp32_file_give_equal_logits_in_bf16(pair, export, tmp_path):
+    # ncnn rounds untransformed weights to bf16 itself, so rounding them in the file changes nothing.
     param, content = pair
     text = tmp_path / "model.param"
     names = [layer.name for layer in param.layers if is_3x3_stride_1(layer)]

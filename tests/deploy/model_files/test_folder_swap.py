@@ -1,4 +1,4 @@
-"""A folder is the old one or the new one: after errors, after a kill, never someone else's."""
+"""Atomic replacement of folders: after errors, after a kill, with foreign files."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def target(tmp_path: Path) -> Path:
     return target
 
 
-def test_a_new_and_an_old_folder(tmp_path):
+def test_folder_is_created_and_replaced(tmp_path):
     target = tmp_path / "deep" / "export"
     for text in ("first", "second"):
         with replacing_folder(target, own_files=OWN) as folder:
@@ -78,7 +78,7 @@ with replacing_folder(Path(sys.argv[1]), own_files={"a"}) as folder:
 
 
 @pytest.mark.parametrize("before_moving", ["export", "new"])
-def test_a_kill_loses_nothing(target, before_moving):
+def test_next_export_recovers_after_a_kill(target, before_moving):
     done = subprocess.run(
         [sys.executable, "-c", KILLED, target, before_moving], cwd=Path(__file__).parents[3], check=False
     )
@@ -89,7 +89,7 @@ def test_a_kill_loses_nothing(target, before_moving):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_another_running_export_is_left_alone(target):
+def test_scratch_of_a_running_export_is_kept(target):
     other = target.with_name(f".export.{os.getppid()}.tmp")
     other.mkdir()
     with replacing_folder(target, own_files=OWN) as folder:
@@ -97,10 +97,10 @@ def test_another_running_export_is_left_alone(target):
     assert other.is_dir()
 
 
-def test_other_peoples_files_are_never_replaced(target):
+def test_folder_with_foreign_files_is_not_replaced(target):
     (target / "thesis.txt").write_text("mine")
     with (
-        pytest.raises(UserError, match="holds more than an older export"),
+        pytest.raises(UserError, match="contains files that are not part of an export"),
         replacing_folder(target, own_files=OWN),
     ):
         pass

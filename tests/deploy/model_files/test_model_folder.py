@@ -1,4 +1,4 @@
-"""The model folder: its document, and every kind of damage told by file."""
+"""Validation of model folders: the document, and damaged or missing files."""
 
 import json
 import shutil
@@ -23,13 +23,13 @@ def rewrite(folder: Path, change) -> None:
     (folder / "model.json").write_text(json.dumps(document))
 
 
-def test_a_whole_folder_opens(folder):
+def test_valid_folder_opens(folder):
     opened = open_model_folder(folder)
     assert opened.document.name == "resnet32_cifar"
     assert opened.param == folder / "model.param"
 
 
-def test_further_keys_are_kept(folder):
+def test_unknown_keys_are_kept(folder):
     rewrite(folder, lambda document: document.update(note="mine"))
     assert open_model_folder(folder).document.model_dump()["note"] == "mine"
 
@@ -41,13 +41,13 @@ def test_a_missing_file_is_named(folder, name):
         open_model_folder(folder)
 
 
-def test_no_folder_at_all(tmp_path):
+def test_missing_folder_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"no model folder at .*nowhere"):
         open_model_folder(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["model.param", "model.bin"])
-def test_one_changed_byte_is_found_and_the_file_named(folder, name):
+def test_one_changed_byte_is_detected(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -55,7 +55,7 @@ def test_one_changed_byte_is_found_and_the_file_named(folder, name):
         open_model_folder(folder)
 
 
-def test_a_truncated_file_is_found(folder):
+def test_truncated_file_is_detected(folder):
     content = (folder / "model.bin").read_bytes()
     (folder / "model.bin").write_bytes(content[:-4])
     with pytest.raises(UserError, match=f"has {len(content) - 4} bytes, model.json says {len(content)}"):
@@ -63,7 +63,7 @@ def test_a_truncated_file_is_found(folder):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1, "name": "\\ud800'])
-def test_a_document_that_is_none(folder, text):
+def test_invalid_document_is_rejected(folder, text):
     (folder / "model.json").write_text(text)
     with pytest.raises(UserError, match=r"model\.json .*export the model again"):
         open_model_folder(folder)
@@ -84,7 +84,7 @@ def test_a_document_that_is_none(folder, text):
         (lambda d: d["files"]["model.bin"].update(sha256="x"), "files.model.bin.sha256"),
     ],
 )
-def test_a_wrong_document_is_refused_with_the_place(folder, change, message):
+def test_invalid_value_is_rejected_with_its_key(folder, change, message):
     rewrite(folder, change)
     with pytest.raises(UserError, match=message):
         open_model_folder(folder)

@@ -1,4 +1,4 @@
-"""Where the scales of activations come from."""
+"""Calibration of the activation scales."""
 
 import numpy as np
 import pytest
@@ -18,21 +18,28 @@ def bell_with_outlier():
     return histogram(np.append(np.random.default_rng(0).standard_normal(1_000_000), 40.0))
 
 
-def test_minmax_covers_the_outlier_and_the_others_cut_it(bell_with_outlier):
+def test_minmax_covers_the_outlier_and_the_others_clip_it(bell_with_outlier):
     assert threshold(bell_with_outlier, "minmax") == 40
     # 99.99 % of a normal distribution's magnitudes lie within 3.89.
     assert threshold(bell_with_outlier, "percentile") == pytest.approx(3.89, abs=0.1)
     assert 3 < threshold(bell_with_outlier, "kl") < 6
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_even_values_are_not_cut_short(method):
-    even = np.random.default_rng(0).uniform(0, 5, 1_000_000)
-    assert threshold(histogram(even), method) == pytest.approx(5, rel=0.01)
+def test_percentile_is_the_upper_edge_of_the_bin_that_reaches_it():
+    counts = np.zeros(BINS)
+    # Cumulative fractions: 99.980 %, 99.985 %, 99.995 %, 100 %. Every bin is one unit wide.
+    counts[[0, 100, 102, 500]] = 99_980, 5, 10, 5
+    assert threshold((counts, float(BINS)), "percentile") == 103
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_blob_that_is_always_zero_gets_a_finite_scale(method):
+def test_uniform_values_are_not_clipped(method):
+    uniform = np.random.default_rng(0).uniform(0, 5, 1_000_000)
+    assert threshold(histogram(uniform), method) == pytest.approx(5, rel=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zero_blob_gets_a_finite_scale(method):
     assert scale(threshold((np.zeros(BINS), 0.0), method)) == 1.0
 
 

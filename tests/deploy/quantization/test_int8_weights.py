@@ -1,4 +1,4 @@
-"""The int8 files: bytes by hand, and ncnn's own quantization as the judge."""
+"""int8 files, compared with hand-made bytes and with ncnn's own quantization."""
 
 import struct
 
@@ -24,9 +24,9 @@ WEIGHTS = {
 }
 
 
-def test_a_golden_pair_by_hand():
+def test_bytes_of_a_hand_made_network():
     param, content = write_int8(parse(TEXT), WEIGHTS, {"a": 10.0, "b": 20.0})
-    # `a` hands its output to `b` in int8 (102, and b's input scale at its end); `c` stays fp32.
+    # The output of `a` is int8 (102, with b's input scale at its end); `c` stays fp32.
     assert [layer.value(8) for layer in param.layers] == [0, 102, 2, 0]
     expected = struct.pack("<I2b2x2f2fff", 0x000D4B38, 127, -127, 0.25, 0.5, 63.5, 254.0, 10.0, 20.0)
     expected += struct.pack("<I2b2xfff", 0x000D4B38, 127, -32, 0.0, 127.0, 20.0)
@@ -34,7 +34,7 @@ def test_a_golden_pair_by_hand():
     assert content == expected
 
 
-def test_an_output_with_a_reader_in_fp32_stays_float():
+def test_output_with_an_fp32_reader_stays_float():
     param, _ = write_int8(parse(TEXT), WEIGHTS, {"a": 10.0})
     assert [layer.value(8) for layer in param.layers] == [0, 2, 0, 0]
 
@@ -44,12 +44,12 @@ def test_halves_are_rounded_away_from_zero():
     assert quantize(values, np.ones(1, np.float32)).tolist() == [[1, -1, 2, -3, 127, -127]]
 
 
-def test_a_dead_channel_gets_a_finite_scale():
+def test_dead_channel_gets_a_finite_scale():
     assert weight_scales(np.array([[0.0, 0.0], [1.0, -2.0]], np.float32)).tolist() == [1.0, 63.5]
 
 
 def test_ncnn_quantizes_fp32_weights_to_the_same_numbers(export, tmp_path):
-    # Given fp32 weights under an int8 .param, ncnn quantizes them itself while it loads.
+    # ncnn quantizes fp32 weights on loading if the .param file says int8.
     folder = open_model_folder(export.folder)
     param = parse(folder.param.read_text())
     weights = read_weights(param, folder.weights.read_bytes())

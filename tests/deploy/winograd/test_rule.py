@@ -1,4 +1,4 @@
-"""The rule for Winograd's transform, and that it changes speed only."""
+"""The rule for Winograd's transform: chosen layers, unchanged logits, shape hints."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from deploy.conversion.parity import compare
 from deploy.conversion.torch_to_ncnn import convert
 from deploy.export import ExportResult
 from deploy.model_files.model_folder import PARAM, WEIGHTS
-from deploy.winograd.rule import blob_shapes, is_3x3_stride_1, tune, without_winograd
+from deploy.winograd.rule import blob_shapes, is_3x3_stride_1, tune_by_rule, without_winograd
 from tests.deploy.examples import trained_like
 
 
@@ -23,9 +23,9 @@ def resnet18(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
 
 
-def test_resnet18_loses_winograd_in_its_last_two_stages(resnet18):
+def test_resnet18_uses_no_winograd_in_its_last_two_stages(resnet18):
     param, weights = resnet18
-    text, names = tune(param.read_text(), weights, input_shape=(3, 32, 32))
+    text, names = tune_by_rule(param.read_text(), weights, input_shape=(3, 32, 32))
     layers = {layer.name: layer for layer in parse(text).layers}
     # Three convolutions of 256 and three of 512 channels at stride 1; 8 and 4 pixels wide.
     assert [layers[name].value(0) for name in names] == [256] * 3 + [512] * 3
@@ -34,28 +34,28 @@ def test_resnet18_loses_winograd_in_its_last_two_stages(resnet18):
     )
 
 
-def test_tuning_keeps_the_answers(resnet18, tmp_path):
+def test_tuning_keeps_the_logits(resnet18, tmp_path):
     param, weights = resnet18
-    text, _ = tune(param.read_text(), weights, input_shape=(3, 32, 32))
+    text, _ = tune_by_rule(param.read_text(), weights, input_shape=(3, 32, 32))
     (tmp_path / "tuned.param").write_text(text)
     images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     before, after = (run(load_net(file, weights), images) for file in (param, tmp_path / "tuned.param"))
     assert compare(before, after).max_abs < 1e-4
-    # Another algorithm rounds otherwise: equal bits would mean that the edit has no effect.
+    # Another algorithm rounds differently: equal bits would mean that the edit has no effect.
     assert not np.array_equal(before, after)
 
 
-def test_the_small_weights_of_resnet32_stay(export: ExportResult):
+def test_resnet32_keeps_winograd_everywhere(export: ExportResult):
     assert export.tuned_layers == ()
     param = parse((export.folder / PARAM).read_text())
     shapes = blob_shapes(param, export.folder / WEIGHTS, input_shape=(3, 32, 32))
     convolutions = [layer for layer in param.layers if layer.type == "Convolution"]
     assert [shapes[layer.outputs[0]][-1] for layer in convolutions] == [32] * 11 + [16] * 10 + [8] * 10
-    # All but the two that halve the image.
+    # All except the two that halve the image.
     assert sum(is_3x3_stride_1(layer) for layer in convolutions) == 29
 
 
-def test_the_file_leaves_nothing_to_an_engines_own_rule(export: ExportResult):
+def test_file_sets_every_mask_and_shape_hint(export: ExportResult):
     layers = parse((export.folder / PARAM).read_text()).layers
     candidates = [layer for layer in layers if is_3x3_stride_1(layer)]
     assert all(dict(layer.params)[FEATURE_MASK] == "0" for layer in candidates)
