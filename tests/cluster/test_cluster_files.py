@@ -1,4 +1,4 @@
-"""Every cluster file passes the validation that `ray up` calls, and keeps what the project promises of it."""
+"""Every cluster file passes the validation of `ray up` and follows the project's rules."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def head_start(cluster: dict[str, Any]) -> str:
     return command
 
 
-def test_rays_own_validation_accepts_it(cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_validation_accepts_the_file(cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     monkeypatch.chdir(ROOT)
@@ -31,7 +31,7 @@ def test_rays_own_validation_accepts_it(cluster: dict[str, Any], monkeypatch: py
     assert prepared["head_node_type"] in prepared["available_node_types"]
 
 
-def test_rays_own_validation_refuses_a_misspelled_key(cluster: dict[str, Any]) -> None:
+def test_rays_validation_rejects_a_misspelled_key(cluster: dict[str, Any]) -> None:
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -49,7 +49,7 @@ def test_the_nodes_share_a_token_and_use_it(cluster: dict[str, Any]) -> None:
     assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
 
 
-def test_what_setup_needs_is_copied(cluster: dict[str, Any]) -> None:
+def test_files_that_setup_requires_are_copied(cluster: dict[str, Any]) -> None:
     target = "~/resnet-sweep-platform/"
     mounts = {
         remote.removeprefix(target): local
@@ -58,13 +58,13 @@ def test_what_setup_needs_is_copied(cluster: dict[str, Any]) -> None:
     }
     assert all(remote == local for remote, local in mounts.items())
     assert all((ROOT / local).exists() for local in mounts.values())
-    # What `make setup` reads, and what the wheel's configuration names.
+    # The files that `make setup` and the wheel's configuration require.
     needed = {"Makefile", ".ci/setup", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
     assert needed | {"platform", "deploy", "cpp_engine", "search_spaces"} <= set(mounts)
 
 
-def test_nothing_mounted_holds_the_environment(cluster: dict[str, Any]) -> None:
-    # Ray hashes every file below a mount, at each `ray up` and when the head's monitor starts.
+def test_mounts_exclude_the_environment_and_runs(cluster: dict[str, Any]) -> None:
+    # Ray hashes every file below a mount at each `ray up` and when the head's monitor starts.
     mounts = {Path(local).expanduser() for local in cluster["file_mounts"].values()}
     assert not mounts & {Path(), Path(".venv"), Path(".tools"), Path("runs")}
     assert "build*/" in cluster["rsync_exclude"]
@@ -80,20 +80,20 @@ def test_packages_come_from_the_lock_file(cluster: dict[str, Any]) -> None:
 
 
 def test_a_local_cluster_starts_its_workers(cluster: dict[str, Any], head_start: str) -> None:
-    # Under the second autoscaler, Ray's default since 2.50, a `local` cluster never starts a worker.
+    # With autoscaler v2, Ray's default since 2.50, a `local` cluster never starts a worker.
     is_local = cluster["provider"]["type"] == "local"
     assert ("RAY_enable_autoscaler_v2=0" in head_start) == is_local
 
 
 @pytest.mark.parametrize("path", FILES[1:], ids=lambda path: path.stem)
-def test_workers_of_a_cloud_are_spot_machines_and_the_head_is_not(path: Path) -> None:
+def test_cloud_workers_are_spot_machines_and_the_head_is_not(path: Path) -> None:
     cluster = yaml.safe_load(path.read_text())
     for name, node_type in cluster["available_node_types"].items():
         is_spot = "spot" in str(node_type["node_config"]).lower()
         assert is_spot == (name != cluster["head_node_type"]), name
 
 
-def test_the_cloud_files_copy_what_the_local_file_copies() -> None:
+def test_cloud_files_have_the_mounts_of_the_local_file() -> None:
     local, *clouds = [yaml.safe_load(path.read_text()) for path in FILES]
     assert clouds
     for cloud in clouds:

@@ -1,4 +1,4 @@
-"""Two nodes, each in a network namespace of its own, whose host names resolve to 127.0.1.1 as on Debian."""
+"""Two nodes in separate network namespaces, whose host names resolve to 127.0.1.1 as on Debian."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 BRIDGE, HEAD, WORKER = "10.77.0.1", "10.77.0.11", "10.77.0.12"
 
-# No token: only the two namespaces reach this cluster, and `ray start` would write one into the home folder.
+# No token: `ray start` would write it to the home folder, and only the namespaces can reach this cluster.
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "RAY_AUTH_MODE": "disabled",
@@ -117,7 +117,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
         run("ip", "addr", "add", f"{BRIDGE}/24", "dev", "sweep-bridge")
         run("ip", "link", "set", "sweep-bridge", "up")
         head, worker = Node("sweep-head", HEAD, tmp_path), Node("sweep-worker", WORKER, tmp_path)
-        temp = Path("/tmp/sweep-two-nodes")  # short: Ray's sockets lie below it
+        temp = Path("/tmp/sweep-two-nodes")  # short, because of the length limit of socket paths
         processes = [
             head.start_ray("--head", "--port=6379", f"--temp-dir={temp}/head"),
             worker.start_ray(f"--address={HEAD}:6379", f"--temp-dir={temp}/worker"),
@@ -134,14 +134,14 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
             ).stdout.split():
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), 9)
-            # A dying process keeps its namespace for a moment, and with it the link's other end.
+            # A dying process keeps its namespace, and the other end of the link, for a moment.
             subprocess.run(["ip", "link", "del", f"v-{name}"], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", "sweep-bridge"], check=False, capture_output=True)
         shutil.rmtree("/tmp/sweep-two-nodes", ignore_errors=True)
 
 
-def test_a_worker_group_connects_over_two_nodes(nodes: tuple[Node, Node], tmp_path: Path) -> None:
+def test_worker_group_connects_across_two_nodes(nodes: tuple[Node, Node], tmp_path: Path) -> None:
     head, _ = nodes
     script = tmp_path / "train.py"
     script.write_text(f"ADDRESS = '{HEAD}:6379'\nSTORAGE = {str(tmp_path / 'train')!r}\n{TRAIN}")

@@ -1,4 +1,4 @@
-"""The notebook that walks through inference: it is well formed, and its cells run from top to bottom."""
+"""The inference notebook: well-formed, without outputs, and its cells run in order."""
 
 import contextlib
 import io
@@ -40,14 +40,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_a_notebook_without_results() -> None:
+def test_notebook_is_valid_and_has_no_outputs() -> None:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in CELLS}) == len(CELLS)
     assert all(cell["outputs"] == [] for cell in CELLS if cell["cell_type"] == "code")
 
 
-def test_its_cells_run_and_ncnn_answers_as_pytorch_does(folder: Path) -> None:
+def test_cells_run_and_ncnn_agrees_with_pytorch(folder: Path) -> None:
     names: dict[str, object] = {}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -1,4 +1,4 @@
-"""The engine, built once per session, and a tiny model folder for it."""
+"""Fixtures of the engine tests: the engine, built once per session, and a tiny model folder."""
 
 import hashlib
 import json
@@ -28,12 +28,12 @@ InnerProduct     fc       1 1 2 out0 0=5 1=1 2=20
 
 
 def quiet(_: str) -> None:
-    """No progress."""
+    """Ignore progress messages."""
 
 
 @pytest.fixture(scope="session")
 def engine() -> EngineBinaries:
-    """The engine's programs; the first time on a machine this builds ncnn too."""
+    """The engine's programs; builds ncnn too if it is not in the cache."""
     return ensure_engine(progress=quiet)
 
 
@@ -53,7 +53,7 @@ def sanitized() -> Path:
 
 @dataclass
 class TinyModel:
-    """A convolution, a mean and a classifier, and what they compute."""
+    """A convolution, a global mean and a classifier, with their reference logits."""
 
     weights: dict[str, np.ndarray]
     document: dict[str, Any]
@@ -79,7 +79,10 @@ class TinyModel:
         return self.weights["fc"] @ hidden + self.weights["fc_bias"]
 
     def write(self, folder: Path, *, seal: bool = True, **changes: Any) -> Path:
-        """Write the folder; `changes` replace `param`, `bin` or members of the document."""
+        """Write the folder; `changes` replace `param`, `bin` or keys of the document.
+
+        With `seal`, the document has the hashes of the files that are written.
+        """
         param, weights = changes.pop("param", self.param), changes.pop("bin", self.bin)
         document = self.document | changes
         if seal:
@@ -99,7 +102,7 @@ def _files(param: bytes, weights: bytes) -> dict[str, Any]:
 
 
 def pattern(k: int) -> np.ndarray:
-    """The engine's self-test picture number `k`."""
+    """Return the engine's self-test image number `k`, uint8 [3, H, W]."""
     i = np.arange(3 * SIDE * SIDE).reshape(3, SIDE, SIDE)
     h = np.arange(SIDE)[None, :, None]
     return ((31 * i + 17 * h + 97 * k) % 256).astype(np.uint8)
@@ -143,8 +146,8 @@ def tiny_folder(tiny: TinyModel, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[[int], Path]:
-    """Write a random PNG of the network's size."""
+def write_image(tmp_path: Path) -> Callable[[int], Path]:
+    """A function that writes a random PNG of the network's input size."""
 
     def write(seed: int) -> Path:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""Latency records, their table, and which model is measured by default."""
+"""The engine's benchmark: records, tables, and the default model."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from deploy.benchmark import newest_champion, parse_numbers, record_text
 from deploy.engine_build.engine import EngineBinaries, run_benchmark
 from deploy.engine_build.ncnn_source import ENGINE_DIR
 from deploy.model_files.image_file import write_image_file, write_logits_file
-from deploy.winograd.measured_choice import processor_here
+from deploy.winograd.measured_choice import processor_name
 from platform.errors import UsageError, UserError
 
 from .conftest import TinyModel
@@ -45,15 +45,15 @@ def test_every_model_runs_in_every_combination(
     engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
 ) -> None:
     folders = [tiny.write(tmp_path / "export"), tiny.write(tmp_path / "export-fp16", name="other")]
-    told: list[str] = []
+    printed: list[str] = []
     record = run_benchmark(
         *folders,
         batches=(1, 4),
         workers=(1, 2),
         repetitions=10,
         min_time_s=0,
-        form="csv",
-        tell=told.append,
+        output_format="csv",
+        on_text=printed.append,
         progress=lambda _: None,
     )
     rows = record["results"]
@@ -62,7 +62,7 @@ def test_every_model_runs_in_every_combination(
     ]
     scenarios = ["single-stream", "offline", "multi-stream", "offline"] * 2
     assert [row["scenario"] for row in rows] == scenarios
-    table = list(csv.DictReader(told[0].splitlines()))
+    table = list(csv.DictReader(printed[0].splitlines()))
     assert [row["scenario"] for row in table] == scenarios
     assert [row["model"] for row in table] == ["tiny"] * 4 + ["other"] * 4
     assert float(table[2]["p50_ms"]) == rows[2]["latency_ms"]["p50"]
@@ -72,23 +72,23 @@ def test_every_model_runs_in_every_combination(
         assert row["gflops"] > 0
 
 
-def test_precisions_are_found_beside_the_folder(
+def test_precisions_are_found_next_to_the_folder(
     engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
 ) -> None:
-    def answer(*words: str) -> subprocess.CompletedProcess[str]:
+    def benchmark(*words: str) -> subprocess.CompletedProcess[str]:
         command = [str(engine.benchmark), str(tmp_path / "export"), "--repetitions", "1", "--min-time-s", "0"]
         return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=60)
 
     tiny.write(tmp_path / "export")
-    missing = answer("--precision", "fp32,fp16")
+    missing = benchmark("--precision", "fp32,fp16")
     assert missing.returncode == 1
-    assert "no export in fp16 beside" in missing.stderr
+    assert "no fp16 export of" in missing.stderr
     tiny.write(tmp_path / "export-fp16", precision="fp16", self_test={"tolerance": 1, "logits": [[0] * 5]})
-    assert "holds another network" in answer("--precision", "fp16").stderr
-    assert answer("--precision", "fp61").returncode == 2
-    assert answer("-o", "xml").returncode == 2
-    whole = json.loads(answer("--precision", "fp32", "-o", "json").stdout)
-    assert [model["precision"] for model in whole["models"]] == ["fp32"]
+    assert "contains a different network" in benchmark("--precision", "fp16").stderr
+    assert benchmark("--precision", "fp61").returncode == 2
+    assert benchmark("-o", "xml").returncode == 2
+    record = json.loads(benchmark("--precision", "fp32", "-o", "json").stdout)
+    assert [model["precision"] for model in record["models"]] == ["fp32"]
 
 
 def test_a_model_tuned_on_another_processor_warns(
@@ -97,13 +97,13 @@ def test_a_model_tuned_on_another_processor_warns(
     folder = tiny.write(tmp_path / "model", tuning={"method": "measured", "processor": "Z80"})
     record = run_benchmark(folder, repetitions=1, min_time_s=0, progress=lambda _: None)
     (warning,) = record["context"]["warnings"]
-    assert f"tiny (fp32) was tuned on Z80, this is {processor_here()}: " in warning
-    tiny.write(folder, tuning={"method": "measured", "processor": processor_here()})
+    assert f"tiny (fp32) was tuned on Z80, but this is {processor_name()}: " in warning
+    tiny.write(folder, tuning={"method": "measured", "processor": processor_name()})
     record = run_benchmark(folder, repetitions=1, min_time_s=0, progress=lambda _: None)
     assert record["context"]["warnings"] == []
 
 
-def test_accuracy_is_counted_in_cpp(
+def test_accuracy_and_parity_are_measured_in_cpp(
     engine: EngineBinaries, tiny: TinyModel, tiny_folder: Path, tmp_path: Path
 ) -> None:
     images = np.random.default_rng(2).integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
@@ -128,7 +128,7 @@ def test_accuracy_is_counted_in_cpp(
     assert record["results"][0]["accuracy_top1"] == model["accuracy"]["top1"]
 
 
-def test_refused_model_is_one_message(engine: EngineBinaries, tmp_path: Path) -> None:
+def test_rejected_model_is_one_message(engine: EngineBinaries, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a model folder"):
         run_benchmark(tmp_path, progress=lambda _: None)
 
@@ -155,7 +155,7 @@ def test_newest_champion_is_the_newest_with_an_export(tmp_path: Path) -> None:
         newest_champion([tmp_path / "none"])
 
 
-def test_numbers_are_read() -> None:
+def test_lists_of_numbers_are_parsed() -> None:
     assert parse_numbers("--threads", "1,2,1") == (1, 2)
     for text in ("", "0", "x", "1,,2"):
         with pytest.raises(UsageError, match="--threads takes whole numbers from 1 to 256"):

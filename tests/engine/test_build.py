@@ -1,4 +1,4 @@
-"""Finding tools and ncnn's sources; builds that fail or are interrupted."""
+"""Build tools and ncnn's sources; failed and interrupted builds."""
 
 import io
 import tarfile
@@ -16,7 +16,7 @@ EMPTY = {"PIP_CONFIG_FILE": "/dev/null"}
 
 
 def quiet(_: str) -> None:
-    """No progress."""
+    """Ignore progress messages."""
 
 
 def test_missing_compiler_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -26,7 +26,9 @@ def test_missing_compiler_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp
         find_build_tools()
 
 
-def test_build_tools_lie_beside_the_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_build_tools_next_to_the_interpreter_come_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("python", "cmake", "ninja"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -35,7 +37,7 @@ def test_build_tools_lie_beside_the_interpreter(monkeypatch: pytest.MonkeyPatch,
     assert (tools.cmake, tools.ninja) == (tmp_path / "cmake", tmp_path / "ninja")
 
 
-def test_index_of_the_environment_is_asked() -> None:
+def test_index_settings_from_the_environment() -> None:
     assert index_settings(EMPTY) == IndexSettings()
     settings = index_settings(
         EMPTY | {"PIP_INDEX_URL": "https://a/simple", "PIP_EXTRA_INDEX_URL": "https://b https://c"}
@@ -52,8 +54,8 @@ def test_index_of_the_environment_is_asked() -> None:
     assert index_settings(EMPTY | {"PIP_FIND_LINKS": "/x/y"}).find_links == ("file:///x/y",)
 
 
-def test_index_of_the_configuration_file_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # This machine's own files must not count.
+def test_index_settings_from_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ignore the configuration files of this machine.
     monkeypatch.setattr(package_index, "_config_files", lambda environ: [Path(environ["PIP_CONFIG_FILE"])])
     file = tmp_path / "pip.conf"
     file.write_text("[global]\nindex-url = https://file\ncert = /c.pem\n[install]\ntrusted-host = t\n")
@@ -64,7 +66,7 @@ def test_index_of_the_configuration_file_is_asked(tmp_path: Path, monkeypatch: p
     assert overridden.index_urls == ("https://env",)
 
 
-def test_sources_with_a_wrong_hash_are_refused(tmp_path: Path) -> None:
+def test_sources_with_a_wrong_hash_are_rejected(tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     (shelf / SDIST_NAME).write_bytes(b"something else")
@@ -75,7 +77,7 @@ def test_sources_with_a_wrong_hash_are_refused(tmp_path: Path) -> None:
     assert not archive.exists()
 
 
-def test_nothing_found_names_the_remedies(tmp_path: Path) -> None:
+def test_missing_sources_give_the_remedies(tmp_path: Path) -> None:
     settings = IndexSettings(find_links=(tmp_path.as_uri(),), use_default_index=False)
     with pytest.raises(UserError, match=r"(?s)has no ncnn.*Go online"):
         fetch_sdist(tmp_path / SDIST_NAME, progress=quiet, settings=settings)
@@ -105,7 +107,7 @@ def tools() -> BuildTools:
     )
 
 
-def test_interrupted_build_is_not_taken_for_a_whole_one(
+def test_interrupted_build_is_repeated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tools: BuildTools
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -132,20 +134,20 @@ def test_interrupted_build_is_not_taken_for_a_whole_one(
     assert ensure_ncnn(tools, progress=quiet, source_dir=source) == prefix
 
 
-def test_failed_build_ends_with_its_log(tmp_path: Path) -> None:
+def test_failed_build_reports_output_and_log(tmp_path: Path) -> None:
     found = find_build_tools()
     (tmp_path / "build.ninja").write_text("rule no\n command = echo broken && false\nbuild x: no\n")
     with pytest.raises(UserError, match=r"(?s)building x failed.*broken.*build\.log"):
         build_tools.run_ninja(found, tmp_path, log=tmp_path / "build.log", what="building x")
 
 
-def test_progress_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_has_percentage_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_tools, "_PROGRESS_EVERY_S", 0.0)
     rules = "rule wait\n command = true\n" + "".join(f"build x{i}: wait\n" for i in range(4))
     (tmp_path / "build.ninja").write_text(rules)
-    said: list[str] = []
+    messages: list[str] = []
     build_tools.run_ninja(
-        find_build_tools(), tmp_path, log=tmp_path / "log", what="building x", progress=said.append
+        find_build_tools(), tmp_path, log=tmp_path / "log", what="building x", progress=messages.append
     )
-    assert said[0].startswith("building x: 25%, ")
-    assert all(line.endswith("left") for line in said)
+    assert messages[0].startswith("building x: 25%, ")
+    assert all(line.endswith("left") for line in messages)

@@ -1,4 +1,4 @@
-"""The program `resnet18`: its answers, its messages, its exit codes."""
+"""The program `resnet18`: results, messages, exit codes."""
 
 import json
 import struct
@@ -29,7 +29,7 @@ Classify = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def refusal(answer: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """Return the one message of a program that refused."""
+    """Return the single error message of a program that exited with `code`."""
     assert answer.returncode == code, answer.stderr
     assert answer.stderr.startswith("error: ")
     assert answer.stderr.count("\n") == 1, answer.stderr
@@ -37,13 +37,13 @@ def refusal(answer: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 
 def test_probabilities_are_those_of_the_network(
-    classify: Classify, tiny: TinyModel, tiny_folder: Path, picture: Callable[[int], Path]
+    classify: Classify, tiny: TinyModel, tiny_folder: Path, write_image: Callable[[int], Path]
 ) -> None:
-    pictures = [picture(seed) for seed in range(3)]
-    answer = classify("--model", tiny_folder, "--json", *pictures)
+    images = [write_image(seed) for seed in range(3)]
+    answer = classify("--model", tiny_folder, "--json", *images)
     assert answer.returncode == 0, answer.stderr
     document = json.loads(answer.stdout)
-    for path, record in zip(pictures, document["images"], strict=True):
+    for path, record in zip(images, document["images"], strict=True):
         logits = tiny.logits(np.asarray(Image.open(path)).transpose(2, 0, 1))
         expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         got = {item["label"]: item["probability"] for item in record["top"]}
@@ -51,26 +51,32 @@ def test_probabilities_are_those_of_the_network(
         np.testing.assert_allclose([got[name] for name in CLASSES], expected, atol=1e-5)
 
 
-def test_mean_image_is_subtracted(
-    classify: Classify, tiny: TinyModel, tmp_path: Path, picture: Callable[[int], Path]
+def test_mean_image_gives_the_probabilities_of_the_equal_channel_mean(
+    classify: Classify, tiny: TinyModel, tmp_path: Path, write_image: Callable[[int], Path]
 ) -> None:
     norm = tiny.document["normalization"]
     mean = np.broadcast_to(np.array(norm["mean"])[:, None, None], (3, 8, 8)).flatten().tolist()
     folder = tiny.write(tmp_path / "mean", normalization={"mean": mean, "std": norm["std"]})
-    assert classify("--model", folder, picture(0)).returncode == 0
+    found = []
+    for path in (folder, tiny.write(tmp_path / "plain")):
+        answer = classify("--model", path, "--json", write_image(0))
+        assert answer.returncode == 0, answer.stderr
+        (record,) = json.loads(answer.stdout)["images"]
+        found.append({item["label"]: item["probability"] for item in record["top"]})
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
 def test_text_output_lists_five_classes(
-    classify: Classify, tiny_folder: Path, picture: Callable[[int], Path]
+    classify: Classify, tiny_folder: Path, write_image: Callable[[int], Path]
 ) -> None:
-    answer = classify(picture(0), env={"RESNET_SWEEP_MODEL": str(tiny_folder)})
+    answer = classify(write_image(0), env={"RESNET_SWEEP_MODEL": str(tiny_folder)})
     assert answer.returncode == 0
     assert len(answer.stdout.splitlines()) == 5
     assert all(" % " in line for line in answer.stdout.splitlines())
 
 
-def test_folder_and_stdin(classify: Classify, tiny_folder: Path, picture: Callable[[int], Path]) -> None:
-    path = picture(3)
+def test_folder_and_stdin(classify: Classify, tiny_folder: Path, write_image: Callable[[int], Path]) -> None:
+    path = write_image(3)
     from_folder = json.loads(classify("--model", tiny_folder, "--json", path.parent).stdout)
     assert [record["path"] for record in from_folder["images"]] == [str(path)]
     with path.open("rb") as stdin:
@@ -78,12 +84,12 @@ def test_folder_and_stdin(classify: Classify, tiny_folder: Path, picture: Callab
     assert json.loads(answer.stdout)["images"][0]["top"] == from_folder["images"][0]["top"]
 
 
-def test_one_bad_picture_does_not_hide_the_others(
-    classify: Classify, tiny_folder: Path, tmp_path: Path, picture: Callable[[int], Path]
+def test_one_invalid_image_does_not_affect_the_others(
+    classify: Classify, tiny_folder: Path, tmp_path: Path, write_image: Callable[[int], Path]
 ) -> None:
     text = tmp_path / "notes.png"
-    text.write_text("not a picture\n")
-    answer = classify("--model", tiny_folder, "--json", text, picture(1))
+    text.write_text("not an image\n")
+    answer = classify("--model", tiny_folder, "--json", text, write_image(1))
     assert "looks like a text file" in refusal(answer)
     records = json.loads(answer.stdout)["images"]
     assert records[0]["error"]["code"] == "image_invalid"
@@ -97,7 +103,7 @@ def test_one_bad_picture_does_not_hide_the_others(
         (["--model"], "needs a value"),
         (["--top", "0", "x"], "from 1 to"),
         (["x.png"], "RESNET_SWEEP_MODEL"),
-        (["--model", "x"], "at least one picture"),
+        (["--model", "x"], "at least one image"),
     ],
 )
 def test_usage_errors(classify: Classify, arguments: list[str], part: str) -> None:
@@ -125,40 +131,44 @@ DAMAGES: dict[str, Callable[[TinyModel, Path], Path]] = {
     "SHA-256": lambda tiny, to: tiny.write(to, seal=False, bin=flipped(tiny)),
     "No such file": lambda tiny, to: without(tiny, to, "model.bin"),
     "not a model folder": lambda tiny, to: without(tiny, to, "model.json"),
-    "model.bin: has 0 bytes": lambda tiny, to: tiny.write(to, seal=False, bin=b""),
-    "bytes where model.json says": lambda tiny, to: tiny.write(to, seal=False, bin=tiny.bin[:-4]),
-    "ends in the middle": lambda tiny, to: tiny.write(to, bin=tiny.bin[:-4]),
-    "where model.param needs": lambda tiny, to: tiny.write(to, bin=tiny.bin + bytes(4)),
-    "are int8 where model.json says fp32": lambda tiny, to: tiny.write(to, bin=INT8_TAG + tiny.bin[4:]),
+    "model.bin: 0 bytes, but model.json declares": lambda tiny, to: tiny.write(to, seal=False, bin=b""),
+    "bytes, but model.json declares": lambda tiny, to: tiny.write(to, seal=False, bin=tiny.bin[:-4]),
+    "ends within the weights": lambda tiny, to: tiny.write(to, bin=tiny.bin[:-4]),
+    "but model.param requires": lambda tiny, to: tiny.write(to, bin=tiny.bin + bytes(4)),
+    "are int8, but model.json declares fp32": lambda tiny, to: tiny.write(to, bin=INT8_TAG + tiny.bin[4:]),
     "self-test failed": lambda tiny, to: tiny.write(to, bin=other_weights(tiny)),
     "schema_version is 2": lambda tiny, to: tiny.write(to, schema_version=2),
-    "names 4 classes": lambda tiny, to: tiny.write(
+    "declares 4 classes": lambda tiny, to: tiny.write(
         to,
         output={"blob": "out0", "classes": CLASSES[:4]},
         self_test={"tolerance": 1, "logits": [[0.0] * 4]},
     ),
     "must be fp32, fp16, bf16 or int8": lambda tiny, to: tiny.write(to, precision="fp64"),
-    "not one this engine runs": lambda tiny, to: tiny.write(
+    "not supported by this engine": lambda tiny, to: tiny.write(
         to, param=tiny.param.replace(b"Pooling", b"Pulling")
     ),
-    "do not fit 3 input channels": lambda tiny, to: tiny.write(
+    "do not match 3 input channels": lambda tiny, to: tiny.write(
         to, param=tiny.param.replace(b"6=108", b"6=144")
     ),
-    "not the one input": lambda tiny, to: tiny.write(to, input=tiny.document["input"] | {"blob": "data"}),
+    "must have exactly one input": lambda tiny, to: tiny.write(
+        to, input=tiny.document["input"] | {"blob": "data"}
+    ),
     "input.channels": lambda tiny, to: tiny.write(to, input=tiny.document["input"] | {"channels": 4}),
 }
 
 
 @pytest.mark.parametrize("part", DAMAGES)
-def test_damaged_folders_are_refused(
-    classify: Classify, tiny: TinyModel, tmp_path: Path, picture: Callable[[int], Path], part: str
+def test_damaged_folders_are_rejected(
+    classify: Classify, tiny: TinyModel, tmp_path: Path, write_image: Callable[[int], Path], part: str
 ) -> None:
     folder = DAMAGES[part](tiny, tmp_path / "damaged")
-    assert part in refusal(classify("--model", folder, picture(0)))
+    assert part in refusal(classify("--model", folder, write_image(0)))
 
 
-def test_self_test_can_be_left_out(
-    classify: Classify, tiny: TinyModel, tmp_path: Path, picture: Callable[[int], Path]
+def test_self_test_can_be_skipped(
+    classify: Classify, tiny: TinyModel, tmp_path: Path, write_image: Callable[[int], Path]
 ) -> None:
     folder = tiny.write(tmp_path / "other", bin=other_weights(tiny))
-    assert classify("--model", folder, "--no-self-test", picture(0)).returncode == 0
+    answer = classify("--model", folder, "--no-self-test", write_image(0))
+    assert answer.returncode == 0, answer.stderr
+    assert len(answer.stdout.splitlines()) == 5

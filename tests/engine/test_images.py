@@ -1,4 +1,4 @@
-"""Decoding and resizing in C++ against Pillow, run under the sanitizers."""
+"""Decoding and resizing in C++ compared with Pillow, under the sanitizers."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ RNG = np.random.default_rng(11)
 
 
 def smooth(width: int, height: int, channels: int = 3) -> np.ndarray:
-    """A picture with slopes, edges and noise, uint8 [H, W, C]."""
+    """Return an image with gradients, edges and noise, uint8 [H, W, C]."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [(3 * x + 5 * y * (c + 1) + 60 * ((x // 9 + y // 7) % 2)) % 256 for c in range(channels)]
     noise = RNG.normal(0, 6, (height, width, channels))
@@ -36,7 +36,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png16(color_type: int, channels: int) -> bytes:
-    """A 16-bit PNG, which Pillow reads but does not write."""
+    """Return a 16-bit PNG, which Pillow reads but does not write."""
     values = RNG.integers(0, 65536, (9, 13, channels)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     header = struct.pack(">IIBBBBB", 13, 9, 16, color_type, 0, 0, 0)
@@ -44,7 +44,7 @@ def png16(color_type: int, channels: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def pictures() -> dict[str, bytes]:
+def encoded_images() -> dict[str, bytes]:
     rgb = Image.fromarray(smooth(61, 47))
     rgba = Image.fromarray(smooth(30, 20, 4), "RGBA")
     palette = rgb.quantize(40)
@@ -76,7 +76,7 @@ def pictures() -> dict[str, bytes]:
     return found
 
 
-PICTURES = pictures()
+IMAGES = encoded_images()
 
 
 def write_all(folder: Path, contents: dict[str, bytes]) -> list[Path]:
@@ -91,7 +91,7 @@ Tool = Callable[[list[Path], str], list[np.ndarray | str]]
 
 @pytest.fixture
 def tool(sanitized: Path, tmp_path: Path) -> Tool:
-    """Decode files in C++: pixels [H, W, 3], or the message of a file that was refused."""
+    """A function that decodes files in C++ to pixels [H, W, 3], or to the message of a rejected file."""
 
     def run(paths: list[Path], size: str = "-") -> list[np.ndarray | str]:
         out = tmp_path / "decoded"
@@ -110,20 +110,20 @@ def tool(sanitized: Path, tmp_path: Path) -> Tool:
 
 @pytest.fixture
 def stb(sanitized: Path) -> bool:
-    """Whether this machine lacks the headers of libjpeg and libpng, and stb_image decodes instead."""
+    """Whether stb_image decodes, because this machine lacks the headers of libjpeg and libpng."""
     program = [str(sanitized / "resnet18"), "--version"]
     return "stb_image" in subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
 
 def test_pixels_equal_pillows(tool: Tool, tmp_path: Path, stb: bool) -> None:
-    decoded = tool(write_all(tmp_path, PICTURES), "-")
+    decoded = tool(write_all(tmp_path, IMAGES), "-")
     differing = {}
-    for (name, content), got in zip(PICTURES.items(), decoded, strict=True):
+    for (name, content), got in zip(IMAGES.items(), decoded, strict=True):
         expected = decode_image(content)
         if isinstance(got, str) or got.shape != expected.shape:
             differing[name] = got if isinstance(got, str) else f"{got.shape} for {expected.shape}"
         elif stb and name.startswith("jpeg") and np.abs(got.astype(int) - expected).mean() < 4:
-            continue  # another inverse transform, and other interpolation of the colors
+            continue  # different inverse transform and chroma upsampling
         elif not np.array_equal(got, expected):
             differing[name] = f"differs by up to {np.abs(got.astype(int) - expected).max()}"
     assert differing == {}
@@ -132,7 +132,7 @@ def test_pixels_equal_pillows(tool: Tool, tmp_path: Path, stb: bool) -> None:
 @pytest.mark.parametrize("size", [(32, 32), (8, 60), (100, 90), (61, 13), (1, 1), (200, 47)])
 def test_resizing_equals_pillows(tool: Tool, tmp_path: Path, size: tuple[int, int]) -> None:
     paths = write_all(
-        tmp_path, {"a.png": PICTURES["png-rgb"], "b.png": encode(Image.fromarray(smooth(37, 251)), "PNG")}
+        tmp_path, {"a.png": IMAGES["png-rgb"], "b.png": encode(Image.fromarray(smooth(37, 251)), "PNG")}
     )
     for path, got in zip(paths, tool(paths, f"{size[0]}x{size[1]}"), strict=True):
         expected = np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.BILINEAR))
@@ -140,8 +140,8 @@ def test_resizing_equals_pillows(tool: Tool, tmp_path: Path, size: tuple[int, in
         assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_damaged_pictures_are_refused(tool: Tool, tmp_path: Path, stb: bool) -> None:
-    jpeg, png = PICTURES["jpeg-420"], PICTURES["png-rgb"]
+def test_damaged_images_are_rejected(tool: Tool, tmp_path: Path, stb: bool) -> None:
+    jpeg, png = IMAGES["jpeg-420"], IMAGES["png-rgb"]
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 4
     bomb = png[:16] + struct.pack(">II", 60000, 60000) + png[24:29]
@@ -164,9 +164,9 @@ def test_damaged_pictures_are_refused(tool: Tool, tmp_path: Path, stb: bool) -> 
         assert word in answer or (stb and "damaged" in answer)
 
 
-def test_pictures_damaged_at_random_never_crash(tool: Tool, tmp_path: Path) -> None:
+def test_randomly_damaged_images_never_crash(tool: Tool, tmp_path: Path) -> None:
     contents = {}
-    sources = list(PICTURES.values())
+    sources = list(IMAGES.values())
     for number in range(250):
         data = bytearray(sources[number % len(sources)])
         for _ in range(int(RNG.integers(1, 6))):
@@ -180,7 +180,7 @@ def test_pictures_damaged_at_random_never_crash(tool: Tool, tmp_path: Path) -> N
     assert all("image_invalid" in answer for answer in refused)
 
 
-def test_a_text_file_is_refused_alike_in_python(tmp_path: Path) -> None:
+def test_text_file_is_rejected_in_python_too(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
     path.write_text("hello\n")
     with pytest.raises(UserError, match="looks like a text file"):

@@ -1,4 +1,4 @@
-"""The library's own tests (ctest), under address and undefined-behavior sanitizers."""
+"""The C++ library's own tests under address and undefined-behavior sanitizers."""
 
 import subprocess
 from pathlib import Path

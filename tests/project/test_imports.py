@@ -1,4 +1,4 @@
-"""What a module may load when it is imported: a typo must answer before the heavy libraries arrive."""
+"""Modules loaded at import: commands must report typos before they import heavy libraries."""
 
 import json
 import os
@@ -35,18 +35,18 @@ def child(script: str) -> str:
 
 
 @pytest.mark.parametrize("module", [*LIGHT, *(f"platform.{name}" for name in ENTRY_MODULES)])
-def test_importing_it_loads_nothing_heavy(module: str) -> None:
+def test_import_loads_no_heavy_library(module: str) -> None:
     loaded = child(f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))")
     assert not set(HEAVY) & set(json.loads(loaded))
 
 
-def test_the_trainer_needs_none_of_the_sweeps_libraries() -> None:
-    rooms = [
-        f"platform.{room}.{module.name}"
-        for room in ("data", "models", "training")
-        for module in pkgutil.iter_modules([str(ROOT / "platform" / room)])
+def test_trainer_imports_without_the_sweeps_libraries() -> None:
+    modules = [
+        f"platform.{package}.{module.name}"
+        for package in ("data", "models", "training")
+        for module in pkgutil.iter_modules([str(ROOT / "platform" / package)])
     ]
-    assert "platform.training.loop" in rooms
-    # A name that stands for None in sys.modules cannot be imported, as if it were not installed.
+    assert "platform.training.loop" in modules
+    # None in sys.modules makes an import fail as if the package were not installed.
     script = "import sys; sys.modules.update(dict.fromkeys(['ray', 'mlflow', 'optuna', 'rich', 'tyro'])); "
-    child(script + "import " + ", ".join(rooms))
+    child(script + "import " + ", ".join(modules))

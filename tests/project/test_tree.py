@@ -1,4 +1,4 @@
-"""What holds for the whole tree: no addresses, small documented modules, one lock file."""
+"""Rules for the whole tree: no addresses, small documented modules, one lock file."""
 
 import ast
 import re
@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("platform", "deploy", "benchmarks")
-# Written in pieces: this file is in the tree as well.
+PACKAGES = ("platform", "deploy", "benchmarks")
+# Written in pieces, because this file is checked too.
 FORBIDDEN = {
     "a package index": ("pypi" + ".org", "python" + "hosted", "download." + "pytorch", "registry." + "npmjs"),
     "a path of one machine": ("/wo" + "rk/", "/ro" + "ot/", "/home" + "/"),
@@ -33,7 +33,7 @@ def tree() -> list[Path]:
 
 
 def modules() -> list[Path]:
-    return [path for path in tree() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in ROOMS]
+    return [path for path in tree() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in PACKAGES]
 
 
 def locked() -> dict[str, str]:
@@ -49,13 +49,13 @@ def declared() -> list[Requirement]:
 
 
 @pytest.mark.parametrize("kind", FORBIDDEN)
-def test_no_file_names(kind: str) -> None:
+def test_no_file_contains(kind: str) -> None:
     found = []
     for path in tree():
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            continue  # a picture
+            continue  # an image
         found += [f"{path.relative_to(ROOT)}: {word}" for word in FORBIDDEN[kind] if word in text]
     assert not found
 
@@ -65,13 +65,13 @@ def test_no_large_file_is_in_the_tree() -> None:
     assert not large
 
 
-def test_every_module_says_what_it_is_for() -> None:
-    silent = [
+def test_every_module_has_a_docstring() -> None:
+    undocumented = [
         str(path.relative_to(ROOT))
         for path in modules()
         if not ast.get_docstring(ast.parse(path.read_text()))
     ]
-    assert not silent
+    assert not undocumented
 
 
 def test_no_module_has_more_than_400_lines() -> None:
@@ -79,14 +79,14 @@ def test_no_module_has_more_than_400_lines() -> None:
     assert not {name: n for name, n in lines.items() if n > 400}
 
 
-def test_a_room_s_init_holds_a_docstring_only() -> None:
+def test_init_of_a_package_has_only_a_docstring() -> None:
     for path in sorted((ROOT / "platform").rglob("__init__.py")):
-        if path.parent != ROOT / "platform":  # the bridge
+        if path.parent != ROOT / "platform":  # it extends the standard library's `platform`
             (statement,) = ast.parse(path.read_text()).body
             assert isinstance(statement, ast.Expr), path
 
 
-def test_the_makefile_has_at_most_eight_targets_and_explains_them() -> None:
+def test_makefile_documents_its_targets() -> None:
     text = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^([a-z][\w.-]*)\s*:(?!=)", text, re.MULTILINE)
     assert len(targets) <= 8
