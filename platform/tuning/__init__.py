@@ -1,1 +1,1 @@
-"""The stages of a sweep: planning, search with Ray Tune, confirmation, final run with Ray Train, selection."""
+"""Stages of a sweep: planning, search by Ray Tune, confirmation and final run by Ray Train, selection."""

@@ -61,8 +61,9 @@ def test_wall_time_excludes_the_pauses_between_sessions(session_s: float, over: 
 
 
 def test_a_search_resumed_twice_stays_within_its_wall_time() -> None:
-    stop = criteria(wall_hours=1)
+    stop = criteria(now=30_000.0, wall_hours=1)
     for past in (
+        event("begin", 0.0),  # killed before its first event
         event("begin", 1_000.0),
         event("ended", 2_200.0),
         event("begin", 10_000.0),
@@ -71,7 +72,6 @@ def test_a_search_resumed_twice_stays_within_its_wall_time() -> None:
     ):
         stop.replay(past)
     assert stop.wall_s == 1200 + 1300
-    stop._clock = lambda: 30_000.0
     stop.begin()
     assert stop.wall_s == 1200 + 1300
     stop._clock = lambda: 30_000.0 + 1099
@@ -105,14 +105,17 @@ def test_only_finished_trials_reach_the_target() -> None:
     assert stop.reached() is None
     stop.ended("t002", TrialStatus.FINISHED, 0.95)
     stop.ended("t003", TrialStatus.FINISHED, 0.91)
-    assert stop.reached() == ("stop.target_accuracy: t002 reached 95.00 % on validation (target: 90 %)")
+    assert stop.reached() == "stop.target_accuracy: t002 reached 95.00 % on validation (target: 90 %)"
 
 
 def test_a_stopped_search_stays_stopped_until_it_is_extended() -> None:
-    stop = criteria(target_accuracy=0.9)
+    stop = criteria(target_accuracy=0.9, gpu_hours=1, wall_hours=1)
+    stop.replay(event("begin", 0.0))
+    stop.replay(event("epoch", 3600.0, record=RECORD))
+    stop.replay(event("epoch", 7200.0, record=RECORD))
     stop.ended("t000", TrialStatus.FINISHED, 0.95)
-    stop.replay(event("stopped", 10.0, note="the journaled reason"))
+    stop.replay(event("stopped", 7300.0, note="the journaled reason"))
     assert stop.reached() == "the journaled reason"
-    stop.replay(event("extended", 20.0))
+    stop.replay(event("extended", 9000.0))
     assert stop.reached() is None
     assert stop.wall_s == 0
