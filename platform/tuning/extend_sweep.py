@@ -24,6 +24,7 @@ from platform.tuning.selection.test_set_record import RECORD_FILE
 
 FINAL = "final"
 SUPERSEDED = "superseded"
+REGISTERED_FILE = "registered.json"
 
 
 def extended_spec(spec: SweepSpec, more: int) -> SweepSpec:
@@ -82,7 +83,7 @@ def final_run_id(folder: SweepFolder) -> str:
 
 
 def final_run_candidate(folder: SweepFolder) -> str | None:
-    """Return the search trial whose configuration the final run has; None without a final run."""
+    """Return the search trial whose configuration the final run uses; None without a final run."""
     runs = _final_runs(folder)
     return runs[-1].candidate if runs else None
 
@@ -104,7 +105,7 @@ def prepare_final_run(folder: SweepFolder, config: RunConfig) -> str:
         folder.export,
         *folder.lower_precisions,
         folder.benchmark,
-        folder.path / "registered.json",
+        folder.path / REGISTERED_FILE,
     ):
         _move(path, superseded / path.name)
     return f"{FINAL}-{len(runs) + 1}"

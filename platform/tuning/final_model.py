@@ -10,7 +10,7 @@ from platform.errors import UserError
 from platform.space.spec import SweepSpec
 from platform.tracking.results import read_results
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.extend_sweep import final_run_candidate, final_run_id
+from platform.tuning.extend_sweep import REGISTERED_FILE, final_run_candidate, final_run_id
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.selection.test_set_record import record_test_set_reading
 from platform.tuning.training_stages import Sweep
@@ -18,7 +18,6 @@ from platform.tuning.training_stages import Sweep
 if TYPE_CHECKING:
     from platform.tracking.mlflow_registry import Registered
 
-_REGISTERED = "registered.json"
 _REMEDY = "restore it from a copy"
 
 
@@ -113,7 +112,7 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
     from platform.tracking.mlflow_registry import register_champion
     from platform.tuning.selection.registry_alias import choose_alias
 
-    record = sweep.folder.path / _REGISTERED
+    record = sweep.folder.path / REGISTERED_FILE
     if record.exists():
         return None
     registered = register_champion(
