@@ -1,11 +1,11 @@
 """Distributed hyperparameter sweeps: Ray trains, MLflow records, ncnn serves.
 
-The package shares its name with the standard library's `platform`, so it also is that
-module: every `import platform` in torch, ray or uuid finds here what it expects.
+The package has the name of the standard library's `platform` module, so it also provides that
+module's attributes: `import platform` in torch, ray or uuid works as usual.
 
-Foreign interpreters run this file too (build tools, start-up hooks): no further import, no
-third-party import, no other name, and no submodule named like an attribute of the standard
-module. `_startup.py` makes the package win from other directories once it is installed.
+Build tools and start-up hooks also run this file. Do not add imports or names here, and do not
+name a submodule like an attribute of the standard module. `_startup.py` gives the installed
+package precedence over the standard module in other directories.
 """
 
 import os
@@ -15,7 +15,7 @@ from importlib.machinery import SourceFileLoader
 _STDLIB = os.path.join(os.path.dirname(os.__file__), "platform.py")
 SourceFileLoader(__name__, _STDLIB).exec_module(sys.modules[__name__])
 
-TYPE_CHECKING = False  # what `typing` holds, without importing it
+TYPE_CHECKING = False  # as in `typing`, without importing it
 if TYPE_CHECKING:
     from typing import Any
 

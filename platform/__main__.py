@@ -1,4 +1,4 @@
-"""`python -m platform` prints the platform string, as the standard library's module does."""
+"""Print the platform string for `python -m platform`, as the standard library's module does."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The errors a user can mend, and the one place where they become an exit code.
+"""Errors for users, and their exit codes.
 
-A message states the rule, what was got, and the next step. Exit codes: 0 done, 1 failed,
-2 the command line or a configuration is wrong, 130 interrupted.
+A message states the rule, the value that broke it, and the next step. Exit codes: 0 success, 1 failure,
+2 invalid command line or configuration, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something outside the program is wrong (a file, a machine, a data set); exit code 1."""
+    """An error outside the program: a file, a machine, a dataset. Exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(UserError):
-    """The command line or a configuration is wrong; exit code 2."""
+    """An invalid command line or configuration. Exit code 2."""
 
     exit_code = 2
 
 
 class Interrupted(UserError):  # noqa: N818 - an interruption is not an error
-    """The user stopped the program; the message says how to go on. Exit code 130."""
+    """The user stopped the program; the message contains the command to resume. Exit code 130."""
 
     exit_code = 130
 
@@ -35,8 +35,16 @@ def did_you_mean(got: str, valid: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def not_one_of(got: object, valid: Iterable[object]) -> str:
+    """Return the message for a wrong choice: the valid ones, and the closest one to a string."""
+    names = [str(name) for name in valid]
+    return (
+        f"{got!r} is not one of {', '.join(names)}{did_you_mean(got, names) if isinstance(got, str) else ''}"
+    )
+
+
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run an entry module's `main` and exit: user errors as one message on stderr, no traceback."""
+    """Run an entry module's `main` and exit; user errors are printed to stderr without a traceback."""
     try:
         code = main() or 0
     except UserError as error:
@@ -46,7 +54,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        # The reader of stdout has left (`| head`): not our error, and not worth a traceback.
+        # The reader of stdout has closed the pipe (`| head`).
         sys.stderr.close()
         code = 0
     sys.exit(code)

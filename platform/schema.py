@@ -1,4 +1,4 @@
-"""The base of every configuration record, and validation that reports every mistake at once."""
+"""The base class of configuration records, and validation that reports all errors at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
-from platform.errors import UsageError, did_you_mean
+from platform.errors import UsageError, did_you_mean, not_one_of
 
 
 class Frozen(BaseModel):
-    """An immutable record: unknown keys are refused, non-finite numbers too; hashable; JSON both ways.
+    """An immutable, hashable record that rejects unknown keys and non-finite numbers.
 
-    A docstring under a field is its description.
+    The docstring below a field is its description.
     """
 
     model_config = ConfigDict(
@@ -29,15 +30,15 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 def validate(record: type[Record], values: Mapping[str, Any], *, source: str) -> Record:
-    """Build `record` from `values`, or raise one `UsageError` that lists every mistake.
+    """Build `record` from `values`, or raise one `UsageError` that lists all errors.
 
     Args:
         record: the pydantic model to build.
         values: parsed YAML or JSON.
-        source: what the values came from (a file name), to begin each line of the message.
+        source: origin of the values (a file name), at the start of each line of the message.
 
     Raises:
-        UsageError: one line per mistake, `source: path.to.field: message (did you mean ...?)`.
+        UsageError: one line per error, `source: path.to.field: message (did you mean ...?)`.
     """
     try:
         return record.model_validate(values)
@@ -45,45 +46,37 @@ def validate(record: type[Record], values: Mapping[str, Any], *, source: str) ->
         raise UsageError("\n".join(describe_problems(error, record, source=source))) from None
 
 
-def describe_problems(
-    error: ValidationError, record: type[BaseModel], *, source: str, prefix: str = ""
-) -> list[str]:
-    """Return one line per mistake in `error`, each with its path and, for unknown keys, a suggestion."""
-    lines = []
-    for path, message in validation_problems(error, record):
-        where = ".".join(part for part in (prefix, path) if part)
-        lines.append(f"{source}: {where}: {message}" if where else f"{source}: {message}")
-    return lines
+def describe_problems(error: ValidationError, record: type[BaseModel], *, source: str) -> list[str]:
+    """Return one line per problem in `error`: source, path, message and suggestion."""
+    return [
+        f"{source}: {path}: {message}" if path else f"{source}: {message}"
+        for path, message in validation_problems(error, record)
+    ]
 
 
 def validation_problems(error: ValidationError, record: type[BaseModel]) -> list[tuple[str, str]]:
-    """Return (dotted path as the user wrote it, message with suggestion) for each mistake in `error`."""
-    found = []
-    for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ")
-        hint = ""
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-            hint = did_you_mean(str(item["loc"][-1]), _keys_beside(record, item["loc"]))
-        elif item["type"] == "union_tag_invalid":
-            context = item["ctx"]
-            tags = [tag.strip().strip("'") for tag in str(context["expected_tags"]).split(",")]
-            got = str(context["tag"])
-            message = f"{context['discriminator']} is {got!r}, not one of {', '.join(tags)}".replace(
-                "'name' is", "name is"
-            )
-            hint = did_you_mean(got, tags)
-        elif item["type"] == "union_tag_not_found":
-            message = f"needs {item['ctx']['discriminator']}, which says what kind it is"
-        elif item["type"] == "literal_error":
-            options = [
-                option.strip().strip("'")
-                for option in str(item["ctx"]["expected"]).replace(" or ", ", ").split(",")
-            ]
-            message = f"{item['input']!r} is not one of {', '.join(options)}"
-            hint = did_you_mean(str(item["input"]), options)
-        found.append((_readable_path(record, item["loc"]), message + hint))
-    return found
+    """Return (dotted path as in the user's file, message with suggestion) for each problem in `error`."""
+    return [(_user_path(record, item["loc"]), _message(item, record)) for item in error.errors()]
+
+
+def _message(item: ErrorDetails, record: type[BaseModel]) -> str:
+    match item["type"]:
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(str(item['loc'][-1]), _sibling_keys(record, item['loc']))}"
+        case "union_tag_invalid":
+            key = str(item["ctx"]["discriminator"]).strip("'")
+            return f"{key} {not_one_of(item['ctx']['tag'], _names_in(item['ctx']['expected_tags']))}"
+        case "union_tag_not_found":
+            return f"the key {item['ctx']['discriminator']} is missing"
+        case "literal_error":
+            return not_one_of(item["input"], _names_in(item["ctx"]["expected"].replace(" or ", ", ")))
+        case _:
+            return item["msg"].removeprefix("Value error, ")
+
+
+def _names_in(text: str) -> list[str]:
+    """Return the names in pydantic's list `'a', 'b'`."""
+    return [name.strip().strip("'") for name in text.split(",")]
 
 
 def nested_records(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -97,7 +90,7 @@ def nested_records(annotation: Any) -> Iterator[type[BaseModel]]:
 def _walk_location(
     record: type[BaseModel], loc: tuple[int | str, ...]
 ) -> Iterator[tuple[str, list[type[BaseModel]], bool]]:
-    """Yield (part, candidate records at this level, whether the part is a key a user wrote)."""
+    """Yield (part, possible records at this level, whether the part is a key in the user's file)."""
     level: list[type[BaseModel]] = [record]
     for part in loc:
         key = str(part)
@@ -108,7 +101,7 @@ def _walk_location(
                 found for model in owners for found in nested_records(model.model_fields[key].annotation)
             ]
             continue
-        # pydantic adds the tag of a discriminated union to the path; users never wrote it there.
+        # pydantic adds the tag of a discriminated union to the path; it is not a key of the user's file.
         tagged = [
             model
             for model in level
@@ -118,11 +111,11 @@ def _walk_location(
         level = tagged or level
 
 
-def _readable_path(record: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+def _user_path(record: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     return ".".join(part for part, _, written in _walk_location(record, loc) if written)
 
 
-def _keys_beside(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+def _sibling_keys(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     level: list[type[BaseModel]] = [record]
     for _, level_here, _ in _walk_location(record, loc):
         level = level_here

@@ -30,8 +30,8 @@ class ModelConfig(Frozen):
     21.8 M for 1,000 classes)."""
 
     shortcut: Literal["A", "B"] | None = None
-    """Shortcut of blocks that change the shape (He et al. 2016, section 3.3): `A` takes every second pixel and
-    pads the channels with zeros, `B` is a 1x1 convolution with batch normalization; `null`: the network's
+    """Shortcut of blocks that change the shape (He et al. 2016, section 3.3): `A` takes every second pixel
+    and pads the channels with zeros, `B` is a 1x1 convolution with batch normalization; `null`: the network's
     usual one (`B` for 18 and 34, `A` for 20 to 56). torchvision's networks support `B` only."""
 
     zero_init_residual: bool = False

@@ -1,1 +1,1 @@
-"""Search-space files: parsing, checking, distributions, and the sweep that they specify."""
+"""Search-space files: parsing, validation, distributions, and the sweep specification."""

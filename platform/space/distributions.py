@@ -1,7 +1,7 @@
-"""The search tree: which settings vary, over what, and under which alternative.
+"""The search tree: the searched settings, their distributions and their conditions.
 
-A tree is data only. `walk_tree` visits it once for a conditions chooser, whoever that is: a sampler that
-draws, a reader that looks a point up, a table of values already drawn.
+A tree is immutable data. `walk_tree` visits it once with a chooser, which samples a value for each
+dimension or looks one up.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from platform.errors import not_one_of
+
 Scalar = str | int | float | bool
-"""What a sampler, a table and MLflow can hold."""
+"""A parameter value that samplers, tables and MLflow support."""
 
 RangeKind = Literal["uniform", "log_uniform", "int", "log_int", "quantized"]
 
@@ -25,56 +27,56 @@ def label_of(value: Any) -> Scalar:
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that an alternative fixes."""
+    """A fixed value in an alternative."""
 
     value: Any
 
     def raw(self) -> Any:
-        """Return it as written in a space file."""
+        """Return the node as written in a space file."""
         return tuples_to_lists(self.value)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values; those that are not scalars are named by their JSON text."""
+    """A choice between values; the label of a value that is not a scalar is its JSON text."""
 
     values: tuple[Any, ...]
 
     @property
     def labels(self) -> tuple[Scalar, ...]:
-        """The values as scalars, in order."""
+        """The labels of the values, in order."""
         return tuple(label_of(tuples_to_lists(value)) for value in self.values)
 
     def value(self, label: Scalar) -> Any:
-        """Return the value named by `label`; ValueError if there is none."""
+        """Return the value with this label; ValueError if there is none."""
         return tuples_to_lists(self.values[self._index(label)])
 
-    def label(self, value: Any) -> Scalar:
-        """Return the label of `value`, itself a value or a label; ValueError if it is no choice."""
+    def parameter(self, value: Any) -> Scalar:
+        """Return the label of `value`, a value or a label; ValueError if it is not one of the choices."""
         return self.labels[self._index(label_of(tuples_to_lists(value)))]
 
     def _index(self, label: Scalar) -> int:
         for index, known in enumerate(self.labels):
             if known == label and isinstance(known, bool) == isinstance(label, bool):
                 return index
-        raise ValueError(f"{label!r} is not one of {self.text()}")
+        raise ValueError(not_one_of(label, self.labels))
 
     def values_to_check(self) -> tuple[Any, ...]:
-        """Values that must be valid for the choice to be."""
+        """Return the values that a run must accept: all of them."""
         return tuple(tuples_to_lists(value) for value in self.values)
 
     def text(self) -> str:
-        """Return the values for a table."""
+        """Return the labels for tables and messages."""
         return ", ".join(str(label) for label in self.labels)
 
     def raw(self) -> Any:
-        """Return it as written in a space file."""
+        """Return the node as written in a space file."""
         return {"choice": [tuples_to_lists(value) for value in self.values]}
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; `quantized` ones in steps of `step` from `low`."""
+    """Numbers from `low` to `high`, inclusive; with kind `quantized`, in steps of `step` from `low`."""
 
     kind: RangeKind
     low: float
@@ -83,45 +85,49 @@ class Range:
 
     @property
     def integral(self) -> bool:
-        """Whether only whole numbers are drawn."""
+        """Whether all values are integers."""
         return self.kind in ("int", "log_int") or (
             self.kind == "quantized" and isinstance(self.low, int) and isinstance(self.step, int)
         )
 
     @property
     def log(self) -> bool:
-        """Whether each factor of ten is as likely as the next."""
+        """Whether values are uniform on a logarithmic scale."""
         return self.kind in ("log_uniform", "log_int")
 
     def grid(self) -> tuple[float, ...]:
-        """Return all values of a quantized range; ValueError for the others."""
+        """Return all values of a quantized range; ValueError for other kinds."""
         if self.step is None:
             raise ValueError(f"{self.kind} has no steps")
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return tuple(self._at(index, self.step) for index in range(count))
 
-    def snap(self, value: Any) -> float:
-        """Return `value` (snapped to its step); ValueError if it lies outside."""
+    def parameter(self, value: Any) -> float:
+        """Return `value`, rounded to the nearest step if it differs by rounding error only.
+
+        Raises:
+            ValueError: the value is no number, outside the range, or not on a step.
+        """
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{value!r} is not a number, and {self.text()} are")  # noqa: TRY004
+            raise ValueError(f"must be a number in the range {self.text()}; got {value!r}")  # noqa: TRY004
         if not self.low <= value <= self.high:
-            raise ValueError(f"{value!r} lies outside {self.text()}")
+            raise ValueError(f"must be in the range {self.text()}; got {value!r}")
         if self.integral and value != int(value):
-            raise ValueError(f"{value!r} is not a whole number, and {self.text()} are")
+            raise ValueError(f"must be in the range {self.text()}; got {value!r}")
         if self.step is not None:
             snapped = self._at(round((value - self.low) / self.step), self.step)
             if not math.isclose(snapped, value, rel_tol=1e-9, abs_tol=abs(self.step) * 1e-9):
-                raise ValueError(f"{value!r} is not a step of {self.text()}")
+                raise ValueError(f"must be in the range {self.text()}; got {value!r}")
             return snapped
         return int(value) if self.integral else float(value)
 
     def _at(self, index: int, step: float) -> float:
         value = self.low + index * step
-        # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits keep the step and drop the noise.
+        # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits remove the rounding error.
         return int(value) if self.integral else float(f"{value:.12g}")
 
     def values_to_check(self) -> tuple[float, ...]:
-        """Values that must be valid for the range to be: both ends, and one between them."""
+        """Return values that a run must accept: both ends and, unless integral, one in between."""
         if self.step is not None:
             values = self.grid()
             return tuple(dict.fromkeys((values[0], values[-1], values[len(values) // 2])))
@@ -131,21 +137,21 @@ class Range:
         return (float(self.low), float(self.high), between)
 
     def text(self) -> str:
-        """Return the range for a table or a message."""
+        """Return the range for tables and messages."""
         ends = f"{self.low:g} to {self.high:g}"
         if self.step is not None:
             return f"{ends} in steps of {self.step:g}"
-        return f"{ends}{', whole' if self.integral else ''}{', log scale' if self.log else ''}"
+        return f"{ends}{', integer' if self.integral else ''}{', log scale' if self.log else ''}"
 
     def raw(self) -> Any:
-        """Return it as written in a space file."""
+        """Return the node as written in a space file."""
         ends = [self.low, self.high] if self.step is None else [self.low, self.high, self.step]
         return {self.kind: ends}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One alternative: settings of its own, fixed or varied. `entries` are relative to its section."""
+    """One alternative: its fixed and searched settings, with paths relative to its section."""
 
     label: str
     entries: tuple[Entry, ...]
@@ -153,28 +159,32 @@ class Option:
 
 @dataclass(frozen=True)
 class Alternatives:
-    """Exactly one of several settings of a section; each replaces the base's section as a whole."""
+    """Alternatives of a section; the chosen one replaces the base's whole section."""
 
     options: tuple[Option, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The options' names."""
+        """The labels of the options."""
         return tuple(option.label for option in self.options)
 
     def option(self, label: Any) -> Option:
-        """Return the option named `label`; ValueError if there is none."""
+        """Return the option with this label; ValueError if there is none."""
         for option in self.options:
             if option.label == label:
                 return option
-        raise ValueError(f"{label!r} is not one of {self.text()}")
+        raise ValueError(not_one_of(label, self.labels))
+
+    def parameter(self, value: Any) -> str:
+        """Return `value` if it is the label of an option, else raise ValueError."""
+        return self.option(value).label
 
     def text(self) -> str:
-        """Return the names for a table."""
+        """Return the labels for tables and messages."""
         return ", ".join(self.labels)
 
     def raw(self) -> Any:
-        """Return it as written in a space file."""
+        """Return the node as written in a space file."""
         return [{entry.path: entry.node.raw() for entry in option.entries} for option in self.options]
 
 
@@ -184,7 +194,7 @@ Varied = Choice | Range | Alternatives
 
 @dataclass(frozen=True)
 class Entry:
-    """A setting by its dotted path, and what it takes."""
+    """A setting's dotted path and its distribution."""
 
     path: str
     node: Node
@@ -192,18 +202,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class SearchTree:
-    """Everything that varies; paths are those of a `RunConfig`."""
+    """All searched settings; paths refer to a `RunConfig`."""
 
     entries: tuple[Entry, ...]
 
     def raw(self) -> dict[str, Any]:
-        """Return it as written in a space file."""
+        """Return the search section as written in a space file."""
         return {entry.path: entry.node.raw() for entry in self.entries}
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that varies: where, over what, and the alternatives under which it exists."""
+    """One searched setting: its path, its distribution, and the alternatives that it depends on."""
 
     name: str
     """The flat name: `optimizer.sgd.lr`."""
@@ -211,7 +221,7 @@ class Dimension:
     """The setting in a RunConfig: `optimizer.lr`."""
     node: Varied
     conditions: tuple[tuple[str, str], ...]
-    """(flat name, label) of each alternative that must be chosen for it to exist."""
+    """(flat name, label) of each alternative that must be chosen for the dimension to exist."""
 
 
 Chooser = Callable[[Dimension], Any]
@@ -220,16 +230,16 @@ Chooser = Callable[[Dimension], Any]
 
 @dataclass(frozen=True)
 class ChosenSettings:
-    """One walk_tree's result: flat parameters, and the settings to place into the base, in order."""
+    """The result of `walk_tree`: flat parameters, and the settings to apply to the base, in order."""
 
     params: dict[str, Scalar]
     settings: tuple[tuple[str, Any], ...]
     sections: tuple[tuple[str, str], ...]
-    """(path of a section in a RunConfig, its flat name), outermost first: `optimizer`, `optimizer.sgd`."""
+    """(path of a section in a RunConfig, its flat name), outermost first: (`optimizer`, `optimizer.sgd`)."""
 
 
 def walk_tree(tree: SearchTree, choose: Chooser) -> ChosenSettings:
-    """Visit every dimension that exists under the choices made, in file order."""
+    """Choose a value for every dimension that exists under the earlier choices, in file order."""
     params: dict[str, Scalar] = {}
     settings: list[tuple[str, Any]] = []
     sections: list[tuple[str, str]] = []
@@ -263,7 +273,7 @@ def walk_tree(tree: SearchTree, choose: Chooser) -> ChosenSettings:
 
 
 def dimensions(tree: SearchTree) -> Iterator[Dimension]:
-    """Yield every dimension of the tree, those of all alternatives included, in file order."""
+    """Yield every dimension of the tree, including those of all alternatives, in file order."""
 
     def visit(
         entries: tuple[Entry, ...],
@@ -289,17 +299,17 @@ def dimensions(tree: SearchTree) -> Iterator[Dimension]:
 
 
 def apply_settings(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """Return a deep copy of nested `values` with each dotted setting put in its place."""
-    placed: dict[str, Any] = tuples_to_lists(values)
+    """Return a deep copy of nested `values` with each dotted setting assigned."""
+    changed: dict[str, Any] = tuples_to_lists(values)
     for path, value in settings:
         *parents, last = path.split(".")
-        section = placed
+        section = changed
         for part in parents:
             if not isinstance(section.get(part), dict):
                 section[part] = {}
             section = section[part]
         section[last] = value
-    return placed
+    return changed
 
 
 def lists_to_tuples(value: Any) -> Any:

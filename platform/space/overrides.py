@@ -1,4 +1,4 @@
-"""`--set path=value`: one setting of a space file changed from the command line."""
+"""Overrides of a space file's settings from the command line: `--set path=value`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from platform.training.config import RunConfig
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of a space file's content with each `path=value` put in; values are YAML.
+    """Return a copy of a space file's content with each `path=value` applied; values are YAML.
 
-    `search.PATH={...}` replaces what is searched there, `search.PATH=null` takes it out of the search.
+    `search.PATH={...}` replaces the distribution of a setting, `search.PATH=null` removes it from the search.
 
     Raises:
-        UsageError: not of the form `path=value`, or no such setting.
+        UsageError: an override is not of the form `path=value`, or the setting does not exist.
     """
     changed: dict[str, Any] = tuples_to_lists(document)
     for override in overrides:
         path, equals, text = override.partition("=")
         path = path.strip()
         if not equals or not path:
-            raise UsageError(f"an override is PATH=VALUE, as in trials=12 or base.epochs=6; got {override!r}")
+            raise UsageError(
+                f"an override must be PATH=VALUE, such as trials=12 or base.epochs=6; got {override!r}"
+            )
         value = parse_yaml(text, source=f"--set {path}")
         parts = path.split(".")
         _check_path(parts, override)
@@ -36,7 +38,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
             _set_search(changed, ".".join(parts[1:]), value, override)
             continue
         if len(parts) > 1 and parts[0] not in changed:
-            # A file may leave a section out; its defaults are then what the override changes.
+            # The section is missing in the file: override its defaults.
             default = SweepSpec.model_fields[parts[0]].get_default()
             changed[parts[0]] = default.model_dump() if isinstance(default, BaseModel) else {}
         section = changed
@@ -49,7 +51,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
 
 
 def _set_search(document: dict[str, Any], path: str, value: Any, override: str) -> None:
-    """Set an entry of the search section, which a file may write dotted or nested."""
+    """Set an entry of the search section, whose keys may be dotted or nested."""
     section = document.get("search")
     if not isinstance(section, dict):
         section = document["search"] = {}
@@ -58,31 +60,33 @@ def _set_search(document: dict[str, Any], path: str, value: Any, override: str) 
         outer = next(outer for outer in section if path.startswith(f"{outer}."))
         if not isinstance(section[outer], dict):
             raise UsageError(
-                f"--set {override}: 'search.{outer}' is a list of alternatives; give it as a whole: "
+                f"--set {override}: 'search.{outer}' is a list of alternatives; replace the whole list with "
                 f"--set 'search.{outer}=[...]'"
             )
         section, path = section[outer], path[len(outer) + 1 :]
         key = path
     if value is None:
         if section.pop(key, None) is None:
-            raise UsageError(f"--set {override}: {key!r} is not searched{did_you_mean(key, section)}")
+            raise UsageError(
+                f"--set {override}: {key!r} is not in the search section{did_you_mean(key, section)}"
+            )
     else:
         section[key] = value
 
 
 def _check_path(parts: list[str], override: str) -> None:
-    """Refuse a path that no space file can have, with the closest name at the level of the mistake."""
+    """Refuse a path that does not exist in space files, and suggest the closest name at its level."""
     level: list[type[BaseModel]] = [SweepSpec]
+    top = "a space file"
     if parts[0] == "search" and len(parts) > 1:
-        level, parts = [RunConfig], parts[1:]
+        level, parts, top = [RunConfig], parts[1:], "a run"
     for index, part in enumerate(parts):
         keys = {key for record in level for key in record.model_fields}
         if part not in keys:
-            where = ".".join(parts[:index]) or "here"
-            valid = (
-                f"; {where} has: {', '.join(sorted(keys))}" if keys else f"; {where} has no settings within"
-            )
-            raise UsageError(f"--set {override}: unknown setting {part!r}{did_you_mean(part, keys)}{valid}")
+            where = ".".join(parts[:index]) or top
+            settings = f"the settings {', '.join(sorted(keys))}" if keys else "no subsettings"
+            hint = did_you_mean(part, keys)
+            raise UsageError(f"--set {override}: unknown setting {part!r}{hint}; {where} has {settings}")
         level = [
             found
             for record in level

@@ -1,4 +1,4 @@
-"""Which trials are beaten by none: the Pareto front over accuracy and the costs of the network."""
+"""The Pareto front of trials over accuracy and the costs of their networks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ HIGHER_IS_BETTER: frozenset[Objective] = frozenset({"validation_accuracy"})
 
 
 def non_dominated(points: Mapping[str, Mapping[str, float]], objectives: Sequence[Objective]) -> list[str]:
-    """Return the names of the points that no other one dominates, in the order given.
+    """Return the names of the non-dominated points, in the given order.
 
-    One point dominates another if it is as good in every objective and better in one. Of equal points,
-    each stays.
+    A point dominates another if it is at least as good in every objective and better in one. Equal points do
+    not dominate each other.
 
     Args:
-        points: the value of every objective, by the point's name.
-        objectives: what counts.
+        points: the value of every objective, by name of the point.
+        objectives: the objectives to compare.
     """
     loss = {
         name: tuple(-values[key] if key in HIGHER_IS_BETTER else values[key] for key in objectives)

@@ -1,4 +1,4 @@
-"""Points of a search space: written by people, nested or flat; kept flat and complete."""
+"""Parse points of a search space, written nested or flat, into complete flat parameters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from platform.errors import did_you_mean
+from platform.errors import did_you_mean, not_one_of
 from platform.space.distributions import (
     Alternatives,
-    Choice,
     Constant,
     Dimension,
     Entry,
@@ -27,7 +26,7 @@ from platform.training.config import RunConfig
 
 
 class OutsideSpaceError(ValueError):
-    """A point does not lie in the space; `path` is the setting that does not."""
+    """A point is outside the search space; `path` is the setting at fault."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
@@ -35,18 +34,19 @@ class OutsideSpaceError(ValueError):
 
 
 def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> dict[str, Scalar]:
-    """Return the flat parameters of `point`, complete, in the tree's order.
+    """Return the complete flat parameters of `point`, in the tree's order.
 
-    A point may be flat (`optimizer: sgd`, `optimizer.sgd.lr: 0.1`), nested as a RunConfig is
-    (`optimizer: {name: sgd, lr: 0.1}`), or a mixture. What it leaves out is taken from the base
-    where the base lies in the space. What the space does not vary may be given, with the space's value.
+    A point may be flat (`optimizer: sgd`, `optimizer.sgd.lr: 0.1`), nested like a RunConfig
+    (`optimizer: {name: sgd, lr: 0.1}`), or mixed. Missing settings are taken from the base where its values
+    are in the space. Settings that are not searched may be given if their value equals that of the resolved
+    run.
 
     Raises:
-        OutsideSpaceError: with the setting that is missing, unknown, or outside.
+        OutsideSpaceError: a setting is missing, unknown, or outside the space.
     """
     given = _flatten(point)
-    borrowed = _base_values(tree, given, base)
-    given |= borrowed
+    from_base = _base_values(tree, given, base)
+    given |= from_base
 
     def choose(dimension: Dimension) -> Scalar:
         node = dimension.node
@@ -55,72 +55,71 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
         for key in (dimension.name, dimension.path):
             if key in given:
                 try:
-                    value = given[key]
-                    return node.label(value) if isinstance(node, Choice) else node.snap(value)
+                    return node.parameter(given[key])
                 except ValueError as error:
-                    missing = "is missing, and the base's value will not do: " if key in borrowed else ""
+                    missing = "missing, and the base is outside the space: " if key in from_base else ""
                     raise OutsideSpaceError(dimension.name, f"{missing}{error}") from None
-        raise OutsideSpaceError(dimension.name, f"is missing; give one of {node.text()}")
+        raise OutsideSpaceError(dimension.name, f"missing; expected {node.text()}")
 
-    drawn = walk_tree(tree, choose)
+    chosen = walk_tree(tree, choose)
     try:
-        resolved = RunConfig.model_validate(apply_settings(base.model_dump(), drawn.settings)).model_dump()
+        resolved = RunConfig.model_validate(apply_settings(base.model_dump(), chosen.settings)).model_dump()
     except ValidationError as error:
         raise OutsideSpaceError("", str(error.errors()[0]["msg"])) from None
-    _check_other_values(given, drawn.params, resolved, tree)
-    return drawn.params
+    _check_other_values(given, chosen.params, resolved, tree)
+    return chosen.params
 
 
 def _base_values(tree: SearchTree, given: Mapping[str, Any], base: RunConfig) -> dict[str, Any]:
-    """Return the base's values for those entries of the tree that a point does not mention."""
+    """Return the base's values of the tree's entries that are missing in a point."""
     values = base.model_dump()
-    borrowed: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for entry in tree.entries:
         if not any(key == entry.path or key.startswith(f"{entry.path}.") for key in given):
             try:
-                borrowed |= _flatten({entry.path: value_at(values, entry.path)})
+                found |= _flatten({entry.path: value_at(values, entry.path)})
             except KeyError:
                 continue
-    return borrowed
+    return found
 
 
 def _choose_option(
     dimension: Dimension, node: Alternatives, given: Mapping[str, Any], base: RunConfig
 ) -> str:
-    """Choose the alternative that a point means: by its label, by its `name`, by what fits."""
+    """Return the label of a point's alternative: given as label, by its `name`, or the first that matches."""
     label = given.get(dimension.name, given.get(dimension.path))
     if label is not None:
         try:
-            return node.option(label).label
+            return node.parameter(label)
         except ValueError as error:
             raise OutsideSpaceError(dimension.name, str(error)) from None
     section = f"{dimension.path}."
     inside = {key: value for key, value in given.items() if key.startswith(section)}
     if not inside:
-        raise OutsideSpaceError(dimension.name, f"is missing; give one of {node.text()}")
+        raise OutsideSpaceError(dimension.name, f"missing; expected one of {node.text()}")
     name = inside.get(f"{section}name")
     options = [
         option for option in node.options if name is None or Entry("name", Constant(name)) in option.entries
     ]
     if not options:
-        raise OutsideSpaceError(dimension.name, f"{name!r} is not one of {node.text()}")
+        raise OutsideSpaceError(dimension.name, not_one_of(name, node.labels))
     if len(node.options) == 1 or (name is not None and len(options) == 1):
         return options[0].label
     for option in options:
-        # Several alternatives may be meant: the first that holds all of the values is.
-        alone = SearchTree((Entry(dimension.path, Alternatives((option,))),))
+        # Several alternatives are possible: take the first that contains all values.
+        single_option = SearchTree((Entry(dimension.path, Alternatives((option,))),))
         try:
-            read_point(inside, alone, base)
+            read_point(inside, single_option, base)
         except OutsideSpaceError:
             continue
         return option.label
-    raise OutsideSpaceError(dimension.name, f"fits none of the alternatives {node.text()}")
+    raise OutsideSpaceError(dimension.name, f"the values match no alternative of {node.text()}")
 
 
 def _check_other_values(
     given: Mapping[str, Any], params: Mapping[str, Scalar], resolved: dict[str, Any], tree: SearchTree
 ) -> None:
-    """Refuse what a point says beyond its parameters, unless the resolved run says the same."""
+    """Refuse values beyond the parameters, unless they equal those of the resolved run."""
     names = {dimension.name for dimension in dimensions(tree)}
     for key, value in given.items():
         if key in params:
@@ -129,14 +128,12 @@ def _check_other_values(
             kept = value_at(resolved, key)
         except KeyError:
             if key in names:
-                raise OutsideSpaceError(
-                    key, "belongs to an alternative that the point does not choose"
-                ) from None
+                raise OutsideSpaceError(key, "belongs to an alternative that is not chosen") from None
             raise OutsideSpaceError(key, f"unknown setting{did_you_mean(key, names)}") from None
         if isinstance(kept, dict):
             kept = kept.get("name")
         if not _same(kept, tuples_to_lists(value)):
-            raise OutsideSpaceError(key, f"{value!r} lies outside the space, which fixes it at {kept!r}")
+            raise OutsideSpaceError(key, f"the space fixes this setting to {kept!r}; got {value!r}")
 
 
 def _same(kept: Any, given: Any) -> bool:
@@ -146,7 +143,7 @@ def _same(kept: Any, given: Any) -> bool:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested (or partly dotted) mappings as one, with dotted keys."""
+    """Return nested mappings, whose keys may be dotted, as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

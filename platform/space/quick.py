@@ -1,4 +1,4 @@
-"""`--quick`: the whole road in minutes, to see that it works; its accuracies mean nothing."""
+"""The `--quick` variant of a sweep: all stages in minutes, as a smoke test; accuracies are meaningless."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ TRAIN_IMAGES = 2000
 
 
 def quick_variant(spec: SweepSpec) -> SweepSpec:
-    """Return a small version of `spec`: the same space, and every stage of the sweep, hardly any training.
+    """Return a short version of `spec` with the same search space and all stages.
 
-    At most four trials (the first and the last starting point, then the sampler's) of three epochs over 2,000
-    training images, one candidate, one seed, and a first rung after one epoch, so that early stopping is seen
-    too. The search stays, but for the length of a run.
+    At most four trials (the first and the last starting point, then the sampler's) of three epochs on 2,000
+    training images, one candidate, one seed, and a first rung after one epoch, so that early stopping occurs.
+    The search space loses only `epochs` and `iterations`.
     """
     values: dict[str, Any] = spec.to_dict()
     base = values["base"]
     limit = base["data"]["train_limit"] or TRAIN_IMAGES
     base["data"]["train_limit"] = min(limit, TRAIN_IMAGES)
-    # A length in iterations becomes one in epochs: three passes over 2,000 images are few iterations anyway.
+    # Replace iterations by epochs: three epochs over 2,000 images are few iterations.
     base["epochs"] = min(base["epochs"] or EPOCHS, EPOCHS)
     base["iterations"] = None
     for length in ("epochs", "iterations"):
         values["search"].pop(length, None)
         for point in values["start_from"]:
             point.pop(length, None)
-    # The classic recipe comes first in a file, and what differs most from it, Adam say, last.
+    # By convention the first starting point is the standard recipe, and the last differs most from it.
     values["start_from"] = values["start_from"][:1] + values["start_from"][1:][-1:]
     values["trials"] = min(spec.trials, TRIALS)
     if isinstance(spec.scheduler, Asha | Median):

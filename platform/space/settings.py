@@ -1,4 +1,4 @@
-"""How a sweep searches, stops and confirms: the sections of a space file beside `base` and `search`."""
+"""Sections of a space file other than `base` and `search`: sampler, scheduler, stages and resources."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from platform.schema import Frozen
 
 
 class Tpe(Frozen):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011): learns from finished trials."""
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), fitted to finished trials."""
 
     name: Literal["tpe"]
     startup_trials: NonNegativeInt = 10
-    """Random trials before the estimator begins to propose."""
+    """Number of random trials before the estimator is used."""
     seed: NonNegativeInt | None = None
     """Seed of the sampler; `null`: the sweep's."""
 
 
 class Random(Frozen):
-    """Independent draws."""
+    """Independent random sampling."""
 
     name: Literal["random"]
     seed: NonNegativeInt | None = None
@@ -28,7 +28,7 @@ class Random(Frozen):
 
 
 class Qmc(Frozen):
-    """Scrambled Sobol points: spread evenly where random draws clump."""
+    """Scrambled Sobol points, which cover the space more evenly than random sampling."""
 
     name: Literal["qmc"]
     seed: NonNegativeInt | None = None
@@ -36,17 +36,17 @@ class Qmc(Frozen):
 
 
 class Grid(Frozen):
-    """Every combination once, in file order; needs choices and quantized ranges only."""
+    """Every combination once, in file order; supports choices and quantized ranges only."""
 
     name: Literal["grid"]
 
 
 class Nsga2(Frozen):
-    """Genetic algorithm (NSGA-II, Deb et al. 2002): for several objectives, but not only for them."""
+    """Genetic algorithm (NSGA-II, Deb et al. 2002), for one or several objectives."""
 
     name: Literal["nsga2"]
     population_size: Annotated[int, Field(ge=2)] = 10
-    """Trials of a generation; the first one is drawn at random."""
+    """Number of trials per generation; the first generation is random."""
     seed: NonNegativeInt | None = None
     """Seed of the sampler; `null`: the sweep's."""
 
@@ -54,31 +54,31 @@ class Nsga2(Frozen):
 Sampler = Annotated[Tpe | Random | Qmc | Grid | Nsga2, Field(discriminator="name")]
 
 Objective = Literal["validation_accuracy", "parameters", "multiply_accumulates", "latency_ms"]
-"""What trials are compared by: accuracy, to be raised; what the network costs, to be lowered."""
+"""Objectives of a search: accuracy is maximized, costs of the network are minimized."""
 
 
 class Asha(Frozen):
-    """Asynchronous successive halving (Li et al. 2020): at each rung, only the best go on."""
+    """Asynchronous successive halving (Li et al. 2020): at each rung, only the best trials continue."""
 
     name: Literal["asha"]
     grace_epochs: PositiveInt = 5
-    """No trial is stopped before; the first rung."""
+    """Epochs before the first rung; no trial is stopped earlier."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3
-    """One in so many goes on at a rung; the next rung is so many times later."""
+    """At a rung, 1 / `reduction_factor` of the trials continue; the next rung is this factor later."""
 
 
 class Median(Frozen):
-    """Stop a trial whose best accuracy is below the median of the others' means at that epoch."""
+    """Stop a trial whose best accuracy is below the median of the other trials' means at that epoch."""
 
     name: Literal["median"]
     grace_epochs: PositiveInt = 5
-    """No trial is stopped before."""
+    """No trial is stopped before this number of epochs."""
     min_trials: PositiveInt = 3
-    """Trials that must have come as far before one is stopped."""
+    """Number of trials that must have reached an epoch before a trial is stopped at it."""
 
 
 class NoStopping(Frozen):
-    """Every trial runs to its end."""
+    """Run every trial to its last epoch."""
 
     name: Literal["none"]
 
@@ -89,47 +89,47 @@ Workers = PositiveInt | Literal["auto"]
 
 
 class Stop(Frozen):
-    """When the search ends before its last trial; the confirmation goes on with what there is.
+    """Limits that end the search early; the confirmation continues with the trials so far.
 
-    Trials that run then are stopped after their epoch. `--extend` gives a search a fresh allowance.
+    Running trials are stopped after their current epoch. `--extend` resets the limits.
     """
 
     wall_hours: PositiveFloat | None = None
-    """Wall time of the search, over all its starts."""
+    """Wall-clock time of the search in hours, summed over interruptions."""
     gpu_hours: PositiveFloat | None = None
-    """GPUs of a trial times its hours of training and evaluating, over all trials."""
+    """Training and evaluation hours times GPUs, summed over all trials."""
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Validation accuracy, 0..1; reached when a trial that ran to its end has it."""
+    """Validation accuracy in 0..1; reached when a completed trial has it."""
 
 
 class Confirm(Frozen):
-    """The best trials repeated over several seeds at the full budget, to tell signal from luck."""
+    """Repetition of the best trials over several seeds at the full budget, to measure the noise of seeds."""
 
     candidates: PositiveInt = 3
-    """Distinct configurations that are repeated."""
+    """Number of distinct configurations to repeat."""
     seeds: PositiveInt = 3
-    """Runs of each, with different seeds; below 2 nothing can be said about the spread."""
+    """Number of runs per configuration, with different seeds; a spread needs at least 2."""
     workers_per_run: Workers = "auto"
-    """Data-parallel processes of a run; `auto`: two wherever there are two slots, else one."""
+    """Data-parallel processes per run; `auto`: two if two slots are free, else one."""
 
 
 class Final(Frozen):
-    """The champion's configuration trained once more; this model ships."""
+    """The final run, which trains the released model with the champion's configuration."""
 
     include_validation: bool = True
-    """Train on the validation images too, as no more decisions are taken from them."""
+    """Also train on the validation images, which are not needed for further selection."""
     workers_per_run: Workers = "auto"
-    """Data-parallel processes; `auto`: two wherever there are two slots, else one."""
+    """Data-parallel processes; `auto`: two if two slots are free, else one."""
 
 
 class WorkerResources(Frozen):
-    """What each worker of a trial gets."""
+    """Resources of each worker of a trial."""
 
     CPU: NonNegativeFloat = 1
-    """Cores; fractions are allowed below 1."""
+    """CPU cores; fractions are allowed below 1."""
     GPU: NonNegativeFloat | Literal["auto", "measured"] = "auto"
-    """GPUs; below 1, one-worker trials share one; `auto`: one where the cluster has any, else none;
-    `measured`: the share of one whose memory a trial was seen to need, so that many cheap trials share it."""
+    """GPUs; below 1, one-worker trials share one; `auto`: one if the cluster has GPUs, else none;
+    `measured`: the share of a GPU's memory that a calibration run uses, so that small trials share a GPU."""
 
     @model_validator(mode="after")
     def _placeable(self) -> Self:
@@ -137,6 +137,6 @@ class WorkerResources(Frozen):
             raise ValueError(f"GPU must be below 1 or a whole number, got {self.GPU:g}")
         if self.CPU == 0 and self.GPU == 0:
             raise ValueError(
-                "a worker must ask for some CPU or GPU, got none: any number would fit on a machine"
+                "a worker needs some CPU or GPU, got 0 of both: any number of workers would fit on a node"
             )
         return self

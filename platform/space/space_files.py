@@ -1,7 +1,7 @@
-"""Space files: found by name, read, overridden from the command line, and validated at once.
+"""Find, read, override and validate space files.
 
-A file is a search space if it has a `search` section, else a recipe: one training run.
-This module imports neither torch nor ray nor optuna: a mistake answers in under a second.
+A file with a `search` section is a search space; without one it is a recipe, a single training run.
+This module does not import torch, ray or optuna, so that errors appear in under a second.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 SPEC_FILE = "spec.yaml"
-"""The resolved spec in a sweep's folder."""
+"""File name of the resolved spec in a sweep folder."""
 
 _SUFFIXES = (".yaml", ".yml")
 
 
 class _Recipe(Frozen):
-    """A file without a `search` section: one run."""
+    """A file without a `search` section: a single run."""
 
     name: str
     about: str = ""
@@ -43,7 +43,7 @@ class _Recipe(Frozen):
 
 
 def find_spaces() -> dict[str, Path]:
-    """Return the files that a name can mean: those in ./search_spaces, then the project's own."""
+    """Return the space files by name: those in ./search_spaces, then the project's own."""
     found: dict[str, Path] = {}
     for folder in (Path.cwd() / "search_spaces", Path(__file__).resolve().parents[2] / "search_spaces"):
         if folder.is_dir():
@@ -61,40 +61,40 @@ def load_space(name_or_path: str, *, overrides: Sequence[str] = ()) -> SweepSpec
         overrides: `path=value` each, applied before validation: `trials=12`, `base.epochs=6`.
 
     Raises:
-        UsageError: no such space, or every mistake in it, one line each.
+        UsageError: the space does not exist or is invalid; the message has one line per error.
     """
     path = _find_space_file(name_or_path)
     document = _load_document(path, overrides)
     if "search" not in document:
         raise UsageError(
-            f"{_display_path(path)}: has no 'search' section, so there is nothing to sweep: "
-            f"it is a recipe for one run; train it with: python -m platform.train {name_or_path}"
+            f"{_display_path(path)}: a search space needs a 'search' section; "
+            f"to train this file as a single run: python -m platform.train {name_or_path}"
         )
     return validate(SweepSpec, document, source=_display_path(path))
 
 
 def load_run(name_or_path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the base run of a search space or a recipe; arguments and errors as `load_space`."""
+    """Return the base run of a search space, or a recipe's run; arguments and errors as for `load_space`."""
     path = _find_space_file(name_or_path)
     document = _load_document(path, overrides)
     if "search" in document:
         validate(SweepSpec, _load_document(path, ()), source=_display_path(path))
-        # The file is right. A run of one epoch need not suit its scheduler, or its batch its workers.
+        # The file is valid. With overrides, its base need not fit the scheduler or the number of workers.
         document = {key: value for key, value in document.items() if key in ("name", "about", "base")}
     unknown = [key for key in document if key not in ("name", "about", "base")]
     if unknown:
         raise UsageError(
-            f"{_display_path(path)}: {unknown[0]}: a file without a 'search' section is a recipe: "
-            "it holds 'about' and 'base' only"
+            f"{_display_path(path)}: {unknown[0]}: a file without a 'search' section (a recipe for one run) "
+            "may contain 'name', 'about' and 'base' only"
         )
     return validate(_Recipe, document, source=_display_path(path)).base
 
 
 def load_spec(folder: Path) -> SweepSpec:
-    """Read the spec that a sweep left in its folder; UsageError if it cannot be read."""
+    """Read the spec in a sweep folder; UsageError if it is missing or invalid."""
     path = folder / SPEC_FILE
     if not path.is_file():
-        raise UsageError(f"{folder}: is not a sweep's folder: {SPEC_FILE} is missing")
+        raise UsageError(f"{folder}: not a sweep folder: {SPEC_FILE} is missing")
     return validate(SweepSpec, _load_document(path, ()), source=str(path))
 
 
@@ -108,7 +108,7 @@ def _find_space_file(name_or_path: str) -> Path:
     if name_or_path not in spaces:
         raise UsageError(
             f"no search space named {name_or_path!r}{did_you_mean(name_or_path, spaces)}; "
-            f"there are: {', '.join(spaces) or 'none (no search_spaces folder here)'}; "
+            f"available: {', '.join(spaces) or 'none (no search_spaces folder)'}; "
             "or give the path of a .yaml file"
         )
     return spaces[name_or_path]
@@ -122,13 +122,14 @@ def _load_document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     document = parse_yaml(text, source=_display_path(path))
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UsageError(
-            f"{_display_path(path)}: must hold sections such as 'base' and 'search', got {type(document).__name__}"
+            f"{_display_path(path)}: must contain sections such as 'base' and 'search', "
+            f"got {type(document).__name__}"
         )
     document.setdefault("name", path.stem)
     return apply_overrides(document, overrides)
 
 
 def _display_path(path: Path) -> str:
-    """Return the path as a person would type it from here."""
+    """Return the path relative to the working directory if it is inside it."""
     absolute = path.resolve()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

@@ -1,6 +1,6 @@
-"""A whole sweep as one frozen record, every mistake in it refused before anything starts.
+"""The specification of a sweep as one frozen record, fully validated before the sweep starts.
 
-This module imports neither torch nor ray nor optuna: a mistake in a file answers in under a second.
+This module does not import torch, ray or optuna, so that errors in a file appear in under a second.
 """
 
 from __future__ import annotations
@@ -56,40 +56,40 @@ from platform.training.config import RunConfig
 
 
 class SweepSpec(Frozen):
-    """A whole sweep, as its space file and the command line's overrides say it."""
+    """The specification of a sweep: its space file with the command line's overrides applied."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    """The space's name: its sweeps' folders and MLflow experiment bear it. Default: the file's name."""
+    """Name of the space, of its sweep folders and of its MLflow experiment. Default: the file's name."""
     about: str = ""
-    """One sentence: what the experiment asks."""
+    """The question of the experiment, in one sentence."""
     base: RunConfig
-    """The run that the search varies."""
+    """The base run; searched settings replace its values."""
     search: SearchTree
-    """What varies, by the dotted path of the setting, and over what."""
+    """The searched settings: dotted path -> distribution or alternatives."""
     start_from: tuple[Mapping[str, Scalar], ...] = ()
-    """Known good points, tried first."""
+    """Starting points, tried first."""
     trials: PositiveInt = 40
-    """Runs of the search, the starting points included."""
+    """Number of trials, including the starting points."""
     objectives: tuple[Objective, ...] = ("validation_accuracy",)
-    """What the sampler is to raise (accuracy) or to lower (costs of the network), all at once."""
+    """Objectives of the sampler: accuracy is maximized, costs of the network are minimized."""
     sampler: Sampler = Tpe(name="tpe")
     scheduler: Scheduler = Asha(name="asha")
     workers_per_trial: PositiveInt = 1
-    """Data-parallel processes of one trial of the search."""
+    """Data-parallel processes per trial of the search."""
     concurrent_trials: PositiveInt | None = None
-    """Most trials of the search at once; `null`: all that fit. With 1 the same sweep twice decides alike."""
+    """Maximum number of concurrent trials; `null`: all that fit. 1 makes the search reproducible."""
     resources_per_worker: WorkerResources = WorkerResources()
     backend: Literal["auto", "inproc", "ddp"] = "auto"
-    """`inproc`: the trainer inside a reused process, one worker; `ddp`: Ray Train; `auto`: by the workers."""
+    """`inproc`: one worker in a reused process; `ddp`: Ray Train; `auto`: `ddp` for several workers."""
     max_failures: NonNegativeInt = 10
-    """Failed trials the sweep survives; one more ends it."""
+    """Maximum number of failed trials; one more ends the sweep."""
     stop: Stop = Stop()
     confirm: Confirm = Confirm()
     final: Final = Final()
     seed: NonNegativeInt = 0
-    """Seed of everything random in the sweep; each run's own is derived from it."""
+    """Seed of the sweep; the seeds of its runs are derived from it."""
     cost_per_hour: PositiveFloat | None = None
-    """Price of the whole cluster per hour, in any currency; the plan then says what the sweep will cost."""
+    """Price of the whole cluster per hour, in any currency, for the cost estimate in the plan."""
 
     @field_validator("search", mode="plain")
     @classmethod
@@ -97,12 +97,12 @@ class SweepSpec(Frozen):
         if isinstance(raw, SearchTree):
             raw = raw.raw()
         tree, found = parse_search(raw)
-        # Values are looked at even when some settings could not be read: all mistakes at once.
-        unread = tuple(path for path, _ in found)
+        # Check the values of the valid settings even if others are invalid, to report all problems at once.
+        invalid = tuple(path for path, _ in found)
         found += [
             (path, text)
             for path, text in check_tree(tree, info.data.get("base"))
-            if not any(path == other or path.startswith(f"{other}.") for other in unread)
+            if not any(path == other or path.startswith(f"{other}.") for other in invalid)
         ]
         _raise_problems(found, raw)
         return tree
@@ -118,7 +118,7 @@ class SweepSpec(Frozen):
             _raise_problems([("", f"must be a list of points, each a section of settings, got {raw!r}")], raw)
         tree, base = info.data.get("search"), info.data.get("base")
         if tree is None or base is None:
-            return ()  # already refused for another reason
+            return ()  # another field is invalid
         points, found = [], []
         for position, point in enumerate(raw, start=1):
             try:
@@ -134,38 +134,40 @@ class SweepSpec(Frozen):
 
     @field_validator("objectives")
     @classmethod
-    def _worth_comparing(
+    def _check_objectives(
         cls, objectives: tuple[Objective, ...], info: ValidationInfo
     ) -> tuple[Objective, ...]:
         if "validation_accuracy" not in objectives:
-            raise ValueError("must name validation_accuracy: the champion is chosen by it")
+            raise ValueError(
+                f"must contain validation_accuracy, which selects the champion; got {', '.join(objectives)}"
+            )
         if len(set(objectives)) < len(objectives):
-            raise ValueError(f"must name each objective once, got {', '.join(objectives)}")
+            raise ValueError(f"must not contain duplicates, got {', '.join(objectives)}")
         tree = info.data.get("search")
         costs = [name for name in objectives if name != "validation_accuracy"]
         if costs and tree is not None and not any(changes_network(entry.path) for entry in tree.entries):
             raise ValueError(
-                f"{', '.join(costs)}: the same for every trial, since the space varies nothing of the model; "
-                "search model.name, or leave it out"
+                f"{', '.join(costs)}: equal for all trials, because the space does not vary the model; "
+                "search model.name, or remove the objective"
             )
         return objectives
 
     @field_validator("sampler")
     @classmethod
-    def _qmc_draws_all(cls, sampler: Sampler, info: ValidationInfo) -> Sampler:
+    def _check_qmc(cls, sampler: Sampler, info: ValidationInfo) -> Sampler:
         tree = info.data.get("search")
         inside = [each for each in dimensions(tree) if each.conditions] if tree is not None else []
         if isinstance(sampler, Qmc) and inside:
             owner, label = inside[0].conditions[-1]
             raise ValueError(
-                f"qmc draws every setting for every trial, and {inside[0].name} exists only where {owner} is "
-                f"{label}; use random or tpe, or search no setting inside alternatives"
+                f"qmc does not support settings inside alternatives, and {inside[0].name} depends on "
+                f"{owner} = {label}; use random or tpe, or search no setting inside alternatives"
             )
         return sampler
 
     @field_validator("scheduler")
     @classmethod
-    def _grace_within_epochs(cls, scheduler: Scheduler, info: ValidationInfo) -> Scheduler:
+    def _check_grace_epochs(cls, scheduler: Scheduler, info: ValidationInfo) -> Scheduler:
         epochs = info.data["base"].epochs if "base" in info.data else None
         if isinstance(scheduler, Asha | Median) and epochs is not None and scheduler.grace_epochs > epochs:
             _raise_problems(
@@ -181,13 +183,13 @@ class SweepSpec(Frozen):
 
     @field_validator("workers_per_trial")
     @classmethod
-    def _batches_divide(cls, workers: int, info: ValidationInfo) -> int:
+    def _check_workers_per_trial(cls, workers: int, info: ValidationInfo) -> int:
         _raise_problems(_indivisible(workers, info), workers)
         return workers
 
     @field_validator("confirm", "final")
     @classmethod
-    def _run_batches_divide(cls, stage: Any, info: ValidationInfo) -> Any:
+    def _check_workers_per_run(cls, stage: Any, info: ValidationInfo) -> Any:
         if isinstance(stage.workers_per_run, int):
             _raise_problems(
                 [("workers_per_run", text) for _, text in _indivisible(stage.workers_per_run, info)], stage
@@ -196,7 +198,7 @@ class SweepSpec(Frozen):
 
     @field_validator("backend")
     @classmethod
-    def _one_worker_inproc(cls, backend: str, info: ValidationInfo) -> str:
+    def _check_backend(cls, backend: str, info: ValidationInfo) -> str:
         workers = info.data.get("workers_per_trial", 1)
         if backend == "inproc" and workers > 1:
             raise ValueError(
@@ -205,7 +207,7 @@ class SweepSpec(Frozen):
         return backend
 
     @model_validator(mode="after")
-    def _no_shared_gpu(self) -> Self:
+    def _check_gpu_share(self) -> Self:
         gpu = self.resources_per_worker.GPU
         if self.workers_per_trial > 1 and isinstance(gpu, float | int) and 0 < gpu < 1:
             raise ValueError(
@@ -216,15 +218,15 @@ class SweepSpec(Frozen):
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """Everything that varies, in file order, those of all alternatives included."""
+        """All searched settings in file order, including those of all alternatives."""
         return tuple(dimensions(self.search))
 
     def resolve(self, params: Mapping[str, Any], *, seed: int | None = None) -> RunConfig:
-        """Return the run that flat `params` (as `sampling.suggest` gives them) stand for.
+        """Return the run configuration for flat `params`.
 
         Args:
             params: one value for each dimension that exists under the choices made.
-            seed: the run's seed (`trial_seed`); None keeps the base's.
+            seed: the run's seed (`trial_seed`); None: the base's.
 
         Raises:
             UsageError: a parameter is missing, unknown, or outside the space.
@@ -233,31 +235,28 @@ class SweepSpec(Frozen):
         def choose(dimension: Dimension) -> Any:
             if dimension.name not in params:
                 raise UsageError(f"{self.name}: the parameter {dimension.name!r} is missing")
-            value, node = params[dimension.name], dimension.node
             try:
-                if isinstance(node, Range):
-                    return node.snap(value)
-                return node.label(value) if isinstance(node, Choice) else node.option(value).label
+                return dimension.node.parameter(params[dimension.name])
             except ValueError as error:
                 raise UsageError(f"{self.name}: {dimension.name}: {error}") from None
 
-        drawn = walk_tree(self.search, choose)
-        unknown = [name for name in params if name not in drawn.params]
+        chosen = walk_tree(self.search, choose)
+        unknown = [name for name in params if name not in chosen.params]
         if unknown:
-            hint = did_you_mean(unknown[0], drawn.params)
-            raise UsageError(f"{self.name}: the parameter {unknown[0]!r} does not exist here{hint}")
-        values = apply_settings(self.base.model_dump(), drawn.settings)
+            hint = did_you_mean(unknown[0], chosen.params)
+            raise UsageError(f"{self.name}: unknown parameter {unknown[0]!r}{hint}")
+        values = apply_settings(self.base.model_dump(), chosen.settings)
         if seed is not None:
             values["seed"] = seed
         return validate(RunConfig, values, source=self.name)
 
     def indivisible_by(self, workers: int) -> bool:
-        """Return whether some batch size cannot be cut into equal parts for `workers`."""
+        """Return whether some batch size is not divisible by `workers`."""
         sizes = _batch_sizes(self.base, self.search)
         return sizes is None or any(size % workers for size in sizes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that `SweepSpec.model_validate` and YAML read back equal."""
+        """Return plain values from which `SweepSpec.model_validate` restores an equal spec."""
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
@@ -265,7 +264,7 @@ class SweepSpec(Frozen):
         return dump_yaml(self.to_dict())
 
     def digest(self) -> str:
-        """Return a short hash that is equal for equal specs, on any machine."""
+        """Return a short hash that is equal for equal specs on every machine."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     def __hash__(self) -> int:
@@ -273,7 +272,7 @@ class SweepSpec(Frozen):
 
 
 def _raise_problems(found: Sequence[Problem], raw: Any) -> None:
-    """Raise one pydantic error that holds all problems, so that they join those of other fields."""
+    """Raise one pydantic error with all problems, which pydantic merges with those of other fields."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError("space", "{message}", {"message": text}),
@@ -287,12 +286,12 @@ def _raise_problems(found: Sequence[Problem], raw: Any) -> None:
 
 
 def changes_network(path: str) -> bool:
-    """Return whether a setting can change what a network costs."""
+    """Return whether a setting affects the costs of the network."""
     return path == "model" or (path.startswith("model.") and path != "model.zero_init_residual")
 
 
 def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:
-    """Return every batch size that a run can have; None if they are too many to name."""
+    """Return all possible batch sizes; None if they are a range without steps."""
     searched = [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]
     if not searched:
         return (base.batch_size,)
@@ -303,29 +302,29 @@ def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:
 
 
 def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
-    """Refuse batch sizes that cannot be cut into equal parts for `workers`."""
+    """Return a problem if some batch size is not divisible by `workers`."""
     base, tree = info.data.get("base"), info.data.get("search")
     if workers == 1 or base is None or tree is None:
         return []
     sizes = _batch_sizes(base, tree)
     rule = f"every batch size must be divisible by the number of workers, {workers}"
     if sizes is None:
-        return [("", f"{rule}: search batch_size by choice or quantized")]
+        return [("", f"{rule}; search batch_size with choice or quantized")]
     wrong = ", ".join(str(size) for size in sizes if size % workers)
     return [("", f"{rule}; got {wrong}")] if wrong else []
 
 
 def trial_seed(spec: SweepSpec, number: int, *, stage: str = "search") -> int:
-    """Return the seed (31 bits) of run `number` of a stage: the same on any machine, for any start.
+    """Return the seed (31 bits) of run `number` of a stage, equal on every machine and after a resume.
 
-    The confirmation passes the seed's index as `number`, so that all candidates get the same seeds.
+    The confirmation passes the index of the seed as `number`, so that all candidates have the same seeds.
     """
     digest = hashlib.sha256(f"{spec.seed}:{stage}:{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def changed_fields(before: SweepSpec, after: SweepSpec) -> list[str]:
-    """Return the dotted names of all settings in which two specs differ, in the file's order."""
+    """Return the dotted names of all settings that differ between two specs, in file order."""
     changed: list[str] = []
 
     def compare(old: Any, new: Any, path: str) -> None:

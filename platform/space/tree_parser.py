@@ -1,4 +1,4 @@
-"""From the `search:` section of a space file to a tree of distributions, every mistake at once."""
+"""Parse the `search` section of a space file into a search tree, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ Problem = tuple[str, str]
 _RANGES: tuple[RangeKind, ...] = get_args(RangeKind)
 _DISTRIBUTIONS = ("choice", *_RANGES)
 _SYNTAX = (
-    "a searched setting is {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
+    "expected {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
     "{int: [low, high]}, {log_int: [low, high]}, {quantized: [low, high, step]}, "
     "or a list of alternatives"
 )
 
 
 def parse_search(raw: Any) -> tuple[SearchTree, list[Problem]]:
-    """Return the tree of what could be read, and a problem for all that could not.
+    """Return the tree of all valid entries, and the problems of the others.
 
-    Whether the settings exist and may take these values is not looked at here.
+    This checks the syntax only; `tree_checks.check_tree` checks the settings and their values.
     """
     found: list[Problem] = []
     if not isinstance(raw, Mapping) or not raw:
-        return SearchTree(()), [("", f"must map settings to what they may be; {_SYNTAX}")]
+        return SearchTree(()), [("", f"must be a section of settings, got {raw!r}; for each, {_SYNTAX}")]
     entries = _entries(raw, "", found, fixed_allowed=False)
     found += _overlaps(entries)
     return SearchTree(tuple(entries)), found
@@ -49,7 +49,7 @@ def parse_search(raw: Any) -> tuple[SearchTree, list[Problem]]:
 def _entries(
     raw: Mapping[Any, Any], where: str, found: list[Problem], *, fixed_allowed: bool, prefix: str = ""
 ) -> list[Entry]:
-    """Read a section; sections within it become dotted paths of the same list."""
+    """Parse a section; settings of nested sections get dotted paths in the same list."""
     entries: list[Entry] = []
     for key, value in raw.items():
         path = f"{prefix}{key}"
@@ -66,12 +66,12 @@ def _entries(
         elif fixed_allowed:
             entries.append(Entry(path, Constant(lists_to_tuples(value))))
         else:
-            found.append((here, f"{value!r} is a fixed value, which belongs under 'base'; {_SYNTAX}"))
+            found.append((here, f"fixed values belong in 'base', got {value!r}; {_SYNTAX}"))
     return entries
 
 
 def _is_distribution(value: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is meant as a distribution, misspelled or not, rather than as a section."""
+    """Return whether a mapping is a distribution, possibly misspelled, and not a section."""
     keys = [str(key) for key in value]
     if any(key in _DISTRIBUTIONS for key in keys):
         return True
@@ -86,7 +86,7 @@ def _distribution(raw: Mapping[Any, Any], where: str, found: list[Problem]) -> N
         return None
     if len(raw) > 1:
         others = ", ".join(repr(str(key)) for key in raw if key != kind)
-        found.append((where, f"{kind!r} must stand alone, got also {others}"))
+        found.append((where, f"{kind!r} must be the only key, got also {others}"))
         return None
     if kind == "choice":
         return _choice(raw[kind], where, found)
@@ -99,15 +99,15 @@ def _distribution(raw: Mapping[Any, Any], where: str, found: list[Problem]) -> N
 
 def _choice(values: Any, where: str, found: list[Problem]) -> Choice | None:
     if not isinstance(values, list | tuple) or not values:
-        found.append((where, f"choice needs a list of values, got {values!r}"))
+        found.append((where, f"choice needs a non-empty list of values, got {values!r}"))
         return None
     if any(isinstance(value, Mapping) for value in values):
-        found.append((where, "a choice between sections is written as a list of alternatives"))
+        found.append((where, "choice values must not be sections; use a list of alternatives instead"))
         return None
     choice = Choice(tuple(lists_to_tuples(value) for value in values))
     repeated = [str(label) for label, count in Counter(map(repr, choice.labels)).items() if count > 1]
     if repeated:
-        found.append((where, f"choice repeats {', '.join(repeated)}"))
+        found.append((where, f"choice has duplicate values: {', '.join(repeated)}"))
         return None
     return choice
 
@@ -122,14 +122,14 @@ def _range(kind: RangeKind, ends: Any) -> Range:
         and all(math.isfinite(end) for end in ends)
     )
     if not numbers:
-        raise ValueError(f"{kind} needs {form}, {wanted} numbers, got {ends!r}")
+        raise ValueError(f"{kind} needs {wanted} finite numbers, {form}; got {ends!r}")
     low, high = ends[0], ends[1]
     if low >= high:
         raise ValueError(f"{kind} needs low < high, got {list(ends)!r}")
     if kind in ("log_uniform", "log_int") and low <= 0:
-        raise ValueError(f"{kind} needs low above 0 (a logarithm has no zero), got {list(ends)!r}")
+        raise ValueError(f"{kind} needs low > 0, got {list(ends)!r}")
     if kind in ("int", "log_int") and not all(end == int(end) for end in ends):
-        raise ValueError(f"{kind} needs whole numbers, got {list(ends)!r}")
+        raise ValueError(f"{kind} needs integers, got {list(ends)!r}")
     if kind in ("int", "log_int"):
         return Range(kind, int(low), int(high))
     if wanted == 2:
@@ -138,7 +138,7 @@ def _range(kind: RangeKind, ends: Any) -> Range:
         raise ValueError(f"quantized needs 0 < step <= high - low, got {list(ends)!r}")
     whole = all(isinstance(end, int) for end in ends)
     values = tuple(ends) if whole else tuple(float(end) for end in ends)
-    # The last step may fall short of `high`: the range then ends there, so that the table says so.
+    # The range ends at its last step, which may be below `high`, so that tables show the actual end.
     return Range(kind, values[0], Range(kind, *values).grid()[-1], values[2])
 
 
@@ -147,9 +147,11 @@ def _alternatives(raw: list[Any] | tuple[Any, ...], where: str, found: list[Prob
     named: Counter[str] = Counter()
     for position, item in enumerate(raw, start=1):
         if not isinstance(item, Mapping):
-            found.append((f"{where}.{position}", f"an alternative is a section of settings, got {item!r}"))
+            found.append(
+                (f"{where}.{position}", f"an alternative must be a section of settings, got {item!r}")
+            )
             continue
-        # `name` tells alternatives apart; without one (or with the same one) their position does.
+        # The label is the `name`, else the position; a repeated name gets the position as suffix.
         name = item.get("name")
         label = name if isinstance(name, str) else str(position)
         named[label] += 1
@@ -159,18 +161,18 @@ def _alternatives(raw: list[Any] | tuple[Any, ...], where: str, found: list[Prob
         found += [(f"{where}.{label}.{path}", text) for path, text in _overlaps(entries)]
         options.append(Option(label, tuple(entries)))
     if len(raw) == 1:
-        found.append((where, "a list of alternatives needs two or more; a single one belongs under 'base'"))
+        found.append((where, "a list of alternatives needs at least two; set a single one in 'base'"))
     return Alternatives(tuple(options))
 
 
 def _overlaps(entries: list[Entry]) -> list[Problem]:
-    """Refuse a setting given twice, or given beside alternatives that contain it."""
+    """Return the problems of settings given twice, or both inside and outside of a list of alternatives."""
     found: list[Problem] = []
     for index, entry in enumerate(entries):
         for earlier in entries[:index]:
             if entry.path == earlier.path:
-                found.append((entry.path, "stands twice"))
+                found.append((entry.path, "duplicate setting"))
             elif entry.path.startswith(f"{earlier.path}.") or earlier.path.startswith(f"{entry.path}."):
                 inner, outer = sorted((entry.path, earlier.path), key=len, reverse=True)
-                found.append((inner, f"belongs inside each alternative of {outer!r}, not beside it"))
+                found.append((inner, f"overlaps with {outer!r}; set it inside each alternative of {outer!r}"))
     return found

@@ -1,4 +1,4 @@
-"""A space that uses every kind of distribution, and small changes to it."""
+"""A space with every kind of distribution, a plain space, and a helper to change them."""
 
 import copy
 from typing import Any

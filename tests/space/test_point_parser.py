@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a table of cases reads best one to a line
-"""Points written by people: flat, nested, mixed, incomplete, wrong."""
+"""Parsing points: flat, nested, mixed, incomplete and invalid ones."""
 
 from typing import Any
 
@@ -53,17 +53,17 @@ def flat(point: dict[str, Any], space: SweepSpec) -> dict[str, Scalar]:
     ],
     ids=["flat", "nested", "mixed"],
 )
-def test_every_way_to_write_a_point_means_the_same(point: dict[str, Any]) -> None:
+def test_flat_nested_and_mixed_points_are_equivalent(point: dict[str, Any]) -> None:
     found = flat(point, spec(EVERY_KIND))
     assert found == SGD_STEP
     assert list(found) == list(SGD_STEP)
 
 
-def test_the_base_itself_is_a_point_where_the_space_holds_it() -> None:
+def test_an_empty_point_takes_all_values_from_the_base() -> None:
     assert flat({}, spec()) == {"batch_size": 128, "optimizer.lr": 0.1}
 
 
-def test_a_step_written_with_rounding_noise_is_the_step() -> None:
+def test_a_value_with_rounding_error_is_snapped_to_its_step() -> None:
     space = spec(search={"label_smoothing": {"quantized": [0.0, 0.5, 0.1]}})
     assert flat({"label_smoothing": 0.1 + 0.2}, space) == {"label_smoothing": 0.3}
 
@@ -75,20 +75,22 @@ def test_a_step_written_with_rounding_noise_is_the_step() -> None:
         ({"batch_size": True}, "batch_size: True is not one of"),
         ({"optimizer": "rmsprop"}, "optimizer: 'rmsprop' is not one of sgd, adam"),
         ({"optimizer": {"name": "adamw", "lr": 1e-3}}, "optimizer: 'adamw' is not one of sgd, adam"),
-        ({"optimizer": {"name": "adam"}}, "optimizer.adam.lr: is missing; give one of 0.0001 to 0.01, log scale"),
-        ({"optimizer": {"name": "adam", "lr": 1}}, "optimizer.adam.lr: 1 lies outside 0.0001 to 0.01"),
-        ({"optimizer": {"name": "adam", "lr": "a"}}, "optimizer.adam.lr: 'a' is not a number"),
-        ({"optimizer": "adam", "optimizer.sgd.lr": 0.1, "optimizer.adam.lr": 1e-3}, "optimizer.sgd.lr: belongs to an alternative that the point does not choose"),
-        ({"optimizer": {"name": "adam", "lr": 1e-3, "beta1": 0.8}}, "optimizer.beta1: 0.8 lies outside the space, which fixes it at 0.9"),
-        ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 2.5e-5}}, "optimizer.sgd.weight_decay: 2.5e-05 is not a step of"),
-        ({"schedule": {"name": "step", "milestones": [0.4]}}, "schedule: fits none of the alternatives"),
-        ({"schedule": {"name": "plateau", "patience_epochs": 2.5}}, "schedule.plateau.patience_epochs: 2.5 is not a whole number"),
-        ({"augment": {"cutout": {"length": 9}}}, "augment: fits none of the alternatives 1, 2"),
+        ({"optimizer": {"name": "adam"}}, "optimizer.adam.lr: missing; expected 0.0001 to 0.01, log scale"),
+        ({"optimizer": {"name": "adam", "lr": 1}}, "optimizer.adam.lr: must be in the range 0.0001 to 0.01, log scale; got 1"),
+        ({"optimizer": {"name": "adam", "lr": "a"}}, "optimizer.adam.lr: must be a number in the range 0.0001 to 0.01, log scale; got 'a'"),
+        ({"optimizer": "adam", "optimizer.sgd.lr": 0.1, "optimizer.adam.lr": 1e-3}, "optimizer.sgd.lr: belongs to an alternative that is not chosen"),
+        ({"optimizer": {"name": "adam", "lr": 1e-3, "beta1": 0.8}}, "optimizer.beta1: the space fixes this setting to 0.9; got 0.8"),
+        ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 2.5e-5}}, "optimizer.sgd.weight_decay: must be in the range 0 to 0.001 in steps of 0.0001; got 2.5e-05"),
+        ({"schedule": {"name": "step", "milestones": [0.4]}}, "schedule: the values match no alternative of"),
+        ({"schedule": {"name": "plateau", "patience_epochs": 2.5}}, "schedule.plateau.patience_epochs: must be in the range 1 to 20, integer, log scale; got 2.5"),
+        ({"augment": {"cutout": {"length": 9}}}, "augment: the values match no alternative of 1, 2"),
         ({"batch_sise": 64}, "batch_sise: unknown setting (did you mean 'batch_size'?)"),
-        ({"epochs": 3}, "epochs: 3 lies outside the space, which fixes it at 9"),
+        ({"epochs": 3}, "epochs: the space fixes this setting to 9; got 3"),
     ],
 )  # fmt: skip
-def test_a_point_outside_the_space_is_refused_with_the_setting(point: dict[str, Any], message: str) -> None:
+def test_a_point_outside_the_space_is_refused_with_the_setting_at_fault(
+    point: dict[str, Any], message: str
+) -> None:
     nested = {
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
         "augment": {"crop_padding": 4, "cutout": {"holes": 2}},
@@ -98,16 +100,14 @@ def test_a_point_outside_the_space_is_refused_with_the_setting(point: dict[str, 
     assert f"{caught.value.path}: {caught.value}".startswith(message)
 
 
-def test_a_base_outside_the_space_does_not_fill_a_gap() -> None:
+def test_a_base_value_outside_the_space_is_not_used() -> None:
     space = spec(search={"batch_size": {"choice": [64, 256]}, "optimizer.lr": {"uniform": [0.1, 0.2]}})
-    with pytest.raises(
-        OutsideSpaceError, match="is missing, and the base's value will not do: 128"
-    ) as caught:
+    with pytest.raises(OutsideSpaceError, match="missing, and the base is outside the space: 128") as caught:
         flat({"optimizer.lr": 0.1}, space)
     assert caught.value.path == "batch_size"
 
 
-def test_starting_points_are_kept_flat_and_complete() -> None:
+def test_starting_points_are_stored_flat_and_complete() -> None:
     points = [{"batch_size": 256}, {"optimizer": {"lr": 0.2}}]
     assert spec(start_from=points).start_from == (
         {"batch_size": 256, "optimizer.lr": 0.1},
@@ -115,13 +115,13 @@ def test_starting_points_are_kept_flat_and_complete() -> None:
     )
 
 
-def test_every_wrong_starting_point_is_named() -> None:
+def test_all_invalid_starting_points_are_reported() -> None:
     points = [{"batch_size": 3}, {"optimizer.lr": 0.2}, {"optimizer": {"lr": 7}}]
     with pytest.raises(UsageError) as caught:
         spec(start_from=points)
     assert str(caught.value).splitlines() == [
         "file.yaml: start_from.1.batch_size: 3 is not one of 128, 256",
-        "file.yaml: start_from.3.optimizer.lr: 7 lies outside 0.01 to 0.5, log scale",
+        "file.yaml: start_from.3.optimizer.lr: must be in the range 0.01 to 0.5, log scale; got 7",
     ]
 
 
@@ -131,18 +131,21 @@ def test_every_wrong_starting_point_is_named() -> None:
         ({"batch_size": 128}, "the parameter 'optimizer.lr' is missing"),
         (
             {"batch_size": 128, "optimizer.lr": 0.1, "optimizer.le": 1},
-            "the parameter 'optimizer.le' does not exist",
+            "unknown parameter 'optimizer.le'",
         ),
         ({"batch_size": 127, "optimizer.lr": 0.1}, "batch_size: 127 is not one of"),
-        ({"batch_size": 128, "optimizer.lr": 0.6}, "optimizer.lr: 0.6 lies outside"),
+        (
+            {"batch_size": 128, "optimizer.lr": 0.6},
+            "optimizer.lr: must be in the range 0.01 to 0.5, log scale; got 0.6",
+        ),
     ],
 )
-def test_wrong_parameters_are_not_resolved(params: dict[str, Any], message: str) -> None:
+def test_resolve_refuses_invalid_parameters(params: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         spec().resolve(params)
 
 
-def test_an_alternative_replaces_its_section_and_nothing_else() -> None:
+def test_an_alternative_replaces_exactly_its_section() -> None:
     options = [{"name": "sgd", "lr": 0.5}, {"name": "adam", "lr": {"uniform": [0.1, 0.2]}}]
     space = spec(search={"optimizer": options}, base={**BASE, "augment": {"flip": False}})
     run = space.resolve({"optimizer": "sgd"}, seed=5)
@@ -151,5 +154,5 @@ def test_an_alternative_replaces_its_section_and_nothing_else() -> None:
     assert space.resolve({"optimizer": "adam", "optimizer.adam.lr": 0.1}).optimizer.name == "adam"
 
 
-def test_the_plain_example_has_no_points() -> None:
+def test_start_from_is_empty_by_default() -> None:
     assert spec(PLAIN).start_from == ()

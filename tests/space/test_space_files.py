@@ -40,7 +40,7 @@ def messages(*arguments: object, **named: object) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["resnet18_cifar", "resnet32_cifar"])
-def test_every_space_of_the_project_is_valid_and_says_what_it_asks(name: str) -> None:
+def test_the_projects_spaces_are_valid_and_state_their_question(name: str) -> None:
     loaded = load_space(name)
     assert loaded.name == loaded.base.model.name == name
     assert loaded.about.endswith("?")
@@ -61,14 +61,14 @@ def test_a_space_is_found_by_name_in_the_working_directory_first(space: Path) ->
     assert load_space("resnet18_cifar").about == "a test"
 
 
-def test_a_misspelled_name_gets_the_closest_one_and_the_list() -> None:
+def test_a_misspelled_name_gets_a_suggestion_and_the_available_names() -> None:
     (message,) = messages("resnet18_cfar")
     assert "did you mean 'resnet18_cifar'?" in message
     assert "resnet32_cifar" in message
 
 
 @pytest.mark.parametrize("path", ["nowhere/x.yaml", "x.yaml", "nowhere/x"])
-def test_a_missing_file_is_said_to_be_missing(path: str) -> None:
+def test_a_missing_file_is_reported(path: str) -> None:
     assert messages(path) == [f"no such search space file: {path}"]
 
 
@@ -76,18 +76,18 @@ def test_a_missing_file_is_said_to_be_missing(path: str) -> None:
     ("content", "message"),
     [
         (b"\xff\xfe\x00", "cannot be read as text"),
-        (b"- 1", "must hold sections"),
-        (b"", "must hold sections"),
+        (b"- 1", "must contain sections"),
+        (b"", "must contain sections"),
     ],
 )
-def test_a_file_that_is_no_space_is_refused(space: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_space_is_refused(space: Path, content: bytes, message: str) -> None:
     space.write_bytes(content)
     (line,) = messages("tiny")
     assert message in line
     assert line.startswith("search_spaces/tiny.yaml: ")
 
 
-def test_all_mistakes_of_a_file_come_at_once_each_with_its_path(space: Path) -> None:
+def test_all_errors_of_a_file_are_reported_at_once_with_their_paths(space: Path) -> None:
     text = SPACE.replace("lr: 1e-1}", "lr: 0.1, nesterow: true}")
     text = text.replace("{choice: [0, 8]}", "{choices: [0, 8]}") + "trails: 3\n"
     space.write_text(text)
@@ -101,12 +101,12 @@ def test_all_mistakes_of_a_file_come_at_once_each_with_its_path(space: Path) -> 
     assert lines[2] == f"{start}trails: unknown key (did you mean 'trials'?)"
 
 
-def test_a_recipe_is_trained_but_not_swept(space: Path) -> None:
+def test_a_recipe_loads_as_a_run_but_not_as_a_space(space: Path) -> None:
     recipe = space.with_name("recipe.yaml")
     recipe.write_text(SPACE.split("search:", maxsplit=1)[0])
     assert load_run("recipe") == load_space("tiny").base
     (line,) = messages("recipe")
-    assert "no 'search' section" in line
+    assert "needs a 'search' section" in line
     assert "python -m platform.train recipe" in line
     assert load_run("recipe", overrides=["base.epochs=3"]).epochs == 3
 
@@ -115,7 +115,7 @@ def test_a_recipe_is_trained_but_not_swept(space: Path) -> None:
     ("extra", "message"),
     [("trials: 3\n", "recipe.yaml: trials: a file without"), ("", "recipe.yaml: base.optimizer.lr: ")],
 )
-def test_a_wrong_recipe_is_refused(space: Path, extra: str, message: str) -> None:
+def test_an_invalid_recipe_is_refused(space: Path, extra: str, message: str) -> None:
     recipe = space.with_name("recipe.yaml")
     recipe.write_text(
         SPACE.split("search:", maxsplit=1)[0].replace("1e-1", "1e-1" if extra else "-1") + extra
@@ -125,11 +125,11 @@ def test_a_wrong_recipe_is_refused(space: Path, extra: str, message: str) -> Non
     assert message in str(caught.value)
 
 
-def test_a_space_gives_its_base_to_train(space: Path) -> None:
+def test_load_run_returns_the_base_of_a_space(space: Path) -> None:
     assert load_run("tiny") == load_space("tiny").base
 
 
-def test_one_run_need_not_suit_the_scheduler_of_a_search():
+def test_overrides_of_a_single_run_are_not_checked_against_the_scheduler():
     assert load_space("resnet18_cifar").scheduler.grace_epochs > 1
     assert load_run("resnet18_cifar", overrides=["base.epochs=1"]).epochs == 1
 
@@ -149,7 +149,7 @@ def test_one_run_need_not_suit_the_scheduler_of_a_search():
 )
 def test_an_override_changes_one_setting(space: Path, override: str, path: str, value: object) -> None:
     found: object = load_space("tiny", overrides=[override]).to_dict()
-    if value is None:  # written nested in the file, kept dotted
+    if value is None:  # nested in the file, dotted in the spec
         assert isinstance(found, dict)
         assert found["search"]["augment.cutout.length"] == {"choice": [4]}
         return
@@ -159,13 +159,13 @@ def test_an_override_changes_one_setting(space: Path, override: str, path: str, 
     assert found == value
 
 
-def test_an_override_of_a_section_that_the_file_leaves_out_starts_from_its_defaults(space: Path) -> None:
+def test_an_override_of_a_missing_section_keeps_its_other_defaults(space: Path) -> None:
     space.write_text(SPACE.replace("scheduler: {name: none}\n", ""))
     scheduler = load_space("tiny", overrides=["scheduler.grace_epochs=2"]).scheduler
     assert (scheduler.name, scheduler.model_dump()["grace_epochs"]) == ("asha", 2)
 
 
-def test_null_takes_a_setting_out_of_the_search(space: Path) -> None:
+def test_null_removes_a_setting_from_the_search(space: Path) -> None:
     names = [
         dimension.name for dimension in load_space("tiny", overrides=["search.schedule=null"]).dimensions
     ]
@@ -178,21 +178,24 @@ def test_null_takes_a_setting_out_of_the_search(space: Path) -> None:
         ("trails=12", "--set trails=12: unknown setting 'trails' (did you mean 'trials'?)"),
         ("base.epoch=6", "did you mean 'epochs'?"),
         ("base.optimizer.momentun=0.5", "did you mean 'momentum'?"),
-        ("trials.x=1", "trials has no settings within"),
+        ("trials.x=1", "trials has no subsettings"),
         ("search.batchsize={choice: [64]}", "did you mean 'batch_size'?"),
-        ("search.schedule.name=cosine", "'search.schedule' is a list of alternatives; give it as a whole"),
-        ("search.batch_size=null", "'batch_size' is not searched"),
-        ("trials", "an override is PATH=VALUE"),
+        (
+            "search.schedule.name=cosine",
+            "'search.schedule' is a list of alternatives; replace the whole list",
+        ),
+        ("search.batch_size=null", "'batch_size' is not in the search section"),
+        ("trials", "an override must be PATH=VALUE"),
         ("trials=[1", "--set trials:"),
         ("trials=0", "trials: Input should be greater than 0"),
     ],
 )
-def test_a_wrong_override_is_refused(space: Path, override: str, message: str) -> None:
+def test_an_invalid_override_is_refused(space: Path, override: str, message: str) -> None:
     assert message in "\n".join(messages("tiny", overrides=[override]))
 
 
 @pytest.mark.parametrize("document", [PLAIN, EVERY_KIND])
-def test_a_spec_survives_yaml_json_and_a_folder(document: dict[str, object], tmp_path: Path) -> None:
+def test_a_spec_round_trips_through_yaml_and_json(document: dict[str, object], tmp_path: Path) -> None:
     before = spec(document)
     (tmp_path / "spec.yaml").write_text(before.to_yaml())
     for after in (load_spec(tmp_path), SweepSpec.model_validate_json(before.model_dump_json())):
@@ -207,7 +210,7 @@ def test_a_folder_without_a_spec_is_refused(tmp_path: Path) -> None:
         load_spec(tmp_path)
 
 
-def test_changed_fields_are_named() -> None:
+def test_changed_fields_returns_dotted_names() -> None:
     search = {**PLAIN["search"], "optimizer.lr": {"log_uniform": [0.01, 0.4]}, "epochs": {"choice": [3, 9]}}
     base = {**PLAIN["base"], "epochs": 8}
     after = spec(PLAIN, search=search, base=base, trials=50)
@@ -219,7 +222,7 @@ def test_changed_fields_are_named() -> None:
     ]
 
 
-def test_seeds_are_fixed_distinct_and_differ_by_stage_and_sweep() -> None:
+def test_trial_seeds_are_reproducible_and_distinct_across_stages_and_sweeps() -> None:
     assert trial_seed(spec(), 7) == 1301743230
     seeds = [
         trial_seed(spec(PLAIN, seed=sweep), number, stage=stage)
@@ -231,7 +234,7 @@ def test_seeds_are_fixed_distinct_and_differ_by_stage_and_sweep() -> None:
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-def test_a_mistake_answers_before_anything_heavy_is_imported() -> None:
+def test_validation_imports_no_heavy_library() -> None:
     program = (
         "import sys\n"
         "from platform.errors import UsageError\n"

@@ -1,4 +1,4 @@
-"""What a person may get wrong: one message each, before anything is started or written."""
+"""User errors: one message each, before a sweep is started or written."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ finally:
     ("arguments", "message"),
     [
         (["resnet18_cifr"], "error: no search space named 'resnet18_cifr' (did you mean 'resnet18_cifar'?)"),
-        ([], "error: name a search space: python -m platform.sweep SPACE; there are: "),
+        ([], "error: give a search space: python -m platform.sweep SPACE; available: "),
         (["missing.yaml"], "error: no such search space file: missing.yaml"),
         (["tiny.yaml", "--set", "trials"], "error: "),
     ],
-    ids=["a name's typo", "no space", "no file", "no value"],
+    ids=["misspelled name", "no space", "no file", "no value"],
 )
-def test_a_typo_is_answered_before_anything_heavy_is_imported(
-    place: Place, arguments: list[str], message: str
-) -> None:
+def test_a_usage_error_imports_no_heavy_library(place: Place, arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT_HEAVY_LIBRARIES, *arguments],
         cwd=place.path,
@@ -47,7 +45,7 @@ def test_a_typo_is_answered_before_anything_heavy_is_imported(
     assert done.stdout == "[]\n"
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(place: Place) -> None:
+def test_all_errors_of_a_file_are_reported_together(place: Place) -> None:
     settings = ["trials=0", "base.optimizer.lr=-1", "sampler.name=tpa"]
     done = place.sweep("tiny.yaml", "--set", *settings)
     assert done.returncode == 2
@@ -62,7 +60,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(place: Place) -> None:
 _PATHS = ("base.optimizer.lr", "sampler", "trials")
 
 
-def test_a_data_folder_that_is_not_there(place: Place) -> None:
+def test_a_missing_data_folder(place: Place) -> None:
     done = place.sweep("tiny.yaml", "--set", "base.data.name=cifar10", "--data-dir", "nowhere")
     _refused(done, place, "nowhere")
 
@@ -75,7 +73,7 @@ def test_a_truncated_parquet_file(place: Place) -> None:
     _refused(done, place, shard.name)
 
 
-def test_more_than_the_machine_has(place: Place) -> None:
+def test_more_resources_than_the_machine_has(place: Place) -> None:
     done = place.sweep("tiny.yaml", "--set", "resources_per_worker.CPU=4096")
     assert done.returncode == 2
     assert "a trial can never be placed: it needs one worker of 4096 CPU" in done.stderr
@@ -88,12 +86,12 @@ def _refused(done: subprocess.CompletedProcess[str], place: Place, named: str) -
     assert named in last
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert place.sweeps == [], "nothing was begun"
+    assert place.sweeps == [], "no sweep was started"
     assert not (place.path / "mlflow.db").exists()
 
 
-def test_a_folder_that_is_no_sweep(place: Place) -> None:
+def test_a_folder_that_is_not_a_sweep(place: Place) -> None:
     (place.path / "runs" / "else").mkdir(parents=True)
     done = place.sweep("--resume", str(Path("runs") / "else"))
     assert done.returncode == 2
-    assert "is not a sweep's folder: spec.yaml is missing" in done.stderr
+    assert "not a sweep folder: spec.yaml is missing" in done.stderr

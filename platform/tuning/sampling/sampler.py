@@ -1,7 +1,7 @@
-"""Points of a space, drawn by Optuna or enumerated.
+"""Draw points of a space with Optuna, or enumerate them.
 
-Optuna sees a flat name per dimension (`optimizer`, `optimizer.sgd.lr`), asked for only where it
-exists, so its history never mixes the learning rate of one optimizer with that of another.
+Each dimension has a flat name (`optimizer`, `optimizer.sgd.lr`) and is suggested only if it exists for the
+values chosen before. Optuna's history therefore never mixes the learning rates of different optimizers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def suggest(trial: optuna.Trial, spec: SweepSpec) -> dict[str, Scalar]:
-    """Ask `trial` for every dimension that exists under what it chose before; return flat parameters."""
+    """Suggest every dimension that exists for the values chosen before; return flat parameters."""
 
-    def ask(dimension: Dimension) -> Any:
+    def suggest_value(dimension: Dimension) -> Any:
         name, node = dimension.name, dimension.node
         if isinstance(node, Alternatives | Choice):
             return trial.suggest_categorical(name, node.labels)
@@ -30,14 +30,14 @@ def suggest(trial: optuna.Trial, spec: SweepSpec) -> dict[str, Scalar]:
             step = 1 if node.step is None else int(node.step)
             return trial.suggest_int(name, int(node.low), int(node.high), step=step, log=node.log)
         drawn = trial.suggest_float(name, node.low, node.high, step=node.step, log=node.log)
-        # Optuna adds up steps in binary; the space's own value (0.3, not 0.30000000000000004) is kept.
-        return node.snap(drawn)
+        # Optuna adds steps with rounding errors; return the space's own value (0.3, not 0.30000000000000004).
+        return node.parameter(drawn)
 
-    return walk_tree(spec.search, ask).params
+    return walk_tree(spec.search, suggest_value).params
 
 
 def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
-    """Return the seeded Optuna sampler of a spec (for a grid, the one that fills in beyond it)."""
+    """Return the seeded Optuna sampler of a spec; for a grid, the sampler of points beyond the grid."""
     import optuna
 
     sampler = spec.sampler
@@ -48,21 +48,21 @@ def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
     if isinstance(sampler, Nsga2):
         return optuna.samplers.NSGAIISampler(population_size=sampler.population_size, seed=seed)
-    from platform.tuning.sampling.seeded_draws import NamedDraws
+    from platform.tuning.sampling.seeded_random_sampler import SeededRandomSampler
 
     with warnings.catch_warnings():
-        # Experimental since Optuna 3; the version is bounded in pyproject.
+        # QMCSampler is experimental since Optuna 3; pyproject.toml bounds the version.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.QMCSampler(
             scramble=True,
             seed=seed,
             warn_independent_sampling=False,
-            independent_sampler=NamedDraws(seed),  # draws as long as no earlier trial has finished
+            independent_sampler=SeededRandomSampler(seed),  # draws until a trial has finished
         )
 
 
 def initial_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
-    """Return the points to try first, distinct and in order: the known good ones, then a grid's."""
+    """Return the distinct points to try first: `start_from`, then those of a grid."""
     points = [dict(point) for point in spec.start_from]
     if isinstance(spec.sampler, Grid):
         points += grid_points(spec)
@@ -71,7 +71,7 @@ def initial_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
 
 
 def planned_trials(spec: SweepSpec) -> int:
-    """Return how many trials the search has: a grid may hold fewer than the file allows."""
+    """Return the number of trials of the search; a grid may have fewer points than `trials`."""
     return len(initial_points(spec)) if isinstance(spec.sampler, Grid) else spec.trials
 
 
@@ -79,17 +79,17 @@ def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
     """Return every combination of a space of choices and quantized ranges, in file order.
 
     Raises:
-        UsageError: a range is continuous, or plain whole numbers; names each.
+        UsageError: the space has ranges without a step; the message names them.
     """
-    endless = [
+    unquantized = [
         dimension.name
         for dimension in spec.dimensions
         if isinstance(dimension.node, Range) and dimension.node.step is None
     ]
-    if endless:
+    if unquantized:
         raise UsageError(
             f"{spec.name}: sampler 'grid' needs choice or quantized for every setting; "
-            f"these are ranges: {', '.join(endless)}"
+            f"these are ranges: {', '.join(unquantized)}"
         )
     return list(combinations(spec.search))
 
@@ -97,23 +97,22 @@ def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
 def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
     """Yield every combination of a tree without continuous ranges.
 
-    It counts as an odometer does, except that the later wheels depend on what the earlier ones show.
+    Works like an odometer whose later digits depend on the values of the earlier ones.
     """
-    shown: dict[str, int] = {}
+    positions: dict[str, int] = {}
     while True:
-        wheels: list[tuple[str, int]] = []
+        digits: list[tuple[str, int]] = []
 
-        def choose(dimension: Dimension, wheels: list[tuple[str, int]] = wheels) -> Any:
+        def choose(dimension: Dimension, digits: list[tuple[str, int]] = digits) -> Any:
             node = dimension.node
             values = node.grid() if isinstance(node, Range) else node.labels
-            wheels.append((dimension.name, len(values)))
-            return values[shown.get(dimension.name, 0)]  # noqa: B023 - called before `shown` changes
+            digits.append((dimension.name, len(values)))
+            return values[positions.get(dimension.name, 0)]  # noqa: B023 - called before `positions` changes
 
         yield walk_tree(tree, choose).params
-        while wheels and shown.get(wheels[-1][0], 0) == wheels[-1][1] - 1:
-            wheels.pop()
-        if not wheels:
+        while digits and positions.get(digits[-1][0], 0) == digits[-1][1] - 1:
+            digits.pop()
+        if not digits:
             return
-        turned = wheels[-1][0]
-        shown = {name: shown.get(name, 0) for name, _ in wheels}
-        shown[turned] += 1
+        positions = {name: positions.get(name, 0) for name, _ in digits}
+        positions[digits[-1][0]] += 1
