@@ -1,7 +1,7 @@
-"""Installed, as a wheel or editable, the package is found from every directory.
+"""The installed package, from a wheel or editable, is importable from every directory.
 
-The environment is a fresh one: the wheel is unpacked into it, which is what an installer does with a pure
-wheel, and a path file lends it this interpreter's dependencies, whose own start-up hooks do not run then.
+Each test environment is new. The wheel is unpacked into it, as an installer does with a pure wheel; a path file
+adds this interpreter's dependencies without their start-up hooks.
 """
 
 import os
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", params=["standard", "editable"])
 def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the interpreter of an environment that holds the project in one of the two ways."""
+    """Return the interpreter of an environment with the project installed as a wheel or editable."""
     folder = tmp_path_factory.mktemp(request.param)
     build = [sys.executable, "-m", "hatchling", "build", "-t", f"wheel:{request.param}", "-d", str(folder)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -30,12 +30,12 @@ def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         assert not [name for name in wheel.namelist() if "engine/build" in name or "__pycache__" in name]
         wheel.extractall(packages)
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "venv" / "bin" / "python"
 
 
 def run(interpreter: Path, *arguments: str, **environment: str) -> str:
-    """Run the interpreter in `/` and return what it prints."""
+    """Run the interpreter in `/` and return its output."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [str(interpreter), *arguments],
@@ -50,7 +50,7 @@ def run(interpreter: Path, *arguments: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-BOTH = (
+IMPORT_BOTH = (
     "import uuid, platform, platform.errors; from platform.training.config import RunConfig; "
     "print(platform.system(), platform.errors.did_you_mean('a', []) == '')"
 )
@@ -59,11 +59,11 @@ BOTH = (
 @pytest.mark.parametrize(
     "flags", [[], ["-I"], ["-P"], ["-W", "error"]], ids=["plain", "-I", "-P", "-W error"]
 )
-def test_another_directory(interpreter: Path, flags: list[str]) -> None:
-    assert run(interpreter, *flags, "-c", BOTH) == f"{platform.system()} True"
+def test_the_package_is_imported_from_another_directory(interpreter: Path, flags: list[str]) -> None:
+    assert run(interpreter, *flags, "-c", IMPORT_BOTH) == f"{platform.system()} True"
 
 
-def test_a_script_and_the_processes_it_spawns(interpreter: Path, tmp_path: Path) -> None:
+def test_a_script_and_its_spawned_processes_import_the_package(interpreter: Path, tmp_path: Path) -> None:
     script = tmp_path / "console_script.py"
     script.write_text(
         "import multiprocessing\n"
@@ -76,20 +76,23 @@ def test_a_script_and_the_processes_it_spawns(interpreter: Path, tmp_path: Path)
 
 
 def test_the_standard_module_was_imported_first(interpreter: Path) -> None:
-    # A Ray worker is such a process: it has used the module long before our code arrives.
-    assert run(interpreter, "-c", f"import platform; platform.node(); {BOTH}") == f"{platform.system()} True"
+    # Ray workers import the standard module before they run this project's code.
+    assert (
+        run(interpreter, "-c", f"import platform; platform.node(); {IMPORT_BOTH}")
+        == f"{platform.system()} True"
+    )
 
 
 def test_the_hook_does_not_load_the_package(interpreter: Path) -> None:
     assert run(interpreter, "-c", "import sys; print('platform' in sys.modules)") == "False"
 
 
-def test_a_stray_file_of_that_name_does_not_replace_the_package(interpreter: Path, tmp_path: Path) -> None:
+def test_a_folder_named_platform_does_not_replace_the_package(interpreter: Path, tmp_path: Path) -> None:
     (tmp_path / "platform").mkdir()
-    assert run(interpreter, "-c", BOTH, PYTHONPATH=str(tmp_path)) == f"{platform.system()} True"
+    assert run(interpreter, "-c", IMPORT_BOTH, PYTHONPATH=str(tmp_path)) == f"{platform.system()} True"
 
 
-def test_the_data_beside_the_package_is_there(interpreter: Path) -> None:
+def test_the_wheel_contains_the_data_files(interpreter: Path) -> None:
     script = (
         "import platform, pathlib; root = pathlib.Path(platform.__file__).parents[1]; "
         "print((root / 'search_spaces' / 'resnet18_cifar.yaml').is_file(), "
@@ -98,7 +101,7 @@ def test_the_data_beside_the_package_is_there(interpreter: Path) -> None:
     assert run(interpreter, "-c", script) == "True True True"
 
 
-def test_the_hook_leaves_an_environment_without_the_package_alone(interpreter: Path) -> None:
+def test_without_the_package_the_hook_finds_the_standard_module(interpreter: Path) -> None:
     script = (
         "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p and p != sys.argv[1]]; "
         "import platform; print(hasattr(platform, '__path__'), platform.system())"

@@ -1,4 +1,4 @@
-"""The bridge holds wherever an interpreter starts: spawned workers, `-m`, and a bare `pytest`."""
+"""The package works as `platform` in spawned processes, with `python -m`, and in a bare `pytest`."""
 
 import multiprocessing
 import os
@@ -22,7 +22,9 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("folder", [ROOT, Path("/")], ids=["root", "elsewhere"])
-def test_a_spawned_process_has_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spawned_process_imports_the_package_and_the_standard_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(ROOT))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -35,7 +37,7 @@ def test_a_spawned_process_has_both(folder: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("arguments", [[], ["--terse"], ["--nonaliased"], ["terse", "nonaliased"]])
 def test_dash_m_platform_prints_what_the_standard_module_prints(arguments: list[str]) -> None:
     ours = run(sys.executable, "-m", "platform", *arguments)
-    # Isolated and without site-packages: only the standard library is on the path, start-up hooks do not run.
+    # -I -S: only the standard library is on the path, and start-up hooks do not run.
     standard = run(sys.executable, "-I", "-S", "-m", "platform", *arguments)
     assert standard.stdout.strip()
     assert (ours.returncode, ours.stdout) == (0, standard.stdout)
@@ -43,7 +45,15 @@ def test_dash_m_platform_prints_what_the_standard_module_prints(arguments: list[
 
 def test_bare_pytest_finds_the_package() -> None:
     executable = str(Path(sys.executable).with_name("pytest"))
-    done = run(executable, "-q", "-p", "no:cacheprovider", "tests/bridge/test_names.py", "-k", "no_submodule")
+    done = run(
+        executable,
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/bridge/test_names.py",
+        "-k",
+        "no_submodule_is_named",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 

@@ -1,4 +1,4 @@
-"""The bridge holds where Ray starts processes: in a task, and in a worker of Ray Train."""
+"""The package works as `platform` in Ray tasks and in workers of Ray Train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from platform.tuning.execution.cluster_session import project_root, session
 
 pytestmark = [
     pytest.mark.timeout(1800),
-    # Ray's own default settings use names that Ray has deprecated.
+    # Ray's default settings use names that Ray deprecated.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 
@@ -24,8 +24,8 @@ def started() -> Iterator[None]:
         yield
 
 
-def both_modules() -> dict[str, str]:
-    """Return what this process's `platform` is: our package, and the standard library's answers."""
+def platform_facts() -> dict[str, str]:
+    """Return the path of this process's `platform` package and some results of the standard functions."""
     import platform
     import platform.errors
 
@@ -37,44 +37,44 @@ def both_modules() -> dict[str, str]:
     }
 
 
-def test_in_a_task() -> None:
-    assert ray.get(ray.remote(both_modules).remote()) == both_modules()
-    assert both_modules()["package"] == str(project_root() / "platform")
+def test_a_task_imports_the_package() -> None:
+    assert ray.get(ray.remote(platform_facts).remote()) == platform_facts()
+    assert platform_facts()["package"] == str(project_root() / "platform")
 
 
 def train_loop(config: dict[str, Any]) -> None:
     import ray.train
 
-    from platform.tuning.journal.trial import TrialTask  # what the real workers import by name
+    from platform.tuning.journal.trial import TrialTask  # as the workers of a sweep do
 
     assert TrialTask.__module__ == "platform.tuning.journal.trial"
-    config["answers"].put.remote(both_modules())
+    config["results"].put.remote(platform_facts())
     ray.train.report({})
 
 
 @ray.remote(num_cpus=0)
-class Answers:
-    """Where the worker leaves its answer: Train keeps only metrics that come with a checkpoint."""
+class Results:
+    """The workers' results; Ray Train itself keeps only metrics that come with a checkpoint."""
 
     def __init__(self) -> None:
-        self.got: list[dict[str, str]] = []
+        self.results: list[dict[str, str]] = []
 
-    def put(self, answer: dict[str, str]) -> None:
-        self.got.append(answer)
+    def put(self, result: dict[str, str]) -> None:
+        self.results.append(result)
 
     def all(self) -> list[dict[str, str]]:
-        return self.got
+        return self.results
 
 
-def test_in_a_worker_of_ray_train(tmp_path: Path) -> None:
+def test_a_worker_of_ray_train_imports_the_package(tmp_path: Path) -> None:
     from ray.train.v2.api.config import RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    answers = Answers.remote()
+    results = Results.remote()
     DataParallelTrainer(
         train_loop,
-        train_loop_config={"answers": answers},
+        train_loop_config={"results": results},
         scaling_config=ScalingConfig(num_workers=1),
         run_config=RunConfig(name="bridge", storage_path=str(tmp_path)),
     ).fit()
-    assert ray.get(answers.all.remote()) == [both_modules()]
+    assert ray.get(results.all.remote()) == [platform_facts()]
