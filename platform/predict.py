@@ -1,44 +1,47 @@
-"""Classify images with a trained model: the five likeliest classes of each.
+"""Classify image files with a trained model and print the most probable classes.
 
     python -m platform.predict runs/resnet32_cifar-20260101-120000 cat.jpg dog.png
     python -m platform.predict resnet18.pth cat.jpg --classes names.txt       # torchvision's weights
 
-An image of any size is brought to what the model was trained on, in the way it was. Results go to stdout.
+Images of any size are resized as in the model's training. Results are printed to stdout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from platform.command_line import option, parse_command_line
 from platform.errors import run_command
+from platform.text_format import percent
 from platform.training.run_folder import find_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Classify images with a trained model."""
+    """Classify image files with a trained model."""
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: Annotated[Path, tyro.conf.Positional, option("MODEL")]
     """A model.pt, the folder of a run or a sweep, or a state dict of torchvision's resnet18 or resnet34."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
-    """Image files: PNG, JPEG, or whatever else Pillow reads."""
-    top: int = 5
-    """Classes to show for each image."""
-    classes: Path | None = None
-    """Names of a state dict's classes, one a line; without them, their numbers."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, option("IMAGE ...")]
+    """Image files in a format that Pillow reads, such as PNG or JPEG."""
+    top: Annotated[int, option("N", default="5")] = 5
+    """Number of classes to print per image."""
+    classes: Annotated[Path | None, option("PATH", default="class indices")] = None
+    """Text file with the class names of a state dict, one per line."""
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.predict") -> int:
     """Run the command."""
-    arguments = tyro.cli(Arguments, prog="python -m platform.predict")
+    arguments = parse_command_line(Arguments, prog=prog, words=words)
     path = find_model(arguments.model)
     from platform.data.images.decode import decode_image
 
-    # Before PyTorch: a file that is no image is told at once.
+    # Decoded before PyTorch is imported, so that a file that is not an image fails immediately.
     decoded = [decode_image(image) for image in arguments.images]
     import torch
 
@@ -51,12 +54,12 @@ def main() -> int:
         probabilities = network(model.normalize(model.pixels(decoded))).softmax(dim=1)
     best = probabilities.topk(min(max(1, arguments.top), len(model.class_names)))
     width = max(len(name) for name in model.class_names)
-    for image, shares, indices in zip(
+    for image, values, indices in zip(
         arguments.images, best.values.tolist(), best.indices.tolist(), strict=True
     ):
         print(image)
-        for share, index in zip(shares, indices, strict=True):
-            print(f"  {model.class_names[index]:{width}}  {100 * share:6.2f} %")
+        for probability, index in zip(values, indices, strict=True):
+            print(f"  {model.class_names[index]:{width}}  {percent(probability):>8}")
     return 0
 
 

@@ -1,40 +1,41 @@
-"""Write the report of a sweep, again or for the first time, from its folder alone.
+"""Write the HTML report of a sweep from the files in its folder.
 
     python -m platform.report                      the newest sweep
     python -m platform.report resnet18_cifar-20260301-120000
     python -m platform.report runs/resnet18_cifar-20260301-120000
 
-It also works for a sweep that still runs or was interrupted: the report says what is missing.
-The path of report.html goes to stdout.
+The report of a running or interrupted sweep lists the missing results.
+The path of report.html is printed to stdout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from platform.command_line import option, parse_command_line
 from platform.errors import run_command
 from platform.tracking.sweep_folder import find_sweep
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Write the report of a sweep from its folder alone."""
+    """Write the HTML report of a sweep."""
 
-    sweep: Annotated[str | None, tyro.conf.Positional] = None
-    """Id or path of a sweep; default: the newest one."""
-    runs_dir: Path = Path("runs")
-    """Where sweeps are kept."""
+    sweep: Annotated[str | None, tyro.conf.Positional, option("[SWEEP]", default="the newest sweep")] = None
+    """Id or path of a sweep."""
+    runs_dir: Annotated[Path, option("PATH", default="runs")] = Path("runs")
+    """Folder of the sweeps."""
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.report") -> int:
     """Run the command."""
-    arguments = tyro.cli(Arguments, prog="python -m platform.report")
+    arguments = parse_command_line(Arguments, prog=prog, words=words)
     folder = find_sweep(arguments.sweep, root=arguments.runs_dir)
-    # jinja2 and pyarrow wait until there is something to report.
     from platform.reporting.page import write_report
 
     print(write_report(folder))

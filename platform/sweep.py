@@ -1,26 +1,26 @@
-"""Sweep a search space and hand over the winner: trained, confirmed, exported, timed, reported.
+"""Sweep a search space: search, confirm, train the champion, export, benchmark, report.
 
-    python -m platform.sweep resnet18_cifar              # the whole thing
-    python -m platform.sweep resnet18_cifar --dry-run    # its plan; nothing is trained or written
-    python -m platform.sweep resnet18_cifar --quick      # every stage in a few minutes; figures mean nothing
-    python -m platform.sweep --resume                    # go on with the newest sweep that has not finished
-    python -m platform.sweep --resume SWEEP --extend 10  # ten more trials, and what follows from them
-    python -m platform.sweep --list                      # the sweeps there are
-    python -m platform.sweep --export SWEEP t007         # any trial as a model folder for the engine
+    python -m platform.sweep resnet18_cifar              # a complete sweep
+    python -m platform.sweep resnet18_cifar --dry-run    # the plan only; trains and writes nothing
+    python -m platform.sweep resnet18_cifar --quick      # every stage in a few minutes, to test the pipeline
+    python -m platform.sweep --resume                    # continue the newest unfinished sweep
+    python -m platform.sweep --resume SWEEP --extend 10  # ten more trials, then the later stages again
+    python -m platform.sweep --list                      # the existing sweeps
+    python -m platform.sweep --export SWEEP t007         # one trial as a model folder for the engine
 
-Progress goes to stderr; the sweep's folder, `runs/<space>-<time>`, to stdout.
+Progress is printed to stderr, the path of the sweep's folder `runs/<space>-<time>` to stdout.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platform.console.sweep_command import Arguments, read_command, was_quick, what_to_sweep
+from platform.console.sweep_command import Arguments, is_quick_sweep, read_command, spec_and_folder
 from platform.errors import Interrupted, UserError, run_command
 from platform.space.space_files import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, new_sweep_folder
@@ -29,53 +29,55 @@ if TYPE_CHECKING:
     from platform.console.live import LiveView
     from platform.data.dataset import DatasetInfo
     from platform.tracking.events import Observers
-    from platform.tuning.planning.plan import Plan
+    from platform.tuning.planning.records import Plan
     from platform.tuning.training_stages import Sweep
 
 
 _QUICK_IMAGES = 500
-"""Of the validation and of the test images, on which a quick sweep judges a lower precision."""
+"""Validation images, and test images, on which a quick sweep evaluates a lower precision."""
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.sweep") -> int:
     """Run the command."""
-    arguments = read_command(sys.argv[1:])
-    if arguments.list:
+    arguments = read_command(sys.argv[1:] if words is None else words, prog=prog)
+    if arguments.action.list:
         from platform.console.sweep_list import sweep_list
 
-        print(sweep_list(arguments.root()))
+        print(sweep_list(arguments.output.root.absolute()))
         return 0
-    if arguments.export is None:
-        spec, folder = what_to_sweep(arguments)
+    export = arguments.action.export
+    if export is None:
+        spec, folder = spec_and_folder(arguments)
     from platform.console.live import LiveView
     from platform.tuning.execution.interrupts import sigterm_as_sigint
 
-    with sigterm_as_sigint(), LiveView(quiet=arguments.quiet) as view:
-        if arguments.export is not None:
-            return _export_trial(*arguments.export, arguments.root(), view)
+    with sigterm_as_sigint(), LiveView(quiet=arguments.output.quiet) as view:
+        if export is not None:
+            return _export_trial(*export, arguments.output.root.absolute(), view)
         return _sweep(arguments, spec, folder, view)
 
 
 def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, view: LiveView) -> int:
-    """Plan, and unless that was all, run every stage."""
-    from platform.tuning.extend_sweep import extend, extended, refuse_second_opening
+    """Plan the sweep and, unless it is a dry run, run every stage."""
+    from platform.tuning.extend_sweep import check_test_set_unread, extend, extended_spec
     from platform.tuning.sampling.warm_start import earlier_trials, keep_earlier_trials
     from platform.tuning.start_sweep import find_data, open_sweep, plan_here
 
-    quick = arguments.quick or was_quick(folder)
+    quick = arguments.quick or is_quick_sweep(folder)
+    resume, output = arguments.resume, arguments.output
     ended_before = folder is not None and not folder.unfinished
-    if folder is not None and arguments.extend is not None:
-        refuse_second_opening(folder, again=arguments.again)
-        spec = extended(spec, arguments.extend)
-    with view.phase("finding the data"):
+    if folder is not None and resume.extend is not None:
+        check_test_set_unread(folder, again=resume.again)
+        spec = extended_spec(spec, resume.extend)
+    with view.phase("preparing the dataset"):
         spec, info = find_data(
             spec,
-            data_dir=arguments.data_dir,
-            offline=arguments.offline,
+            data_dir=arguments.data.data_dir,
+            offline=arguments.data.offline,
             quick=quick,
             progress=view.set_phase,
         )
-    with view.phase("looking at the machine"):
+    with view.phase("planning the sweep"):
         plan = plan_here(
             spec,
             info,
@@ -86,34 +88,34 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
     _show_plan(arguments, plan, info, view)
     earlier = None
     if arguments.warm_start is not None:
-        earlier = earlier_trials(find_sweep(arguments.warm_start, root=arguments.output), spec)
+        earlier = earlier_trials(find_sweep(arguments.warm_start, root=output.root), spec)
     if arguments.dry_run:
         return 0
-    folder = folder or new_sweep_folder(arguments.output, spec.name)
+    folder = folder or new_sweep_folder(output.root, spec.name)
     if earlier is not None:
         keep_earlier_trials(folder, earlier)
-    if arguments.extend is not None:
+    if resume.extend is not None:
         extend(folder, spec)
-    # A figure that stands is measured again only where that is all that was asked for.
-    again = arguments.again and (not folder.test.exists() or (ended_before and arguments.extend is None))
+    # With an existing test accuracy, --again measures it again only on a finished sweep without --extend.
+    again = resume.again and (not folder.test.exists() or (ended_before and resume.extend is None))
     observers = _observers(arguments, folder, view)
-    with _ending(folder, observers, again=arguments.again):
+    with _recorded_outcome(folder, observers, again=resume.again):
         with view.phase("opening MLflow"):
             sweep = open_sweep(spec, plan, folder, info, observers)
         _train(sweep, view)
-        _hand_over(sweep, arguments, view, again=again)
+        _evaluate_and_export(sweep, arguments, view, again=again)
     view.close()
-    from platform.console.estimate_text import took
+    from platform.console.estimate_text import wall_time_text
     from platform.console.summary import final_summary
 
-    final_summary(folder, tracking_uri=_tracking_uri(arguments), quiet=arguments.quiet)
-    if not arguments.quiet:
-        view.console.print(took(folder), highlight=False, markup=False)
+    final_summary(folder, tracking_uri=_tracking_uri(arguments), quiet=output.quiet)
+    if not output.quiet:
+        view.console.print(wall_time_text(folder), highlight=False, markup=False)
     return 0
 
 
 def _train(sweep: Sweep, view: LiveView) -> None:
-    """Everything that needs Ray: search, confirmation, the final run."""
+    """Run the stages that need Ray: search, confirmation, final training."""
     from platform.tuning import training_stages
     from platform.tuning.execution.cluster_session import session
     from platform.tuning.final_model import is_trained
@@ -127,13 +129,13 @@ def _train(sweep: Sweep, view: LiveView) -> None:
         trials = training_stages.search(sweep)
         reason = training_stages.why_stopped(sweep)
         if reason is not None:
-            view.console.print(f"the search has ended early: {reason}", highlight=False, markup=False)
+            view.console.print(f"the search stopped early: {reason}", highlight=False, markup=False)
         champion = training_stages.confirm(sweep, trials)
         training_stages.train_final(sweep, champion, trials)
 
 
 def _measure_networks(sweep: Sweep, view: LiveView) -> None:
-    """Where the space asks for small or fast networks, count or time each of them before the search."""
+    """Measure the size or latency of each network before the search, if the space has such objectives."""
     from deploy.untrained_latency import untrained_latency_ms
     from platform.models.config import ModelConfig
     from platform.tuning.sampling.objectives import measure_architectures
@@ -152,15 +154,15 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
     )
 
 
-def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
-    """From the final model to its figures: the test split, ncnn, the engine, the registry, the report."""
+def _evaluate_and_export(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: bool) -> None:
+    """Evaluate the final model, export, benchmark and register it, and write the report."""
     from platform.reporting.page import write_report
     from platform.tracking.results import read_results
-    from platform.tracking.trial_findings import ailments, by_trial
+    from platform.tracking.trial_findings import findings_by_trial, grouped_findings
     from platform.tuning import final_model
 
-    with view.phase("reading the test split again" if again else "reading the test split, once"):
-        final_model.measure(sweep, again=again)
+    with view.phase(f"evaluating on the test split{' again' if again else ''}"):
+        final_model.evaluate_on_test_set(sweep, again=again)
     with view.phase("exporting to ncnn"):
         _export(sweep, view)
     with view.phase("benchmarking on this machine"):
@@ -173,12 +175,12 @@ def _hand_over(sweep: Sweep, arguments: Arguments, view: LiveView, *, again: boo
         view.console.print(f"registered in MLflow as {name}, alias {choice.alias}{because}", highlight=False)
     with view.phase("writing the report"):
         sweep.folder.set_state("finished")
-        sweep.observer.trials_diagnosed(by_trial(ailments(read_results(sweep.folder))))
+        sweep.observer.trials_diagnosed(findings_by_trial(grouped_findings(read_results(sweep.folder))))
         sweep.observer.artifact_written(write_report(sweep.folder.path), name="report")
 
 
 def _export(sweep: Sweep, view: LiveView) -> None:
-    """Convert the final model to model folders: fp32, and the fastest precision that keeps the accuracy."""
+    """Export the final model in fp32 and in the fastest precision that keeps the accuracy."""
     from deploy.champion import export_champion
     from platform.tuning import extend_sweep, final_model
 
@@ -187,11 +189,11 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         return
     if quick:
         view.console.print(
-            f"quick export: int8 only, not tuned, right answers counted on {_QUICK_IMAGES} images",
+            f"quick export: int8 only, not tuned, accuracy measured on {_QUICK_IMAGES} images",
             highlight=False,
         )
     done = export_champion(
-        final_model.final_model(folder),
+        final_model.final_model_path(folder),
         folder.export,
         info=sweep.info,
         precisions=("int8",) if quick else None,
@@ -199,9 +201,9 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         most_images=_QUICK_IMAGES if quick else None,
         source={
             "sweep": folder.sweep_id,
-            "run": extend_sweep.final_run(folder),
+            "run": extend_sweep.final_run_id(folder),
             "commit": sweep.provenance["commit"],
-            "test_accuracy": final_model.measure(sweep)["accuracy"],
+            "test_accuracy": final_model.evaluate_on_test_set(sweep)["accuracy"],
         },
         progress=view.set_phase,
     )
@@ -212,7 +214,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
 
 
 def _benchmark(sweep: Sweep, view: LiveView) -> None:
-    """Time the model folders with the project's engine, which is built on first use."""
+    """Measure the model folders with the C++ engine, which is built on first use."""
     from deploy.engine_build.engine import run_benchmark
 
     if sweep.folder.benchmark.exists():
@@ -229,7 +231,7 @@ def _benchmark(sweep: Sweep, view: LiveView) -> None:
 
 
 def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
-    """Convert one trial of a sweep to a model folder, and print where it is."""
+    """Export one trial of a sweep to a model folder and print its path."""
     from deploy.conversion.parity import MIN_IMAGES
     from deploy.export import export_model
     from platform.data.cache import load_split, open_info
@@ -267,7 +269,7 @@ def _show_plan(arguments: Arguments, plan: Plan, info: DatasetInfo, view: LiveVi
             plan,
             data=images,
             generated=info.name == "generated",
-            folder=None if arguments.dry_run else arguments.output.absolute(),
+            folder=None if arguments.dry_run else arguments.output.root.absolute(),
             tracking_uri=_tracking_uri(arguments),
             estimate_s=plan.estimate.wall_s if plan.estimate else None,
             details=plan_details(plan),
@@ -284,33 +286,35 @@ def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Obs
 
 
 @contextmanager
-def _ending(folder: SweepFolder, observers: Observers, *, again: bool) -> Iterator[None]:
-    """Whatever ends the sweep, say so in its folder and to its observers, and to the user how to go on."""
+def _recorded_outcome(folder: SweepFolder, observers: Observers, *, again: bool) -> Iterator[None]:
+    """Record the outcome of the sweep, and add the command that resumes it to the error message."""
     from platform.tracking.events import SweepOutcome
-    from platform.tuning.final_model import figures
+    from platform.tuning.final_model import final_metrics
 
     root = folder.path.parent
     where = "" if root == Path("runs").absolute() else f" --output {shlex.quote(str(root))}"
-    go_on = f"python -m platform.sweep --resume {folder.sweep_id}{where}{' --again' if again else ''}"
+    resume_command = (
+        f"python -m platform.sweep --resume {folder.sweep_id}{where}{' --again' if again else ''}"
+    )
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
         folder.set_state("interrupted")
-        observers.sweep_ended(SweepOutcome(status="interrupted", message=f"go on with: {go_on}"))
-        raise Interrupted(f"stopped; everything so far is kept. Go on with:\n  {go_on}") from None
+        observers.sweep_ended(SweepOutcome(status="interrupted", message=f"resume with: {resume_command}"))
+        raise Interrupted(f"interrupted; all results are saved. Resume with:\n  {resume_command}") from None
     except BaseException as error:
         folder.set_state("failed", str(error))
         observers.sweep_ended(SweepOutcome(status="failed", message=str(error)))
         if isinstance(error, UserError):
-            raise type(error)(f"{error}\nwhen that is mended, go on with: {go_on}") from None
+            raise type(error)(f"{error}\nafter fixing that, resume with: {resume_command}") from None
         raise
-    observers.sweep_ended(SweepOutcome(status="finished", metrics=figures(folder)))
+    observers.sweep_ended(SweepOutcome(status="finished", metrics=final_metrics(folder)))
 
 
 def _tracking_uri(arguments: Arguments) -> str:
     from platform.tracking.mlflow_store import resolve_tracking_uri
 
-    return resolve_tracking_uri(arguments.tracking_uri)
+    return resolve_tracking_uri(arguments.output.tracking_uri)
 
 
 if __name__ == "__main__":

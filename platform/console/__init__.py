@@ -1,1 +1,1 @@
-"""What a sweep shows in the terminal: plan, live table, final summary."""
+"""Terminal output of a sweep: the plan, the live view, the final summary."""

@@ -1,6 +1,6 @@
-"""The live view of a sweep on stderr: a redrawn table on a terminal, one line per event elsewhere.
+"""The live view of a sweep on stderr: an updated table on a terminal, else one line per event.
 
-Nothing here writes to stdout, which belongs to results.
+Stdout is reserved for results.
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from platform.console.progress import Ended, SweepProgress
-from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
-from platform.tracking.text_format import (
-    GENERATED,
-    QUICK,
+from platform.console.progress import EndedTrial, SweepProgress
+from platform.text_format import (
+    approximate_duration,
     duration,
     percent,
     plural,
-    roughly,
     settings_text,
 )
+from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
 
 STATUS_STYLE = {
@@ -44,12 +42,12 @@ STATUS_STYLE = {
 
 
 def stderr_console(*, quiet: bool = False) -> Console:
-    """Return the console for progress: stderr, without color where NO_COLOR is set or nobody watches."""
+    """Return the console for progress: stderr, without color if NO_COLOR is set or it is not a terminal."""
     return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 class LiveView(SweepObserver):
-    """Shows a sweep while it runs. Use as a context manager, so that the terminal is given back."""
+    """Shows a running sweep. Used as a context manager, it restores the terminal at the end."""
 
     def __init__(
         self,
@@ -59,22 +57,22 @@ class LiveView(SweepObserver):
         top: int = 8,
         progress: SweepProgress | None = None,
     ) -> None:
-        """Prepare the view; nothing is shown before the first phase or event.
+        """Create the view; it is empty until the first phase or event.
 
         Args:
-            console: where to draw; stderr by default.
+            console: output; stderr by default.
             quiet: show nothing.
             top: rows of the leaderboard.
-            progress: keeps the figures; for tests with a clock of their own.
+            progress: state of the sweep; tests pass one with their own clock.
         """
         self.console = console or stderr_console(quiet=quiet)
         self._progress = progress or SweepProgress()
         self._top = top
         self._phase: tuple[str, float] | None = None
-        # The redrawing thread reads what the driver's thread writes.
+        # The refresh thread reads the state that the driver's thread writes.
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._left = False
+        self._exited = False
 
     def __enter__(self) -> Self:
         return self
@@ -82,31 +80,36 @@ class LiveView(SweepObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left = True
+        self._exited = True
         self.close()
 
     def close(self) -> None:
-        """Stop drawing; the terminal shows what was there before, and the summary follows."""
+        """Remove the view from the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def set_phase(self, text: str | None) -> None:
-        """Name what the sweep is busy with between trials; None when that is over.
+        """Show the current activity between trials; None clears it.
 
-        The same phase with new figures (`building the engine [120/269]`) replaces the line on a terminal;
-        elsewhere it is printed once.
+        An update of the same phase (`building the engine [120/269]`) replaces the line on a terminal and is
+        not printed elsewhere.
         """
         with self._lock:
-            known = self._phase
-            begun = known[1] if known and text and _subject(known[0]) == _subject(text) else time.monotonic()
-            self._phase = (text, begun) if text else None
-        if text and not self._drawing() and (known is None or _subject(known[0]) != _subject(text)):
+            previous = self._phase
+            same = (
+                previous is not None
+                and text is not None
+                and _without_numbers(previous[0]) == _without_numbers(text)
+            )
+            started = previous[1] if previous is not None and same else time.monotonic()
+            self._phase = (text, started) if text else None
+        if text and not self._start_live() and not same:
             self._line(f"[dim]…[/dim] {escape(text)}")
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
-        """Name what the sweep is busy with while the block runs."""
+        """Show the current activity while the block runs."""
         self.set_phase(text)
         try:
             yield
@@ -116,13 +119,13 @@ class LiveView(SweepObserver):
     def sweep_started(self, sweep: SweepInfo) -> None:
         with self._lock:
             self._progress.sweep_started(sweep)
-        if not self._drawing():
+        if not self._start_live():
             self._line(f"[bold]{escape(sweep.sweep_id)}[/bold]  {escape(str(sweep.folder))}")
-            for warning in _warnings(sweep):
+            for warning in sweep.warnings:
                 self._line(f"[bold yellow]{warning}[/bold yellow]")
             before = len(self._progress.ended["search"])
             if before:
-                self._line(f"going on: {plural(before, 'trial')} of {sweep.trials} had ended")
+                self._line(f"resuming: {before} of {plural(sweep.trials, 'trial')} done")
 
     def trial_started(self, trial: TrialInfo) -> None:
         with self._lock:
@@ -130,16 +133,18 @@ class LiveView(SweepObserver):
             new_stage = trial.stage != self._progress.stage
             self._progress.trial_started(trial)
             self._phase = None
-        if not self._drawing() and new_stage and first:
+        if not self._start_live() and new_stage and first:
             self._line(
-                {"confirm": "confirming the best over several seeds"}.get(trial.stage, "final training")
+                {"confirm": "confirming the best trials over several seeds"}.get(
+                    trial.stage, "final training"
+                )
             )
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         with self._lock:
             self._progress.epoch_finished(trial, record)
-        # The long runs of the later stages say where they are; in the search the trials' ends do.
-        if not self._drawing() and trial.stage != "search" and _is_milestone(record):
+        # In the search one line per trial is enough; the later stages have few, long runs.
+        if not self._start_live() and trial.stage != "search" and _is_milestone(record):
             accuracy = record.validation_accuracy
             where = f"epoch {record.epoch}/{record.epochs}  {record.images_per_s:,.0f} images/s"
             shown = f"  val {percent(accuracy)}" if accuracy is not None else ""
@@ -152,7 +157,7 @@ class LiveView(SweepObserver):
         with self._lock:
             self._progress.trial_ended(trial, status, error=error)
             ended = self._progress.ended[trial.stage][trial.trial_id]
-        if status is TrialStatus.FAILED or not self._drawing():
+        if status is TrialStatus.FAILED or not self._start_live():
             self._line(self._ended_line(ended, in_search=trial.stage == "search"))
 
     def sweep_ended(self, outcome: SweepOutcome) -> None:
@@ -162,34 +167,34 @@ class LiveView(SweepObserver):
             self._line(f"[{style}]{escape(outcome.message)}[/{style}]")
 
     def render(self) -> RenderableType:
-        """Return the view as it stands."""
+        """Return the current view."""
         with self._lock:
             parts: list[RenderableType] = []
             sweep = self._progress.sweep
             if sweep is not None:
-                parts += [Text(warning, style="bold yellow") for warning in _warnings(sweep)]
+                parts += [Text(warning, style="bold yellow") for warning in sweep.warnings]
                 parts.append(self._header(sweep))
                 if self._progress.leaderboard():
                     parts.append(self._leaderboard())
                 if self._progress.running:
                     parts += [Text(""), self._running()]
             if self._phase is not None:
-                text, begun = self._phase
-                since = duration(time.monotonic() - begun)
+                text, started = self._phase
+                elapsed = duration(time.monotonic() - started)
                 parts += [Text("")] * bool(parts)
-                parts.append(Spinner("dots", Text(f"{text}  ({since})")))
+                parts.append(Spinner("dots", Text(f"{text}  ({elapsed})")))
             return Group(*parts)
 
-    def _drawing(self) -> bool:
-        """Start drawing where there is a terminal; return whether the view is drawn."""
+    def _start_live(self) -> bool:
+        """Start the updated view if the console is a terminal; return whether it is active."""
         able = self.console.is_terminal and not (self.console.quiet or self.console.is_dumb_terminal)
-        if self._live is None and able and not self._left:
+        if self._live is None and able and not self._exited:
             self._live = Live(
                 get_renderable=self.render,
                 console=self.console,
                 refresh_per_second=4,
                 transient=True,
-                # stdout is not redirected: results go there, and nothing of them may end up on stderr.
+                # Redirected output would end up on stderr, but stdout is for results.
                 redirect_stdout=False,
             )
             self._live.start()
@@ -205,10 +210,10 @@ class LiveView(SweepObserver):
         line.append(f"   {duration(self._progress.elapsed_s())}")
         eta_s = self._progress.search_eta_s()
         if self._progress.stage != "search":
-            stage = {"confirm": "confirming over seeds", "final": "final training"}[self._progress.stage]
+            stage = {"confirm": "confirmation", "final": "final training"}[self._progress.stage]
             line.append(f"   {stage}", "cyan")
         elif eta_s is not None:
-            line.append(f"   search: {roughly(eta_s)} left", "cyan")
+            line.append(f"   search: {approximate_duration(eta_s)} left", "cyan")
         best = self._progress.leaderboard()[:1]
         tally = Text(f"{ended}/{sweep.trials} trials")
         running = sum(running.trial.stage == "search" for running in self._progress.running.values())
@@ -261,7 +266,7 @@ class LiveView(SweepObserver):
             )
         return table
 
-    def _ended_line(self, ended: Ended, *, in_search: bool) -> str:
+    def _ended_line(self, ended: EndedTrial, *, in_search: bool) -> str:
         style = STATUS_STYLE.get(ended.status, "")
         parts = [f"{ended.trial_id}  [{style}]{ended.status}[/{style}]"]
         if ended.accuracy is not None:
@@ -279,21 +284,13 @@ class LiveView(SweepObserver):
                 tail += f", best {percent(best[0].accuracy)} ({best[0].trial_id})"
             eta_s = self._progress.search_eta_s()
             if eta_s:
-                tail += f", {roughly(eta_s)} left"
+                tail += f", {approximate_duration(eta_s)} left"
             parts.append(f"[dim]{tail}[/dim]")
         return "  ".join(parts)
 
 
-def _warnings(sweep: SweepInfo) -> list[str]:
-    return [
-        text
-        for tag, text in (("quick", QUICK), ("generated_data", GENERATED))
-        if sweep.tags.get(tag, "").lower() in ("true", "1", "yes")
-    ]
-
-
-def _subject(phase: str) -> str:
-    """Return what a phase is about, without its figures: `building the engine`."""
+def _without_numbers(phase: str) -> str:
+    """Return the text of a phase without its counters: `building the engine`."""
     return re.sub(r"\[.*|[\d.,]+", "", phase).strip()
 
 
@@ -303,10 +300,8 @@ def _is_milestone(record: EpochRecord) -> bool:
 
 
 def _last_line(error: str) -> str:
-    """Return the line that names an error, and the log's path if the text has one."""
-    lines = [line.strip() for line in error.strip().splitlines() if line.strip()]
-    if not lines:
-        return ""
-    named = [line for line in lines if line.startswith("log: ")]
-    rest = [line for line in lines if not line.startswith("log: ")]
-    return "; ".join([*rest[-1:], *named[-1:]])
+    """Return the last line of an error, followed by the line with the log's path if there is one."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    logs = [line for line in lines if line.startswith("log: ")]
+    others = [line for line in lines if not line.startswith("log: ")]
+    return "; ".join([*others[-1:], *logs[-1:]])

@@ -1,4 +1,4 @@
-"""The plan of a sweep as a person reads it before it starts."""
+"""Render the plan of a sweep as tables for the console."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from platform.tracking.text_format import GENERATED, QUICK, plural, roughly
-from platform.tuning.planning.capacity import Need
-from platform.tuning.planning.plan import Plan, StagePlan
+from platform.text_format import approximate_duration, percent, plural, sweep_warnings
+from platform.tuning.planning.records import Plan, Resources, StagePlan
 
 
 def plan_table(
@@ -24,26 +23,26 @@ def plan_table(
     estimate_s: float | None = None,
     details: Mapping[str, str] | None = None,
 ) -> RenderableType:
-    """Return the plan: what is searched, in which stages, on what, and where it is kept.
+    """Return the plan: the searched settings, the stages, the resources and the output.
 
     Args:
         plan: the plan.
-        data: the data set in words (`cifar10, 45,000 + 5,000 + 10,000 images`).
-        generated: whether its pictures are drawn; said loudly.
-        folder: where the sweep will lie.
+        data: description of the dataset (`cifar10: 45,000 training images, ...`).
+        generated: whether the images are synthetic; shown as a warning.
+        folder: folder of the sweeps.
         tracking_uri: the MLflow store.
-        estimate_s: expected wall time, where it is known.
-        details: further lines, by name, beside the time.
+        estimate_s: estimated wall time, if known.
+        details: further rows by name, shown after the time.
     """
     parts: list[RenderableType] = []
     title = Text.assemble((plan.space, "bold"))
     if plan.about:
         title.append(f"  {plan.about}")
     parts.append(title)
-    if plan.quick:
-        parts.append(Text(QUICK, style="bold yellow"))
-    if generated:
-        parts.append(Text(GENERATED, style="bold yellow"))
+    parts += [
+        Text(warning, style="bold yellow")
+        for warning in sweep_warnings(quick=plan.quick, generated=generated)
+    ]
     parts += [Text(""), _space(plan), Text(""), _stages(plan), Text("")]
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)
@@ -63,21 +62,22 @@ def _space(plan: Plan) -> Table:
     table.add_column("only if", style="dim")
     for row in plan.rows:
         kind = row.kind.replace("_", " ")
-        # The kind says "log" already.
+        # The kind column already contains "log".
         values = row.values.removesuffix(", log scale")
         table.add_row(Text(row.name), kind, Text(values), Text(row.only_if))
     return table
 
 
 def _stages(plan: Plan) -> Table:
-    """Return the stages in numbers: narrow enough for 80 columns; `_facts` gives the reasons."""
+    """Return the table of the stages, which fits 80 columns; `_facts` adds the reasons."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("stage", no_wrap=True)
     for name in ("runs", "epochs", "at once"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("each run")
     for name, stage in _named(plan):
-        how = f"{stage.backend}, {plural(stage.workers, 'worker')} with {_need(stage.resources_per_worker)}"
+        resources = _resources(stage.resources_per_worker)
+        how = f"{stage.backend}, {plural(stage.workers, 'worker')} with {resources}"
         table.add_row(
             name,
             str(stage.runs),
@@ -102,22 +102,22 @@ def _facts(
 ) -> dict[str, str]:
     start = f", after {plural(plan.starting_points, 'starting point')}" if plan.starting_points else ""
     rungs = f", may stop trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
-    saved = f", expected to save {plan.saved_share:.0%} of the search" if plan.saved_share else ""
+    saved = f", expected to save {percent(plan.saved_share, 0)} of the search" if plan.saved_share else ""
     facts = {
         **({"objectives": _objectives(plan.objectives)} if len(plan.objectives) > 1 else {}),
         "sampler": f"{plan.sampler}{start}",
         "scheduler": f"{plan.scheduler}{rungs}{saved}",
-        "at most": plural(plan.worst_case_epochs, "epoch") + " in all stages",
+        "epochs": f"at most {plan.worst_case_epochs:,} in all stages",
     }
     repeats = f"{plural(plan.candidates, 'candidate')} x {plural(plan.seeds, 'seed')}, "
     for name, stage in _named(plan):
-        facts[name] = f"{repeats if name == 'confirm' else ''}{stage.backend}: {stage.backend_reason}"
+        facts[name] = (repeats if name == "confirm" else "") + _because(stage.backend, stage.backend_reason)
     if estimate_s is not None:
-        facts["time"] = roughly(estimate_s)
+        facts["time"] = approximate_duration(estimate_s)
     facts |= details
     if data:
         facts["data"] = data
-    facts["cluster"] = " | ".join(_need(node) for node in plan.nodes)
+    facts["cluster"] = " | ".join(_resources(node) for node in plan.nodes)
     if plan.device:
         facts["device"] = _because(plan.device, plan.device_reason)
     if plan.precision:
@@ -130,9 +130,9 @@ def _facts(
 
 
 def _objectives(names: Sequence[str]) -> str:
-    """Return what is raised and what is lowered, in words."""
+    """Return the directions of the objectives in words."""
     costs = [name.replace("_", " ") for name in names if name != "validation_accuracy"]
-    return f"highest validation accuracy, lowest {', lowest '.join(costs)}; the champion by accuracy"
+    return f"maximize validation accuracy, minimize {', '.join(costs)}; the champion is chosen by accuracy"
 
 
 def _epochs(stage: StagePlan) -> str:
@@ -142,9 +142,9 @@ def _epochs(stage: StagePlan) -> str:
     return f"{stage.epochs} (mean {expected / stage.runs:.1f})"
 
 
-def _need(need: Need) -> str:
-    gpu = f", {need.GPU:g} GPU" if need.GPU else ""
-    return f"{need.CPU:g} CPU{gpu}"
+def _resources(resources: Resources) -> str:
+    gpu = f", {resources.GPU:g} GPU" if resources.GPU else ""
+    return f"{resources.CPU:g} CPU{gpu}"
 
 
 def _because(what: str, reason: str) -> str:

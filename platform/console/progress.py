@@ -1,4 +1,4 @@
-"""What the console knows of a running sweep: counts, ranking, remaining time. Nothing is printed here."""
+"""State of a running sweep for the console: counts, ranking, remaining time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from platform.training.records import EpochRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
-    """A trial that has a slot."""
+class RunningTrial:
+    """A running trial."""
 
     trial: TrialInfo
     started_s: float
-    """On the clock of `SweepProgress`."""
+    """Time on the clock of `SweepProgress`."""
     last: EpochRecord | None = None
     first_epoch: int = 0
-    """Epochs it had done when this start of the sweep took it up."""
+    """Number of epochs done before this start of the sweep."""
 
     def fraction(self) -> float:
-        """Return the share of its epochs that is done, 0..1."""
+        """Return the share of epochs done, 0..1."""
         return self.last.epoch / self.last.epochs if self.last else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A trial that is over."""
+class EndedTrial:
+    """An ended trial."""
 
     trial_id: str
     number: int
@@ -44,15 +44,15 @@ class Ended:
 
 
 class SweepProgress(SweepObserver):
-    """Follows the events of a sweep, stage by stage; a resumed sweep begins with what is in its tables."""
+    """Tracks the trials of each stage; for a resumed sweep it starts from the tables in its folder."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.sweep: SweepInfo | None = None
         self.stage: Stage = "search"
         self.started_s = clock()
-        self.running: dict[str, Running] = {}
-        self.ended: dict[Stage, dict[str, Ended]] = {"search": {}, "confirm": {}, "final": {}}
+        self.running: dict[str, RunningTrial] = {}
+        self.ended: dict[Stage, dict[str, EndedTrial]] = {"search": {}, "confirm": {}, "final": {}}
         self._accuracy: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
         self._stage_started_s: dict[Stage, float] = {}
@@ -65,7 +65,7 @@ class SweepProgress(SweepObserver):
                 self._accuracy[row.trial_id] = row.validation_accuracy
             self._epochs[row.trial_id] = row.epochs_done
             if row.status not in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED):
-                self.ended[row.stage][row.trial_id] = Ended(
+                self.ended[row.stage][row.trial_id] = EndedTrial(
                     trial_id=row.trial_id,
                     number=row.number,
                     status=row.status,
@@ -81,7 +81,7 @@ class SweepProgress(SweepObserver):
         now = self._clock()
         self.stage = trial.stage
         self._stage_started_s.setdefault(trial.stage, now)
-        self.running[trial.trial_id] = Running(
+        self.running[trial.trial_id] = RunningTrial(
             trial=trial, started_s=now, first_epoch=self._epochs.get(trial.trial_id, 0)
         )
 
@@ -90,7 +90,7 @@ class SweepProgress(SweepObserver):
         if known is None:
             self.trial_started(trial)
             known = self.running[trial.trial_id]
-        self.running[trial.trial_id] = Running(
+        self.running[trial.trial_id] = RunningTrial(
             trial=trial, started_s=known.started_s, last=record, first_epoch=known.first_epoch
         )
         self._epochs[trial.trial_id] = record.epoch
@@ -103,7 +103,7 @@ class SweepProgress(SweepObserver):
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         now = self._clock()
         known = self.running.pop(trial.trial_id, None)
-        self.ended[trial.stage][trial.trial_id] = Ended(
+        self.ended[trial.stage][trial.trial_id] = EndedTrial(
             trial_id=trial.trial_id,
             number=trial.number,
             status=status,
@@ -115,17 +115,17 @@ class SweepProgress(SweepObserver):
         )
 
     def accuracy(self, trial_id: str) -> float | None:
-        """Return a trial's validation accuracy as it stands."""
+        """Return the current validation accuracy of a trial."""
         return self._accuracy.get(trial_id)
 
     def counts(self) -> Counter[TrialStatus]:
-        """Return how many search trials ended in which way."""
+        """Return the number of ended search trials by status."""
         return Counter(ended.status for ended in self.ended["search"].values())
 
-    def leaderboard(self) -> list[Ended]:
+    def leaderboard(self) -> list[EndedTrial]:
         """Return the ended search trials that have an accuracy and did not fail, best first.
 
-        Whole runs come before those that were stopped early.
+        Completed trials come before pruned ones.
         """
         ranked = [
             ended
@@ -146,25 +146,25 @@ class SweepProgress(SweepObserver):
         return self._clock() - self.started_s
 
     def search_eta_s(self) -> float | None:
-        """Return the seconds the search will still take, from its pace so far; None while unknown.
+        """Return the estimated remaining seconds of the search; None while unknown.
 
-        The pace counts trials done in this start, and running ones by their share of epochs. Early
-        stopping is thereby in it as far as it has happened.
+        The estimate extrapolates the trials done since this start, where running trials count by their share
+        of epochs. It therefore includes the early stopping so far.
         """
         start = self._stage_started_s.get("search")
         if self.sweep is None or start is None or self.stage != "search":
             return None
         done = len(self.ended["search"]) - self._ended_before
-        under_way = sum(
+        partly_done = sum(
             running.fraction() - _share(running.first_epoch, running.last)
             for running in self.running.values()
         )
-        worked = done + under_way
-        # A tenth of a trial: below that the figure would jump about.
-        if worked < 0.1:
+        total_done = done + partly_done
+        # The estimate is too noisy before a tenth of a trial is done.
+        if total_done < 0.1:
             return None
-        left = max(0.0, self.sweep.trials - self._ended_before - worked)
-        return (self._clock() - start) / worked * left
+        left = max(0.0, self.sweep.trials - self._ended_before - total_done)
+        return (self._clock() - start) / total_done * left
 
 
 def _share(epochs_done: int, last: EpochRecord | None) -> float:

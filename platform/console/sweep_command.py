@@ -1,4 +1,4 @@
-"""The command line of a sweep, and which sweep it means; no heavy library is imported here."""
+"""The command line of `platform.sweep`; imports no heavy library."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from platform.command_line import DataDir, Flag, option, parse_command_line
 from platform.errors import UsageError
 from platform.space.quick import quick_variant
 from platform.space.space_files import SweepSpec, changed_fields, find_spaces, load_space, load_spec
@@ -18,85 +19,113 @@ _NEWEST = "latest"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResumeOptions:
+    """Continue an existing sweep."""
+
+    sweep: Annotated[str | None, option("[SWEEP]", name="resume")] = None
+    """Continue an interrupted sweep: its folder or id, or the newest one."""
+    extend: Annotated[int | None, option("N")] = None
+    """With --resume: run N more search trials, and repeat the later stages if their inputs change."""
+    again: Flag = False
+    """With --resume: allow a further evaluation on the test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionOptions:
+    """Run no sweep."""
+
+    list: Flag = False
+    """List the sweeps in --output with their state and best accuracy."""
+    export: Annotated[tuple[str, str] | None, option("SWEEP TRIAL")] = None
+    """Export one trial of a sweep as a model folder for the engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Source of the training images."""
+
+    data_dir: DataDir = None
+    """Folder of the dataset."""
+    offline: Flag = False
+    """Do not download anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Destination of the results."""
+
+    root: Annotated[Path, option("PATH", default="runs", name="output")] = Path("runs")
+    """Folder of the sweeps."""
+    tracking_uri: Annotated[
+        str | None, option("URI", default="$MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    ] = None
+    """MLflow store."""
+    quiet: Flag = False
+    """Print the result only, without progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Sweep a search space: search, confirm, train the champion, export, benchmark, report."""
 
-    space: Annotated[str | None, tyro.conf.Positional] = None
-    """A name in search_spaces/, or the path of a .yaml file."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the plan, with an estimate of its time, and stop."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Every stage, hardly any training; without CIFAR-10 at hand, on generated pictures."""
+    space: Annotated[str | None, tyro.conf.Positional, option("[SPACE]")] = None
+    """Name of a search space in search_spaces/, or path of a .yaml file."""
+    dry_run: Flag = False
+    """Print the plan with a time estimate, and exit."""
+    quick: Flag = False
+    """Run every stage with very short training, on generated images if CIFAR-10 is not available."""
     settings: Annotated[
-        tuple[tuple[str, ...], ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(name="set", metavar="KEY=VALUE ..."),
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, option("KEY=VALUE ...", name="set")
     ] = ()
-    """Settings of the space file to change: trials=12 base.epochs=6 ..."""
-    resume: str | None = None
-    """Go on with an interrupted sweep: its folder or id; the newest one if none is named."""
-    extend: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """With --resume: N more search trials; what follows the search is done again where it changes."""
-    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """With --resume: allow the test split to be opened once more."""
-    warm_start: Annotated[str | None, tyro.conf.arg(metavar="SWEEP")] = None
-    """Let the sampler learn from the finished trials of an earlier sweep first."""
-    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """List the sweeps in --output with their state and best accuracy."""
-    export: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="SWEEP TRIAL")] = None
-    """Export one trial of a sweep to a model folder for the engine."""
-    data_dir: Path | None = None
-    """Where the images are; default: $CIFAR10_DIR, else the cache, else a download."""
-    offline: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Download nothing."""
-    output: Path = Path("runs")
-    """Where sweeps are kept."""
-    tracking_uri: str | None = None
-    """MLflow's store; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
-    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No progress, only the result."""
-
-    def root(self) -> Path:
-        """Return where sweeps are kept, absolute."""
-        return self.output.absolute()
+    """Override settings of the space file: trials=12 base.epochs=6 ... (repeatable)"""
+    warm_start: Annotated[str | None, option("SWEEP")] = None
+    """Initialize the sampler with the finished trials of an earlier sweep."""
+    resume: ResumeOptions = ResumeOptions()
+    action: ActionOptions = ActionOptions()
+    data: DataOptions = DataOptions()
+    output: OutputOptions = OutputOptions()
 
 
-def read_command(words: Sequence[str]) -> Arguments:
-    """Read the words of the command line.
+def read_command(words: Sequence[str], *, prog: str = "python -m platform.sweep") -> Arguments:
+    """Parse the command line.
+
+    Args:
+        words: the arguments of the command.
+        prog: the command as the usage line shows it.
 
     Raises:
-        UsageError: words that do not go together.
+        UsageError: the options cannot be combined.
     """
-    arguments = tyro.cli(Arguments, prog="python -m platform.sweep", args=_with_resume_value(words))
-    needing = [
-        name for name, given in (("--extend", arguments.extend), ("--again", arguments.again)) if given
-    ]
-    if needing and arguments.resume is None:
-        raise UsageError(f"{needing[0]} goes on with a sweep: give --resume, or --resume SWEEP, with it")
-    if arguments.warm_start is not None and arguments.resume is not None:
-        raise UsageError("--warm-start is for a new sweep: a resumed one goes on with what it has learned")
+    arguments = parse_command_line(Arguments, prog=prog, words=_with_resume_value(words))
+    resume = arguments.resume
+    needing = [name for name, given in (("--extend", resume.extend), ("--again", resume.again)) if given]
+    if needing and resume.sweep is None:
+        raise UsageError(f"{needing[0]} needs a sweep to continue: add --resume or --resume SWEEP")
+    if arguments.warm_start is not None and resume.sweep is not None:
+        raise UsageError("--warm-start is for new sweeps: a resumed sweep keeps the state of its sampler")
     return arguments
 
 
-def what_to_sweep(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
-    """Return the spec, and the folder of a sweep that is resumed.
+def spec_and_folder(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
+    """Return the spec, and the folder of a resumed sweep.
 
     Raises:
-        UsageError: there is no such space, there are mistakes in it, or it has changed since the sweep began.
+        UsageError: there is no such space, it has errors, or it has changed since the sweep began.
         UserError: there is no such sweep.
     """
     settings = [text for group in arguments.settings for text in group]
-    if arguments.resume is None:
+    resume, root = arguments.resume, arguments.output.root
+    if resume.sweep is None:
         if arguments.space is None:
             names = ", ".join(find_spaces())
-            raise UsageError(f"name a search space: python -m platform.sweep SPACE; there are: {names}")
+            raise UsageError(f"give a search space: python -m platform.sweep SPACE; available: {names}")
         spec = load_space(arguments.space, overrides=settings)
         return (quick_variant(spec) if arguments.quick else spec), None
-    ended_too = arguments.extend is not None or arguments.again
+    finished_too = resume.extend is not None or resume.again
     folder = (
-        latest(arguments.output, unfinished=not ended_too)
-        if arguments.resume == _NEWEST
-        else find_sweep(arguments.resume, root=arguments.output)
+        latest(root, unfinished=not finished_too)
+        if resume.sweep == _NEWEST
+        else find_sweep(resume.sweep, root=root)
     )
     spec = load_spec(folder.path)
     from platform.tuning.journal.journal import refuse_running
@@ -107,8 +136,8 @@ def what_to_sweep(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None]:
     return spec, folder
 
 
-def was_quick(folder: SweepFolder | None) -> bool:
-    """Return whether a sweep that is resumed was a quick one."""
+def is_quick_sweep(folder: SweepFolder | None) -> bool:
+    """Return whether a resumed sweep is a quick one."""
     if folder is None:
         return False
     from platform.tracking.results import read_results
@@ -119,24 +148,24 @@ def was_quick(folder: SweepFolder | None) -> bool:
 def _refuse_changes(
     arguments: Arguments, settings: Sequence[str], spec: SweepSpec, folder: SweepFolder
 ) -> None:
-    """A resumed sweep goes on as it began; UsageError names what differs."""
+    """Raise UsageError if the given space differs from the spec of the resumed sweep."""
     given = load_space(arguments.space or spec.name, overrides=settings)
-    if arguments.quick or was_quick(folder):
+    if arguments.quick or is_quick_sweep(folder):
         given = quick_variant(given)
     changed = [name for name in changed_fields(spec, given) if name != "base.data.name"]
     if changed:
         raise UsageError(
-            f"a resumed sweep goes on as it began, but {', '.join(changed)} changed since {folder.sweep_id} "
-            f"began; undo that, or start a new sweep without --resume"
+            f"the settings of a resumed sweep cannot change, but {', '.join(changed)} changed since "
+            f"{folder.sweep_id} began; undo that, or start a new sweep without --resume"
         )
 
 
 def _with_resume_value(words: Sequence[str]) -> list[str]:
-    """`--resume` alone means the newest sweep."""
-    done = []
+    """Return `words` with the value `latest` after a `--resume` without a value."""
+    completed = []
     for position, word in enumerate(words):
-        done.append(word)
+        completed.append(word)
         following = words[position + 1] if position + 1 < len(words) else "-"
         if word == "--resume" and following.startswith("-"):
-            done.append(_NEWEST)
-    return done
+            completed.append(_NEWEST)
+    return completed

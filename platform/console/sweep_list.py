@@ -1,4 +1,4 @@
-"""The sweeps under a folder, one line each."""
+"""Format the list of sweeps in a folder."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from platform.errors import UserError
+from platform.text_format import duration, percent
 from platform.tracking.events import TrialStatus
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.sweep_folder import SweepFolder, all_sweeps
-from platform.tracking.text_format import duration, percent
 
-_HEADER = ("sweep", "state", "trials", "best validation", "test", "took", "age")
+_HEADER = ("sweep", "state", "trials", "best validation", "test", "time", "age")
 
 
 def sweep_list(root: Path, *, now: datetime | None = None) -> str:
-    """Return a table of the sweeps under `root`, the newest last.
+    """Return a table of the sweeps under `root`, newest last.
 
-    `best validation` is the champion's mean over seeds where there is one, else the best trial so far;
-    an asterisk marks a quick sweep, whose accuracies mean nothing.
+    `best validation` is the champion's mean over seeds, or the accuracy of the best trial so far. An asterisk
+    marks a quick sweep, whose accuracies are meaningless.
     """
     sweeps = all_sweeps(root)
     if not sweeps:
@@ -32,13 +32,13 @@ def sweep_list(root: Path, *, now: datetime | None = None) -> str:
 
 
 def _row(folder: SweepFolder, now: datetime) -> tuple[str, ...]:
-    began = folder.started_at
-    age = duration((now - began).total_seconds()) if began else "-"
-    took = duration(folder.active_s) if folder.active_s else "-"
+    started = folder.started_at
+    age = duration((now - started).total_seconds()) if started else "-"
+    wall_time = duration(folder.active_s) if folder.active_s else "-"
     try:
         results = read_results(folder)
     except UserError:
-        return (folder.sweep_id, "damaged", "-", "-", "-", took, age)
+        return (folder.sweep_id, "damaged", "-", "-", "-", wall_time, age)
     done = [row for row in results.of_stage("search") if row.status is not TrialStatus.RUNNING]
     planned = ((results.plan or {}).get("search") or {}).get("runs")
     test = percent(results.test["accuracy"]) if results.test else "-"
@@ -48,7 +48,7 @@ def _row(folder: SweepFolder, now: datetime) -> tuple[str, ...]:
         f"{len(done)}" + (f"/{planned}" if planned else ""),
         _best(results),
         test,
-        took,
+        wall_time,
         age,
     )
 

@@ -1,1 +1,1 @@
-"""Plots and the HTML page of a sweep, made from its folder alone."""
+"""The HTML report of a sweep and its charts."""

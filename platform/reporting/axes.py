@@ -1,4 +1,4 @@
-"""One plot per searched setting: every trial's accuracy over its value, and a warning at a range's end."""
+"""Plot accuracy against each searched setting, with a warning if the best value is at a boundary."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from platform.errors import UserError
 from platform.reporting.svg import Chart, Scale, focused, framed, padded
 from platform.space.distributions import Choice, Range
 from platform.space.space_files import load_spec
+from platform.text_format import percent, settings_text, value_text
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
-from platform.tracking.text_format import percent, settings_text, value_text
 
 NEAR_END = 0.05
-"""Share of a range (on its own scale) that counts as its end."""
+"""Fraction of a range, on its own scale, that counts as its boundary."""
 
 MOST_CATEGORIES = 12
 
@@ -29,12 +29,12 @@ class AxisPlot:
     name: str
     svg: Markup
     warning: str
-    """Non-empty where the best trial lies at the end of what was searched."""
+    """Non-empty if the best trial's value is at a boundary of the searched range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A setting's scale: numbers from `low` to `high`, or categories."""
+    """The scale of a setting: numbers from `low` to `high`, or categories."""
 
     name: str
     low: float = 0.0
@@ -42,13 +42,13 @@ class Axis:
     log: bool = False
     categories: tuple[str, ...] = ()
     ordered: bool = False
-    """Whether the categories are numbers, in order, so that the first and the last are ends."""
+    """Whether the categories are sorted numbers, so that the first and the last are boundaries."""
 
 
 def axis_plots(results: SweepResults) -> list[AxisPlot]:
-    """Return a plot per setting that has at least two different values among the trials with an accuracy."""
+    """Return a plot for each setting with at least two different values among the trials with an accuracy."""
     rows = results.leaderboard()
-    best = next((row for row in rows if row.whole), None)
+    best = next((row for row in rows if row.completed), None)
     plots = []
     for axis in _axes(results, rows):
         of_axis = [row for row in rows if axis.name in row.params]
@@ -59,12 +59,12 @@ def axis_plots(results: SweepResults) -> list[AxisPlot]:
 
 
 def boundary_warning(axis: Axis, best: TrialRow) -> str:
-    """Return a sentence where the best trial's value lies at an end of the axis, else an empty string."""
+    """Return a warning if the best trial's value is at a boundary of the axis, else an empty string."""
     if axis.name not in best.params:
         return ""
     value = best.params[axis.name]
     if axis.categories:
-        # Of two values each is an end: that says nothing.
+        # With two values, each is a boundary.
         if not axis.ordered or len(axis.categories) < 3 or value_text(value) not in axis.categories:
             return ""
         position = axis.categories.index(value_text(value)) / (len(axis.categories) - 1)
@@ -76,13 +76,13 @@ def boundary_warning(axis: Axis, best: TrialRow) -> str:
     if not end:
         return ""
     return (
-        f"The best trial's value, {value_text(value)}, lies at the {end} end of {span}: "
-        f"a better one may lie beyond; widen the range."
+        f"The best value, {value_text(value)}, is at the {end} boundary of the range {span}: "
+        f"consider a wider range."
     )
 
 
 def _axes(results: SweepResults, rows: Sequence[TrialRow]) -> list[Axis]:
-    """Return the axes that the space declares; where it cannot be read, those that the trials show."""
+    """Return the axes of the search space; if it cannot be read, axes inferred from the trials."""
     try:
         dimensions = load_spec(results.folder.path).dimensions
     except UserError:
@@ -114,7 +114,7 @@ def _observed(name: str, rows: Sequence[TrialRow]) -> Axis:
 
 def _plot(axis: Axis, rows: Sequence[TrialRow], best: TrialRow | None) -> Markup:
     accuracies = [100 * (row.validation_accuracy or 0.0) for row in rows]
-    y = focused(accuracies, [100 * (row.validation_accuracy or 0.0) for row in rows if row.whole])
+    y = focused(accuracies, [100 * (row.validation_accuracy or 0.0) for row in rows if row.completed])
     categories = axis.categories
     if categories:
         chart = framed((-0.5, len(categories) - 0.5), y, width=380, height=230)
@@ -124,10 +124,10 @@ def _plot(axis: Axis, rows: Sequence[TrialRow], best: TrialRow | None) -> Markup
         ends = padded(axis.low, axis.high, 0.04, log=axis.log)
         chart = framed(ends, y, x_log=axis.log, width=380, height=230)
         chart.axes(x_label=axis.name + (" (log scale)" if axis.log else ""), x_count=5)
-    # Pruned ones first, the best last, so that it lies on top.
+    # Pruned trials are drawn first and the best trial last, on top.
     order = sorted(
         zip(rows, accuracies, strict=True),
-        key=lambda item: (item[0] is best, item[0].whole),
+        key=lambda item: (item[0] is best, item[0].completed),
     )
     for row, accuracy in order:
         _dot(chart, axis, row, accuracy, is_best=row is best)
@@ -140,11 +140,11 @@ def _dot(chart: Chart, axis: Axis, row: TrialRow, accuracy: float, *, is_best: b
         label = value_text(value)
         if label not in axis.categories:
             return
-        # Spread by the trial's name: the same in every rendering.
+        # Jitter from a hash of the trial id, so that every rendering is the same.
         x = axis.categories.index(label) + (zlib.crc32(row.trial_id.encode()) % 100 / 100 - 0.5) * 0.4
     else:
         x = float(value)
-    css = "best" if is_best else "c1" if row.whole else "pruned"
+    css = "best" if is_best else "c1" if row.completed else "pruned"
     title = f"{row.trial_id}: {percent(row.validation_accuracy)}\n{settings_text(row.params)}"
     chart.dot(x, accuracy, css, title, radius=5.5 if is_best else 4)
 

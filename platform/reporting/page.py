@@ -1,7 +1,6 @@
-"""The report of a sweep: one HTML file that needs nothing but a browser.
+"""Render the report of a sweep: one self-contained HTML file.
 
-It is written from the sweep's folder alone, at any time: of an interrupted sweep it shows what there is
-and says what is missing.
+The report is made from the files in the sweep's folder. For an incomplete sweep it lists the missing results.
 """
 
 from __future__ import annotations
@@ -15,33 +14,32 @@ from platform.atomic import write_text
 from platform.errors import UserError
 from platform.reporting import axes, curves, pareto, spread
 from platform.space.space_files import load_spec
-from platform.tracking.conclusions import best_latency, device_name, sentences
-from platform.tracking.events import TrialStatus
-from platform.tracking.parquet_tables import TrialRow
-from platform.tracking.results import SweepResults, read_results
-from platform.tracking.sweep_folder import SweepFolder
-from platform.tracking.text_format import (
-    GENERATED,
-    QUICK,
+from platform.text_format import (
     duration,
+    evaluation_text,
     flatten,
-    looked_at,
     percent,
     plural,
     settings_cells,
+    sweep_warnings,
     value_text,
 )
-from platform.tracking.trial_findings import ailments
+from platform.tracking.events import TrialStatus
+from platform.tracking.parquet_tables import TrialRow
+from platform.tracking.results import SweepResults, read_results
+from platform.tracking.summary_sentences import best_latency, device_name, summary_sentences
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tracking.trial_findings import grouped_findings
 
 SHOWN_TRIALS = 15
-"""Rows of the leaderboard that are open; the others can be opened."""
+"""Visible rows of the leaderboard; the others are collapsed."""
 
 
 def write_report(folder: Path | SweepFolder) -> Path:
-    """Write `report.html` into a sweep's folder, replacing an older one; return its path.
+    """Write `report.html` to a sweep's folder and return its path; an existing report is replaced.
 
     Raises:
-        UserError: no such folder, a damaged file in it, or it cannot be written.
+        UserError: the folder does not exist, a file in it is damaged, or the report cannot be written.
     """
     sweep = folder if isinstance(folder, SweepFolder) else SweepFolder(folder.absolute())
     html = render(read_results(sweep))
@@ -53,7 +51,7 @@ def write_report(folder: Path | SweepFolder) -> Path:
 
 
 def render(results: SweepResults) -> str:
-    """Return the page."""
+    """Return the HTML page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -68,7 +66,7 @@ def render(results: SweepResults) -> str:
 
 
 def context(results: SweepResults) -> dict[str, Any]:
-    """Return all that the page shows, by name."""
+    """Return the variables of the template."""
     plan = results.plan or {}
     return {
         "sweep_id": results.folder.sweep_id,
@@ -76,10 +74,8 @@ def context(results: SweepResults) -> dict[str, Any]:
         "about": plan.get("about", ""),
         "state": results.state,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "warnings": [
-            text for text, applies in ((QUICK, results.quick), (GENERATED, results.generated)) if applies
-        ],
-        "answer": sentences(results),
+        "warnings": sweep_warnings(quick=results.quick, generated=results.generated),
+        "sentences": summary_sentences(results),
         "cards": _cards(results),
         "missing": _missing(results),
         "champion": _champion(results),
@@ -90,7 +86,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "leaderboard": _leaderboard(results),
         "accuracy_curves": curves.learning_curves(results),
         "loss_curves": curves.learning_curves(results, loss=True),
-        "ailments": ailments(results),
+        "finding_groups": grouped_findings(results),
         "best_so_far": curves.best_so_far(results),
         "axis_plots": axes.axis_plots(results),
         "parity": (results.export or {}).get("parity"),
@@ -105,18 +101,16 @@ def context(results: SweepResults) -> dict[str, Any]:
             for key, value in flatten({k: v for k, v in plan.items() if k not in ("rows", "provenance")})
             if value not in (None, "", (), [])
         ],
-        "provenance": [(key, _plain(value)) for key, value in flatten(results.provenance())],
+        "provenance": [(key, _cell_text(value)) for key, value in flatten(results.provenance())],
         "resume": f"python -m platform.sweep --resume {results.folder.sweep_id}",
     }
 
 
 def _cards(results: SweepResults) -> list[tuple[str, str, str]]:
-    """Return (what, figure, note) of the page's head."""
+    """Return (label, value, note) of each card at the top of the page."""
     cards = []
     if results.test is not None:
-        images = results.test.get("images")
-        note = looked_at(results.test)
-        note = f"{images:,} images, {note}" if isinstance(images, int) else note
+        note = evaluation_text(results.test)
         cards.append(("test accuracy", percent(results.test["accuracy"]), note))
     entry = results.champion_candidate()
     ranked = results.leaderboard()
@@ -125,37 +119,38 @@ def _cards(results: SweepResults) -> list[tuple[str, str, str]]:
         note = f"{spread_text}{plural(entry['n'], 'seed')}"
         cards.append(("validation accuracy", percent(entry["mean"]), note))
     elif ranked:
-        cards.append(("best validation so far", percent(ranked[0].validation_accuracy), ranked[0].trial_id))
+        accuracy = percent(ranked[0].validation_accuracy)
+        cards.append(("best validation accuracy so far", accuracy, ranked[0].trial_id))
     fastest = best_latency(results.benchmark) if results.benchmark else None
     if fastest is not None:
-        note = f"ncnn, {plural(int(fastest['threads']), 'thread')}, median"
-        cards.append(("one image", f"{fastest['latency_ms']['p50']:.2f} ms", note))
+        note = f"one image, ncnn, {plural(int(fastest['threads']), 'thread')}, median"
+        cards.append(("latency", f"{fastest['latency_ms']['p50']:.2f} ms", note))
     parity = (results.export or {}).get("parity")
     if parity:
-        note = f"same class as PyTorch, {plural(parity['images'], 'image')}"
-        cards.append(("ncnn agrees", percent(parity["top1_agreement"], 1), note))
+        note = f"ncnn vs. PyTorch, {plural(parity['images'], 'image')}"
+        cards.append(("top-1 agreement", percent(parity["top1_agreement"], 1), note))
     search = results.of_stage("search")
     pruned = sum(row.status is TrialStatus.PRUNED for row in search)
     epochs = sum(row.epochs_done for row in results.trials)
     cards.append(
-        ("search", plural(len(search), "trial"), f"{pruned} stopped early, {epochs:,} epochs in all")
+        ("search", plural(len(search), "trial"), f"{pruned} pruned, {epochs:,} epochs in all stages")
     )
     return cards
 
 
 def _missing(results: SweepResults) -> list[str]:
-    """Return what a finished sweep has and this one has not."""
+    """Return the results of a finished sweep that are missing."""
     return [
         text
-        for text, there in (
-            ("the search: no trial has finished an epoch", any(row.epochs_done for row in results.trials)),
-            ("the confirmation over several seeds: the ranking may be luck", results.selection is not None),
-            ("the champion", results.champion is not None),
-            ("the test accuracy: the test images have not been looked at", results.test is not None),
-            ("the export to ncnn, and its parity with PyTorch", results.export is not None),
-            ("the latency on this device", results.benchmark is not None),
+        for text, exists in (
+            ("search: no trial has finished an epoch", any(row.epochs_done for row in results.trials)),
+            ("confirmation over several seeds: the ranking may be noise", results.selection is not None),
+            ("champion: the best configuration has not been chosen", results.champion is not None),
+            ("test accuracy: the test split has not been evaluated", results.test is not None),
+            ("export to ncnn and its parity with PyTorch", results.export is not None),
+            ("latency on this machine", results.benchmark is not None),
         )
-        if not there
+        if not exists
     ]
 
 
@@ -178,13 +173,13 @@ def _champion(results: SweepResults) -> dict[str, Any] | None:
 
 
 def _compared(base: Mapping[str, Any] | None, config: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """Return (setting, base's value, champion's value, changed) of every setting."""
+    """Return (name, value in the base, value in the champion, changed) of every setting."""
     before = dict(flatten(base)) if base is not None else {}
     after = dict(flatten(config))
     rows = []
     for key in dict.fromkeys((*after, *before)):
-        old, new = _plain(before.get(key, "-")), _plain(after.get(key, "-"))
-        # The seed differs in every run, and says nothing about the recipe.
+        old, new = _cell_text(before.get(key, "-")), _cell_text(after.get(key, "-"))
+        # Every run has its own seed, which is not a searched setting.
         rows.append((key, old, new, base is not None and old != new and key != "seed"))
     return rows
 
@@ -216,7 +211,7 @@ def _benchmark(results: SweepResults) -> dict[str, Any] | None:
     return {
         "device": device_name(record),
         "context": [
-            (key, _plain(value))
+            (key, _cell_text(value))
             for key, value in flatten(record.get("context", {}))
             if not key.startswith("noise")
         ],
@@ -227,7 +222,7 @@ def _benchmark(results: SweepResults) -> dict[str, Any] | None:
 
 
 def _precisions(results: SweepResults) -> dict[str, Any] | None:
-    """Return the exports side by side: size, closeness, accuracy, processor time; and what was refused."""
+    """Return the rows that compare the exports, and the reasons of rejected precisions."""
     if results.export is None:
         return None
     tried = results.export.get("precisions") or {}
@@ -247,8 +242,9 @@ def _precisions(results: SweepResults) -> dict[str, Any] | None:
                 "tuned": (document.get("tuning") or {}).get("method") == "measured",
             }
         )
-    known = any(row["validation"] and not row["validation"].get("held_out", True) for row in rows)
-    return {"rows": rows, "refused": list((tried.get("refused") or {}).values()), "learned": known}
+    trained_on = any(row["validation"] and not row["validation"].get("held_out", True) for row in rows)
+    rejected = list((tried.get("refused") or {}).values())
+    return {"rows": rows, "rejected": rejected, "trained_on_validation": trained_on}
 
 
 def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -287,9 +283,9 @@ def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _plain(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value)) or "-"
+        return ", ".join(map(_cell_text, value)) or "-"
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

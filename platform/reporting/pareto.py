@@ -1,4 +1,4 @@
-"""Accuracy against what a network costs: the trials beaten by none, as a picture and as a table."""
+"""Accuracy against the cost of the network: the Pareto front as charts and a table."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from platform.tracking.results import SweepResults
 
 _WORDS = {
     "parameters": "parameters",
-    "multiply_accumulates": "multiply-accumulates of one image",
-    "latency_ms": "latency of one image, ms",
+    "multiply_accumulates": "multiply-accumulates per image",
+    "latency_ms": "latency per image, ms",
 }
-_LOG_FROM = 8  # a cost that varies by more than this factor is drawn on a log scale
+_LOG_FROM = 8  # costs that vary by more than this factor are drawn on a log scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParetoView:
-    """What the report shows of a search with several objectives."""
+    """The Pareto front of a search with several objectives."""
 
     costs: tuple[str, ...]
-    """The columns beside the accuracy, in words."""
+    """Labels of the cost columns."""
     columns: tuple[str, ...]
     """The searched settings."""
     rows: tuple[tuple[TrialRow, tuple[str, ...], tuple[str, ...]], ...]
-    """Each trial of the front, the most accurate first: its row, its costs, its settings."""
+    """The trials of the front, most accurate first: row, costs, settings."""
     charts: tuple[tuple[str, Markup], ...]
-    """One chart per cost, with its title."""
-    whole: int
-    """Trials that ran to their end, which the front was chosen from."""
+    """Title and chart for each cost."""
+    completed: int
+    """Number of completed trials that the front is chosen from."""
     measured_untrained: bool
-    """Whether a latency is among the costs."""
+    """Whether latency is an objective; it is measured on untrained networks."""
 
 
 def pareto_view(results: SweepResults) -> ParetoView | None:
-    """Return the front of a sweep's whole runs; None where accuracy was the only objective."""
+    """Return the Pareto front of the completed trials; None if accuracy is the only objective."""
     rows = [row for row in results.leaderboard() if row.costs]
     names = list(dict.fromkeys(name for row in rows for name in row.costs))
-    whole = {row.trial_id: row for row in rows if row.whole}
-    if not whole:
+    completed = {row.trial_id: row for row in rows if row.completed}
+    if not completed:
         return None
     points = {
         name: {**row.costs, "validation_accuracy": row.validation_accuracy or 0.0}
-        for name, row in whole.items()
+        for name, row in completed.items()
     }
-    best = [whole[name] for name in non_dominated(points, ("validation_accuracy", *names))]  # type: ignore[arg-type]
+    best = [completed[name] for name in non_dominated(points, ("validation_accuracy", *names))]  # type: ignore[arg-type]
     cells = [settings_cells(row.params) for row in best]
     columns = tuple(dict.fromkeys(name for cell in cells for name in cell))
     chosen = (results.champion or {}).get("trial_id")
@@ -69,7 +69,7 @@ def pareto_view(results: SweepResults) -> ParetoView | None:
             (f"Validation accuracy over {_WORDS.get(name, name)}", _chart(name, rows, best, chosen))
             for name in names
         ),
-        whole=len(whole),
+        completed=len(completed),
         measured_untrained="latency_ms" in names,
     )
 
@@ -77,23 +77,23 @@ def pareto_view(results: SweepResults) -> ParetoView | None:
 def _chart(name: str, rows: Sequence[TrialRow], best: Sequence[TrialRow], chosen: str | None) -> Markup:
     costs = [row.costs[name] for row in rows]
     log = min(costs) > 0 and max(costs) / min(costs) > _LOG_FROM
-    # Trials stopped early lie far below: the front is what the frame is for.
-    accuracies = [100 * (row.validation_accuracy or 0.0) for row in rows if row.whole]
+    # Pruned trials do not extend the axis: they would compress the front.
+    accuracies = [100 * (row.validation_accuracy or 0.0) for row in rows if row.completed]
     low = min(100 * (row.validation_accuracy or 0.0) for row in best)
     ends = padded(low, max(accuracies), 0.1)
     chart = framed(
         padded(min(costs), max(costs), 0.06, log=log), (max(0.0, ends[0]), min(100.0, ends[1])), x_log=log
     )
     label = _WORDS.get(name, name) + (" (log scale)" if log else "")
-    # A million needs no seven digits.
     ticks = [(value, _short(value)) for value in chart.x.ticks(6)]
     chart.axes(x_label=label, y_label="validation accuracy, %", x_ticks=ticks)
     line = _staircase([(row.costs[name], 100 * (row.validation_accuracy or 0.0)) for row in best])
     chart.line(line, "c1")
     names = {row.trial_id for row in best}
-    for row in sorted(rows, key=lambda row: (row.trial_id in names, row.whole)):
+    for row in sorted(rows, key=lambda row: (row.trial_id in names, row.completed)):
         on_front = row.trial_id in names
-        css = "best" if row.trial_id == chosen else "c1" if on_front else "whole" if row.whole else "pruned"
+        other = "completed" if row.completed else "pruned"
+        css = "best" if row.trial_id == chosen else "c1" if on_front else other
         title = (
             f"{row.trial_id}: {percent(row.validation_accuracy)}, {_amount(name, row.costs[name])} "
             f"{_WORDS.get(name, name)}\n{settings_text(row.params)}"
@@ -109,7 +109,7 @@ def _chart(name: str, rows: Sequence[TrialRow], best: Sequence[TrialRow], chosen
 
 
 def _staircase(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the line above which nothing was found for this cost alone."""
+    """Return the best accuracy at each cost or below as a step function."""
     steps: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if steps and accuracy <= steps[-1][1]:

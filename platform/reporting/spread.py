@@ -1,4 +1,4 @@
-"""Charts of repeated measurements: confirmation runs over seeds, and latency on this device."""
+"""Plot repeated measurements: the confirmation runs over seeds, and latencies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from markupsafe import Markup
 
 from platform.reporting.svg import BOTTOM, RIGHT, TOP, WIDTH, Chart, Scale, padded
-from platform.tracking.text_format import percent, plural
+from platform.text_format import percent, plural
 
 ROW_HEIGHT = 34
 
 
 def confirmation(selection: Mapping[str, Any]) -> Markup | None:
-    """Return each candidate's runs, their mean and its 95 % interval; None without any run.
+    """Plot each candidate's runs, their mean and its 95 % confidence interval; None without runs.
 
     Args:
         selection: `selection.json`.
@@ -23,7 +23,7 @@ def confirmation(selection: Mapping[str, Any]) -> Markup | None:
     if not candidates:
         return None
     values = [100 * value for entry in candidates for value in entry["accuracies"]]
-    # An interval from two or three runs can be many times wider than the runs: it may leave the frame.
+    # An interval from two or three runs can be many times wider than the runs, so it is clipped.
     spread = max(values) - min(values) or 0.5
     ends = [
         100 * min(max(end, min(values) / 100 - spread / 100), max(values) / 100 + spread / 100)
@@ -52,7 +52,7 @@ def confirmation(selection: Mapping[str, Any]) -> Markup | None:
 
 
 def latency(results: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Return p50 to p99 of each precision and thread count as a strip; None without measurements.
+    """Plot minimum, p50, p90 and p99 of each precision and thread count; None without results.
 
     Args:
         results: `results` of `benchmark.json`.
@@ -70,7 +70,7 @@ def latency(results: Sequence[Mapping[str, Any]]) -> Markup | None:
         chart.bar(measured.get("min", measured["p50"]), measured["p99"], y, "interval c1", thickness=4)
         chart.bar(measured.get("min", measured["p50"]), measured["p90"], y, "interval c1", thickness=12)
         chart.dot(measured["p50"], y, "c1", f"median {measured['p50']:.3f} ms", radius=5)
-    chart.axes(x_label="ms per image: minimum, median, 90 % (thick), 99 % (thin)", x_count=8)
+    chart.axes(x_label="ms per image: minimum, median, p90 (thick), p99 (thin)", x_count=8)
     return chart.svg("latency by precision and thread count")
 
 
@@ -87,10 +87,10 @@ def _strips(x: tuple[float, float], names: Sequence[str], *, left: float) -> Cha
 
 
 class _StripChart(Chart):
-    """Rows have names instead of a scale."""
+    """A chart whose rows have names instead of a y scale."""
 
     def axes(self, *, x_label: str, x_count: int = 6, **_: Any) -> None:
-        # Behind the marks that are drawn already.
+        # The grid is drawn behind the existing marks.
         marks, self.parts = self.parts, []
         for value in self.x.ticks(x_count):
             x = self.x(value)

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: scales, ticks, axes and marks. Colors come from the page's style sheet.
+"""Inline SVG charts: scales, ticks, axes and marks. Colors come from the style sheet of the page.
 
-Hand-written because a chart's colors then follow the page from light to dark to paper, its text stays
-text, and nothing has to be loaded.
+Written by hand, so that the charts follow the page's light, dark and print colors, their text stays text,
+and the page needs no library.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class Scale:
         return self.start + self.fraction(value) * (self.end - self.start)
 
     def fraction(self, value: float) -> float:
-        """Return where a value lies between the ends, 0..1."""
+        """Return the position of a value between `low` and `high`, 0..1."""
         if self.log:
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Return about `count` round values within the ends."""
+        """Return about `count` round values within the scale."""
         return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high, count)
 
 
 def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return multiples of 1, 2 or 5 times a power of ten, about `count` of them."""
+    """Return about `count` multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / max(1, count)
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = min((factor * magnitude for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
@@ -56,7 +56,7 @@ def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten within the ends, with some of their multiples where there are few decades."""
+    """Return the powers of ten from `low` to `high`, with multiples if there are few decades."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     span = math.log10(high / low)
     factors: tuple[int, ...] = (1,) if span > 3 else (1, 3) if span > 1.3 else (1, 2, 5)
@@ -65,7 +65,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def padded(low: float, high: float, share: float = 0.05, *, log: bool = False) -> tuple[float, float]:
-    """Return the ends moved apart by a share of their distance, so that no mark touches the frame."""
+    """Return the limits widened by a share of their distance, so that no mark touches the frame."""
     if log:
         ends = padded(math.log(low), math.log(high), share)
         return math.exp(ends[0]), math.exp(ends[1])
@@ -75,25 +75,25 @@ def padded(low: float, high: float, share: float = 0.05, *, log: bool = False) -
     return low - share * (high - low), high + share * (high - low)
 
 
-def focused(values: Sequence[float], whole: Sequence[float]) -> tuple[float, float]:
-    """Return ends that show the best half of the whole runs well; what lies lower is drawn at the edge.
+def focused(values: Sequence[float], completed: Sequence[float]) -> tuple[float, float]:
+    """Return axis limits for the better half of the completed trials; lower values are drawn at the edge.
 
-    Trials that were stopped early would otherwise press those that matter into one line.
+    Limits that include pruned trials would compress the differences between the best trials.
 
     Args:
-        values: all values, in percent.
-        whole: those of runs that came to their end.
+        values: values of all trials, in percent.
+        completed: values of the completed trials, in percent.
     """
     high, low = max(values), min(values)
-    if len(whole) >= 2:
-        room = max(high - statistics.median(whole), 0.5)
+    if len(completed) >= 2:
+        room = max(high - statistics.median(completed), 0.5)
         low = max(low, high - 3.5 * room)
     ends = padded(low, high, 0.07)
     return max(0.0, ends[0]), min(100.0, ends[1])
 
 
 def number(value: float) -> str:
-    """Return a tick's label: `0.001`, `50`, `20k`."""
+    """Return the label of a tick: `0.001`, `50`, `20k`."""
     if value == 0:
         return "0"
     if abs(value) >= 10_000:
@@ -103,7 +103,7 @@ def number(value: float) -> str:
 
 @dataclass
 class Chart:
-    """One chart under construction: a frame, two scales, then marks in drawing order."""
+    """A chart: two scales, and SVG elements in drawing order."""
 
     x: Scale
     y: Scale
@@ -120,7 +120,7 @@ class Chart:
         y_format: Callable[[float], str] = number,
         x_count: int = 6,
     ) -> None:
-        """Draw horizontal grid lines, tick labels and the axes' names."""
+        """Draw horizontal grid lines, tick labels and axis labels."""
         for value in self.y.ticks():
             y = self.y(value)
             self.parts.append(f'<path class="grid" d="M{self.x.start:.1f} {y:.1f}H{self.x.end:.1f}"/>')
@@ -140,7 +140,7 @@ class Chart:
             )
 
     def line(self, points: Iterable[Point], css: str, title: str = "") -> None:
-        """Draw a polyline through values, cut off at the frame; gaps and infinities break it."""
+        """Draw a polyline, clipped at the frame and interrupted at NaN and infinity."""
         pieces: list[str] = []
         pen = "M"
         for x, y in points:
@@ -150,7 +150,7 @@ class Chart:
             pieces.append(f"{pen}{self.x(x):.1f} {self.y(y):.1f}")
             pen = "L"
         if pieces:
-            # An inner svg element clips, without a name that two charts of a page could share.
+            # A nested svg element clips without an id, which would have to be unique on the page.
             left, top = self.x.start, self.y.end - 2
             box = f"{left:.1f} {top:.1f} {self.x.end - left:.1f} {self.y.start - top:.1f}"
             x_at, y_at, width, height = box.split()
@@ -160,7 +160,7 @@ class Chart:
             )
 
     def dot(self, x: float, y: float, css: str, title: str = "", *, radius: float = 4) -> None:
-        """Draw a dot at a value; below the frame it becomes a hollow one at the edge."""
+        """Draw a dot; a value below the frame is drawn as a hollow dot at the edge."""
         below = y < self.y.low
         center = self.y.start if below else self.y(y)
         shape = f"{css} below" if below else css
@@ -170,7 +170,7 @@ class Chart:
         )
 
     def bar(self, x_from: float, x_to: float, y: float, css: str, *, thickness: float = 8) -> None:
-        """Draw a horizontal bar between two values."""
+        """Draw a horizontal bar from `x_from` to `x_to`."""
         left, right = sorted((self.x(x_from), self.x(x_to)))
         self.parts.append(
             f'<rect class="{css}" x="{left:.1f}" y="{self.y(y) - thickness / 2:.1f}" '
@@ -178,13 +178,13 @@ class Chart:
         )
 
     def text(self, x: float, y: float, text: str, css: str) -> None:
-        """Write at a pixel."""
+        """Draw text at a pixel position."""
         self.parts.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
 
     def svg(self, description: str) -> Markup:
-        """Return the element; `description` is read to those who cannot see it."""
+        """Return the SVG element; `description` is its text for screen readers."""
         label = escape(description, quote=True)
-        # Everything inside was escaped when it was drawn.
+        # All text in `parts` is already escaped.
         return Markup(  # noqa: S704
             f'<svg viewBox="0 0 {self.width:g} {self.height:g}" role="img" aria-label="{label}">'
             f"{''.join(self.parts)}</svg>"
@@ -201,7 +201,7 @@ def framed(
     height: float = HEIGHT,
     left: float = LEFT,
 ) -> Chart:
-    """Return an empty chart for values within `x` and `y`, with room for axes."""
+    """Return an empty chart with the limits `x` and `y` and margins for the axes."""
     return Chart(
         x=Scale(low=x[0], high=x[1], start=left, end=width - RIGHT, log=x_log),
         y=Scale(low=y[0], high=y[1], start=height - BOTTOM, end=TOP, log=y_log),

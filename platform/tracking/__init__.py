@@ -1,1 +1,1 @@
-"""What a sweep leaves behind: events, tables, MLflow runs, the model registry."""
+"""Records of a sweep: events, tables, MLflow runs, the model registry, the sweep folder."""

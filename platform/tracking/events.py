@@ -1,8 +1,7 @@
-"""What happens in a sweep, as records, and who may listen.
+"""Events of a sweep, and the interface of the observers that record or display them.
 
-The sweep's driver is the only process that calls observers: one writer for MLflow, the tables and
-the console. An observer never raises for a fault of its own store in the middle of a sweep without
-having kept the data somewhere: a lost metric is worse than a late one.
+Only the driver process of the sweep calls observers, so MLflow, the tables and the console each have one
+writer. An observer whose store fails during a sweep keeps the data and writes it later; it does not raise.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from platform.text_format import sweep_warnings
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 
@@ -20,7 +20,7 @@ Stage = Literal["search", "confirm", "final"]
 
 
 class TrialStatus(StrEnum):
-    """How a trial stands."""
+    """State of a trial."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -28,7 +28,7 @@ class TrialStatus(StrEnum):
     """Stopped early by the scheduler."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """The user stopped the sweep; `--resume` goes on."""
+    """The user stopped the sweep; `--resume` continues the trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,44 +36,44 @@ class TrialInfo:
     """One training run of a sweep."""
 
     trial_id: str
-    """Stable over resumes: `t007` (search), `c1-s0` (confirmation of candidate 1, seed 0), `final`."""
+    """Unchanged by a resume: `t007` (search), `c1-s0` (confirmation of candidate 1, seed 0), `final`."""
     stage: Stage
     number: int
     """Order of creation, from 0, within its stage."""
     config: RunConfig
     params: Mapping[str, str | int | float | bool]
-    """The searched settings, flat (`optimizer`, `optimizer.sgd.lr`, ...): the axes of every comparison."""
+    """The searched settings, flat: `optimizer`, `optimizer.sgd.lr`, ..."""
     candidate: str | None = None
-    """In the confirmation: the search trial whose configuration is repeated."""
+    """In the confirmation: the search trial that is retrained."""
     costs: Mapping[str, float] = field(default_factory=dict)
-    """What its network costs, by objective (`parameters`, `latency_ms`, ...); empty where none counts."""
+    """Cost of the network by objective (`parameters`, `latency_ms`, ...); empty for accuracy alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialPast:
-    """What the journal knows of a trial when its sweep goes on: an observer adds what it has not seen."""
+class TrialHistory:
+    """The journal's record of a trial when its sweep is resumed. Observers add the events they missed."""
 
     trial: TrialInfo
     created_at: float | None
-    """Seconds since 1970, as all times here; None in journals of before there were times."""
+    """Unix time in seconds, as all times here; None in old journals without times."""
     records: tuple[EpochRecord, ...]
     """Its epochs, in order."""
     recorded_at: tuple[float | None, ...]
-    """When each of them was noted."""
+    """The time of each epoch's journal entry."""
     status: TrialStatus | None
-    """How it ended; None if it goes on."""
+    """Final status; None if the trial has not ended."""
     error: str | None
     note: str | None
-    """What `trial_noted` told."""
+    """The last note from `trial_noted`."""
     ended_at: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepInfo:
-    """A sweep that starts."""
+    """A sweep that starts or resumes."""
 
     sweep_id: str
-    """`<space>-<yyyymmdd-hhmmss>`, the name of its folder under runs/."""
+    """`<space>-<yyyymmdd-hhmmss>`, the name of the sweep's folder under runs/."""
     space: str
     folder: Path
     command: str
@@ -83,52 +83,62 @@ class SweepInfo:
     tags: Mapping[str, str]
     """Provenance: git commit, versions, hardware, data label and hash, `quick`, `generated_data`."""
     trials: int
-    """Search trials planned."""
-    past: Sequence[TrialPast] = ()
-    """Of a sweep that goes on: its trials in the order in which they ended, then those that have not. It may
-    have died after the journal's line of an event and before the observers were told."""
+    """Number of planned search trials."""
+    history: Sequence[TrialHistory] = ()
+    """For a resumed sweep: the ended trials in the order of their ends, then the others.
+
+    The earlier process may have died between writing an event to the journal and calling the observers.
+    """
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings that apply to the accuracies of the sweep."""
+        quick, generated = (
+            self.tags.get(tag, "").lower() in ("true", "1", "yes") for tag in ("quick", "generated_data")
+        )
+        return sweep_warnings(quick=quick, generated=generated)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOutcome:
-    """How a sweep ended."""
+    """Outcome of a sweep."""
 
     status: Literal["finished", "failed", "interrupted"]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Final scalars: `test/accuracy`, `champion/validation_accuracy_mean`, `ncnn/latency_ms_p50`, ..."""
+    """Final metrics: `test/accuracy`, `champion/validation_accuracy_mean`, `ncnn/latency_ms_p50`, ..."""
     message: str = ""
 
 
 class SweepObserver:
-    """A listener; every method does nothing unless overridden (a null object)."""
+    """Interface of an observer; by default every method does nothing."""
 
     def sweep_started(self, sweep: SweepInfo) -> None:
-        """Called once, before the first trial, and again after a resume."""
+        """Called before the first trial, and again after a resume."""
 
     def trial_started(self, trial: TrialInfo) -> None:
-        """Called when a trial gets its slot, and again when it continues after a resume."""
+        """Called when a trial starts, and again when it continues after a resume."""
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         """Called for each epoch of each trial, in order within a trial."""
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
-        """Called when something is worth knowing of a trial that goes on: it ran out of GPU memory, say."""
+        """Called with a note about a running trial, for example that it ran out of GPU memory."""
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
-        """Called once per trial; `error` is the traceback and the log's path of a failed one."""
+        """Called once per trial; `error` is the traceback and the log path of a failed trial."""
 
     def trials_diagnosed(self, findings: Mapping[str, Sequence[str]]) -> None:
-        """Called when all runs have ended: by trial, the names of the phenomena that its curves show."""
+        """Called after all runs with the names of the diagnostics findings of each trial."""
 
     def artifact_written(self, path: Path, *, name: str) -> None:
-        """Called when a file or folder worth keeping with the sweep exists (export, benchmark, report)."""
+        """Called when a result file or folder has been written (export, benchmark, report)."""
 
     def sweep_ended(self, outcome: SweepOutcome) -> None:
-        """Called last, also after a failure or an interruption."""
+        """Called at the end of the sweep, also after a failure or an interruption."""
 
 
 class Observers(SweepObserver):
-    """Several observers as one."""
+    """Forwards each event to several observers."""
 
     def __init__(self, observers: Sequence[SweepObserver]) -> None:
         self._observers = tuple(observers)

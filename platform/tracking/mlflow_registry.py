@@ -1,8 +1,8 @@
-"""A sweep's model in MLflow's model registry: the network, its export and its benchmark, under an alias.
+"""Register the champion of a sweep, with its export and benchmark, in MLflow's model registry.
 
     mlflow.pyfunc.load_model("models:/resnet18_cifar@champion").predict(images)   # uint8 [N, 3, 32, 32]
 
-The model is kept as a torch.export program: it needs neither this package nor pickle to be loaded.
+The model is saved as a torch.export program, which loads without this package and without pickle.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class AliasChoice:
-    """The alias that a new version gets."""
+    """The alias of a new model version."""
 
     alias: str
     reason: str = ""
-    """Why it is not `champion`."""
+    """Why the alias is not `champion`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A version in the registry."""
+    """A registered model version."""
 
     model: str
     version: str
@@ -57,19 +57,19 @@ def register_champion(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Registered:
-    """Log the winner's model, export and benchmark to the sweep's run, and register it under an alias.
+    """Log the champion's model, export and benchmark to the sweep's run, and register the model.
 
     Args:
-        folder: the sweep; its `export/`, `export-int8/` and `benchmark.json` are logged where they exist.
+        folder: the sweep; its `export/`, `export-int8/` and `benchmark.json` are logged if they exist.
         model_path: the trained model (`platform.models.trained`).
-        choose_alias: called with the tags of the new version and those of the present champion, or None.
+        choose_alias: called with the tags of the new version and the tags of the current champion or None.
         tracking_uri: see `resolve_tracking_uri`.
-        space: name of the experiment and of the registered model; by default the folder's.
-        metrics: shown as tags of the version, so that versions compare in the registry.
+        space: name of the experiment and of the registered model; default: the folder's search space.
+        metrics: added as tags of the version, so that versions can be compared in the registry.
         tags: further tags of the version (`quick`, `data_label`, ...).
 
     Raises:
-        UserError: the store does not answer, or has no run of this sweep.
+        UserError: the store is unavailable, or it has no run of this sweep.
     """
     from mlflow.exceptions import MlflowException
 
@@ -81,7 +81,10 @@ def register_champion(
     client = open_store(uri)
     run = find_sweep_run(client, experiment_id(client, uri, space), folder.sweep_id)
     if run is None:
-        raise UserError(f"MLflow ({uri}) has no run of the sweep {folder.sweep_id}; give its --tracking-uri")
+        raise UserError(
+            f"MLflow ({uri}) has no run of the sweep {folder.sweep_id}; give the store of the sweep with "
+            "--tracking-uri"
+        )
     run_id = str(run.info.run_id)
     try:
         with TemporaryDirectory() as temporary:
@@ -111,7 +114,7 @@ def register_champion(
         client.set_registered_model_alias(space, choice.alias, version.version)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the champion could not be registered in MLflow ({uri}): {reason}") from None
+        raise UserError(f"cannot register the champion in MLflow ({uri}): {reason}") from None
     return Registered(model=space, version=str(version.version), choice=choice)
 
 
@@ -121,16 +124,16 @@ def _champion_tags(client: MlflowClient, model: str) -> Mapping[str, str] | None
 
 
 def save_mlflow_model(model: TrainedModel, path: Path) -> None:
-    """Write an MLflow model folder; input uint8 [N, C, H, W] as read from a file, output float32 logits."""
+    """Write an MLflow model folder; input uint8 [N, C, H, W] (raw pixels), output float32 logits [N, K]."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's and torch.export's, about their own insides
+        warnings.simplefilter("ignore")  # from MLflow and torch.export, about their own code
         import mlflow.pytorch
         import numpy as np
         import torch
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        # "Failed to resolve installed pip version", where uv made the environment.
+        # MLflow logs "Failed to resolve installed pip version" in environments made by uv.
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         shape = (-1, *model.input_shape)
         mlflow.pytorch.save_model(
@@ -140,7 +143,7 @@ def save_mlflow_model(model: TrainedModel, path: Path) -> None:
                 inputs=Schema([TensorSpec(np.dtype("uint8"), shape)]),
                 outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(model.class_names)))]),
             ),
-            # Two images: a batch of one would fix the exported batch size to one.
+            # Two images, because a batch of one would make the exported batch size static.
             input_example=np.zeros((2, *model.input_shape), np.uint8),
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
             metadata={"class_names": list(model.class_names), "data_label": model.data_label},

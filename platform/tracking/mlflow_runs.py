@@ -1,7 +1,7 @@
-"""A sweep in MLflow: one parent run, one child run per trial, found again by tag after a restart.
+"""Record a sweep in MLflow: one parent run, and one child run per trial, found by tag after a restart.
 
-Only the sweep's driver writes, through `MlflowClient` and `log_batch`; MLflow's global active run is
-never touched. A store that goes away in the middle of a sweep is waited for in the background.
+Only the driver of the sweep writes, through `MlflowClient`; MLflow's global active run is not used. If the
+store becomes unavailable during a sweep, the writes are retried in the background.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from platform.tracking.events import (
     SweepInfo,
     SweepObserver,
     SweepOutcome,
+    TrialHistory,
     TrialInfo,
-    TrialPast,
     TrialStatus,
 )
 from platform.tracking.mlflow_registry import register_champion
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_writer import SweepRuns
-from platform.tracking.write_queue import Delivery
+from platform.tracking.write_queue import WriteQueue
 from platform.training.records import EpochRecord
 
 __all__ = ["MlflowObserver", "register_champion"]
@@ -32,47 +32,47 @@ logger = logging.getLogger(__name__)
 
 
 class MlflowObserver(SweepObserver):
-    """Records a sweep; every write after the start happens on one background thread, in order."""
+    """Records a sweep; all writes after the start run in order on one background thread."""
 
     def __init__(self, tracking_uri: str | None = None, *, close_timeout_s: float = 60.0) -> None:
-        """Choose the store; it is opened when the sweep starts.
+        """Set the store; it is opened when the sweep starts.
 
         Args:
             tracking_uri: see `resolve_tracking_uri`.
-            close_timeout_s: how long the end of a sweep waits for a store that does not answer.
+            close_timeout_s: how long the end of a sweep waits for an unavailable store.
 
         Raises:
-            UsageError: not a store MLflow can use.
+            UsageError: MLflow cannot use `tracking_uri`.
         """
         self.tracking_uri = resolve_tracking_uri(tracking_uri)
         self._close_timeout_s = close_timeout_s
-        self._open: tuple[SweepRuns, Delivery] | None = None
+        self._open: tuple[SweepRuns, WriteQueue] | None = None
         self._accuracy: dict[str, float] = {}
         self._best: list[float] = []
         self._folder = Path()
 
     def sweep_started(self, sweep: SweepInfo) -> None:
-        """Open the store and the sweep's run; the only place where a fault of the store is raised."""
+        """Open the store and the sweep's run; raises if the store is unavailable."""
         client = open_store(self.tracking_uri)
         experiment = experiment_id(client, self.tracking_uri, sweep.space)
         runs = SweepRuns(client, experiment, sweep)
         self._best = list(runs.best)
         self._folder = sweep.folder
-        self._open = (runs, Delivery(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))
-        if sweep.past:
-            self._catch_up(sweep.past)
+        self._open = (runs, WriteQueue(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))
+        if sweep.history:
+            self._backfill(sweep.history)
 
-    def _catch_up(self, pasts: Sequence[TrialPast]) -> None:
-        """Add what an earlier start noted in the journal, and died before it was delivered."""
+    def _backfill(self, histories: Sequence[TrialHistory]) -> None:
+        """Add the events that an earlier process wrote to the journal but not to the store."""
         time_ms = _now_ms()
-        self._put(lambda runs: runs.catch_up(pasts, time_ms=time_ms))
+        self._put(lambda runs: runs.backfill(histories, time_ms=time_ms))
         delivered, self._best = len(self._best), []
-        for past in pasts:
-            for record in past.records:
-                self._learn_accuracy(past.trial, record)
-            if past.status is not None and self._learn_best(past.trial, past.status):
+        for history in histories:
+            for record in history.records:
+                self._update_accuracy(history.trial, record)
+            if history.status is not None and self._update_best(history.trial, history.status):
                 best, step = self._best[-1], len(self._best)
-                ended_ms = int((past.ended_at or time_ms / 1000) * 1000)
+                ended_ms = int((history.ended_at or time_ms / 1000) * 1000)
                 if step > delivered:
                     self._put(partial(SweepRuns.log_best, accuracy=best, step=step, time_ms=ended_ms))
 
@@ -82,21 +82,21 @@ class MlflowObserver(SweepObserver):
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         time_ms = _now_ms()
-        self._learn_accuracy(trial, record)
+        self._update_accuracy(trial, record)
         self._put(lambda runs: runs.log_epoch(trial, record, time_ms=time_ms))
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
         time_ms = _now_ms()
-        self._put(lambda runs: runs.note_trial(trial, note, time_ms=time_ms))
+        self._put(lambda runs: runs.log_note(trial, note, time_ms=time_ms))
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         time_ms = _now_ms()
         self._put(lambda runs: runs.close_trial(trial, status, error=error, time_ms=time_ms))
-        if self._learn_best(trial, status):
+        if self._update_best(trial, status):
             best, step = self._best[-1], len(self._best)
             self._put(lambda runs: runs.log_best(best, step=step, time_ms=time_ms))
 
-    def _learn_accuracy(self, trial: TrialInfo, record: EpochRecord) -> None:
+    def _update_accuracy(self, trial: TrialInfo, record: EpochRecord) -> None:
         if record.validation_accuracy is None:
             return
         accuracy = record.validation_accuracy
@@ -104,8 +104,8 @@ class MlflowObserver(SweepObserver):
             accuracy = max(accuracy, self._accuracy.get(trial.trial_id, 0.0))
         self._accuracy[trial.trial_id] = accuracy
 
-    def _learn_best(self, trial: TrialInfo, status: TrialStatus) -> bool:
-        """Return whether the end of this trial is a step of the search's best accuracy."""
+    def _update_best(self, trial: TrialInfo, status: TrialStatus) -> bool:
+        """Update the best accuracy of the search; return whether this trial counts as a step of it."""
         accuracy = self._accuracy.get(trial.trial_id)
         counts = status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
         if trial.stage != "search" or not counts or accuracy is None:
@@ -120,18 +120,18 @@ class MlflowObserver(SweepObserver):
         self._put(lambda runs: runs.log_artifact(path, name))
 
     def sweep_ended(self, outcome: SweepOutcome) -> None:
-        """Deliver what is left and close the runs."""
+        """Flush the queue and close the runs."""
         if self._open is None:
             return
         time_ms = _now_ms()
         self._put(lambda runs: runs.close(outcome, time_ms=time_ms))
-        _, delivery = self._open
+        _, queue = self._open
         self._open = None
-        left = delivery.close(timeout_s=self._close_timeout_s)
-        if left:
+        dropped = queue.close(timeout_s=self._close_timeout_s)
+        if dropped:
             logger.error(
-                "%d records did not reach MLflow (%s); the tables in %s have them all",
-                left,
+                "%d records were not written to MLflow (%s); the tables in %s are complete",
+                dropped,
                 self.tracking_uri,
                 self._folder,
             )
@@ -139,8 +139,8 @@ class MlflowObserver(SweepObserver):
     def _put(self, operation: Callable[[SweepRuns], object]) -> None:
         if self._open is None:
             return
-        runs, delivery = self._open
-        delivery.put(lambda: operation(runs))
+        runs, queue = self._open
+        queue.put(lambda: operation(runs))
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -148,7 +148,7 @@ def _is_refusal(error: Exception) -> bool:
 
     if isinstance(error, MlflowException):
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-        # 408 and 429 ask for patience; 401 and 403 may be a token that somebody renews.
+        # 408 and 429 are temporary; 401 and 403 may end when a token is renewed.
         return 400 <= status < 500 and status not in (401, 403, 408, 429)
     return isinstance(error, FileNotFoundError)
 

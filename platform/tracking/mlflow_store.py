@@ -1,4 +1,4 @@
-"""Reach the MLflow store: which one, quietly, and without any global state of MLflow's."""
+"""Resolve and open the MLflow store without changing MLflow's global state."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SQLITE = "sqlite:///"
 
 
 def resolve_tracking_uri(option: str | None = None) -> str:
-    """Return the tracking URI: the option, else `MLFLOW_TRACKING_URI`, else `mlflow.db` in this folder.
+    """Return the tracking URI: `option`, else `MLFLOW_TRACKING_URI`, else `mlflow.db` in the current folder.
 
-    A relative SQLite path becomes absolute. MLflow itself is not imported.
+    A relative SQLite path becomes absolute. MLflow is not imported.
 
     Raises:
-        UsageError: a folder was given; MLflow no longer keeps runs in plain files.
+        UsageError: the URI is a folder; MLflow no longer supports file stores.
     """
     uri = option or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     if uri.startswith(_SQLITE):
@@ -32,29 +32,29 @@ def resolve_tracking_uri(option: str | None = None) -> str:
     scheme = urlsplit(uri).scheme
     if scheme in ("", "file"):
         raise UsageError(
-            f"MLflow keeps runs in a database or on a server, not in a folder; got {uri!r}; "
+            f"the MLflow store must be a database or a server, not a folder; got {uri!r}; "
             f"give sqlite:///PATH/mlflow.db or http://HOST:PORT"
         )
     return uri
 
 
 def ui_command(tracking_uri: str) -> str:
-    """Return the command that shows the store in a browser, or the server's own address."""
+    """Return the command that shows the store in a browser, or the URL of a server."""
     if tracking_uri.startswith(("http://", "https://")):
         return tracking_uri
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def open_store(tracking_uri: str) -> MlflowClient:
-    """Return a client of the store, its tables created; the first use of a SQLite file takes 3 s or more.
+    """Return a client of the store and create its tables; a new SQLite file takes 3 s or more.
 
-    Only one process may do this at a time for a new database: MLflow's migrations race.
+    Only one process at a time may open a new database, because concurrent migrations of MLflow conflict.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store is unavailable.
     """
-    # Before MLflow is imported. No telemetry, no progress bars; a server that is away is noticed in
-    # seconds, where MLflow's own defaults (120 s, 7 repetitions) would hold an epoch back for minutes.
+    # Set before MLflow is imported. MLflow's default timeout (120 s, 7 retries) would delay an epoch by
+    # minutes while a server is unavailable.
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_DISABLE_AGENT_HINT": "true",
@@ -67,31 +67,34 @@ def open_store(tracking_uri: str) -> MlflowClient:
     if tracking_uri.startswith(_SQLITE):
         folder = Path(tracking_uri.removeprefix(_SQLITE)).parent
         if not folder.is_dir():
-            raise UserError(f"the MLflow database lies in an existing folder; there is no {folder}")
+            raise UserError(
+                f"the folder of the MLflow database must exist; {folder} does not: "
+                f"create it, or give another store with --tracking-uri"
+            )
     with warnings.catch_warnings():
-        # SQLAlchemy, about MLflow's own queries.
+        # A warning of SQLAlchemy about MLflow's queries.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            # The registry is named too, else MLflow would look for it where its global state says.
+            # Without registry_uri, MLflow would take the registry from its global state.
             client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
             client.search_experiments(max_results=1)
-        except Exception as error:  # noqa: BLE001 - each database driver and server has its own
+        except Exception as error:  # noqa: BLE001 - the type depends on the database driver or server
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"the MLflow store {tracking_uri} does not answer: {reason}; "
-                f"start it, or give another one with --tracking-uri"
+                f"the MLflow store {tracking_uri} is unavailable: {reason}; "
+                f"start it, or give another store with --tracking-uri"
             ) from None
     return client
 
 
 def experiment_id(client: MlflowClient, tracking_uri: str, space: str) -> str:
-    """Return the id of the experiment named like the search space, created when it is absent.
+    """Return the id of the experiment of a search space; it is created if it does not exist.
 
-    Beside a SQLite file the artifacts lie in `mlartifacts/`; a server has its own place.
+    For a SQLite store the artifacts are in `mlartifacts/` next to the file; a server chooses the location.
 
     Raises:
         UserError: the experiment was deleted in MLflow.
@@ -100,7 +103,7 @@ def experiment_id(client: MlflowClient, tracking_uri: str, space: str) -> str:
     if known is not None:
         if known.lifecycle_stage != "active":
             raise UserError(
-                f"MLflow's experiment {space!r} was deleted; bring it back with: "
+                f"the MLflow experiment {space!r} is deleted; restore it with: "
                 f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} mlflow experiments restore "
                 f"--experiment-id {known.experiment_id}"
             )

@@ -1,7 +1,7 @@
-"""The MLflow runs of one sweep: create, find again, fill and close them, with `MlflowClient` only.
+"""Create, find, fill and close the MLflow runs of one sweep, with `MlflowClient` only.
 
-Every write may be repeated (a store that answered too late has already done it): runs are looked up by
-tag before they are created, and a metric keeps the time of its event.
+Every write is idempotent, because a write that timed out may have succeeded and is retried: runs are looked
+up by tag before they are created, and a metric has the time of its event.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform.tracking.events import SweepInfo, SweepOutcome, TrialInfo, TrialPast, TrialStatus
-from platform.tracking.text_format import flatten
+from platform.text_format import flatten
+from platform.tracking.events import SweepInfo, SweepOutcome, TrialHistory, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -28,24 +28,25 @@ _RUN_STATUS = {
 }
 _SWEEP_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _INHERITED_TAGS = ("quick", "generated_data", "data_label", "git_commit")
-# MLflow's limits (mlflow/utils/validation.py) are 8000 characters and 6000, and 100 parameters a call.
+# MLflow's limits (mlflow/utils/validation.py): 8000 characters per tag, 6000 per parameter, 100 parameters
+# per call.
 _TAG_LENGTH = 5000
 _PARAM_LENGTH = 5000
 _PARAMS_PER_CALL = 100
 
 
 class SweepRuns:
-    """The runs of one sweep; used by one thread at a time. Times are milliseconds since 1970."""
+    """The runs of one sweep; not thread-safe. Times are Unix times in milliseconds."""
 
     def __init__(self, client: MlflowClient, experiment_id: str, sweep: SweepInfo) -> None:
-        """Create the parent run, or open the one of an earlier start again."""
+        """Create the parent run, or reopen the existing one."""
         self._client = client
         self._experiment_id = experiment_id
         self._sweep = sweep
         self._trials: dict[str, str] = {}
         self._last_step: dict[str, int] = {}
         self.best: list[float] = []
-        """Best validation accuracy after each search trial that ended, those of earlier starts included."""
+        """Best validation accuracy after each ended search trial, including trials before a resume."""
         known = find_sweep_run(client, experiment_id, sweep.sweep_id)
         if known is None:
             self.parent_id = self._create_parent()
@@ -56,7 +57,7 @@ class SweepRuns:
             self.best = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
 
     def open_trial(self, trial: TrialInfo, *, time_ms: int) -> str:
-        """Return the run of a trial; created, or opened again when an earlier start created it."""
+        """Return the run id of a trial; the run is created, or reopened if it exists."""
         from mlflow.entities import Metric, Param
 
         if trial.trial_id in self._trials:
@@ -77,14 +78,16 @@ class SweepRuns:
             )
             run_id = str(run.info.run_id)
         if known is None or not known.data.params:
-            params = [Param(key, plain(value)[:_PARAM_LENGTH]) for key, value in trial_params(trial).items()]
+            params = [
+                Param(key, decimal_text(value)[:_PARAM_LENGTH]) for key, value in trial_params(trial).items()
+            ]
             costs = [Metric(f"cost/{name}", value, time_ms, 0) for name, value in trial.costs.items()]
             self._client.log_batch(run_id, params=params[:_PARAMS_PER_CALL], metrics=costs)
         self._trials[trial.trial_id] = run_id
         return run_id
 
     def log_epoch(self, trial: TrialInfo, record: EpochRecord, *, time_ms: int) -> None:
-        """Log one epoch, step = epoch. An epoch that is there from before a resume is not doubled."""
+        """Log one epoch with step = epoch. Epochs logged before a resume are skipped."""
         from mlflow.entities import Metric
 
         run_id = self.open_trial(trial, time_ms=time_ms)
@@ -106,49 +109,49 @@ class SweepRuns:
         ]
         self._client.log_batch(run_id, metrics=metrics)
 
-    def note_trial(self, trial: TrialInfo, note: str, *, time_ms: int) -> None:
-        """Tag a trial's run with what is worth knowing of it."""
+    def log_note(self, trial: TrialInfo, note: str, *, time_ms: int) -> None:
+        """Set the note of a trial's run as a tag."""
         self._client.set_tag(self.open_trial(trial, time_ms=time_ms), "note", note[:_TAG_LENGTH])
 
     def close_trial(self, trial: TrialInfo, status: TrialStatus, *, error: str | None, time_ms: int) -> None:
-        """End a trial's run: FINISHED, KILLED (pruned or interrupted; the tag tells) or FAILED."""
+        """End a trial's run as FINISHED, FAILED or KILLED (pruned or interrupted; see the tag `status`)."""
         run_id = self.open_trial(trial, time_ms=time_ms)
         self._client.set_tag(run_id, "status", str(status))
         if error:
             self._client.set_tag(run_id, "mlflow.note.content", f"```\n{error[-_TAG_LENGTH + 20 :]}\n```")
         self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
-        # A later start of the same trial finds its run by tag and opens it again.
+        # If the trial starts again, its run is found by tag and reopened.
         del self._trials[trial.trial_id]
 
-    def catch_up(self, pasts: Sequence[TrialPast], *, time_ms: int) -> None:
-        """Add what the sweep's journal knows and this store does not.
+    def backfill(self, histories: Sequence[TrialHistory], *, time_ms: int) -> None:
+        """Add the events that are in the sweep's journal and not in the store.
 
-        Writes arrive in order, so a run that has been closed as its trial ended lacks nothing.
+        Writes are in order, so a closed run with the status of its trial is complete.
         """
         known = self._runs()
-        for past in pasts:
-            run, ended = known.get(past.trial.trial_id), past.status is not None
+        for history in histories:
+            run, ended = known.get(history.trial.trial_id), history.status is not None
             status = "" if run is None else run.data.tags.get("status", "")
-            if (ended and status == past.status) or not (past.records or ended):
+            if (ended and status == history.status) or not (history.records or ended):
                 continue
-            self.open_trial(past.trial, time_ms=_ms(past.created_at, time_ms))
-            for record, at in zip(past.records, past.recorded_at, strict=True):
-                self.log_epoch(past.trial, record, time_ms=_ms(at, time_ms))
-            if past.note is not None:
-                self.note_trial(past.trial, past.note, time_ms=time_ms)
-            if past.status is not None:
-                ended_ms = _ms(past.ended_at, time_ms)
-                self.close_trial(past.trial, past.status, error=past.error, time_ms=ended_ms)
+            self.open_trial(history.trial, time_ms=_ms(history.created_at, time_ms))
+            for record, at in zip(history.records, history.recorded_at, strict=True):
+                self.log_epoch(history.trial, record, time_ms=_ms(at, time_ms))
+            if history.note is not None:
+                self.log_note(history.trial, history.note, time_ms=time_ms)
+            if history.status is not None:
+                ended_ms = _ms(history.ended_at, time_ms)
+                self.close_trial(history.trial, history.status, error=history.error, time_ms=ended_ms)
 
     def tag_findings(self, findings: Mapping[str, Sequence[str]]) -> None:
-        """Tag the runs of trials with what their curves show, as a column to compare and to filter by."""
+        """Set the findings of each trial as the tag `findings` of its run."""
         known = self._runs()
         for trial_id, names in findings.items():
             if trial_id in known:
                 self._client.set_tag(known[trial_id].info.run_id, "findings", ", ".join(names))
 
     def _runs(self) -> dict[str, Run]:
-        """Return every trial's run, by trial id."""
+        """Return the runs of all trials by trial id."""
         query, token = f"tags.sweep_id = '{self._sweep.sweep_id}'", None
         found: dict[str, Run] = {}
         while True:
@@ -161,17 +164,17 @@ class SweepRuns:
                 return found
 
     def log_best(self, accuracy: float, *, step: int, time_ms: int) -> None:
-        """Log the best validation accuracy so far to the parent; step = search trials ended."""
+        """Log the best validation accuracy so far to the parent run; step = number of ended search trials."""
         from mlflow.entities import Metric
 
         self._client.log_batch(self.parent_id, metrics=[Metric("best/val_accuracy", accuracy, time_ms, step)])
 
     def log_artifact(self, path: Path, name: str) -> None:
-        """Copy a file or a folder into the parent's artifacts; a folder under `name`."""
+        """Copy a file, or a folder under `name`, to the artifacts of the parent run."""
         log_artifact(self._client, self.parent_id, path, name)
 
     def close(self, outcome: SweepOutcome, *, time_ms: int) -> None:
-        """End the parent, and as interrupted the trials that still run."""
+        """End the parent run, and the runs of running trials as interrupted."""
         from mlflow.entities import Metric
 
         for run_id in self._trials.values():
@@ -202,7 +205,7 @@ class SweepRuns:
             tags["mlflow.source.git.commit"] = sweep.tags["git_commit"]
         run = self._client.create_run(self._experiment_id, run_name=sweep.sweep_id, tags=_short(tags))
         params = [
-            Param(key, plain(value)[:_PARAM_LENGTH])
+            Param(key, decimal_text(value)[:_PARAM_LENGTH])
             for key, value in flatten(sweep.plan)
             if isinstance(value, str | int | float | bool) and not key.startswith("provenance.")
         ]
@@ -230,7 +233,7 @@ class SweepRuns:
 
 
 def find_sweep_run(client: MlflowClient, experiment: str, sweep_id: str) -> Run | None:
-    """Return a sweep's parent run, or None."""
+    """Return the parent run of a sweep, or None."""
     return _first(client, experiment, f"tags.sweep_id = '{sweep_id}' and tags.stage = 'sweep'")
 
 
@@ -240,7 +243,7 @@ def _first(client: MlflowClient, experiment: str, query: str) -> Run | None:
 
 
 def log_artifact(client: MlflowClient, run_id: str, path: Path, name: str) -> None:
-    """Copy a file or a folder into a run's artifacts; a folder under `name`."""
+    """Copy a file, or a folder under `name`, to the artifacts of a run."""
     if path.is_dir():
         client.log_artifacts(run_id, str(path), artifact_path=name)
     else:
@@ -248,7 +251,7 @@ def log_artifact(client: MlflowClient, run_id: str, path: Path, name: str) -> No
 
 
 def trial_params(trial: TrialInfo) -> dict[str, Any]:
-    """Return a trial's parameters: four that every trial has, as axes to compare, and the searched ones."""
+    """Return the parameters of a trial: four that all trials have, for comparison, and the searched ones."""
     return {
         "optimizer": trial.config.optimizer.name,
         "lr": trial.config.optimizer.lr,
@@ -259,25 +262,21 @@ def trial_params(trial: TrialInfo) -> dict[str, Any]:
 
 
 def sweep_note(sweep: SweepInfo) -> str:
-    """Return the plan as Markdown, for the run's page."""
+    """Return the command and the plan as Markdown, for the description of the parent run."""
     lines = [f"`{sweep.command}`", ""]
-    for tag, meaning in (
-        ("quick", "a quick sweep: it shows that everything works, its accuracies mean nothing"),
-        ("generated_data", "trained on generated pictures, not on CIFAR-10"),
-    ):
-        if sweep.tags.get(tag, "false").lower() in ("true", "1", "yes"):
-            lines += [f"**{tag}**: {meaning}", ""]
+    for warning in sweep.warnings:
+        lines += [f"**{warning}**", ""]
     lines += ["| plan | |", "| --- | --- |"]
     lines += [
-        f"| {key} | {plain(value)} |".replace("\n", " ")
+        f"| {key} | {decimal_text(value)} |".replace("\n", " ")
         for key, value in flatten(sweep.plan)
         if not key.startswith("provenance")
     ]
     return "\n".join(lines)
 
 
-def plain(value: Any) -> str:
-    """Return a value as people write it; numbers as plain decimals, which MLflow's axes sort as numbers."""
+def decimal_text(value: Any) -> str:
+    """Return a value as text; floats in decimal notation, which MLflow's plots sort as numbers."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return format(Decimal(repr(value)), "f") if math.isfinite(value) else str(value)

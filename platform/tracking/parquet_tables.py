@@ -1,35 +1,35 @@
-"""The tables of a sweep, as Parquet files that any tool reads, and that are whole at any moment.
+"""The tables of a sweep as Parquet files, replaced atomically after every event.
 
 `trials.parquet`, one row per trial, in order of stage and number:
 
     trial_id             string     `t007` (search), `c1-s0` (confirmation), `final`
     stage                string     search, confirm or final
     number               int64      order of creation within its stage, from 0
-    candidate            string     in the confirmation: the search trial that is repeated; else null
+    candidate            string     in the confirmation: the search trial that is retrained; else null
     status               string     running, finished, pruned, failed, interrupted
-    validation_accuracy  float64    0..1, of the last epoch (of the best one where the configuration
-                                    says `report: best`); null without a validation split
+    validation_accuracy  float64    0..1, of the last epoch (of the best one if the configuration
+                                    has `report: best`); null without a validation split
     validation_loss      float64    mean cross-entropy in nats, of the same epoch
     epochs_done          int64
     epochs_planned       int64      null before the first epoch
     started_at           timestamp  UTC, of the first start
-    ended_at             timestamp  UTC; null while it runs
-    duration_s           float64    wall seconds in all its lives together
-    starts               int64      1, plus one for each resume
+    ended_at             timestamp  UTC; null while the trial runs
+    duration_s           float64    wall seconds, the sum over all starts
+    starts               int64      1 plus the number of resumes
     error                string     traceback and log path of a failed trial; else null
-    note                 string     what else is worth knowing: that it ran out of GPU memory and went on with
+    note                 string     for example that the trial ran out of GPU memory and continued with
                                     gradient accumulation; else null
-    params               string     the searched settings as JSON, exactly as the sampler gave them
-    params.<path>                   each of them as a column of its own (`params.optimizer.sgd.lr`),
-                                    null where the trial has no such setting
-    costs                string     what its network costs as JSON, by objective of the space; `{}` where
-                                    accuracy is the only one
-    costs.<objective>               each of them as a column of its own (`costs.parameters`)
+    params               string     the searched settings as JSON, exactly as sampled
+    params.<path>                   one column per searched setting (`params.optimizer.sgd.lr`),
+                                    null if the trial does not have it
+    costs                string     costs of the network as JSON, by objective of the space; `{}` if
+                                    accuracy is the only objective
+    costs.<objective>               one column per cost (`costs.parameters`)
     config               string     the complete RunConfig as JSON
 
 `epochs.parquet`, one row per epoch of a trial, in the same order: `trial_id`, `stage`, then the fields of
 `platform.training.records.EpochRecord` (epoch, epochs, step, lr, train_loss, ...).
-An epoch that a resumed trial repeats takes the place of its earlier row.
+An epoch that a resumed trial repeats replaces its earlier row.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from platform.tracking.events import (
     SweepInfo,
     SweepObserver,
     SweepOutcome,
+    TrialHistory,
     TrialInfo,
-    TrialPast,
     TrialStatus,
 )
 from platform.tracking.sweep_folder import SweepFolder
@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """One row of trials.parquet; the module's docstring gives the meaning of each column."""
+    """One row of trials.parquet; the module docstring describes the columns."""
 
     trial_id: str
     stage: Stage
@@ -84,28 +84,28 @@ class TrialRow:
     config: Mapping[str, Any]
 
     @property
-    def whole(self) -> bool:
-        """Whether it ran to its end, so that its accuracy compares."""
+    def completed(self) -> bool:
+        """Whether the trial ran all epochs, so that its accuracy is comparable."""
         return self.status is TrialStatus.FINISHED
 
     def run_config(self) -> RunConfig:
-        """Return the trial's configuration, validated."""
+        """Return the validated configuration of the trial."""
         return RunConfig.model_validate(self.config)
 
 
 def read_trials(folder: SweepFolder) -> list[TrialRow]:
-    """Return the trials of a sweep in order of stage and number; none where the table does not exist yet.
+    """Return the trials of a sweep in order of stage and number; empty if the table does not exist.
 
     Raises:
-        UserError: the file is not such a table.
+        UserError: the file is not a valid table.
     """
     return [
         TrialRow(
             **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", "note", *_JSON_FIELDS)},
             status=TrialStatus(row["status"]),
-            note=row.get("note"),  # tables of before there were notes have none
+            note=row.get("note"),  # absent in old tables
             params=json.loads(row["params"]),
-            costs=json.loads(row.get("costs") or "{}"),  # tables of before there were costs have none
+            costs=json.loads(row.get("costs") or "{}"),  # absent in old tables
             config=json.loads(row["config"]),
         )
         for row in _read(folder.trials)
@@ -113,10 +113,10 @@ def read_trials(folder: SweepFolder) -> list[TrialRow]:
 
 
 def read_epochs(folder: SweepFolder) -> dict[str, list[EpochRecord]]:
-    """Return each trial's epochs in order, by trial id; empty where the table does not exist yet.
+    """Return the epochs of each trial in order, by trial id; empty if the table does not exist.
 
     Raises:
-        UserError: the file is not such a table.
+        UserError: the file is not a valid table.
     """
     epochs: dict[str, list[EpochRecord]] = {}
     for row in _read(folder.epochs):
@@ -127,7 +127,7 @@ def read_epochs(folder: SweepFolder) -> dict[str, list[EpochRecord]]:
 
 
 class TableWriter(SweepObserver):
-    """Writes both tables after every event; continues those of an earlier start of the same sweep."""
+    """Writes both tables after every event; continues existing tables of the same sweep."""
 
     def __init__(
         self, folder: SweepFolder, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -137,49 +137,54 @@ class TableWriter(SweepObserver):
         self._rows = {row.trial_id: row for row in read_trials(folder)}
         self._epochs = read_epochs(folder)
         self._last_seen: dict[str, datetime] = {}
-        # Arrow tables of trials that are not running: a long sweep converts only what moves.
+        # Arrow tables of the trials that are not running, so that only running trials are converted again.
         self._settled: dict[str, Any] = {}
         self._warned = False
 
     def sweep_started(self, sweep: SweepInfo) -> None:
-        for past in sweep.past:
-            if past.records or past.status is not None:
-                self._catch_up(past)
+        for history in sweep.history:
+            if history.records or history.status is not None:
+                self._backfill(history)
         self._save()
 
-    def _catch_up(self, past: TrialPast) -> None:
-        """Add what an earlier start noted in the journal, and died before it was written here."""
-        trial_id = past.trial.trial_id
-        row = self._rows.get(trial_id) or _fresh_row(past.trial, _moment(past.created_at) or self._now())
-        if past.records and self._epochs.get(trial_id) != list(past.records):
+    def _backfill(self, history: TrialHistory) -> None:
+        """Add the events that an earlier process wrote to the journal but not to the tables."""
+        trial_id = history.trial.trial_id
+        row = self._rows.get(trial_id) or _new_row(
+            history.trial, _datetime(history.created_at) or self._now()
+        )
+        if history.records and self._epochs.get(trial_id) != list(history.records):
             known = {record.epoch for record in self._epochs.get(trial_id, [])}
-            missed = [record for record in past.records if record.epoch not in known]
-            self._epochs[trial_id] = list(past.records)
+            missed = [record for record in history.records if record.epoch not in known]
+            self._epochs[trial_id] = list(history.records)
             row = replace(
-                _with_epochs(row, past.records, past.trial.config),
+                _with_epochs(row, history.records, history.trial.config),
                 duration_s=row.duration_s + sum(record.epoch_s + record.evaluation_s for record in missed),
             )
-        if past.status is not None and row.status in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED):
+        if history.status is not None and row.status in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED):
             row = replace(
-                row, status=past.status, error=past.error, ended_at=_moment(past.ended_at) or self._now()
+                row,
+                status=history.status,
+                error=history.error,
+                ended_at=_datetime(history.ended_at) or self._now(),
             )
-        self._rows[trial_id] = replace(row, note=past.note or row.note)
+        self._rows[trial_id] = replace(row, note=history.note or row.note)
 
     def trial_started(self, trial: TrialInfo) -> None:
         now = self._now()
-        fresh = _fresh_row(trial, now)
+        row = _new_row(trial, now)
         known = self._rows.get(trial.trial_id)
         if known is not None:
-            fresh = replace(
+            row = replace(
                 known,
                 status=TrialStatus.RUNNING,
                 ended_at=None,
                 error=None,
                 starts=known.starts + 1,
-                params=fresh.params,
-                config=fresh.config,
+                params=row.params,
+                config=row.config,
             )
-        self._rows[trial.trial_id] = fresh
+        self._rows[trial.trial_id] = row
         self._last_seen[trial.trial_id] = now
         self._settled.pop(trial.trial_id, None)
         self._save(epochs=False)
@@ -187,7 +192,7 @@ class TableWriter(SweepObserver):
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         if trial.trial_id not in self._rows:
             self.trial_started(trial)
-        # A trial that went back to a checkpoint has not yet lived the epochs after it.
+        # A trial that resumed from a checkpoint repeats the epochs after it.
         earlier = [known for known in self._epochs.get(trial.trial_id, []) if known.epoch < record.epoch]
         self._epochs[trial.trial_id] = [*earlier, record]
         self._settled.pop(trial.trial_id, None)
@@ -213,14 +218,14 @@ class TableWriter(SweepObserver):
         )
         self._save()
 
-    def sweep_ended(self, outcome: SweepOutcome) -> None:  # noqa: ARG002 - an observer's signature
+    def sweep_ended(self, outcome: SweepOutcome) -> None:  # noqa: ARG002 - signature of SweepObserver
         self._save()
 
     def _duration(self, trial_id: str) -> float:
         now = self._now()
-        lived_s = (now - self._last_seen.get(trial_id, now)).total_seconds()
+        elapsed_s = (now - self._last_seen.get(trial_id, now)).total_seconds()
         self._last_seen[trial_id] = now
-        return self._rows[trial_id].duration_s + max(0.0, lived_s)
+        return self._rows[trial_id].duration_s + max(0.0, elapsed_s)
 
     def _save(self, *, epochs: bool = True) -> None:
         try:
@@ -228,15 +233,17 @@ class TableWriter(SweepObserver):
             if epochs:
                 _write(self._folder.epochs, self._epochs_table())
         except OSError as error:
-            # The rows stay here; each later event writes all of them again.
+            # The rows stay in memory, and the next event writes all of them.
             if not self._warned:
-                logger.warning("cannot write %s (%s); trying again", self._folder.path, error)
+                logger.warning(
+                    "cannot write %s (%s); retrying after the next event", self._folder.path, error
+                )
             self._warned = True
         else:
             self._warned = False
 
     def _in_order(self) -> list[TrialRow]:
-        # Trials that run side by side start in any order: the same sweep twice must give the same tables.
+        # Sorted, because concurrent trials start in any order and repeated sweeps must have equal tables.
         return sorted(self._rows.values(), key=lambda row: (_STAGES.index(row.stage), row.number))
 
     def _epochs_table(self) -> Any:
@@ -262,7 +269,7 @@ _EPOCH_FIELDS = tuple(each.name for each in fields(EpochRecord))
 _EPOCH_INTEGERS = ("epoch", "epochs", "step", "loss_spikes")
 
 
-def _fresh_row(trial: TrialInfo, started_at: datetime) -> TrialRow:
+def _new_row(trial: TrialInfo, started_at: datetime) -> TrialRow:
     return TrialRow(
         trial_id=trial.trial_id,
         stage=trial.stage,
@@ -277,17 +284,17 @@ def _fresh_row(trial: TrialInfo, started_at: datetime) -> TrialRow:
 
 
 def _with_epochs(row: TrialRow, records: Sequence[EpochRecord], config: RunConfig) -> TrialRow:
-    told = _reported(records, config)
+    reported = _reported(records, config)
     return replace(
         row,
-        validation_accuracy=told.validation_accuracy,
-        validation_loss=told.validation_loss,
+        validation_accuracy=reported.validation_accuracy,
+        validation_loss=reported.validation_loss,
         epochs_done=records[-1].epoch,
         epochs_planned=records[-1].epochs,
     )
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def _datetime(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -364,8 +371,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        # memory_map would keep the old file open while a new one takes its place.
+        # memory_map would keep the old file open after it is replaced.
         rows: list[dict[str, Any]] = pq.read_table(path, memory_map=False, partitioning=None).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a table of a sweep: {error}") from None
+        raise UserError(f"{path} is not a valid sweep table: {error}") from None
     return rows

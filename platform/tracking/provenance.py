@@ -1,6 +1,6 @@
-"""Where a result comes from: the code, the versions, the hardware and the command.
+"""Provenance of a result: the code, the package versions, the hardware and the command.
 
-Nothing heavy is imported: versions come from package metadata, GPU names from the driver.
+No heavy library is imported: versions come from package metadata, GPU names from the driver.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The origin of a sweep, a run or a measurement; JSON by `as_dict`."""
+    """Provenance of a sweep, a run or a measurement."""
 
     command: str
-    """The command line that was given."""
+    """The command line."""
     started_at: str
     """UTC, ISO 8601."""
     git_commit: str | None
-    """Of the checkout the code runs from; None for an installed package."""
+    """Commit of the checkout that the code runs from; None for an installed package."""
     git_dirty: bool | None
-    """Whether tracked files differed from that commit."""
+    """Whether tracked files differ from the commit."""
     python: str
     operating_system: str
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Installed versions of the packages that decide a result."""
+    """Installed versions of the packages that affect a result."""
     cpu: str
     cores: int
-    """Cores this process may use: affinity and container limits considered."""
+    """Cores this process may use, with CPU affinity and container limits."""
     memory_gib: float
     gpus: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, ready for JSON."""
+        """Return the fields as a JSON-compatible dict."""
         return {**asdict(self), "versions": dict(self.versions), "gpus": list(self.gpus)}
 
     def as_tags(self) -> dict[str, str]:
-        """Return flat strings, for MLflow tags and for the file of a trained model."""
+        """Return the fields as flat strings, for MLflow tags and for the file of a trained model."""
         tags = {
             "command": self.command,
             "started_at": self.started_at,
@@ -74,18 +74,19 @@ class Provenance:
         return tags | {f"version.{name}": version for name, version in self.versions.items()}
 
     def hardware(self) -> str:
-        """Return the machine in a few words: `2 x Xeon ..., 24 GiB, no GPU`."""
+        """Return a short description of the machine: `Xeon ..., 2 cores, 24 GiB, no GPU`."""
         counted = {name: self.gpus.count(name) for name in self.gpus}
         gpus = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in counted.items()) or "no GPU"
         return f"{self.cpu}, {self.cores} core{'s' * (self.cores != 1)}, {self.memory_gib:.0f} GiB, {gpus}"
 
 
 def collect(*, command: str | None = None, packages: Iterable[str] = PACKAGES) -> Provenance:
-    """Look at this process and this machine (about 20 ms).
+    """Collect the provenance of this process and this machine (about 20 ms).
 
     Args:
-        command: what to record in place of this process's command line.
-        packages: distributions whose versions are recorded; absent ones are left out.
+        command: recorded instead of this process's command line.
+        packages: distributions whose versions are recorded; distributions that are not installed are
+            skipped.
     """
     commit, dirty = git_state(_ROOT)
     versions = {}
@@ -108,8 +109,10 @@ def collect(*, command: str | None = None, packages: Iterable[str] = PACKAGES) -
 
 
 def command_line() -> str:
-    """Return this process's command as a person would type it: `python -m platform.sweep ...`."""
+    """Return the command line of this process: `python -m platform.sweep ...` or `resnet-sweep sweep ...`."""
     words = list(sys.orig_argv) or list(sys.argv)
+    if len(words) > 1 and Path(words[1]).name == "resnet-sweep":
+        del words[0]
     if words:
         words[0] = Path(words[0]).name
     return shlex.join(words)
@@ -118,8 +121,8 @@ def command_line() -> str:
 def git_state(root: Path) -> tuple[str | None, bool | None]:
     """Return the commit checked out at `root` and whether tracked files differ from it.
 
-    (None, None) where `root` is not itself the top of a repository: an installed package that
-    happens to lie inside another project's checkout has not that project's commit.
+    Returns (None, None) if `root` is not the top of a repository: a package installed inside the checkout of
+    another project must not report that project's commit.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root.resolve():
@@ -132,7 +135,7 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
 
 def cpu_name() -> str:
-    """Return the processor's marketing name, or its architecture where the system tells no more."""
+    """Return the marketing name of the CPU, or its architecture if the name is unknown."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -146,7 +149,7 @@ def cpu_name() -> str:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Return the names of the NVIDIA GPUs the driver knows, without importing torch."""
+    """Return the names of the NVIDIA GPUs from the driver, without importing torch."""
     names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return tuple(line.strip() for line in names.splitlines() if line.strip()) if names else ()
 

@@ -52,7 +52,7 @@ class SweepResults:
         ]
         return sorted(
             ranked,
-            key=lambda row: (not row.whole, -(row.validation_accuracy or 0.0), row.number),
+            key=lambda row: (not row.completed, -(row.validation_accuracy or 0.0), row.number),
         )
 
     def champion_candidate(self) -> Mapping[str, Any] | None:

@@ -1,21 +1,21 @@
-"""A sweep's folder, `runs/<space>-<yyyymmdd-hhmmss>/`: where everything lies that the sweep leaves.
+"""The folder of a sweep, `runs/<space>-<yyyymmdd-hhmmss>/`.
 
     spec.yaml         the resolved search space
     plan.json         the resolved plan, with its provenance
-    state.json        running, finished, failed or interrupted, and since when
+    state.json        running, finished, failed or interrupted, with times
     trials.parquet    one row per trial (platform.tracking.parquet_tables)
     epochs.parquet    one row per epoch of each trial
     selection.json    the confirmed candidates and the verdict
-    champion.json     the configuration that won
-    test.json         the test split, opened once
+    champion.json     the best configuration
+    test.json         the metrics on the test split
     export/           the model folder for the engine, in fp32
     export-int8/      the same in the fastest precision that keeps the accuracy, if that is not fp32
-    benchmark.json    its latency on this machine
+    benchmark.json    the latency on this machine
     report.html
     checkpoints/      one folder per trial
-    tune/ logs/       Ray's own records
+    tune/ logs/       files of Ray
 
-`runs/latest` is a link to the newest one, for people; programs ask `latest`.
+`runs/latest` is a symlink to the newest folder, for users; programs call `latest`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _ID = re.compile(r"(?P<space>.+)-(?P<time>\d{8}-\d{6})(?:-(?P<copy>\d+))?")
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The paths of one sweep. Nothing is read or created by asking for a path."""
+    """The paths of one sweep. The path properties neither read nor create files."""
 
     path: Path
-    """Absolute: Ray's workers have another working directory."""
+    """Absolute, because Ray's workers have another working directory."""
 
     @property
     def sweep_id(self) -> str:
@@ -53,7 +53,7 @@ class SweepFolder:
 
     @property
     def space(self) -> str:
-        """The search space's name, as the folder's name gives it."""
+        """The name of the search space, from the folder's name."""
         match = _ID.fullmatch(self.path.name)
         return match["space"] if match else self.path.name
 
@@ -99,7 +99,7 @@ class SweepFolder:
 
     @property
     def lower_precisions(self) -> list[Path]:
-        """The champion's exports in lower precisions: `export-int8`, beside the fp32 one."""
+        """The champion's exports in lower precisions, for example `export-int8`."""
         return sorted(path.parent for path in self.path.glob("export-*/model.json"))
 
     @property
@@ -123,29 +123,29 @@ class SweepFolder:
         return self.path / "logs"
 
     def checkpoint_dir(self, trial_id: str) -> Path:
-        """Where the trainer of `trial_id` keeps last.pt and model.pt.
+        """Return the folder of last.pt and model.pt of a trial.
 
-        The final model of an extended sweep (`final-2`) takes the place of the one before.
+        The final run of an extended sweep (`final-2`) overwrites the folder of the previous final run.
         """
         return self.checkpoints / ("final" if trial_id.startswith("final-") else trial_id)
 
     def set_state(self, state: State, message: str = "") -> None:
-        """Record how the sweep stands, when it first started, and the wall time of all its lives."""
-        moment = datetime.now(UTC)
-        now = moment.isoformat(timespec="seconds")
+        """Write the state of the sweep, its first start, and its wall time summed over all starts."""
+        now = datetime.now(UTC)
+        now_text = now.isoformat(timespec="seconds")
         known = self._state_record()
         since = known.get("running_since") if known.get("state") == "running" else None
         active_s = float(known.get("active_s", 0.0))
         if since is not None and known.get("pid") == os.getpid():
-            active_s += max(0.0, (moment - datetime.fromisoformat(since)).total_seconds())
+            active_s += max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
         write_json(
             self.state,
             {
                 "state": state,
                 "message": message,
-                "started_at": known.get("started_at", now),
-                "updated_at": now,
-                "running_since": moment.isoformat() if state == "running" else None,
+                "started_at": known.get("started_at", now_text),
+                "updated_at": now_text,
+                "running_since": now.isoformat() if state == "running" else None,
                 "active_s": round(active_s, 1),
                 "pid": os.getpid(),
             },
@@ -153,17 +153,17 @@ class SweepFolder:
 
     @property
     def active_s(self) -> float:
-        """Wall seconds that the sweep has run, pauses left out, up to the last change of its state."""
+        """Wall seconds that the sweep has run, without pauses, up to the last change of its state."""
         return float(self._state_record().get("active_s", 0.0))
 
     @property
     def started_at(self) -> datetime | None:
-        """When the sweep first started; None where nothing says it."""
+        """Time of the first start; None if it is unknown."""
         text = self._state_record().get("started_at")
         return datetime.fromisoformat(text) if isinstance(text, str) else None
 
     def get_state(self) -> State:
-        """Return how the sweep stands; one that was killed is `interrupted`, as nobody runs it any more."""
+        """Return the state of the sweep; `interrupted` if its process was killed."""
         record = self._state_record()
         state = record.get("state", "interrupted")
         if state == "running" and not psutil.pid_exists(int(record.get("pid", -1))):
@@ -172,7 +172,7 @@ class SweepFolder:
 
     @property
     def unfinished(self) -> bool:
-        """Whether `--resume` has something to do here: not where a kill came before anything was written."""
+        """Whether `--resume` can continue the sweep, which requires spec.yaml."""
         return self.spec.exists() and self.get_state() != "finished"
 
     def _state_record(self) -> dict[str, Any]:
@@ -183,20 +183,22 @@ class SweepFolder:
 
 
 def new_sweep_folder(root: Path, space: str, *, now: datetime | None = None) -> SweepFolder:
-    """Create `root/<space>-<yyyymmdd-hhmmss>/`, state `running`, and point `root/latest` at it.
+    """Create `root/<space>-<yyyymmdd-hhmmss>/` with state `running`, and link `root/latest` to it.
 
-    Two sweeps started in the same second get different folders (`-2`, `-3`, ...).
+    Sweeps started in the same second get the suffixes `-2`, `-3`, ...
 
     Args:
-        root: usually `runs`; created when absent.
-        space: the name of the search space (letters, digits, `_`, `.`, `-`).
+        root: usually `runs`; created if it does not exist.
+        space: name of the search space (letters, digits, `_`, `.`, `-`).
         now: local time, for tests.
 
     Raises:
         UserError: the folder cannot be created.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", space):
-        raise UsageError(f"a search space's name is made of letters, digits, '_', '.' and '-'; got {space!r}")
+        raise UsageError(
+            f"the name of a search space may contain letters, digits, '_', '.' and '-'; got {space!r}"
+        )
     stem = f"{space}-{now or datetime.now().astimezone():%Y%m%d-%H%M%S}"
     root = root.absolute()
     number = 1
@@ -208,10 +210,10 @@ def new_sweep_folder(root: Path, space: str, *, now: datetime | None = None) -> 
             break
         except FileExistsError:
             if not root.is_dir():
-                raise UserError(f"sweeps are kept in a folder, but {root} is a file") from None
+                raise UserError(f"the folder of the sweeps must be a folder, but {root} is a file") from None
             number += 1
         except OSError as error:
-            raise UserError(f"cannot create the sweep's folder {path}: {error.strerror}") from None
+            raise UserError(f"cannot create the sweep folder {path}: {error.strerror}") from None
     folder = SweepFolder(path)
     folder.set_state("running")
     _point_latest(root, path)
@@ -228,25 +230,23 @@ def latest(root: Path, *, unfinished: bool = False) -> SweepFolder:
 
     Args:
         root: usually `runs`.
-        unfinished: look only among those that `--resume` can continue.
+        unfinished: consider only sweeps that `--resume` can continue.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such sweep.
     """
     for folder in reversed(all_sweeps(root)):
         if not unfinished or folder.unfinished:
             return folder
     kind = "unfinished sweep" if unfinished else "sweep"
-    raise UserError(
-        f"there is no {kind} under {root.absolute()}; start one with: python -m platform.sweep SPACE"
-    )
+    raise UserError(f"no {kind} under {root.absolute()}; start one with: python -m platform.sweep SPACE")
 
 
 def find_sweep(name: str | None, *, root: Path) -> SweepFolder:
     """Return a sweep by path, by id under `root`, or the newest one for `None` or `latest`.
 
     Raises:
-        UserError: nothing of that name; the message lists what is there.
+        UserError: there is no such sweep; the message lists the existing ones.
     """
     if name is None or name == "latest":
         return latest(root)
@@ -254,9 +254,9 @@ def find_sweep(name: str | None, *, root: Path) -> SweepFolder:
         if candidate.is_dir():
             return SweepFolder(candidate.resolve())
     ids = [folder.sweep_id for folder in all_sweeps(root)]
-    known = f"; sweeps there: {', '.join(ids[-5:])}" if ids else ""
+    known = f"; existing sweeps: {', '.join(ids[-5:])}" if ids else ""
     raise UserError(
-        f"no sweep {name!r}: neither a folder nor an id under {root.absolute()}"
+        f"no sweep {name!r}: it must be a folder, or an id under {root.absolute()}"
         f"{did_you_mean(name, ids)}{known}"
     )
 
@@ -271,7 +271,7 @@ def _dated(root: Path) -> Iterator[tuple[tuple[str, int], SweepFolder]]:
 
 
 def _point_latest(root: Path, path: Path) -> None:
-    # A convenience for people: a file system without links, or a real folder of that name, is no error.
+    # The link is optional: a file system without symlinks, or a real folder named `latest`, is not an error.
     link, temporary = root / "latest", root / f".latest.{os.getpid()}.tmp"
     if link.exists() and not link.is_symlink():
         return

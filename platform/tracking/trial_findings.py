@@ -1,4 +1,4 @@
-"""What ails the trials of a sweep: the diagnoses of single runs, gathered by phenomenon."""
+"""Group the diagnostics findings of a sweep's trials by kind."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from platform.training.diagnostics.findings import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ailment:
-    """One phenomenon, and the finished trials that show it."""
+class FindingGroup:
+    """A kind of finding, and the finished trials that have it."""
 
     name: str
     trials: tuple[str, ...]
-    """In the order of the sweep, but the run whose model ships comes first."""
+    """In the order of the sweep, except that the final run comes first."""
     finding: Finding
-    """Of the first of them."""
+    """The finding of the first trial."""
 
 
-def ailments(results: SweepResults) -> list[Ailment]:
-    """Return what the finished trials show, most pressing first; nothing under `--quick`.
+def grouped_findings(results: SweepResults) -> list[FindingGroup]:
+    """Return the findings of the completed trials, most severe first; none for a quick sweep.
 
-    A trial that was stopped early is left out: it is known to be behind, and its curve is not over.
+    Pruned trials are left out because their learning curves are incomplete.
     """
     classes = _classes(results.export) or _classes(results.test)
     if classes is None or results.quick:
         return []
-    whole = sorted((row for row in results.trials if row.whole), key=lambda row: row.stage != "final")
+    completed = sorted((row for row in results.trials if row.completed), key=lambda row: row.stage != "final")
     found: dict[str, list[tuple[str, Finding]]] = {}
-    for row in whole:
+    for row in completed:
         for finding in diagnose(results.epochs.get(row.trial_id, ()), classes=classes):
             found.setdefault(finding.name, []).append((row.trial_id, finding))
     return [
-        Ailment(name=name, trials=tuple(trial_id for trial_id, _ in pairs), finding=pairs[0][1])
+        FindingGroup(name=name, trials=tuple(trial_id for trial_id, _ in pairs), finding=pairs[0][1])
         for name, pairs in found.items()
     ]
 
 
-def by_trial(found: Sequence[Ailment]) -> dict[str, list[str]]:
-    """Return the names of what each trial shows, for the trials that show something."""
+def findings_by_trial(found: Sequence[FindingGroup]) -> dict[str, list[str]]:
+    """Return the names of the findings of each trial that has any."""
     names: dict[str, list[str]] = {}
-    for ailment in found:
-        for trial_id in ailment.trials:
-            names.setdefault(trial_id, []).append(ailment.name)
+    for group in found:
+        for trial_id in group.trials:
+            names.setdefault(trial_id, []).append(group.name)
     return names
 
 
 def _classes(file: Mapping[str, Any] | None) -> int | None:
-    """Return the number of classes that model.json or test.json tells."""
+    """Return the number of classes in the contents of model.json or test.json."""
     names = ((file or {}).get("output") or {}).get("classes") or (file or {}).get("class_names")
     return len(names) if isinstance(names, list) else None

@@ -1,4 +1,4 @@
-"""Deliver writes, in order, to a store that may be away for a while, without making the sender wait."""
+"""Write to a store in the background, in order, with retries while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 Operation = Callable[[], object]
 
 
-class Delivery:
-    """One thread that runs operations one after another, and repeats one that fails until it succeeds.
+class WriteQueue:
+    """A thread that runs operations in order and retries a failed one until it succeeds.
 
-    An operation may be repeated after having half succeeded, so it must bear repetition. During an
-    outage everything waits in memory; one warning says so, one line says when it is over.
+    Operations must be idempotent because a partly completed one is retried. During an outage the queue is
+    kept in memory; one warning is logged at its start and one message at its end.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class Delivery:
         """Start the thread.
 
         Args:
-            store: what is written to, for the messages.
-            is_refusal: whether an error is the store's final word on an operation, which is then
-                dropped with a warning, as repeating it would hold up everything behind it.
-            first_pause_s: pause after the first failure; doubled after each further one.
-            longest_pause_s: the longest pause.
+            store: name of the store, for the messages.
+            is_refusal: returns whether an error is permanent; the operation is then dropped with a
+                warning, because retrying it would block the queue.
+            first_pause_s: pause after the first failure; it doubles after each further failure.
+            longest_pause_s: upper limit of the pause.
         """
         self._store = store
         self._is_refusal = is_refusal
@@ -44,17 +44,17 @@ class Delivery:
         self._queue: deque[Operation] = deque()
         self._change = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="write-queue", daemon=True)
         self._thread.start()
 
     def put(self, operation: Operation) -> None:
-        """Run `operation` later, after all those put before it."""
+        """Append `operation` to the queue."""
         with self._change:
             self._queue.append(operation)
             self._change.notify_all()
 
     def flush(self, *, timeout_s: float) -> int:
-        """Wait until everything is delivered, at most `timeout_s`; return how many operations are left."""
+        """Wait until the queue is empty, at most `timeout_s`; return the number of remaining operations."""
         end = time.monotonic() + timeout_s
         with self._change:
             self._change.notify_all()
@@ -62,12 +62,12 @@ class Delivery:
             return len(self._queue)
 
     def close(self, *, timeout_s: float) -> int:
-        """Flush, then end the thread; return how many operations were given up."""
+        """Flush the queue and stop the thread; return the number of dropped operations."""
         left = self.flush(timeout_s=timeout_s)
         with self._change:
             self._closing = True
             self._change.notify_all()
-        # An operation that hangs in the store is left to the process's end: the thread is a daemon.
+        # The thread is a daemon, so an operation that hangs does not block the exit of the process.
         self._thread.join(timeout=1.0)
         return left
 
@@ -81,25 +81,27 @@ class Delivery:
                 operation = self._queue[0]
             try:
                 operation()
-            except Exception as error:  # noqa: BLE001 - whatever a store raises, the sweep goes on
+            except Exception as error:  # noqa: BLE001 - no error of a store may stop the sweep
                 if not self._is_refusal(error):
                     failures += 1
                     self._wait_after(error, failures)
                     continue
-                logger.warning("%s refused a record: %s", self._store, _one_line(error))
+                logger.warning("%s rejected a record: %s", self._store, _one_line(error))
             else:
                 if failures > 1:
-                    logger.warning("%s answers again", self._store)
+                    logger.warning("%s is available again", self._store)
                 failures = 0
             with self._change:
                 self._queue.popleft()
                 self._change.notify_all()
 
     def _wait_after(self, error: Exception, failures: int) -> None:
-        # One failure is a hiccup (a locked database, a lost answer) and not worth a line.
+        # Single failures (a locked database, a lost response) are common and not logged.
         if failures == 2:
             logger.warning(
-                "%s does not answer (%s); keeping records, trying again", self._store, _one_line(error)
+                "%s is unavailable (%s); keeping records in memory and retrying",
+                self._store,
+                _one_line(error),
             )
         with self._change:
             self._change.wait(min(self._first_pause_s * 2 ** min(failures - 1, 16), self._longest_pause_s))

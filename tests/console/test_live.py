@@ -1,4 +1,4 @@
-"""The live view: what it says of a running sweep, on a terminal and in a log file."""
+"""The live view of a running sweep on a terminal and in a log file."""
 
 import io
 import threading
@@ -54,7 +54,7 @@ def run_one(observer, one, clock, *, epochs=3, status=TrialStatus.FINISHED, accu
     observer.trial_ended(one, status, error=error)
 
 
-def test_the_best_is_a_whole_run_even_if_a_pruned_one_was_higher(tmp_path, progress, clock):
+def test_completed_trials_rank_before_pruned_ones(tmp_path, progress, clock):
     progress.sweep_started(sweep(tmp_path))
     run_one(progress, trial(0), clock, accuracy=0.5)
     run_one(progress, trial(1), clock, epochs=1, accuracy=0.9, status=TrialStatus.PRUNED)
@@ -62,7 +62,7 @@ def test_the_best_is_a_whole_run_even_if_a_pruned_one_was_higher(tmp_path, progr
     assert [ended.trial_id for ended in progress.leaderboard()] == ["t002", "t000", "t001"]
 
 
-def test_the_remaining_time_follows_the_pace(tmp_path, progress, clock):
+def test_the_remaining_time_is_extrapolated(tmp_path, progress, clock):
     progress.sweep_started(sweep(tmp_path, trials=4))
     assert progress.search_eta_s() is None
     run_one(progress, trial(0), clock)
@@ -74,7 +74,7 @@ def test_the_remaining_time_follows_the_pace(tmp_path, progress, clock):
     assert progress.search_eta_s() == pytest.approx(45 / (4 / 3) * (8 / 3))
 
 
-def test_a_resumed_sweep_knows_its_past_and_does_not_count_it_as_pace(tmp_path, progress, clock):
+def test_a_resume_ranks_earlier_trials_and_leaves_them_out_of_the_remaining_time(tmp_path, progress, clock):
     writer = TableWriter(SweepFolder(tmp_path))
     for number in (0, 1):
         writer.epoch_finished(trial(number), epoch(3, accuracy=0.4 + number / 10))
@@ -103,7 +103,7 @@ def test_without_a_terminal_each_event_is_one_line(tmp_path, progress, clock):
     lines = text_of(console).splitlines()
     assert lines[0] == "… starting Ray"
     assert lines[2].startswith("QUICK SWEEP")
-    assert lines[3].startswith("GENERATED PICTURES")
+    assert lines[3].startswith("GENERATED DATA")
     assert lines[4] == (
         "t000  finished  val 50.00 %  3 epochs in 30 s  sgd(lr=0.1)  "
         "1/4, best 50.00 % (t000), about 2 min left"
@@ -113,7 +113,7 @@ def test_without_a_terminal_each_event_is_one_line(tmp_path, progress, clock):
     assert len(lines) == 6
 
 
-def test_phases_with_figures_are_one_line_in_a_log(progress):
+def test_a_phase_with_a_counter_is_one_line_in_a_log(progress):
     console = plain_console()
     view = LiveView(console=console, progress=progress)
     for done in range(1, 270):
@@ -128,7 +128,7 @@ def test_phases_with_figures_are_one_line_in_a_log(progress):
     ]
 
 
-def test_on_a_terminal_everything_is_in_the_frame(tmp_path, progress, clock):
+def test_the_terminal_view_shows_all_parts(tmp_path, progress, clock):
     view = LiveView(console=terminal(), progress=progress)
     progress.sweep_started(sweep(tmp_path, trials=4, tags={"quick": "true"}))
     run_one(progress, trial(0), clock, accuracy=0.5)
@@ -136,7 +136,7 @@ def test_on_a_terminal_everything_is_in_the_frame(tmp_path, progress, clock):
     progress.trial_started(trial(2))
     progress.epoch_finished(trial(2), epoch(1, accuracy=0.33))
     progress.trial_started(trial(3))
-    # set_phase would start drawing.
+    # set_phase would start the live display.
     view._phase = ("building the engine [120/269] 2 min left", 0.0)
     console = terminal()
     console.print(view.render())
@@ -152,7 +152,7 @@ def test_on_a_terminal_everything_is_in_the_frame(tmp_path, progress, clock):
         assert wanted in shown
 
 
-def test_the_terminal_is_given_back(tmp_path, clock, progress):
+def test_the_terminal_is_restored(tmp_path, clock, progress):
     console = terminal()
     before = set(threading.enumerate())
     with LiveView(console=console, progress=progress) as view:
@@ -169,7 +169,7 @@ def test_the_terminal_is_given_back(tmp_path, clock, progress):
     assert not set(threading.enumerate()) - before
 
 
-def test_a_failed_trial_stays_above_the_drawn_view(tmp_path, clock, progress):
+def test_a_failed_trial_stays_above_the_live_view(tmp_path, clock, progress):
     console = terminal()
     with LiveView(console=console, progress=progress) as view:
         view.sweep_started(sweep(tmp_path))
@@ -186,7 +186,7 @@ def test_markup_in_names_and_errors_is_text(tmp_path, clock, progress):
     assert "[red]" in text_of(console)
 
 
-def test_quiet_says_nothing(tmp_path, clock, capsys):
+def test_quiet_prints_nothing(tmp_path, clock, capsys):
     view = LiveView(quiet=True)
     view.set_phase("starting Ray")
     view.sweep_started(sweep(tmp_path))
@@ -203,12 +203,12 @@ def test_progress_goes_to_stderr_without_color_for_a_file(capsys, monkeypatch):
     assert captured.err == "… starting Ray\n"
 
 
-def test_no_color_is_honoured(monkeypatch):
+def test_no_color_is_respected(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     assert stderr_console().no_color
 
 
-def test_the_later_stages_say_where_they_are(tmp_path, progress):
+def test_the_later_stages_print_their_progress(tmp_path, progress):
     console = plain_console()
     view = LiveView(console=console, progress=progress)
     view.sweep_started(sweep(tmp_path))
@@ -217,6 +217,6 @@ def test_the_later_stages_say_where_they_are(tmp_path, progress):
     for number in range(1, 41):
         view.epoch_finished(run, epoch(number, epochs=40, accuracy=0.5))
     lines = text_of(console).splitlines()[1:]
-    assert lines[0] == "confirming the best over several seeds"
+    assert lines[0] == "confirming the best trials over several seeds"
     assert len(lines) == 11
     assert lines[-1] == "c1-s0  epoch 40/40  1,000 images/s  val 50.00 %"

@@ -1,4 +1,4 @@
-"""The summary: the answer for people on stderr, the path for programs on stdout."""
+"""The final summary: the results on stderr, the path on stdout."""
 
 import io
 
@@ -25,11 +25,12 @@ def test_a_finished_sweep(finished):
     text, out = summary_of(finished, tracking_uri="sqlite:////x/mlflow.db")
     assert out == f"{finished.path}\n"
     for wanted in (
-        "The best recipe is t",
-        "of 10,000 test images rightly",
+        "Best configuration: t",
+        "Test accuracy: ",
+        "(10,000 images, evaluated once).",
         "12.10 ms",
         str(finished.export),
-        "largest logit difference 9.5e-06",
+        "top-1 agreement 100.00 % on 256 images, largest logit difference 9.5e-06 (largest logit 11.2)",
         "mlflow ui --backend-store-uri sqlite:////x/mlflow.db",
         "1 trial failed (t009)",
     ):
@@ -37,11 +38,11 @@ def test_a_finished_sweep(finished):
     assert "QUICK" not in text
 
 
-def test_a_lower_precision_is_told_with_what_it_costs(tmp_path):
+def test_a_lower_precision_is_shown_with_its_accuracy(tmp_path):
     folder = write_example(tmp_path, trials=5)
     write_int8(folder)
     text, _ = summary_of(folder)
-    assert "93.91 % of 10,000 test images right, fp32 94.12 %" in text
+    assert "test accuracy 93.91 % (fp32: 94.12 %)" in text
     assert str(folder.path / "export-int8") in text
 
 
@@ -50,9 +51,9 @@ def test_an_interrupted_quick_sweep(tmp_path):
     folder = write_example(tmp_path, trials=5, without=without, quick=True, generated=True)
     text, _ = summary_of(folder)
     assert "QUICK SWEEP" in text
-    assert "GENERATED PICTURES" in text
-    assert "not yet confirmed over seeds" in text
-    assert "model for the engine" not in text
+    assert "GENERATED DATA" in text
+    assert "not yet confirmed over several seeds" in text
+    assert "model folder" not in text
 
 
 def test_quiet_prints_the_path_only(finished, capsys):

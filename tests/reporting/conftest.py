@@ -1,4 +1,4 @@
-"""One finished sweep's folder for all tests that only read it."""
+"""A finished sweep folder shared by all tests that only read it."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""A finished sweep's folder, as the platform writes it, with made-up but plausible figures.
+"""Write the folder of a finished sweep with invented, plausible results.
 
-`write_example(tmp_path)` leaves out what `without` names: an interrupted sweep has a part of it.
+`write_example(tmp_path, without=...)` omits files, as in the folder of an interrupted sweep.
 """
 
 import json
@@ -33,7 +33,7 @@ class Clock:
         return self.now
 
 
-# (parameters, latency_ms) of the networks that a space with several objectives draws from.
+# (parameters, latency_ms) of the networks in a space with several objectives.
 COSTS = {
     "resnet20_cifar": (269_722, 0.52),
     "resnet32_cifar": (464_154, 0.86),
@@ -113,11 +113,11 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
 
 
 def write_tables(folder, spec, trials, *, confirmed):
-    """Play the search and the later stages; return {trial_id: (accuracy, params)} of the whole runs."""
+    """Write the tables of all stages; return {trial_id: (accuracy, params)} of the completed trials."""
     rng = np.random.default_rng(3)
     clock = Clock()
     writer = TableWriter(folder, now=clock)
-    # Written once at the end: a file per event would take most of a test's time.
+    # Saved once at the end, because a file per event would dominate the time of a test.
     save, writer._save = writer._save, lambda **_: None
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5))
     scores = {}
@@ -146,7 +146,7 @@ def write_tables(folder, spec, trials, *, confirmed):
         failed = number == 9
         pruned = number > 3 and final < (0.88 if costs else 0.93)
         stop = 2 if failed else int(rng.choice([5, 15])) if pruned else EPOCHS
-        play(writer, clock, info, final, stop, rng)
+        write_epochs(writer, clock, info, final, stop, rng)
         if failed:
             error = (
                 "Traceback (most recent call last):\n  ...\n"
@@ -171,13 +171,13 @@ def write_tables(folder, spec, trials, *, confirmed):
                 params=scores[name][1],
                 candidate=name,
             )
-            play(writer, clock, info, scores[name][0], EPOCHS, rng)
+            write_epochs(writer, clock, info, scores[name][0], EPOCHS, rng)
             writer.trial_ended(info, TrialStatus.FINISHED)
     save()
     return scores
 
 
-def play(writer, clock, info, final, stop, rng):
+def write_epochs(writer, clock, info, final, stop, rng):
     writer.trial_started(info)
     for epoch in range(1, stop + 1):
         done = epoch / EPOCHS
@@ -292,7 +292,7 @@ def write_benchmark(folder, *, trustworthy=True):
 
 
 def write_int8(folder):
-    """Ship the champion in int8 too, and say that bf16 was refused."""
+    """Add an int8 export, and the reason why bf16 was rejected."""
     int8 = folder.path / "export-int8"
     int8.mkdir()
     fp32 = json.loads((folder.export / "model.json").read_text())

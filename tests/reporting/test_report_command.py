@@ -1,4 +1,4 @@
-"""`python -m platform.report`: finds the sweep, prints where the report is, explains its refusals."""
+"""The command `python -m platform.report`: its output and its errors."""
 
 import subprocess
 import sys

@@ -15,7 +15,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Return a place where one sweep has finished; not to be changed."""
+    """Return a place with one finished sweep; read-only."""
     place = Place(tmp_path_factory.mktemp("swept"))
     done = place.sweep("tiny.yaml")
     assert done.returncode == 0, done.stderr
@@ -27,6 +27,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture
 def copy(swept: Place, tmp_path: Path) -> Place:
-    """Return a copy of that place, to go on in."""
+    """Return a copy of the finished sweep's place that a test may change."""
     shutil.copytree(swept.path, tmp_path, dirs_exist_ok=True, symlinks=True)
     return Place(tmp_path)

@@ -1,4 +1,4 @@
-"""A sweep of seconds, and the command as a process of its own."""
+"""A sweep that takes seconds, and the command as a child process."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ confirm: {candidates: 1, seeds: 1, workers_per_run: 1}
 final: {workers_per_run: 1}
 """
 
-# Seconds on a quiet machine; a hang is what this ends, not a slow start beside other work.
-_PATIENCE_S = 1800.0
+# Far longer than a sweep takes on a busy machine: the limit ends a hang.
+_TIMEOUT_S = 1800.0
 _MARK = "SWEEP_OF_THIS_TEST"
 
 
 @contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Whatever fails in a test, the process goes; Ray's own follow their driver."""
+    """Kill the process at the end of the block; Ray's processes end with their driver."""
     try:
         yield
     finally:
@@ -54,22 +54,22 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
 
 @dataclass
 class Place:
-    """A folder to sweep in: its space file, its runs, its MLflow store."""
+    """A working directory for sweeps, with a space file, runs and an MLflow store."""
 
     path: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Every process that descends from a sweep here has it in its environment."""
+    """Environment variable value that identifies the processes of the sweeps in this place."""
 
     def __post_init__(self) -> None:
         (self.path / "tiny.yaml").write_text(TINY)
 
     @property
     def sweeps(self) -> list[SweepFolder]:
-        """Return the sweeps there are, oldest first."""
+        """Return the sweeps, oldest first."""
         return all_sweeps(self.path / "runs")
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `python -m platform.sweep ARGUMENTS` here, as the leader of a process group of its own."""
+        """Start `python -m platform.sweep ARGUMENTS` as the leader of a new process group."""
         command = [sys.executable, "-m", "platform.sweep", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), _MARK: self.mark, "COLUMNS": "160"}
         return subprocess.Popen(
@@ -83,21 +83,21 @@ class Place:
         )
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+        """Run the command and wait until it ends."""
         with self.start(*arguments) as process, _ended(process):
-            out, err = process.communicate(timeout=_PATIENCE_S)
+            out, err = process.communicate(timeout=_TIMEOUT_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def interrupt(self, *arguments: str, when: Callable[[], bool], signals: str) -> tuple[int, str, str]:
-        """Start the command, stop it at a certain moment, and return its exit code, stdout and stderr.
+        """Start the command, interrupt it once `when` is true, and return its exit code, stdout and stderr.
 
         Args:
-            arguments: of the command.
-            when: polled; says that the moment has come.
+            arguments: arguments of the command.
+            when: polled condition.
             signals: `ctrl-c` (SIGINT to the group, as a terminal does) or `kill` (SIGTERM to the driver).
         """
         with self.start(*arguments) as process, _ended(process):
-            end = time.monotonic() + _PATIENCE_S
+            end = time.monotonic() + _TIMEOUT_S
             while not when() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)
             assert process.poll() is None, process.communicate()
@@ -105,11 +105,11 @@ class Place:
                 os.killpg(process.pid, signal.SIGINT)
             else:
                 process.terminate()
-            out, err = process.communicate(timeout=_PATIENCE_S)
+            out, err = process.communicate(timeout=_TIMEOUT_S)
         return process.returncode, out, err
 
     def processes(self) -> list[str]:
-        """Return the command lines of the processes that sweeps here have left behind, after some grace."""
+        """Return the command lines of processes that still run 30 s after the end of the sweeps."""
         end = time.monotonic() + 30
         while (left := self._alive()) and time.monotonic() < end:
             time.sleep(0.2)

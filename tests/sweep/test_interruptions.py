@@ -1,6 +1,6 @@
-"""A sweep that is killed, and stopped in every stage, and comes to its end all the same.
+"""A sweep that is killed and interrupted still completes with the same results.
 
-`python -m benchmarks.random_kills` is the long version: many more kills, of every process there is.
+`python -m benchmarks.random_kills` is the long version with many kills of all processes.
 """
 
 from __future__ import annotations
@@ -14,42 +14,43 @@ from benchmarks.killed_sweep import KilledSweep, differences
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import read_trials
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.journal.journal import Event, read_journal
+from platform.tuning.journal.event import Event
+from platform.tuning.journal.journal import read_journal
 from tests.sweep.examples import Place
 
 # Ray starts three times.
 pytestmark = pytest.mark.timeout(3600)
 
 
-def past(place: Place) -> list[Event]:
+def journal_events(place: Place) -> list[Event]:
     return [event for folder in place.sweeps for event in read_journal(folder.journal)]
 
 
-def stopped(place: Place, arguments: list[str], when: Callable[[], bool], signals: str) -> SweepFolder:
-    """Start or resume, stop, and check what a person sees and what is left."""
+def interrupt(place: Place, arguments: list[str], when: Callable[[], bool], signals: str) -> SweepFolder:
+    """Start or resume a sweep, interrupt it, and check the messages and the remaining processes."""
     code, out, err = place.interrupt(*arguments, when=when, signals=signals)
     [folder] = place.sweeps
     assert code == 130, err
     assert out == ""
     assert "Traceback" not in err
-    go_on = f"python -m platform.sweep --resume {folder.sweep_id}"
-    assert err.endswith(f"stopped; everything so far is kept. Go on with:\n  {go_on}\n")
+    resume_command = f"python -m platform.sweep --resume {folder.sweep_id}"
+    assert err.endswith(f"interrupted; all results are saved. Resume with:\n  {resume_command}\n")
     assert place.processes() == []
     assert folder.get_state() == "interrupted"
     return folder
 
 
-def test_kills_and_a_stop_on_the_way(place: Place, swept: Place) -> None:
-    killed, luck = KilledSweep(place.path), random.Random(1)  # noqa: S311 - moments, not secrets
+def test_a_killed_and_interrupted_sweep_completes(place: Place, swept: Place) -> None:
+    killed, rng = KilledSweep(place.path), random.Random(1)  # noqa: S311 - moments, not secrets
     for kind in ("machine", "driver"):
-        with killed.life(place.path / "tiny.yaml") as process:
-            kill = killed.kill(process, kind, luck, events=(1, 3))
+        with killed.running(place.path / "tiny.yaml") as process:
+            kill = killed.kill(process, kind, rng, events=(1, 3))
             assert kill is not None, (place.path / "output.txt").read_text()
             assert kill.left == ()
     [folder] = place.sweeps
     assert folder.get_state() == "interrupted"
 
-    stopped(place, ["--resume", folder.sweep_id], folder.test.exists, "kill")
+    interrupt(place, ["--resume", folder.sweep_id], folder.test.exists, "kill")
     assert {row.status for row in read_trials(folder)} == {TrialStatus.FINISHED}
     assert not folder.report.exists()
 
@@ -58,17 +59,17 @@ def test_kills_and_a_stop_on_the_way(place: Place, swept: Place) -> None:
     assert finished.stdout == f"{folder.path}\n"
     assert folder.get_state() == "finished"
     assert folder.report.exists()
-    ended = [event.trial_id for event in past(place) if event.kind == "ended"]
+    ended = [event.trial_id for event in journal_events(place) if event.kind == "ended"]
     assert ended == ["t000", "t001", "c1-s0", "final"]
     assert differences(KilledSweep(swept.path).outcome(), killed.outcome()) == []
-    assert killed.repeated() == [], "no epoch was trained to its end twice"
+    assert killed.repeated() == [], "no epoch is completed twice"
 
     again = place.sweep("--resume")
     assert again.returncode == 1
-    assert "there is no unfinished sweep" in again.stderr
+    assert "no unfinished sweep" in again.stderr
 
 
-def test_sigterm_before_anything_has_begun(place: Place) -> None:
+def test_sigterm_during_the_start(place: Place) -> None:
     with place.start("tiny.yaml") as process:
         assert process.stderr is not None
         line = process.stderr.readline()

@@ -1,4 +1,4 @@
-"""The whole way, from a space file to a report, once, and what it leaves."""
+"""A complete sweep, from a space file to the report, and its output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from platform.tracking.parquet_tables import read_epochs, read_trials
 from platform.tracking.sweep_folder import SweepFolder
 from tests.sweep.examples import Place
 
-# Minutes on two cores: Ray starts once, Ray Train twice.
+# Takes minutes on two cores: Ray starts once, Ray Train twice.
 pytestmark = pytest.mark.timeout(3600)
 
 
@@ -22,12 +22,12 @@ def folder(swept: Place) -> SweepFolder:
     return folder
 
 
-def test_stdout_is_the_folder_and_nothing_else(swept: Place, folder: SweepFolder) -> None:
+def test_stdout_is_the_path_of_the_folder(swept: Place, folder: SweepFolder) -> None:
     assert (swept.path / "stdout.txt").read_text() == f"{folder.path}\n"
     assert "Traceback" not in (swept.path / "stderr.txt").read_text()
 
 
-def test_the_folder_holds_everything(folder: SweepFolder) -> None:
+def test_the_folder_has_all_files(folder: SweepFolder) -> None:
     assert folder.get_state() == "finished"
     names = (
         "spec.yaml plan.json state.json trials.parquet epochs.parquet selection.json champion.json test.json "
@@ -46,18 +46,18 @@ def test_every_stage_ran_once(folder: SweepFolder) -> None:
     champion = _json(folder.champion)
     assert champion["trial_id"] in ("t000", "t001")
 
-    def merit(trial_id: str) -> tuple[float, float]:
-        """Return what ranks a trial: of equal accuracies the lower loss comes first."""
+    def rank(trial_id: str) -> tuple[float, float]:
+        """Return the sort key of a trial: accuracy, then the lower loss."""
         row = rows[trial_id]
         assert row.validation_accuracy is not None
         assert row.validation_loss is not None
         return row.validation_accuracy, -row.validation_loss
 
-    assert champion["trial_id"] == max(("t000", "t001"), key=merit)
+    assert champion["trial_id"] == max(("t000", "t001"), key=rank)
     assert rows["final"].params == champion["params"]
 
 
-def test_the_model_that_ships_is_the_one_that_was_measured(folder: SweepFolder) -> None:
+def test_the_exported_model_is_the_evaluated_one(folder: SweepFolder) -> None:
     accuracy = _json(folder.test)["accuracy"]
     assert _json(folder.export / "model.json")["source"]["test_accuracy"] == accuracy
     assert _json(folder.benchmark)["models"][0]["test_accuracy"] == pytest.approx(accuracy)

@@ -1,4 +1,4 @@
-"""What may be done with a sweep that has ended."""
+"""The commands for a finished sweep: list, export, repeat, extend, evaluate again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def folder(copy: Place) -> SweepFolder:
     return folder
 
 
-def test_the_list_tells_state_and_best(copy: Place, folder: SweepFolder) -> None:
+def test_the_list_has_the_state_and_the_best_accuracy(copy: Place, folder: SweepFolder) -> None:
     done = copy.sweep("--list")
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
-    assert header.split() == ["sweep", "state", "trials", "best", "validation", "test", "took", "age"]
+    assert header.split() == ["sweep", "state", "trials", "best", "validation", "test", "time", "age"]
     champion = json.loads(folder.selection.read_text())["candidates"][0]
     assert row.split()[:5] == [
         folder.sweep_id,
@@ -39,12 +39,12 @@ def test_the_list_tells_state_and_best(copy: Place, folder: SweepFolder) -> None
     ]
 
 
-def test_without_sweeps_the_list_says_so(place: Place) -> None:
+def test_the_list_without_sweeps(place: Place) -> None:
     done = place.sweep("--list")
     assert (done.returncode, done.stdout) == (0, f"no sweeps in {place.path / 'runs'}\n")
 
 
-def test_any_trial_becomes_a_model_folder(copy: Place, folder: SweepFolder) -> None:
+def test_a_search_trial_is_exported(copy: Place, folder: SweepFolder) -> None:
     other = next(row.trial_id for row in read_trials(folder) if row.stage == "search")
     done = copy.sweep("--export", folder.sweep_id, other)
     assert done.returncode == 0, done.stderr
@@ -52,14 +52,14 @@ def test_any_trial_becomes_a_model_folder(copy: Place, folder: SweepFolder) -> N
     assert done.stdout == f"{out}\n"
     source = json.loads((out / "model.json").read_text())["source"]
     assert (source["sweep"], source["run"]) == (folder.sweep_id, other)
-    # A trial that was stopped early has a checkpoint only; its network is the same one.
+    # A pruned trial has only a checkpoint, which contains the same network.
     (folder.checkpoint_dir(other) / "model.pt").unlink()
     whole = json.loads((out / "model.json").read_text())["self_test"]
     assert copy.sweep("--export", folder.sweep_id, other).returncode == 0
     assert json.loads((out / "model.json").read_text())["self_test"] == whole
 
 
-def test_a_trial_that_is_not_there(copy: Place, folder: SweepFolder) -> None:
+def test_an_unknown_trial(copy: Place, folder: SweepFolder) -> None:
     done = copy.sweep("--export", folder.sweep_id, "t01")
     assert done.returncode == 1
     assert f"{folder.sweep_id} has no trial 't01' (did you mean 't001'?)" in done.stderr
@@ -91,7 +91,7 @@ def test_a_trial_is_repeated_exactly(copy: Place, folder: SweepFolder, trial_id:
     assert [[epoch[name] for name in names] for epoch in record["epochs"]] == before
 
 
-def test_an_extension_redoes_what_it_changes_and_nothing_else(copy: Place, folder: SweepFolder) -> None:
+def test_an_extension_repeats_only_the_affected_stages(copy: Place, folder: SweepFolder) -> None:
     refused = copy.sweep("--resume", folder.sweep_id, "--extend", "1")
     assert refused.returncode == 2
     assert "evaluated on the test set too. Add --again" in refused.stderr
@@ -100,7 +100,7 @@ def test_an_extension_redoes_what_it_changes_and_nothing_else(copy: Place, folde
     done = copy.sweep("--resume", folder.sweep_id, "--extend", "1", "--again")
     assert done.returncode == 0, done.stderr
     rows = {row.trial_id: row for row in read_trials(folder)}
-    assert {trial_id: rows[trial_id].starts for trial_id in before} == before, "nothing ran twice"
+    assert {trial_id: rows[trial_id].starts for trial_id in before} == before, "no trial ran twice"
     assert rows["t002"].whole
     assert folder.get_state() == "finished"
     selection = json.loads(folder.selection.read_text())
@@ -112,7 +112,7 @@ def test_an_extension_redoes_what_it_changes_and_nothing_else(copy: Place, folde
     assert [opening["run"] for opening in openings] == _stage(rows, "final")
 
 
-def test_the_test_split_is_opened_again_only_when_asked(copy: Place, folder: SweepFolder) -> None:
+def test_the_test_split_is_evaluated_again_only_with_again(copy: Place, folder: SweepFolder) -> None:
     done = copy.sweep("--resume", folder.sweep_id)
     assert done.returncode == 0, done.stderr
     assert _openings(folder) == 1
@@ -123,10 +123,10 @@ def test_the_test_split_is_opened_again_only_when_asked(copy: Place, folder: Swe
 
 
 @pytest.mark.parametrize("word", ["--extend=2", "--again"])
-def test_what_needs_a_sweep_to_go_on_with(place: Place, word: str) -> None:
+def test_options_that_need_a_sweep_to_resume(place: Place, word: str) -> None:
     done = place.sweep("tiny.yaml", word)
     assert done.returncode == 2
-    assert done.stderr.endswith("goes on with a sweep: give --resume, or --resume SWEEP, with it\n")
+    assert done.stderr.endswith("needs a sweep to continue: add --resume or --resume SWEEP\n")
 
 
 def _stage(rows: dict, stage: str) -> list[str]:
@@ -137,7 +137,7 @@ def _openings(folder: SweepFolder) -> int:
     return len(json.loads((folder.path / "test_opened.json").read_text())["openings"])
 
 
-def test_a_dry_run_starts_and_writes_nothing(place: Place) -> None:
+def test_a_dry_run_writes_no_files(place: Place) -> None:
     done = place.sweep("tiny.yaml", "--dry-run")
     assert (done.returncode, done.stdout) == (0, "")
     assert sorted(path.name for path in Path(place.path).iterdir()) == ["tiny.yaml"]

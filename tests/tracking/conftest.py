@@ -1,4 +1,4 @@
-"""One MLflow database for all tests: creating its tables takes seconds."""
+"""One MLflow database for all tests, because creating its tables takes seconds."""
 
 import pytest
 

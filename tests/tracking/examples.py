@@ -1,9 +1,9 @@
-"""Small trials and epochs for the tests of everything that listens to a sweep."""
+"""Small trials and epochs for the tests of the sweep observers."""
 
 from pathlib import Path
 
 from platform.models.config import ModelConfig
-from platform.tracking.events import SweepInfo, TrialInfo, TrialPast
+from platform.tracking.events import SweepInfo, TrialHistory, TrialInfo
 from platform.training.config import Cosine, RunConfig, Sgd
 from platform.training.records import EpochRecord
 
@@ -51,8 +51,8 @@ def epoch(number, *, accuracy=None, **changes):
 
 
 def past(one, *records, status=None, error=None, note=None):
-    """Return what a journal knows of a trial: created at 1000 s, then one event every ten seconds."""
-    return TrialPast(
+    """Return the history of a trial that was created at 1000 s and has one event every ten seconds."""
+    return TrialHistory(
         trial=one,
         created_at=1000.0,
         records=records,

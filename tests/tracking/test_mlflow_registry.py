@@ -1,4 +1,4 @@
-"""The champion in the registry: loadable by its alias, without this package, on raw pixels."""
+"""Registration of the champion in MLflow's model registry."""
 
 import json
 
@@ -33,7 +33,7 @@ def trained():
     )
 
 
-def test_the_champion_is_registered_and_answers_like_the_network(mlflow_uri, trained, tmp_path, monkeypatch):
+def test_the_registered_champion_predicts_like_the_network(mlflow_uri, trained, tmp_path, monkeypatch):
     folder = SweepFolder(tmp_path / "champ-20260301-120000")
     folder.export.mkdir(parents=True)
     (folder.export / "model.json").write_text("{}")
@@ -83,18 +83,18 @@ def test_the_champion_is_registered_and_answers_like_the_network(mlflow_uri, tra
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
-    answer = mlflow.pyfunc.load_model("models:/champ@champion").predict(images)
+    logits = mlflow.pyfunc.load_model("models:/champ@champion").predict(images)
     with torch.no_grad():
-        wanted = trained.network()(trained.normalize(torch.from_numpy(images)))
-    np.testing.assert_allclose(answer, wanted.numpy(), atol=1e-4)
+        expected = trained.network()(trained.normalize(torch.from_numpy(images)))
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
     assert mlflow.active_run() is None
 
 
-def test_a_sweep_that_mlflow_does_not_know(mlflow_uri, trained, tmp_path):
+def test_registering_a_sweep_without_a_run_fails(mlflow_uri, trained, tmp_path):
     save_trained_model(tmp_path / "model.pt", trained)
-    with pytest.raises(UserError, match="has no run of the sweep nobody-20260301-120000"):
+    with pytest.raises(UserError, match="has no run of the sweep unknown-20260301-120000"):
         register_champion(
-            SweepFolder(tmp_path / "nobody-20260301-120000"),
+            SweepFolder(tmp_path / "unknown-20260301-120000"),
             tmp_path / "model.pt",
             choose_alias=lambda *_: AliasChoice("champion"),
             tracking_uri=mlflow_uri,

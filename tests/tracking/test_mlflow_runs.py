@@ -1,4 +1,4 @@
-"""A sweep in MLflow: what its page shows, and that a restart continues instead of doubling."""
+"""The MLflow runs of a sweep, also after a restart and an outage of the store."""
 
 import logging
 
@@ -9,7 +9,7 @@ from platform.tracking import mlflow_writer
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import open_store, resolve_tracking_uri, ui_command
-from platform.tracking.mlflow_writer import find_sweep_run, plain, sweep_note
+from platform.tracking.mlflow_writer import decimal_text, find_sweep_run, sweep_note
 from tests.tracking.examples import epoch, past, run_config, sweep, trial
 
 
@@ -29,7 +29,7 @@ def steps(client, run, key):
     return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
 
 
-def test_a_whole_sweep(client, mlflow_uri, tmp_path):
+def test_a_complete_sweep(client, mlflow_uri, tmp_path):
     info = sweep(
         tmp_path / "whole-20260301-120000", space="whole", tags={"quick": "true", "git_commit": "abc"}
     )
@@ -55,7 +55,7 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["quick"] == "true"
     assert parent.data.tags["mlflow.source.git.commit"] == "abc"
-    assert "accuracies mean nothing" in parent.data.tags["mlflow.note.content"]
+    assert "QUICK SWEEP" in parent.data.tags["mlflow.note.content"]
     assert parent.data.params["trials"] == "4"
     assert parent.data.metrics["test/accuracy"] == 0.93
     assert steps(client, parent, "best/val_accuracy") == [(1, pytest.approx(0.6)), (2, pytest.approx(0.6))]
@@ -96,7 +96,7 @@ def test_a_whole_sweep(client, mlflow_uri, tmp_path):
     }
 
 
-def test_what_a_network_costs_is_a_metric(client, mlflow_uri, tmp_path):
+def test_the_costs_of_a_network_are_metrics(client, mlflow_uri, tmp_path):
     observer = MlflowObserver(mlflow_uri)
     observer.sweep_started(sweep(tmp_path / "costs-20260301-120000", space="costs"))
     observer.trial_started(trial(0, costs={"parameters": 269_722, "latency_ms": 0.5}))
@@ -136,7 +136,7 @@ def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):
     assert steps(client, parent, "best/val_accuracy") == [(1, 0.5), (2, pytest.approx(0.6))]
 
 
-def test_a_resume_adds_what_only_the_journal_knows(client, mlflow_uri, tmp_path):
+def test_a_resume_adds_events_that_are_only_in_the_journal(client, mlflow_uri, tmp_path):
     folder = tmp_path / "killed-20260301-120000"
     first = MlflowObserver(mlflow_uri)
     first.sweep_started(sweep(folder, space="killed"))
@@ -146,15 +146,15 @@ def test_a_resume_adds_what_only_the_journal_knows(client, mlflow_uri, tmp_path)
     assert first._open[1].flush(timeout_s=60) == 0  # killed here: nothing is closed
 
     best = trial(2, config=run_config(report="best"))
-    pasts = (
+    histories = (
         past(trial(0), epoch(1), epoch(2), status=TrialStatus.PRUNED),
         past(trial(1), status=TrialStatus.FAILED, error="ValueError; log: /x.log", note="in pieces"),
         past(best, epoch(1, accuracy=0.7)),
         past(trial(3)),
     )
-    for _ in range(2):  # it may die again before anything else happens
+    for _ in range(2):  # the process may die again before any other event
         again = MlflowObserver(mlflow_uri)
-        again.sweep_started(sweep(folder, space="killed", past=pasts))
+        again.sweep_started(sweep(folder, space="killed", history=histories))
         assert again._open[1].flush(timeout_s=60) == 0
     again.trial_started(best)
     again.epoch_finished(best, epoch(2, accuracy=0.5))
@@ -176,7 +176,7 @@ def test_a_resume_adds_what_only_the_journal_knows(client, mlflow_uri, tmp_path)
     assert steps(client, parent, "best/val_accuracy") == [(1, pytest.approx(0.4)), (2, pytest.approx(0.7))]
 
 
-def test_a_fault_in_mid_sweep_loses_nothing_and_doubles_nothing(client, mlflow_uri, tmp_path, monkeypatch):
+def test_a_lost_response_causes_neither_loss_nor_duplicates(client, mlflow_uri, tmp_path, monkeypatch):
     info = sweep(tmp_path / "fault-20260301-120000", space="fault")
     observer = MlflowObserver(mlflow_uri)
     observer.sweep_started(info)
@@ -186,7 +186,7 @@ def test_a_fault_in_mid_sweep_loses_nothing_and_doubles_nothing(client, mlflow_u
     def sometimes(self, *arguments, **options):
         real(self, *arguments, **options)
         if next(faults, False):
-            # The worst kind: the store has done it, and the answer is lost.
+            # The store has completed the write, and the response is lost.
             raise ConnectionError("connection reset")
 
     monkeypatch.setattr(type(client), "log_batch", sometimes)
@@ -201,7 +201,9 @@ def test_a_fault_in_mid_sweep_loses_nothing_and_doubles_nothing(client, mlflow_u
     assert next(faults, None) is None
 
 
-def test_a_store_that_never_comes_back_is_told_at_the_end(client, mlflow_uri, tmp_path, monkeypatch, caplog):
+def test_records_dropped_by_an_outage_are_logged_at_the_end(
+    client, mlflow_uri, tmp_path, monkeypatch, caplog
+):
     observer = MlflowObserver(mlflow_uri, close_timeout_s=0.05)
     observer.sweep_started(sweep(tmp_path / "gone-20260301-120000", space="gone"))
 
@@ -213,7 +215,7 @@ def test_a_store_that_never_comes_back_is_told_at_the_end(client, mlflow_uri, tm
         observer.trial_started(trial(0))
         observer.epoch_finished(trial(0), epoch(1))
         observer.sweep_ended(SweepOutcome(status="finished"))
-    assert "3 records did not reach MLflow" in caplog.text
+    assert "3 records were not written to MLflow" in caplog.text
     assert str(tmp_path / "gone-20260301-120000") in caplog.text
 
 
@@ -230,13 +232,13 @@ def test_the_final_run_has_no_validation_metrics(client, mlflow_uri, tmp_path):
     assert "best/val_accuracy" not in parent.data.metrics
 
 
-def test_a_deleted_experiment_is_named_with_its_remedy(client, mlflow_uri, tmp_path):
+def test_the_error_for_a_deleted_experiment_names_the_restore_command(client, mlflow_uri, tmp_path):
     client.delete_experiment(client.create_experiment("deleted"))
     with pytest.raises(UserError, match="mlflow experiments restore"):
         MlflowObserver(mlflow_uri).sweep_started(sweep(tmp_path / "deleted-20260301-120000", space="deleted"))
 
 
-def test_no_global_state_is_left_behind(client, mlflow_uri, tmp_path):
+def test_the_global_state_of_mlflow_is_unchanged(client, mlflow_uri, tmp_path):
     import mlflow
 
     before = mlflow.get_tracking_uri()
@@ -264,23 +266,23 @@ def test_the_tracking_uri(tmp_path, monkeypatch):
     assert resolve_tracking_uri() == "http://127.0.0.1:5000"
     assert ui_command("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
     for folder in ("file:/x", "mlruns"):
-        with pytest.raises(UsageError, match="not in a folder"):
+        with pytest.raises(UsageError, match="not a folder"):
             resolve_tracking_uri(folder)
 
 
 def test_a_store_that_cannot_be_opened(tmp_path):
-    with pytest.raises(UserError, match="existing folder"):
+    with pytest.raises(UserError, match="the folder of the MLflow database must exist"):
         open_store(f"sqlite:///{tmp_path}/absent/mlflow.db")
-    (tmp_path / "mlflow.db").write_text("this is not a database, whatever its name says")
-    with pytest.raises(UserError, match=r"does not answer.*--tracking-uri"):
+    (tmp_path / "mlflow.db").write_text("this is not a database")
+    with pytest.raises(UserError, match=r"is unavailable.*--tracking-uri"):
         open_store(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(1e-5, "0.00001"), (0.1, "0.1"), (256, "256"), (True, "True"), (float("inf"), "inf")]
 )
-def test_numbers_are_plain_decimals(value, text):
-    assert plain(value) == text
+def test_floats_are_logged_in_decimal_notation(value, text):
+    assert decimal_text(value) == text
 
 
 def test_the_note_shows_the_plan_without_the_provenance(tmp_path):
@@ -291,7 +293,7 @@ def test_the_note_shows_the_plan_without_the_provenance(tmp_path):
     assert "quick" not in note
 
 
-def test_a_sweep_is_found_only_by_its_own_id(client, mlflow_uri, tmp_path):
+def test_a_sweep_is_found_only_by_its_exact_id(client, mlflow_uri, tmp_path):
     observer = MlflowObserver(mlflow_uri)
     observer.sweep_started(sweep(tmp_path / "own-20260301-120000", space="own"))
     observer.sweep_ended(SweepOutcome(status="finished"))

@@ -1,4 +1,4 @@
-"""The tables: right after every event, continued by a resume, readable by anything."""
+"""The Parquet tables: up to date after every event and continued by a resume."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ def clock():
     return Clock()
 
 
-def test_before_the_first_trial_the_tables_are_there_and_empty(folder):
+def test_the_tables_exist_and_are_empty_before_the_first_trial(folder):
     TableWriter(folder).sweep_started(sweep(folder.path))
     assert (read_trials(folder), read_epochs(folder)) == ([], {})
     assert pq.read_schema(folder.epochs).names[:3] == ["trial_id", "stage", "epoch"]
@@ -54,7 +54,7 @@ def test_a_running_trial_is_on_disk_after_each_epoch(folder, clock):
     assert read_epochs(folder) == {"t000": [epoch(1)]}
 
 
-def test_a_trial_that_ends(folder, clock):
+def test_an_ended_trial_has_its_status_error_and_duration(folder, clock):
     writer = TableWriter(folder, now=clock)
     writer.trial_started(trial(0))
     clock.advance(7)
@@ -64,7 +64,7 @@ def test_a_trial_that_ends(folder, clock):
     assert row.ended_at == clock.now
 
 
-def test_each_setting_is_a_column_and_mixed_ones_stay_readable(folder):
+def test_each_setting_is_a_column_also_with_mixed_types(folder):
     writer = TableWriter(folder)
     writer.trial_started(trial(0, params={"batch_size": 128, "optimizer": "sgd", "x": 1, "odd": 3}))
     writer.trial_started(trial(1, params={"optimizer": "adam", "flip": True, "x": 0.5, "odd": "auto"}))
@@ -89,7 +89,7 @@ def test_each_cost_is_a_column(folder):
     assert [row.costs for row in read_trials(folder)] == [{"parameters": 269_722, "latency_ms": 0.5}, {}]
 
 
-def test_a_table_of_before_there_were_costs_is_read(folder):
+def test_a_table_without_costs_is_read(folder):
     TableWriter(folder).trial_started(trial(0))
     pq.write_table(pq.read_table(folder.trials).drop_columns(["costs"]), folder.trials)
     assert [row.costs for row in read_trials(folder)] == [{}]
@@ -104,7 +104,7 @@ def test_a_resume_continues_the_rows(folder, clock):
     first.trial_ended(trial(0), TrialStatus.FINISHED)
     clock.advance(1)
     first.epoch_finished(trial(1), epoch(2, train_loss=9.0))
-    # Killed here; an hour later the second start goes on from the checkpoint after epoch 1.
+    # Killed here; an hour later the second start resumes from the checkpoint after epoch 1.
     clock.advance(3600)
     second = TableWriter(folder, now=clock)
     second.sweep_started(sweep(folder.path))
@@ -120,20 +120,20 @@ def test_a_resume_continues_the_rows(folder, clock):
     assert read_epochs(folder) == {"t000": [epoch(1)], "t001": [epoch(1), epoch(2)]}
 
 
-def test_a_resume_adds_what_only_the_journal_knows(folder, clock):
+def test_a_resume_adds_events_that_are_only_in_the_journal(folder, clock):
     first = TableWriter(folder, now=clock)
     first.trial_started(trial(0))
     first.epoch_finished(trial(0), epoch(1))
     first.trial_started(trial(1))
-    # Killed with an epoch, the ends of two trials and a whole third one in the journal only.
-    pasts = (
+    # Killed with one epoch, the ends of two trials and a complete third trial in the journal only.
+    histories = (
         past(trial(0), epoch(1), epoch(2), status=TrialStatus.PRUNED),
         past(trial(1), status=TrialStatus.FAILED, error="Traceback ..."),
         past(trial(2), epoch(1)),
         past(trial(3)),
     )
-    for _ in range(2):  # it may die again before anything else happens
-        TableWriter(folder, now=clock).sweep_started(sweep(folder.path, past=pasts))
+    for _ in range(2):  # the process may die again before any other event
+        TableWriter(folder, now=clock).sweep_started(sweep(folder.path, history=histories))
         rows = read_trials(folder)
         assert [(row.trial_id, row.status, row.epochs_done, row.starts) for row in rows] == [
             ("t000", TrialStatus.PRUNED, 2, 1),
@@ -147,7 +147,7 @@ def test_a_resume_adds_what_only_the_journal_knows(folder, clock):
         assert rows[2].started_at == datetime.fromtimestamp(1000, UTC)
 
 
-def test_what_the_tables_know_already_stays_as_it_is(folder, clock):
+def test_known_events_do_not_change_the_tables(folder, clock):
     first = TableWriter(folder, now=clock)
     clock.advance(3)
     first.epoch_finished(trial(0), epoch(1))
@@ -155,11 +155,11 @@ def test_what_the_tables_know_already_stays_as_it_is(folder, clock):
     first.trial_ended(trial(0), TrialStatus.FINISHED)
     before = read_trials(folder)
     known = past(trial(0), epoch(1), status=TrialStatus.FINISHED)
-    TableWriter(folder, now=clock).sweep_started(sweep(folder.path, past=(known,)))
+    TableWriter(folder, now=clock).sweep_started(sweep(folder.path, history=(known,)))
     assert read_trials(folder) == before
 
 
-def test_the_order_of_the_rows_is_not_the_order_of_the_starts(folder):
+def test_rows_are_sorted_by_trial_number(folder):
     writer = TableWriter(folder)
     for each in (trial(1), trial(0)):
         writer.trial_started(each)
@@ -168,7 +168,7 @@ def test_the_order_of_the_rows_is_not_the_order_of_the_starts(folder):
     assert list(read_epochs(folder)) == ["t000", "t001"]
 
 
-def test_a_trial_that_starts_over_forgets_its_later_epochs(folder):
+def test_a_restarted_trial_drops_its_later_epochs(folder):
     writer = TableWriter(folder)
     for number in (1, 2, 3, 1):
         writer.epoch_finished(trial(0), epoch(number))
@@ -176,7 +176,7 @@ def test_a_trial_that_starts_over_forgets_its_later_epochs(folder):
     assert read_trials(folder)[0].epochs_done == 1
 
 
-def test_the_reported_accuracy_is_the_one_the_configuration_asks_for(folder):
+def test_the_configuration_selects_the_reported_accuracy(folder):
     writer = TableWriter(folder)
     for trial_id, report in (("t000", "last"), ("t001", "best")):
         one = trial(int(trial_id[-1]), config=run_config(report=report))
@@ -196,7 +196,7 @@ def test_a_final_run_has_no_validation(folder):
     assert read_epochs(folder)["final"] == [record]
 
 
-def test_a_full_disk_loses_nothing_and_warns_once(folder, monkeypatch, caplog):
+def test_a_full_disk_loses_no_rows_and_warns_once(folder, monkeypatch, caplog):
     writer = TableWriter(folder)
     writer.trial_started(trial(0))
     real = parquet_tables._write
@@ -214,7 +214,7 @@ def test_a_full_disk_loses_nothing_and_warns_once(folder, monkeypatch, caplog):
     assert read_epochs(folder) == {"t000": [epoch(1), epoch(2)]}
 
 
-def test_something_else_in_the_place_of_a_table_is_named(folder):
+def test_an_invalid_table_is_a_user_error(folder):
     folder.trials.write_text("not parquet")
-    with pytest.raises(UserError, match=r"trials\.parquet is not a table of a sweep"):
+    with pytest.raises(UserError, match=r"trials\.parquet is not a valid sweep table"):
         read_trials(folder)

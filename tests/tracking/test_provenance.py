@@ -1,4 +1,4 @@
-"""Provenance: the right commit or none, the hardware in words, and nothing heavy imported."""
+"""Provenance: the git state, the hardware text and the imports."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
-def test_the_commit_and_whether_files_differ(tmp_path):
+def test_git_state_is_the_commit_and_whether_tracked_files_differ(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "a").write_text("1")
     git(tmp_path, "add", "a")
@@ -28,14 +28,14 @@ def test_the_commit_and_whether_files_differ(tmp_path):
     assert git_state(tmp_path) == (commit, True)
 
 
-def test_a_folder_inside_somebody_elses_checkout_has_no_commit(tmp_path):
+def test_a_folder_inside_another_checkout_has_no_commit(tmp_path):
     git(tmp_path, "init", "-q")
     inside = tmp_path / "site-packages"
     inside.mkdir()
     assert git_state(inside) == (None, None)
 
 
-def test_what_is_collected_is_json_and_says_what_decides_a_result():
+def test_the_provenance_is_json_with_versions_and_hardware():
     origin = collect(command="python -m platform.sweep resnet18_cifar")
     record = json.loads(json.dumps(origin.as_dict()))
     assert record["command"] == "python -m platform.sweep resnet18_cifar"
@@ -47,7 +47,7 @@ def test_what_is_collected_is_json_and_says_what_decides_a_result():
     assert tags["version.torch"] == record["versions"]["torch"]
 
 
-def test_hardware_in_words(monkeypatch):
+def test_the_hardware_text(monkeypatch):
     monkeypatch.setattr(provenance, "gpu_names", lambda: ("NVIDIA H200", "NVIDIA H200"))
     monkeypatch.setattr(provenance, "cpu_name", lambda: "Xeon")
     monkeypatch.setattr(provenance, "usable_cores", lambda: 1)
@@ -55,7 +55,7 @@ def test_hardware_in_words(monkeypatch):
     assert collect().hardware() == "Xeon, 1 core, 24 GiB, 2 x NVIDIA H200"
 
 
-def test_nothing_heavy_is_imported():
+def test_no_heavy_library_is_imported():
     code = (
         "import sys\n"
         "from platform.tracking.provenance import collect\n"

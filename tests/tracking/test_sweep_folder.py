@@ -1,4 +1,4 @@
-"""The sweep's folder: unique, found again, and honest about its state."""
+"""The sweep folder: unique names, lookup and state."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def test_sweeps_of_one_second_get_different_folders(tmp_path):
     assert latest(tmp_path) == second
 
 
-def test_latest_goes_by_time_not_by_name(tmp_path):
+def test_latest_sorts_by_time(tmp_path):
     new_sweep_folder(tmp_path, "zebra", now=NOON)
     newest = new_sweep_folder(tmp_path, "ant", now=LATER)
     (tmp_path / "notes").mkdir()
@@ -35,12 +35,12 @@ def test_latest_goes_by_time_not_by_name(tmp_path):
     assert [folder.space for folder in all_sweeps(tmp_path)] == ["zebra", "ant"]
 
 
-def test_latest_of_nothing_says_how_to_start(tmp_path):
+def test_latest_without_sweeps_names_the_command(tmp_path):
     with pytest.raises(UserError, match=r"python -m platform\.sweep"):
         latest(tmp_path / "absent")
 
 
-def test_a_real_folder_called_latest_is_left_alone(tmp_path):
+def test_a_real_folder_named_latest_is_kept(tmp_path):
     (tmp_path / "latest").mkdir()
     new_sweep_folder(tmp_path, "s", now=NOON)
     assert not (tmp_path / "latest").is_symlink()
@@ -52,7 +52,7 @@ def test_unfinished_sweeps(tmp_path):
     stopped.set_state("interrupted", "Ctrl-C")
     for folder in (done, stopped):
         folder.spec.touch()
-    # The newest one was killed before it had written what it is about.
+    # The newest sweep was killed before it wrote spec.yaml.
     new_sweep_folder(tmp_path, "s", now=LATER).set_state("interrupted")
     assert latest(tmp_path, unfinished=True) == stopped
     stopped.set_state("finished")
@@ -61,7 +61,7 @@ def test_unfinished_sweeps(tmp_path):
         latest(tmp_path, unfinished=True)
 
 
-def test_a_killed_sweep_counts_as_interrupted(tmp_path):
+def test_a_killed_sweep_is_interrupted(tmp_path):
     folder = new_sweep_folder(tmp_path, "s", now=NOON)
     assert folder.get_state() == "running"
     gone = subprocess.run(
@@ -75,7 +75,7 @@ def test_a_killed_sweep_counts_as_interrupted(tmp_path):
     assert folder.unfinished
 
 
-def test_the_first_start_is_kept_over_states(tmp_path):
+def test_a_new_state_keeps_the_time_of_the_first_start(tmp_path):
     folder = new_sweep_folder(tmp_path, "s", now=NOON)
     record = json.loads(folder.state.read_text())
     write_json(folder.state, {**record, "started_at": "2020-01-01T00:00:00+00:00"})
@@ -85,7 +85,7 @@ def test_the_first_start_is_kept_over_states(tmp_path):
     assert (after["state"], after["message"], after["pid"]) == ("failed", "no trial finished", os.getpid())
 
 
-def test_find_by_id_path_or_nothing(tmp_path):
+def test_find_sweep_by_id_by_path_or_the_newest(tmp_path):
     folder = new_sweep_folder(tmp_path, "s", now=NOON)
     assert find_sweep(folder.sweep_id, root=tmp_path) == folder
     assert find_sweep(str(folder.path), root=tmp_path / "elsewhere") == folder
@@ -95,17 +95,17 @@ def test_find_by_id_path_or_nothing(tmp_path):
 
 
 def test_a_space_name_cannot_leave_the_root(tmp_path):
-    with pytest.raises(UsageError, match="made of letters"):
+    with pytest.raises(UsageError, match="may contain letters"):
         new_sweep_folder(tmp_path, "../evil", now=NOON)
 
 
-def test_a_file_in_the_place_of_the_root(tmp_path):
+def test_a_root_that_is_a_file_is_a_user_error(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(UserError, match="runs"):
         new_sweep_folder(tmp_path / "runs", "s", now=NOON)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
 

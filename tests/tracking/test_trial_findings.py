@@ -1,4 +1,4 @@
-"""What ails a sweep's trials: gathered by phenomenon, the run that ships first."""
+"""The findings of a sweep's trials, grouped by kind."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TableWriter, read_epochs, read_trials
 from platform.tracking.results import SweepResults
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tracking.trial_findings import ailments, by_trial
+from platform.tracking.trial_findings import findings_by_trial, grouped_findings
 from tests.tracking.examples import epoch, trial
 
 STILL = [2.31, 2.30, 2.30]
@@ -46,17 +46,17 @@ def results(tmp_path):
     )
 
 
-def test_trials_are_gathered_by_phenomenon_and_the_one_that_ships_comes_first(results):
-    found = {ailment.name: ailment for ailment in ailments(results)}
+def test_findings_are_grouped_by_kind_and_the_final_run_comes_first(results):
+    found = {group.name: group for group in grouped_findings(results)}
     assert found["divergence"].trials == ("final", "t001")
     assert found["underfitting"].trials == ("final", "t000", "t001")
-    names = by_trial(ailments(results))
+    names = findings_by_trial(grouped_findings(results))
     assert names["t000"] == ["underfitting"]
     assert names["final"] == names["t001"] == ["divergence", "loss spikes", "underfitting"]
     assert "ended at 2.500, after 0.900" in found["divergence"].finding.evidence
-    assert f"guessing gives {math.log(10):.3f}" in found["underfitting"].finding.evidence
+    assert f"a uniform guess has {math.log(10):.3f}" in found["underfitting"].finding.evidence
 
 
-def test_nothing_is_said_of_a_quick_sweep_or_without_the_number_of_classes(results):
-    assert ailments(dataclasses.replace(results, plan={"quick": True})) == []
-    assert ailments(dataclasses.replace(results, test=None)) == []
+def test_a_quick_sweep_or_an_unknown_number_of_classes_has_no_findings(results):
+    assert grouped_findings(dataclasses.replace(results, plan={"quick": True})) == []
+    assert grouped_findings(dataclasses.replace(results, test=None)) == []

@@ -1,87 +1,87 @@
-"""Records reach a store that comes and goes, in order, and nobody waits for it meanwhile."""
+"""The write queue: order, retries during an outage, rejected records."""
 
 import logging
 import threading
 
-from platform.tracking.write_queue import Delivery
+from platform.tracking.write_queue import WriteQueue
 
 
 class Store:
     def __init__(self):
         self.got = []
-        self.away = False
+        self.unavailable = False
         self.failures = 0
-        self.asked_often = threading.Event()
+        self.failed_often = threading.Event()
 
     def write(self, value):
         def operation():
-            if self.away:
+            if self.unavailable:
                 self.failures += 1
                 if self.failures == 3:
-                    self.asked_often.set()
+                    self.failed_often.set()
                 raise ConnectionError("no route\nto host")
             self.got.append(value)
 
         return operation
 
 
-def test_an_outage_is_waited_out_in_order_and_told_once(caplog):
+def test_writes_are_retried_in_order_and_an_outage_is_logged_once(caplog):
     store = Store()
-    delivery = Delivery(store="the store", first_pause_s=0.001)
+    queue = WriteQueue(store="the store", first_pause_s=0.001)
     with caplog.at_level(logging.WARNING):
-        delivery.put(store.write(0))
-        assert delivery.flush(timeout_s=30) == 0
-        store.away = True
+        queue.put(store.write(0))
+        assert queue.flush(timeout_s=30) == 0
+        store.unavailable = True
         for value in range(1, 6):
-            delivery.put(store.write(value))
-        assert store.asked_often.wait(30)
-        store.away = False
-        assert delivery.close(timeout_s=30) == 0
+            queue.put(store.write(value))
+        assert store.failed_often.wait(30)
+        store.unavailable = False
+        assert queue.close(timeout_s=30) == 0
     assert store.got == [0, 1, 2, 3, 4, 5]
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "the store does not answer (no route to host); keeping records, trying again",
-        "the store answers again",
+        "the store is unavailable (no route to host); keeping records in memory and retrying",
+        "the store is available again",
     ]
 
 
-def test_a_hiccup_is_not_worth_a_line(caplog):
+def test_a_single_failure_is_not_logged(caplog):
     got = []
-    answers = iter([ConnectionError("locked"), None])
+    errors = iter([ConnectionError("locked"), None])
 
     def operation():
-        error = next(answers)
+        error = next(errors)
         if error:
             raise error
         got.append(1)
 
-    delivery = Delivery(store="the store", first_pause_s=0.001)
+    queue = WriteQueue(store="the store", first_pause_s=0.001)
     with caplog.at_level(logging.WARNING):
-        delivery.put(operation)
-        assert delivery.close(timeout_s=30) == 0
+        queue.put(operation)
+        assert queue.close(timeout_s=30) == 0
     assert (got, caplog.text) == ([1], "")
 
 
-def test_a_refused_record_does_not_hold_up_the_next(caplog):
+def test_a_rejected_record_does_not_block_the_next(caplog):
     store = Store()
 
-    def refused():
+    def rejected():
         raise ValueError("value too long")
 
-    delivery = Delivery(store="the store", is_refusal=lambda error: isinstance(error, ValueError))
+    queue = WriteQueue(store="the store", is_refusal=lambda error: isinstance(error, ValueError))
     with caplog.at_level(logging.WARNING):
-        delivery.put(refused)
-        delivery.put(store.write(1))
-        assert delivery.close(timeout_s=30) == 0
+        queue.put(rejected)
+        queue.put(store.write(1))
+        assert queue.close(timeout_s=30) == 0
     assert store.got == [1]
-    assert "refused a record: value too long" in caplog.text
+    assert "rejected a record: value too long" in caplog.text
 
 
-def test_closing_without_an_answer_counts_what_is_lost():
+def test_close_returns_the_number_of_dropped_records():
     store = Store()
-    store.away = True
-    delivery = Delivery(store="the store", first_pause_s=0.001)
+    store.unavailable = True
+    queue = WriteQueue(store="the store", first_pause_s=0.001)
     for value in range(3):
-        delivery.put(store.write(value))
-    assert delivery.close(timeout_s=0.05) == 3
+        queue.put(store.write(value))
+    assert queue.close(timeout_s=0.05) == 3
     assert store.got == []

@@ -109,7 +109,7 @@ def test_evaluate_agrees_with_training_and_writes_its_files(
     assert sum(map(sum, record["confusion"])) == record["data"]["images"]
     assert f"top-1 accuracy {100 * record['accuracy']:.2f} %" in out
     flip = record["test_time_flip"]
-    assert f"with test-time flip {100 * flip['accuracy']:.2f} %, loss {flip['loss']:.4f}" in out
+    assert f"top-1 accuracy with test-time flip {100 * flip['accuracy']:.2f} %, loss {flip['loss']:.4f}" in out
     assert (folder / "evaluation" / "confusion.svg").read_text().startswith("<?xml")
 
 
@@ -162,7 +162,7 @@ def test_settings_and_seed_from_the_command_line_reach_the_run(folder: Path, com
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_over(trained: Path, folder: Path, command: Command) -> None:
-    with pytest.raises(UsageError, match="holds a run already: go on with --resume"):
+    with pytest.raises(UsageError, match="already contains a run: continue it with --resume"):
         command("platform.train", "tiny.yaml", "--output", str(trained))
 
 
@@ -220,7 +220,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "is saved. Go on with:\n  python -m platform.train --resume run\n" in errors
+    assert "is saved. Resume with:\n  python -m platform.train --resume run\n" in errors
     assert "Traceback" not in errors
     saved = len(metrics_of(folder / "run"))
     assert 1 <= saved < 15

@@ -1,6 +1,6 @@
-"""What a sampler may learn from before its first trial: the finished trials of an earlier sweep.
+"""Warm start: the finished trials of an earlier sweep, given to the sampler before its first trial.
 
-They are copied into the new sweep's folder when it begins, so that a resumed search knows what it knew.
+They are copied into the new sweep's folder at its start, so a resumed search uses the same trials.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FILE = "warm_start.json"
 
 
 class EarlierTrial(Frozen):
-    """A trial that ran to its end in another sweep."""
+    """A finished trial of another sweep."""
 
     trial_id: str
     params: Mapping[str, Scalar]
     accuracy: float
-    """On validation, 0..1."""
+    """Validation accuracy, 0..1."""
 
 
 class EarlierTrials(Frozen):
@@ -34,20 +34,20 @@ class EarlierTrials(Frozen):
     sweep: str
     trials: tuple[EarlierTrial, ...]
     left_out: int
-    """Finished trials that do not lie in the new space."""
+    """Number of finished trials outside the new space."""
 
 
 def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
-    """Return the whole runs of `source` that lie in the space of `spec`.
+    """Return the finished trials of `source` that lie in the space of `spec`.
 
     Raises:
-        UsageError: the sampler learns from nothing, the sweeps' accuracies cannot be compared, or no trial
-            fits.
+        UsageError: the sampler does not use earlier trials, the sweeps' accuracies cannot be compared, or no
+            trial lies in the space.
         UserError: the sweep's files are damaged.
     """
     if isinstance(spec.sampler, Random | Qmc | Grid):
         raise UsageError(
-            f"--warm-start teaches the sampler, and {spec.sampler.name!r} learns nothing: "
+            f"--warm-start needs a sampler that uses earlier trials, and {spec.sampler.name!r} does not: "
             "use sampler.name=tpe"
         )
     before = load_spec(source.path)
@@ -68,7 +68,7 @@ def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
     whole = [
         EarlierTrial(trial_id=row.trial_id, params=row.params, accuracy=row.validation_accuracy)
         for row in read_trials(source)
-        if row.stage == "search" and row.whole and row.validation_accuracy is not None
+        if row.stage == "search" and row.completed and row.validation_accuracy is not None
     ]
     fitting = tuple(trial for trial in whole if _fits(trial, spec))
     if not fitting:
@@ -79,12 +79,12 @@ def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
 
 
 def keep_earlier_trials(folder: SweepFolder, earlier: EarlierTrials) -> None:
-    """Write them into the new sweep's folder."""
+    """Write earlier trials into the new sweep's folder."""
     write_text(folder.path / FILE, earlier.model_dump_json(indent=2) + "\n")
 
 
 def read_earlier_trials(folder: SweepFolder) -> tuple[EarlierTrial, ...]:
-    """Return what a sweep began with; nothing where it began from nothing.
+    """Return the earlier trials of a sweep; none if it had no warm start.
 
     Raises:
         UserError: the file is damaged.

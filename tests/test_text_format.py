@@ -1,8 +1,18 @@
-"""Numbers and settings in words."""
+"""Formatting of numbers, durations and settings."""
 
 import pytest
 
-from platform.tracking.text_format import duration, looked_at, percent, plural, roughly, settings_text
+from platform.text_format import (
+    GENERATED,
+    QUICK,
+    approximate_duration,
+    duration,
+    evaluation_text,
+    percent,
+    plural,
+    settings_text,
+    sweep_warnings,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +38,8 @@ def test_durations_never_show_sixty(seconds, text):
     ("seconds", "text"),
     [(10, "under a minute"), (80, "about 1 min"), (5000, "about 83 min"), (9000, "about 2.5 h")],
 )
-def test_remaining_time_promises_no_more_than_it_knows(seconds, text):
-    assert roughly(seconds) == text
+def test_approximate_durations_are_rounded(seconds, text):
+    assert approximate_duration(seconds) == text
 
 
 def test_settings_in_one_line():
@@ -47,16 +57,22 @@ def test_settings_in_one_line():
     )
 
 
-def test_a_setting_of_another_alternative_is_not_put_in_brackets():
+def test_a_setting_of_another_alternative_stays_outside_the_brackets():
     assert settings_text({"optimizer": "sgd", "optimizer.adam.lr": 0.1}) == "sgd adam.lr=0.1"
 
 
-def test_counts_and_shares():
+def test_plural_and_percent():
     assert (plural(1, "trial"), plural(1200, "trial")) == ("1 trial", "1,200 trials")
     assert (percent(0.93125), percent(None), percent(float("nan"))) == ("93.12 %", "-", "-")
 
 
-def test_a_second_look_at_the_test_images_is_told():
-    assert looked_at({"accuracy": 0.9}) == "looked at once"
-    assert looked_at({"times_opened": 1}) == "looked at once"
-    assert looked_at({"times_opened": 3}) == "looked at 3 times"
+def test_the_evaluations_of_the_test_split_are_counted():
+    assert evaluation_text({"accuracy": 0.9}) == "evaluated once"
+    assert evaluation_text({"times_opened": 1, "images": 10_000}) == "10,000 images, evaluated once"
+    assert evaluation_text({"times_opened": 3}) == "evaluated 3 times"
+
+
+def test_the_warnings_of_a_sweep():
+    assert sweep_warnings(quick=False, generated=False) == []
+    assert sweep_warnings(quick=True, generated=False) == [QUICK]
+    assert sweep_warnings(quick=True, generated=True) == [QUICK, GENERATED]

@@ -1,4 +1,4 @@
-"""How numbers and settings are said to people: the same words on the console and in the report."""
+"""Format numbers, durations and settings for the console, the logs and the report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-QUICK = "QUICK SWEEP: it shows that everything works; its accuracies mean nothing"
-GENERATED = "GENERATED PICTURES: trained on drawn images, not on CIFAR-10; no accuracy here is CIFAR-10's"
+QUICK = "QUICK SWEEP: a test of the pipeline; its accuracies are meaningless"
+GENERATED = "GENERATED DATA: trained on synthetic images, so the accuracies say nothing about CIFAR-10"
+
+
+def sweep_warnings(*, quick: bool, generated: bool) -> list[str]:
+    """Return the warnings that apply to the accuracies of a sweep."""
+    return [QUICK] * quick + [GENERATED] * generated
 
 
 def duration(seconds: float | None) -> str:
@@ -28,8 +33,8 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def roughly(seconds: float) -> str:
-    """Return a remaining time as one may promise it: `under a minute`, `about 4 min`, `about 2.5 h`."""
+def approximate_duration(seconds: float) -> str:
+    """Return an estimated time, rounded: `under a minute`, `about 4 min`, `about 2.5 h`."""
     if seconds < 50:
         return "under a minute"
     if seconds < 90 * 60:
@@ -49,21 +54,27 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def looked_at(test: Mapping[str, Any]) -> str:
-    """Return how often a sweep's test images were looked at: `looked at once`, as an honest one says."""
-    times = int(test.get("times_opened") or 1)
-    return "looked at once" if times == 1 else f"looked at {times} times"
+def evaluation_text(test: Mapping[str, Any]) -> str:
+    """Return the size of a sweep's test split and how often it was used: `10,000 images, evaluated once`.
+
+    Args:
+        test: `test.json` of a sweep.
+    """
+    count = int(test.get("times_opened") or 1)
+    evaluated = "evaluated once" if count == 1 else f"evaluated {count} times"
+    images = test.get("images")
+    return f"{images:,} images, {evaluated}" if isinstance(images, int) else evaluated
 
 
 def value_text(value: Any) -> str:
-    """Return a setting's value, numbers with three significant digits."""
+    """Return the value of a setting; floats have three significant digits."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return f"{value:.3g}"
 
 
 def settings_cells(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return flat settings as a table's cells, those of an alternative inside its own.
+    """Return flat settings as table cells; the settings of an alternative are part of its cell.
 
     `{"optimizer": "sgd(lr=0.1, weight_decay=0.0005)", "batch_size": "128", "cutout.length": "8"}`
     """
@@ -83,19 +94,19 @@ def settings_cells(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def settings_text(params: Mapping[str, Any]) -> str:
-    """Return flat settings in one line: `sgd(lr=0.1, weight_decay=0.0005) batch_size=128 cutout.length=8`."""
+    """Return flat settings on one line: `sgd(lr=0.1, weight_decay=0.0005) batch_size=128 cutout.length=8`."""
     words = {short_name(name): isinstance(value, str) for name, value in params.items()}
     cells = settings_cells(params)
     return " ".join(text if words[name] else f"{name}={text}" for name, text in cells.items())
 
 
 def short_name(name: str) -> str:
-    """Return a setting's name without its section: `cutout.length` for `augment.cutout.length`."""
+    """Return the name of a setting without its section: `cutout.length` for `augment.cutout.length`."""
     return name.partition(".")[2] or name
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with their dotted path."""
+    """Yield the leaves of nested mappings with their dotted paths."""
     for key, value in values.items():
         path = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping):
@@ -105,7 +116,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _owner(name: str, params: Mapping[str, Any]) -> str | None:
-    """Return the alternatives a setting belongs to: `optimizer` for `optimizer.sgd.lr`, sgd chosen."""
+    """Return the setting whose chosen alternative contains `name`: `optimizer` for `optimizer.sgd.lr`."""
     prefix = name
     while "." in prefix:
         prefix = prefix.rpartition(".")[0]

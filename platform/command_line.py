@@ -1,0 +1,48 @@
+"""Parse the command lines of all commands with tyro, with the same help format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+Parsed = TypeVar("Parsed")
+
+
+def parse_command_line(target: Callable[..., Parsed], *, prog: str, words: Sequence[str] | None) -> Parsed:
+    """Return `target`, a dataclass or a function, called with the values of the command line.
+
+    Args:
+        target: its fields or arguments become options.
+        prog: the command as the usage line shows it.
+        words: the arguments of the command; those of the process if None.
+    """
+    return tyro.cli(
+        target,
+        prog=prog,
+        args=words,
+        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def option(metavar: str | None = None, *, default: str = "", name: str | None = None) -> object:
+    """Return the annotation of an option.
+
+    Args:
+        metavar: placeholder of the value in the help, for example `PATH`.
+        default: the default in words, for the help; empty if there is nothing to add to the description.
+        name: name of the option, if it differs from the field's.
+    """
+    hint = f"(default: {default})" if default else ""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint, name=name)
+
+
+Flag = Annotated[bool, option()]
+"""An option without a value; `False` by default."""
+
+DataDir = Annotated[
+    Path | None, option("PATH", default="$CIFAR10_DIR, else the dataset cache, else a download")
+]
+"""The option `--data-dir`."""
