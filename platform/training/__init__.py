@@ -1,1 +1,1 @@
-"""One training run in pure PyTorch: configuration, loop, augmentation, schedules, checkpoints, DDP."""
+"""A training run in pure PyTorch: configuration, loop, augmentation, schedules, checkpoints, DDP."""

@@ -1,8 +1,9 @@
-"""The checkpoint of a run: a file that is whole or not there, of this run or refused.
+"""The checkpoint of a run, `last.pt`: written atomically, verified when read.
 
-`last.pt` is a torch archive of tensors and primitives. It is written under another name, synced and renamed,
-so that kill -9 at any instant leaves the previous one; its entries carry checksums (CRC-32, written by
-torch), which are compared on reading because torch does not; it is read with `weights_only=True`.
+The file is a torch archive of tensors and primitives. It is written under a temporary name, synced and
+renamed, so that kill -9 at any time leaves the previous checkpoint intact. On reading, the CRC-32 checksums
+written by torch are verified (torch itself does not), `weights_only=True` rejects foreign objects, and a
+checkpoint of another configuration or other data is rejected.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
     """Write `folder`/last.pt.
 
     Args:
-        folder: made if it is not there.
-        config: the run's configuration, to refuse another one on reading.
-        data_key: what the run trains on, to refuse other data on reading.
+        folder: created if it does not exist.
+        config: the run's configuration, compared when the checkpoint is read.
+        data_key: identifies the training data, compared when the checkpoint is read.
         state: tensors and primitives.
 
     Raises:
-        UserError: the file cannot be written; the previous one is untouched.
+        UserError: the file cannot be written; the previous one is unchanged.
     """
     document = {
         "format": _FORMAT,
@@ -60,11 +61,11 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
     }
     path = folder / LAST
     try:
-        # Given a path, torch would hide the reason why it cannot write.
+        # Given a path instead of a file, torch hides the reason of a failed write.
         with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(document, file)
     except (OSError, RuntimeError) as error:
-        # torch wraps an error of the file system into a RuntimeError of its own.
+        # torch wraps file-system errors in a RuntimeError.
         reason = error.strerror if isinstance(error, OSError) else error.__context__ or error
         raise UserError(
             f"cannot write the checkpoint {path}: {reason}; free some space or choose another folder"
@@ -72,69 +73,73 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
 
 
 class CheckpointWriter:
-    """Writes checkpoints one after another, and reports each when it is on the disk.
+    """Writes checkpoints one after another, and calls back when each is on disk.
 
-    With `behind`, a thread writes a copy of the state while the run trains on, and a later `poll` reports it:
-    an epoch is never reported before a resume would continue after it.
+    With `in_background`, a thread writes a copy of the state during the next epoch, and a later `poll` calls
+    back. An epoch is therefore never reported before a resume would continue after it.
     """
 
-    def __init__(self, write: Callable[[Mapping[str, Any]], None], *, behind: bool) -> None:
+    def __init__(self, write: Callable[[Mapping[str, Any]], None], *, in_background: bool) -> None:
         self._write = write
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if behind else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if in_background else None
         self._pending: tuple[Future[None], Callable[[], None]] | None = None
-        self.waited_s = 0.0
-        """Wall seconds that checkpoints have kept the run waiting."""
+        self._waited_s = 0.0
 
-    def save(self, state: Mapping[str, Any], *, then: Callable[[], None]) -> None:
-        """Write `state`; `then` is called when it is on the disk."""
+    def save(self, state: Mapping[str, Any], *, on_saved: Callable[[], None]) -> None:
+        """Write `state`; `on_saved` is called when it is on disk."""
         self.finish()
         if self._thread is None:
             self._timed(lambda: self._write(state))
-            then()
+            on_saved()
         else:
-            copy = self._timed(lambda: _on_cpu(state))
-            self._pending = self._thread.submit(self._write, copy), then
+            copy = self._timed(lambda: _copy_to_cpu(state))
+            self._pending = self._thread.submit(self._write, copy), on_saved
 
     def poll(self) -> None:
-        """Report a checkpoint that has been written meanwhile."""
+        """Call back for a checkpoint that has been written since the last call."""
         if self._pending is not None and self._pending[0].done():
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the checkpoint that is being written, and report it."""
+        """Wait for the checkpoint that is being written, and call back."""
         if self._pending is None:
             return
-        (written, then), self._pending = self._pending, None
+        (written, on_saved), self._pending = self._pending, None
         self._timed(written.result)
-        then()
+        on_saved()
 
     def close(self) -> None:
-        """Wait for the checkpoint that is being written, without reporting it."""
+        """Wait for the checkpoint that is being written, without calling back."""
         if self._thread is not None:
             self._thread.shutdown()
+
+    def take_waited_s(self) -> float:
+        """Return the wall seconds that the run has waited for checkpoints since the last call."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
 
     def _timed(self, act: Callable[[], Result]) -> Result:
         began_s = time.monotonic()
         try:
             return act()
         finally:
-            self.waited_s += time.monotonic() - began_s
+            self._waited_s += time.monotonic() - began_s
 
 
-def _on_cpu(value: Any) -> Any:
-    """Copy a state's tensors to the CPU, wherever they are in it."""
+def _copy_to_cpu(value: Any) -> Any:
+    """Return a copy of a nested state with all tensors on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: _on_cpu(item) for key, item in value.items()}
-    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
+        return {key: _copy_to_cpu(item) for key, item in value.items()}
+    return [_copy_to_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[str, Any]:
     """Return the state in `folder`/last.pt, its tensors on the CPU.
 
     Raises:
-        UserError: the file is damaged, foreign, or of another configuration, data or schema version.
+        UserError: the file is damaged or foreign, or has another configuration, data key or schema version.
     """
     path = folder / LAST
     document = _read(path)
@@ -143,20 +148,20 @@ def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[s
     if written != asked:
         changes = "; ".join(_changes(written, asked))
         raise UserError(
-            f"a run goes on with the configuration it began with, and {path} began with another: {changes}. "
-            f"Change it back, or train into another folder"
+            f"a run must resume with the configuration it began with, but {path} began with another: "
+            f"{changes}. Change it back, or train into another folder"
         )
     if document["data_key"] != data_key:
         raise UserError(
-            f"a run goes on with the data it began with, and {path} began with other images "
-            f"({document['data_key']}, now {data_key}): give those, or train into another folder"
+            f"a run must resume with the data it began with, but {path} began with other images "
+            f"({document['data_key']}, now {data_key}): use those, or train into another folder"
         )
     state: dict[str, Any] = document["state"]
     return state
 
 
 def read_records(folder: Path) -> tuple[EpochRecord, ...]:
-    """Return the epochs recorded in `folder`/last.pt; none if there is no checkpoint.
+    """Return the epoch records in `folder`/last.pt; empty if there is no checkpoint.
 
     Raises:
         UserError: the checkpoint is damaged or foreign.
@@ -169,7 +174,7 @@ def read_records(folder: Path) -> tuple[EpochRecord, ...]:
 def _read(path: Path) -> dict[str, Any]:
     damaged = UserError(
         f"{path} is damaged or not a checkpoint of this platform (foreign objects are never loaded): "
-        f"restore it from a copy, or remove it and begin again"
+        f"restore it from a copy, or remove it and start again"
     )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -177,16 +182,16 @@ def _read(path: Path) -> dict[str, Any]:
                 raise damaged
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}: nothing to go on from; leave out --resume") from None
+        raise UserError(f"no checkpoint at {path}: nothing to resume from; leave out --resume") from None
     except _UNREADABLE:
-        # torch's own message advises `weights_only=False`, which would run code from the file.
+        # torch's message recommends `weights_only=False`, which would execute code from the file.
         raise damaged from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise damaged
     if document.get("schema_version") != _SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema version {document.get('schema_version')!r}, this program reads "
-            f"{_SCHEMA_VERSION}: go on with the program version that wrote it"
+            f"{path} has schema version {document.get('schema_version')!r}, but this program reads "
+            f"{_SCHEMA_VERSION}: resume with the program version that wrote it"
         )
     return document
 

@@ -1,7 +1,7 @@
-"""One training run, complete: everything that decides its outcome, and nothing else.
+"""The configuration of a training run: all settings that determine its result.
 
-A `RunConfig` is frozen, hashable, and JSON both ways. Learning rates are written for the batch size
-given; nothing is scaled behind the user's back.
+A `RunConfig` is frozen, hashable, and converts to and from JSON. Learning rates apply to the given batch size
+and are never scaled implicitly.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
 
 class _Warmup(Frozen):
     warmup_epochs: NonNegativeFloat = 0.0
-    """Linear rise of the learning rate from zero, in epochs, before the schedule proper."""
+    """Length in epochs of a linear rise of the learning rate from zero, before the schedule."""
 
 
 class Constant(_Warmup):
-    """The same learning rate throughout."""
+    """A constant learning rate."""
 
     name: Literal["constant"]
 
@@ -68,7 +68,7 @@ class Step(_Warmup):
 
     name: Literal["step"]
     milestones: tuple[PositiveFloat, ...]
-    """Where the rate drops, ascending: as fractions of the run when all are below 1, else in `unit`."""
+    """Ascending positions of the drops: fractions of the run if all are below 1, else in `unit`."""
     unit: Literal["epochs", "iterations"] = "epochs"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
@@ -87,14 +87,14 @@ class Cosine(_Warmup):
 
 
 class Linear(_Warmup):
-    """A straight line from the peak to `final_fraction` of it, per step."""
+    """Linear from the peak to `final_fraction` of it, per step."""
 
     name: Literal["linear"]
     final_fraction: Fraction = 0.0
 
 
 class Triangular(Frozen):
-    """Rise from `start_fraction` to the peak over `peak_at` of the run, then a line to `final_fraction`."""
+    """Linear from `start_fraction` to the peak at `peak_at` of the run, then linear to `final_fraction`."""
 
     name: Literal["triangular"]
     peak_at: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -112,9 +112,9 @@ class OneCycle(Frozen):
 
 
 class Plateau(_Warmup):
-    """Multiply the rate by `factor` when validation loss has not fallen for `patience_epochs` epochs.
+    """Multiply the learning rate by `factor` if the validation loss has not fallen for `patience_epochs`.
 
-    In a run without a validation split (the final retrain) the training loss takes its place.
+    A run without a validation split (the final retrain) uses the training loss instead.
     """
 
     name: Literal["plateau"]
@@ -122,7 +122,7 @@ class Plateau(_Warmup):
     patience_epochs: PositiveInt = 10
     min_lr: NonNegativeFloat = 0.0
     threshold: NonNegativeFloat = 1e-4
-    """Relative fall that counts as progress."""
+    """Minimum relative decrease of the loss that counts as progress."""
 
 
 Schedule = Annotated[
@@ -131,34 +131,34 @@ Schedule = Annotated[
 
 
 class Cutout(Frozen):
-    """DeVries and Taylor 2017: square holes at any center, clipped at the border, filled with the mean."""
+    """Cutout (DeVries and Taylor 2017): square holes at random centers, filled with the mean."""
 
     holes: NonNegativeInt = 1
     length: NonNegativeInt = 0
-    """Side of a hole in pixels; 0 switches cutout off."""
+    """Side of a hole in pixels; 0 disables cutout."""
 
 
 class AugmentConfig(Frozen):
-    """Random changes to each training image, on the device."""
+    """Random augmentation of each training image, on the device."""
 
     crop_padding: NonNegativeInt = 4
     """Zero padding in pixels on each side before a random crop to the original size; 0 for no crop."""
     flip: bool = True
-    """Mirror half the images, left to right."""
+    """Mirror each image left to right with probability 1/2."""
     cutout: Cutout = Cutout()
     mixup: NonNegativeFloat = 0.0
-    """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 switches it off."""
+    """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 disables it."""
     cutmix: NonNegativeFloat = Field(default=0.0, exclude_if=lambda value: value == 0)
-    """Alpha of CutMix's Beta distribution (Yun et al. 2019; its authors take 1); 0 switches it off. With
-    mixup too, each batch gets one of the two, by a fair coin."""
+    """Alpha of CutMix's Beta distribution (1 in Yun et al. 2019); 0 disables it. With mixup enabled, too,
+    each batch uses one of the two, with probability 1/2."""
     shorter_side: tuple[PositiveInt, PositiveInt] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
-    """With `data.name: pictures` only, and needed there: least and largest length in pixels to which a
-    picture's shorter side is resized before a random square is cut out (He et al. 2016, section 3.4)."""
+    """Smallest and largest length in pixels to which an image's shorter side is resized before the random
+    crop (He et al. 2016, section 3.4). Required with `data.name: pictures`, invalid otherwise."""
     color: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
-    """With `pictures` only: deviation of the random shares of the principal colors that are added to each
-    picture (Krizhevsky et al. 2012, section 4.1); `null`: none."""
+    """Standard deviation of the random multiples of the principal colors that are added to each image
+    (Krizhevsky et al. 2012, section 4.1); `null`: none. Only with `data.name: pictures`."""
 
 
 class RunConfig(Frozen):
@@ -167,32 +167,32 @@ class RunConfig(Frozen):
     model: ModelConfig
     data: DataConfig = DataConfig()
     epochs: PositiveInt | None = None
-    """Passes over the training images; give this or `iterations`."""
+    """Passes over the training images; set this or `iterations`."""
     iterations: PositiveInt | None = None
-    """Optimizer steps; give this or `epochs`."""
+    """Optimizer steps; set this or `epochs`."""
     batch_size: PositiveInt = 128
-    """Images per optimizer step over all workers; must be divisible by their number."""
+    """Images per optimizer step over all workers; must be divisible by the number of workers."""
     optimizer: Optimizer
     schedule: Schedule
     augment: AugmentConfig = AugmentConfig()
     label_smoothing: Fraction = 0.0
     ema_decay: Fraction = 0.0
-    """Decay per step of an exponential moving average of the weights, evaluated in their place; 0: none."""
+    """Decay per step of an exponential moving average of the weights, which is evaluated instead; 0: none."""
     clip_grad_norm: PositiveFloat | None = None
-    """Largest gradient norm; `null`: not clipped."""
+    """Maximum gradient norm; `null`: no clipping."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast where the hardware computes it natively, else fp32."""
+    """`auto`: bf16 autocast if the hardware supports it natively, else fp32."""
     sync_batch_norm: bool = False
-    """Batch statistics over all workers instead of per worker."""
+    """Compute batch statistics over all workers instead of per worker."""
     report: Literal["last", "best"] = "last"
-    """The accuracy a run reports: that of its last epoch, or of its best epoch on validation."""
+    """The reported accuracy and saved model: those of the last epoch, or of the best validation epoch."""
     seed: NonNegativeInt = 0
     """Seed of initialization, order and augmentation."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if (self.epochs is None) == (self.iterations is None):
-            raise ValueError("give exactly one of 'epochs' and 'iterations'")
+            raise ValueError("set exactly one of 'epochs' and 'iterations'")
         return self
 
     @model_validator(mode="after")
@@ -201,26 +201,26 @@ class RunConfig(Frozen):
         if self.data.name != "pictures":
             if augment.shorter_side or augment.color or self.data.picture_size:
                 raise ValueError(
-                    "augment.shorter_side, augment.color and data.picture_size are for data.name: pictures; "
-                    f"it is {self.data.name}"
+                    "augment.shorter_side, augment.color and data.picture_size require data.name: pictures; "
+                    f"got {self.data.name}"
                 )
             return self
         if augment.crop_padding or augment.cutout.length or augment.mixup or augment.cutmix:
             raise ValueError(
-                "data.name: pictures has no crop_padding, cutout, mixup or cutmix: set augment.crop_padding "
-                "to 0 and leave the others out"
+                "data.name: pictures does not support crop_padding, cutout, mixup or cutmix: set "
+                "augment.crop_padding to 0 and omit the others"
             )
         if augment.shorter_side is None or not size <= augment.shorter_side[0] <= augment.shorter_side[1]:
             raise ValueError(
-                "data.name: pictures needs augment.shorter_side, two ascending lengths of at least the "
-                f"{size} pixels that are cut out, for example [256, 480]; got {augment.shorter_side}"
+                "data.name: pictures requires augment.shorter_side, two ascending lengths of at least the "
+                f"crop size of {size} pixels, for example [256, 480]; got {augment.shorter_side}"
             )
         return self
 
     def digest(self) -> str:
-        """Return a short hash that is equal for equal configurations, on any machine."""
+        """Return a short hash, equal for equal configurations on any machine."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     def changed(self, **fields: Any) -> RunConfig:
-        """Return a copy with some top-level fields replaced, validated again."""
+        """Return a validated copy with some top-level fields replaced."""
         return RunConfig.model_validate({**self.model_dump(), **fields})

@@ -1,7 +1,7 @@
-"""Where a run computes: this process's rank, the number of workers, and the device.
+"""The workers of a run: this process's rank, the number of workers, and the device.
 
-The caller starts the process group (torchrun through `world_from_env`, or Ray Train); the trainer only
-uses it. One worker needs none: `single()`.
+The caller starts the process group (`world_from_env` under torchrun, or Ray Train). A single worker needs
+none: `single()`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from platform.errors import UserError
 
 @dataclass(frozen=True)
 class World:
-    """The workers of one run, seen from one of them."""
+    """The workers of one run, from the perspective of one of them."""
 
     rank: int
     """This worker, 0..size-1; rank 0 writes files and prints."""
     size: int
-    """Workers in the run."""
+    """Number of workers."""
     device: torch.device
 
     @property
@@ -35,18 +35,18 @@ class World:
         return self.rank == 0
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Add `tensor` over all workers, in place; does nothing for one worker."""
+        """Sum `tensor` over all workers, in place; a no-op for one worker."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def share_from_first(self, value: Any) -> Any:
+    def broadcast_from_first(self, value: Any) -> Any:
         """Return rank 0's `value` (any picklable object) on every worker."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        objects = [value]
+        dist.broadcast_object_list(objects, src=0, device=self.device)
+        return objects[0]
 
     def slice_of(self, count: int) -> slice:
         """Return this worker's contiguous share of `count` items; shares differ by at most one item."""
@@ -54,21 +54,21 @@ class World:
 
 
 def single(device: torch.device | str | None = None) -> World:
-    """Return a world of one worker, on `device` or else on the first GPU, or on the CPU without one."""
+    """Return a world of one worker on `device`, by default the first GPU, or the CPU without a GPU."""
     chosen = pick_device() if device is None else torch.device(device)
     return World(rank=0, size=1, device=chosen)
 
 
 def pick_device(local_rank: int = 0) -> torch.device:
-    """Return the GPU with index `local_rank`, or the CPU where there is no GPU."""
+    """Return the GPU with index `local_rank`, or the CPU without a GPU."""
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager
 def world_from_env() -> Iterator[World]:
-    """Yield the world that torchrun's environment variables describe; one worker without them.
+    """Yield the world described by torchrun's environment variables; one worker without them.
 
-    Starts a process group (nccl on GPUs, gloo on CPUs) and ends it on leaving.
+    Starts a process group (nccl on GPUs, gloo on CPUs) and destroys it at the end.
 
     Raises:
         UserError: fewer GPUs than workers on this machine (two workers of one run cannot share a GPU).
@@ -90,7 +90,7 @@ def world_from_env() -> Iterator[World]:
     try:
         yield World(rank=rank, size=size, device=device)
     finally:
-        # A network that still refers to the group would keep its threads alive into the interpreter's end,
-        # where one that asks for the interpreter's lock aborts the process (seen in 2 of 10 runs).
+        # A network that still references the group would keep its threads alive until interpreter shutdown,
+        # where a thread that acquires the GIL aborts the process (observed in 2 of 10 runs).
         gc.collect()
         dist.destroy_process_group()

@@ -1,7 +1,8 @@
-"""`fit`: one training run, from a configuration and data to a trained model. Pure PyTorch.
+"""`fit`: one training run, from a configuration and data to a trained model, in pure PyTorch.
 
-It knows neither Ray nor MLflow, and no files outside its checkpoint folder. Whoever runs it listens through
-two callbacks; an exception raised in one ends the run, and `fit` called again goes on from the last epoch.
+The trainer depends on neither Ray nor MLflow and writes only to its checkpoint folder. Callers receive
+progress through two callbacks. An exception raised in a callback ends the run; calling `fit` again resumes it
+after the last finished epoch.
 """
 
 from __future__ import annotations
@@ -18,36 +19,40 @@ from typing import Any
 import torch
 from torch import nn
 
-from platform.data.image_folders import PictureData, evaluation_side
+from platform.data.image_folders import ImageFolderTrainingData, evaluation_side
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
-from platform.models.networks import build
+from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.acceleration.cuda_graph import capture_for
-from platform.training.acceleration.mfu import mfu_per_rate
-from platform.training.acceleration.precision import Precision, choose, reproducible_convolutions
+from platform.training.acceleration.mfu import mfu_per_image_per_s
+from platform.training.acceleration.precision import (
+    ComputePrecision,
+    choose_precision,
+    reproducible_convolutions,
+)
 from platform.training.acceleration.torch_compile import compile_ahead
 from platform.training.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
 from platform.training.config import RunConfig
-from platform.training.diagnostics.divergence import diverged
-from platform.training.diagnostics.probe import Probe, count_spikes, look_fields
+from platform.training.diagnostics.divergence import divergence_error
+from platform.training.diagnostics.network_probe import NetworkProbe, count_spikes
 from platform.training.distributed import World, single
-from platform.training.evaluation.evaluation import Evaluation, evaluate_table
-from platform.training.inputs.batches import draw_of, open_evaluation, open_training
+from platform.training.evaluation.evaluate import Evaluation, evaluate_set
+from platform.training.inputs.batches import open_evaluation_set, open_training_set
 from platform.training.inputs.budget import Budget, budget_of
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import LAST, MODEL, discard_unfinished
-from platform.training.state import Best, RunState, begin
-from platform.training.step import EpochSums, Steps, Ticker, refuse_empty_pieces
+from platform.training.state import BestEpoch, RunState, initial_state
+from platform.training.step import ProgressReporter, StepMetrics, StepRunner, check_accumulation
 
 
 def _ignore(_: object) -> None:
-    """Listen to nothing."""
+    """Do nothing: the default callback."""
 
 
 def fit(
     config: RunConfig,
-    data: TrainingData | PictureData,
+    data: TrainingData | ImageFolderTrainingData,
     *,
     world: World,
     checkpoint_dir: Path | None,
@@ -58,129 +63,138 @@ def fit(
     accumulate: int = 1,
     compile_network: bool = False,
 ) -> RunResult:
-    """Train `config` on `data`; every worker of a run calls it alike.
+    """Train `config` on `data`; every worker of a run makes the same call.
 
-    The same configuration, seed and number of workers give the same numbers on one kind of device (on a CPU
-    bit by bit, also through a resume). The number of threads is the caller's to set.
+    The same configuration, seed and number of workers give the same results on one kind of device (on a CPU
+    bit by bit, also after a resume). The number of threads is set by the caller.
 
     Args:
         config: the run.
-        data: training images, held-out images or none, normalization, data set.
+        data: training images, optional validation images, normalization, data set.
         world: this worker among the run's workers.
-        checkpoint_dir: where last.pt is written after every epoch, before `on_epoch` is called, and model.pt
-            at the end, by rank 0; None to keep nothing.
-        on_epoch: called on every worker after each epoch that this call trains; on one GPU during the next
-            epoch, as soon as the checkpoint is written. What it raises ends the run.
+        checkpoint_dir: where rank 0 writes last.pt after every epoch, before `on_epoch` is called, and
+            model.pt at the end; None to write neither.
+        on_epoch: called on every worker after each epoch trained by this call; on one GPU during the next
+            epoch, as soon as the checkpoint is written. An exception ends the run.
         on_step: called on every worker about once a second.
-        provenance: what model.pt says about its origin.
-        resume: whether to go on from `checkpoint_dir`/last.pt if it is there.
-        accumulate: pieces into which each worker's part of a batch is cut, one after another through the
-            network, for a device too small for the whole. The images of each step, their order and their
-            weight stay the same; what differs is batch normalization, which sees a piece at a time.
-        compile_network: whether to pass the network through `torch.compile` before the first step.
+        provenance: origin of the model, stored in model.pt.
+        resume: whether to resume from `checkpoint_dir`/last.pt if it exists.
+        accumulate: micro-batches into which each worker splits its part of a batch to save memory. The images
+            of each step, their order and their weights stay the same; only batch normalization differs, since
+            it normalizes each micro-batch separately.
+        compile_network: whether to compile the network with `torch.compile` before the first step.
 
     Returns:
-        The run's records, those before a resume included; a run that was finished already returns at once.
+        The run's records, including those before a resume. A finished run returns at once.
 
     Raises:
-        UserError: the batch size does not divide by the workers, `accumulate` exceeds a worker's part of it,
-            or the checkpoint is damaged or another's.
+        UserError: the batch size is not divisible by the workers, `accumulate` exceeds the images per worker,
+            or the checkpoint is damaged or belongs to another run.
         TrainingDiverged: the loss became NaN or infinite.
     """
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
-    refuse_empty_pieces(accumulate, config, world)
-    precision, _ = choose(config.precision, world.device)
-    network = _fresh_network(config, data)
-    state = begin(config, network, budget=budget, world=world, compile_network=compile_network)
+    check_accumulation(accumulate, config, world)
+    precision, _ = choose_precision(config.precision, world.device)
+    network = _initialize_network(config, data)
+    compiled_batch_size = math.ceil(config.batch_size // world.size / accumulate) if compile_network else None
+    state = initial_state(
+        config, network, budget=budget, world=world, compiled_batch_size=compiled_batch_size
+    )
     if checkpoint_dir is not None and world.is_first:
         discard_unfinished(checkpoint_dir)
     if resume and checkpoint_dir is not None:
         _restore(state, config, data, world=world, folder=checkpoint_dir)
     execution: dict[str, Any] = {"accumulate": accumulate}
     if state.step < budget.total_steps:
-        if compile_network:
+        if compiled_batch_size is not None:
             execution["compile_s"] = compile_ahead(
-                state,
-                images=math.ceil(config.batch_size // world.size / accumulate),
-                shape=data.info.image_shape,
+                state.network,
+                state.forward,
+                batch_size=compiled_batch_size,
+                image_shape=data.info.image_shape,
                 precision=precision,
                 device=world.device,
             )
-        run = _Run(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
+        run = _TrainingRun(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
         with reproducible_convolutions():
             run.train(on_epoch, on_step)
         execution["captured"] = run.captured
-    result = _finish(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
+    result = _save_result(
+        state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {}
+    )
     return replace(result, **execution)
 
 
-def write_model_so_far(
+def write_model_from_checkpoint(
     config: RunConfig,
-    data: TrainingData | PictureData,
+    data: TrainingData | ImageFolderTrainingData,
     *,
     checkpoint_dir: Path,
     out_dir: Path,
     provenance: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the model of a run's last checkpoint, although the run has not come to its end.
+    """Write the model of the last checkpoint of a run that has not finished.
 
     Args:
         config: the run.
-        data: what it trains on.
-        checkpoint_dir: where its last.pt is.
+        data: its training data.
+        checkpoint_dir: the folder of its last.pt.
         out_dir: where model.pt is written.
-        provenance: what model.pt says about its origin.
+        provenance: origin of the model, stored in model.pt.
 
     Returns:
         The path of model.pt.
 
     Raises:
-        UserError: there is no checkpoint, or it is damaged or another run's.
+        UserError: there is no checkpoint, or it is damaged or belongs to another run.
     """
     world = single("cpu")
     budget = budget_of(config, images=len(data.train.labels))
-    state = begin(config, _fresh_network(config, data), budget=budget, world=world)
+    state = initial_state(config, _initialize_network(config, data), budget=budget, world=world)
     _restore(state, config, data, world=world, folder=checkpoint_dir)
     if not state.records:
-        raise UserError(f"{checkpoint_dir} holds no checkpoint of this run: it has not finished an epoch")
-    _finish(state, config, data, world=world, folder=out_dir, provenance=provenance or {})
+        raise UserError(f"{checkpoint_dir} has no checkpoint of this run: it has not finished an epoch")
+    _save_result(state, config, data, world=world, folder=out_dir, provenance=provenance or {})
     return out_dir / MODEL
 
 
-class _Run:
-    """The epochs of one call of `fit`."""
+class _TrainingRun:
+    """The epochs trained by one call of `fit`."""
 
     def __init__(
         self,
         config: RunConfig,
-        data: TrainingData | PictureData,
+        data: TrainingData | ImageFolderTrainingData,
         world: World,
         budget: Budget,
-        precision: Precision,
+        precision: ComputePrecision,
         state: RunState,
         folder: Path | None,
         accumulate: int,
     ) -> None:
         self._config, self._data, self._world, self._budget = config, data, world, budget
         self._precision, self._state, self._folder = precision, state, folder
-        self._checkpoints = CheckpointWriter(self._save, behind=folder is not None and _saves_behind(world))
-        self._table = open_training(config, data, budget=budget, world=world)
-        self._steps = Steps(
+        in_background = folder is not None and _saves_in_background(world)
+        self._checkpoints = CheckpointWriter(self._save_checkpoint, in_background=in_background)
+        self._training_set = open_training_set(config, data, budget=budget, world=world)
+        self._steps = StepRunner(
             state,
-            self._table,
+            self._training_set,
             config=config,
             budget=budget,
             precision=precision,
             world=world,
             accumulate=accumulate,
-            capture=capture_for(self._table, world),
+            capture=capture_for(self._training_set, world),
         )
-        self._held_out = (
-            open_evaluation(data.validation, data.normalization, size=data.info.image_shape[1], world=world)
+        self._validation_set = (
+            open_evaluation_set(
+                data.validation, data.normalization, size=data.info.image_shape[1], world=world
+            )
             if data.validation is not None
             else None
         )
-        self._mfu_per_rate = mfu_per_rate(
+        self._mfu_per_image_per_s = mfu_per_image_per_s(
             config.model,
             num_classes=len(data.info.class_names),
             input_shape=data.info.image_shape,
@@ -188,144 +202,124 @@ class _Run:
             precision=precision,
             workers=world.size,
         )
-        # Pictures in files would have to be decoded for it; the step there is another kind of slow.
+        # Image files would have to be decoded for the probe, so they are not probed.
         self._probe = (
-            Probe(data, device=world.device, precision=precision) if isinstance(data, TrainingData) else None
+            NetworkProbe(data, device=world.device, precision=precision)
+            if isinstance(data, TrainingData)
+            else None
         )
 
     @property
     def captured(self) -> bool:
-        """Whether the steps of whole batches were replayed from a CUDA graph."""
+        """Whether steps of full batches were replayed from a CUDA graph."""
         return self._steps.captured
 
     def train(self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]) -> None:
         """Train from the state's step to the end of the budget."""
         try:
-            self._train(on_epoch, on_step)
+            self._train_epochs(on_epoch, on_step)
             self._checkpoints.finish()
         except BaseException:
             if self._world.device.type == "cuda":
-                # Queued steps must not run on memory that the caller is about to free. A device's own error
-                # comes again here; it is raised below.
+                # Queued steps must not access memory that the caller is about to free. An error of the device
+                # is raised again here; the original one is re-raised below.
                 with suppress(RuntimeError):
                     torch.cuda.synchronize(self._world.device)
             raise
         finally:
             self._checkpoints.close()
 
-    def _train(
+    def _train_epochs(
         self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]
     ) -> None:
-        state, first_step, began_s = self._state, self._state.step, time.monotonic()
-        while state.step < self._budget.total_steps:
-            epoch = state.step // self._budget.steps_per_epoch
-            epoch_began_s = time.monotonic()
-
-            def tick(
-                done: int, sums: EpochSums, *, epoch: int = epoch, epoch_began_s: float = epoch_began_s
-            ) -> None:
-                loss = float(sums.losses[:done].mean())
-                if self._world.size == 1:
-                    self._refuse_divergence(sums, epoch)
-                now_s = time.monotonic()
-                # The device's step: the host may be some steps ahead.
-                step = epoch * self._budget.steps_per_epoch + done
-                pace_s = (now_s - began_s) / (step - first_step)
-                on_step(
-                    StepProgress(
-                        epoch=epoch + 1,
-                        epochs=self._budget.epochs,
-                        step=step,
-                        steps=self._budget.total_steps,
-                        images_per_s=self._budget.batch(done - 1).stop / (now_s - epoch_began_s),
-                        remaining_s=pace_s * (self._budget.total_steps - step),
-                        train_loss=loss * self._world.size,
-                    )
-                )
-
-            record = self._epoch(epoch, Ticker(tick, every_step=self._checkpoints.poll))
+        state, budget = self._state, self._budget
+        report = _StepReport(on_step, budget, self._world, first_step=state.step)
+        while state.step < budget.total_steps:
+            epoch = state.step // budget.steps_per_epoch
+            report.start_epoch(epoch)
+            record = self._train_epoch(epoch, report)
             state.records.append(record)
-            self._checkpoints.save(state.state_dict(), then=partial(on_epoch, record))
+            self._checkpoints.save(state.state_dict(), on_saved=partial(on_epoch, record))
 
-    def _save(self, state: Mapping[str, Any]) -> None:
-        if self._folder is not None and self._world.is_first:
-            save_checkpoint(self._folder, config=self._config, data_key=_key_of(self._data), state=state)
-
-    def _epoch(self, epoch: int, ticker: Ticker) -> EpochRecord:
+    def _train_epoch(self, epoch: int, report: _StepReport) -> EpochRecord:
         """Train and evaluate `epoch` (from 0)."""
-        config, state, world, budget = self._config, self._state, self._world, self._budget
+        config, state, budget = self._config, self._state, self._budget
+
+        def check_and_report(done: int, metrics: StepMetrics) -> None:
+            if self._world.size == 1:
+                self._check_divergence(metrics, epoch)
+            report(done, metrics)
+
         began_s = time.monotonic()
-        steps = budget.steps_in(epoch)
-        draw = draw_of(self._table, config, budget=budget, epoch=epoch, device=world.device)
-        sums = self._steps.epoch(draw, steps=steps, ticker=ticker)
-        self._refuse_divergence(sums, epoch)
-        images = budget.images_in(epoch)
-        weights = torch.tensor([_length(budget.batch(step)) for step in range(steps)], dtype=torch.float64)
-        train_loss = float(sums.losses.cpu().double() @ weights) / images
+        steps, images = budget.steps_in(epoch), budget.images_in(epoch)
+        # A shortened last epoch samples all steps, too: a captured step needs tensors of constant shape.
+        randomness = self._training_set.sample_randomness(
+            epoch, seed=config.seed, steps=budget.steps_per_epoch
+        )
+        reporter = ProgressReporter(check_and_report, after_step=self._checkpoints.poll)
+        metrics = self._steps.run_epoch(randomness, steps=steps, reporter=reporter)
+        self._check_divergence(metrics, epoch)
+        losses, grad_norms = metrics.losses.cpu().double(), metrics.grad_norms.cpu().double()
+        batch_sizes = torch.tensor([_length(budget.batch(step)) for step in range(steps)]).double()
+        train_loss = float(losses @ batch_sizes) / images
         epoch_s = time.monotonic() - began_s
 
         lr = state.lr.at(state.step - 1)
-        state.average_buffers(world)
-        held_out = self._evaluate()
+        state.average_buffers(self._world)
+        validation = self._evaluate()
         evaluated_s = time.monotonic()
-        state.lr.epoch_ended(held_out.loss if held_out else train_loss)
-        self._keep_best(epoch, held_out)
-        look = self._probe.look(state.network) if self._probe is not None else None
-        grad_norms = sums.grad_norms.cpu().double()
-        spikes = count_spikes(sums.losses.cpu().double().numpy())
+        state.lr.epoch_ended(validation.loss if validation else train_loss)
+        self._keep_best(epoch, validation)
+        statistics = self._probe.measure(state.network) if self._probe is not None else None
         return EpochRecord(
             epoch=epoch + 1,
             epochs=budget.epochs,
             step=state.step,
             lr=lr,
             train_loss=train_loss,
-            train_accuracy=float(sums.hits.cpu().double().sum()) / images,
-            validation_loss=held_out.loss if held_out else None,
-            validation_accuracy=held_out.accuracy if held_out else None,
+            train_accuracy=float(metrics.correct.cpu().double().sum()) / images,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
             grad_norm=float(grad_norms.mean()),
             grad_norm_max=float(grad_norms.max()),
-            loss_spikes=spikes,
+            loss_spikes=count_spikes(losses.numpy()),
             epoch_s=epoch_s,
             evaluation_s=evaluated_s - began_s - epoch_s,
-            overhead_s=time.monotonic() - evaluated_s + self._take_waited_s(),
+            overhead_s=time.monotonic() - evaluated_s + self._checkpoints.take_waited_s(),
             images_per_s=images / epoch_s,
-            mfu=None if self._mfu_per_rate is None else self._mfu_per_rate * images / epoch_s,
-            **look_fields(look),
+            mfu=None if self._mfu_per_image_per_s is None else self._mfu_per_image_per_s * images / epoch_s,
+            **(statistics.as_dict() if statistics is not None else {}),
         )
-
-    def _take_waited_s(self) -> float:
-        """Return how long checkpoints have kept the run waiting since the last call."""
-        waited_s, self._checkpoints.waited_s = self._checkpoints.waited_s, 0.0
-        return waited_s
 
     def _evaluate(self) -> Evaluation | None:
-        if self._held_out is None:
+        if self._validation_set is None:
             return None
-        return evaluate_table(
-            self._state.evaluated, self._held_out, world=self._world, precision=self._precision
+        return evaluate_set(
+            self._state.evaluated_network, self._validation_set, world=self._world, precision=self._precision
         )
 
-    def _keep_best(self, epoch: int, held_out: Evaluation | None) -> None:
+    def _keep_best(self, epoch: int, validation: Evaluation | None) -> None:
         best = self._state.best
-        if self._config.report != "best" or held_out is None:
+        if self._config.report != "best" or validation is None:
             return
-        if best is None or held_out.accuracy > best.accuracy:
-            self._state.best = Best(
+        if best is None or validation.accuracy > best.accuracy:
+            self._state.best = BestEpoch(
                 epoch=epoch + 1,
-                accuracy=held_out.accuracy,
-                loss=held_out.loss,
-                weights=_weights_of(self._state.evaluated),
+                accuracy=validation.accuracy,
+                loss=validation.loss,
+                weights=_cpu_state_dict(self._state.evaluated_network),
             )
 
-    def _refuse_divergence(self, sums: EpochSums, epoch: int) -> None:
-        bad = sums.first_bad_step()
+    def _check_divergence(self, metrics: StepMetrics, epoch: int) -> None:
+        """Raise `TrainingDiverged` if a loss or gradient norm of `epoch` (from 0) is not finite."""
+        bad = metrics.first_nonfinite_step()
         if bad is None:
             return
-        # The epochs before are reported first, and their checkpoint is named below.
+        # Report earlier epochs first; the message names their checkpoint.
         self._checkpoints.finish()
         step = epoch * self._budget.steps_per_epoch + bad
         path = self._folder / LAST if self._folder is not None else None
-        raise diverged(
+        raise divergence_error(
             epoch=epoch + 1,
             step=step + 1,
             lr=self._state.lr.at(step),
@@ -333,57 +327,98 @@ class _Run:
             last_epoch=len(self._state.records),
         )
 
+    def _save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        if self._folder is not None and self._world.is_first:
+            save_checkpoint(self._folder, config=self._config, data_key=_data_key(self._data), state=state)
 
-def _saves_behind(world: World) -> bool:
-    """Return whether checkpoints are written while the run trains on.
 
-    On a GPU the write (90 MB for ResNet-18) takes as long as an epoch; on a CPU little of an epoch. Several
-    workers report in step with each other, which a report during the next epoch would not.
+class _StepReport:
+    """Computes the `StepProgress` of a run and passes it to `on_step`."""
+
+    def __init__(
+        self, on_step: Callable[[StepProgress], None], budget: Budget, world: World, *, first_step: int
+    ) -> None:
+        self._on_step, self._budget, self._world = on_step, budget, world
+        self._first_step, self._began_s = first_step, time.monotonic()
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Measure the speed of `epoch` (from 0) from now on."""
+        self._epoch, self._epoch_began_s = epoch, time.monotonic()
+
+    def __call__(self, done: int, metrics: StepMetrics) -> None:
+        """Report `done` steps of the epoch, as finished by the device: the host may be some steps ahead."""
+        budget, now_s = self._budget, time.monotonic()
+        step = self._epoch * budget.steps_per_epoch + done
+        step_s = (now_s - self._began_s) / (step - self._first_step)
+        self._on_step(
+            StepProgress(
+                epoch=self._epoch + 1,
+                epochs=budget.epochs,
+                step=step,
+                steps=budget.total_steps,
+                images_per_s=budget.batch(done - 1).stop / (now_s - self._epoch_began_s),
+                remaining_s=step_s * (budget.total_steps - step),
+                train_loss=float(metrics.losses[:done].mean()) * self._world.size,
+            )
+        )
+
+
+def _saves_in_background(world: World) -> bool:
+    """Return whether checkpoints are written during the next epoch.
+
+    On a GPU the write (90 MB for ResNet-18) takes as long as an epoch; on a CPU a small part of one. Several
+    workers must report in lockstep, which is not possible during the next epoch.
     """
     return world.device.type == "cuda" and world.size == 1
 
 
-def _fresh_network(config: RunConfig, data: TrainingData | PictureData) -> nn.Module:
-    """Initialize from the run's seed, leaving the process's own generator as it was."""
+def _initialize_network(config: RunConfig, data: TrainingData | ImageFolderTrainingData) -> nn.Module:
+    """Build the network from the run's seed, without changing the global random generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build(config.model, num_classes=len(data.info.class_names))
+        return build_network(config.model, num_classes=len(data.info.class_names))
 
 
-def _key_of(data: TrainingData | PictureData) -> str:
-    """Name the training images: the data set, and how many of its images are held out."""
+def _data_key(data: TrainingData | ImageFolderTrainingData) -> str:
+    """Identify the training images: data set, number of training images, number of validation images."""
     held_out = 0 if data.validation is None else len(data.validation.labels)
     return f"{data.info.label} {data.info.sha256[:12]}, {len(data.train.labels)} + {held_out} held out"
 
 
 def _restore(
-    state: RunState, config: RunConfig, data: TrainingData | PictureData, *, world: World, folder: Path
+    state: RunState,
+    config: RunConfig,
+    data: TrainingData | ImageFolderTrainingData,
+    *,
+    world: World,
+    folder: Path,
 ) -> None:
-    """Go on from the checkpoint in `folder` if there is one; only rank 0 needs to see the folder."""
+    """Resume from the checkpoint in `folder` if there is one; only rank 0 reads the folder."""
     found: dict[str, object] | UserError | None = None
     if world.is_first and (folder / LAST).is_file():
         try:
-            found = load_checkpoint(folder, config=config, data_key=_key_of(data))
+            found = load_checkpoint(folder, config=config, data_key=_data_key(data))
         except UserError as error:
-            # The others wait for rank 0's word: they get its error, and all end alike.
+            # The other workers wait for rank 0: send them its error, so that all raise it.
             found = error
-    found = world.share_from_first(found)
+    found = world.broadcast_from_first(found)
     if isinstance(found, UserError):
         raise found
     if found is not None:
         state.load_state_dict(found)
 
 
-def _finish(
+def _save_result(
     state: RunState,
     config: RunConfig,
-    data: TrainingData | PictureData,
+    data: TrainingData | ImageFolderTrainingData,
     *,
     world: World,
     folder: Path | None,
     provenance: Mapping[str, str],
 ) -> RunResult:
-    """Write model.pt and sum the run up."""
+    """Write model.pt to `folder` and return the result of the run."""
     last, best = state.records[-1], state.best
     loss = best.loss if best else last.validation_loss
     accuracy = best.accuracy if best else last.validation_accuracy
@@ -393,24 +428,23 @@ def _finish(
         if loss is not None and accuracy is not None:
             metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
         path = folder / MODEL
+        size = data.info.image_shape[1]
         save_trained_model(
             path,
             TrainedModel(
                 model=config.model,
-                state_dict=best.weights if best else _weights_of(state.evaluated),
+                state_dict=best.weights if best else _cpu_state_dict(state.evaluated_network),
                 mean=torch.tensor(data.normalization.mean),
                 std=torch.tensor(data.normalization.std),
                 class_names=data.info.class_names,
                 input_shape=data.info.image_shape,
-                shorter_side=(
-                    evaluation_side(data.info.image_shape[1]) if isinstance(data, PictureData) else None
-                ),
+                shorter_side=evaluation_side(size) if isinstance(data, ImageFolderTrainingData) else None,
                 data_label=data.info.label,
                 provenance={"config": config.model_dump_json(), **provenance},
                 metrics=metrics,
             ),
         )
-    precision, _ = choose(config.precision, world.device)
+    precision, _ = choose_precision(config.precision, world.device)
     return RunResult(
         epochs=tuple(state.records),
         model_path=path,
@@ -422,8 +456,8 @@ def _finish(
     )
 
 
-def _weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy a network's weights to the CPU."""
+def _cpu_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of a network's state dict on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 

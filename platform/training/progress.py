@@ -1,4 +1,4 @@
-"""The progress of one run on stderr: a line per epoch, and between them how fast and how long still."""
+"""Progress of one run on stderr: a line per epoch, and speed and remaining time in between."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from platform.text_format import duration
 from platform.training.records import EpochRecord, StepProgress
 from platform.training.run_folder import write_metrics
 
@@ -15,9 +16,9 @@ _PLAIN_INTERVAL_S = 30.0
 
 
 class Progress:
-    """Listens to a run: writes metrics.csv after each epoch, and tells a person how it goes.
+    """Callbacks of a run that write metrics.csv after each epoch and print its progress.
 
-    On a terminal the line between epochs is rewritten in place; elsewhere it is written every 30 s.
+    On a terminal the progress line is rewritten in place; elsewhere it is printed every 30 s.
     """
 
     def __init__(
@@ -28,13 +29,13 @@ class Progress:
         quiet: bool = False,
         stream: TextIO | None = None,
     ) -> None:
-        """Begin to listen.
+        """Start with the epochs that are already finished.
 
         Args:
-            folder: where metrics.csv goes.
+            folder: the folder of metrics.csv.
             finished: the epochs before a resume.
-            quiet: do nothing at all (workers other than the first).
-            stream: where to write; default stderr.
+            quiet: write nothing (workers other than the first).
+            stream: where to print; default stderr.
         """
         self._folder = folder
         self._records = list(finished)
@@ -45,22 +46,22 @@ class Progress:
         self._next_s = time.monotonic() + _PLAIN_INTERVAL_S
         self._remaining = ""
         if finished and not quiet:
-            self._write(f"going on after epoch {finished[-1].epoch} of {finished[-1].epochs}")
+            self._write(f"resuming after epoch {finished[-1].epoch} of {finished[-1].epochs}")
 
     def epoch_finished(self, record: EpochRecord) -> None:
-        """Take note of an epoch."""
+        """Write metrics.csv and print the epoch."""
         self._records.append(record)
         if self._quiet:
             return
         write_metrics(self._folder, self._records)
         self._clear()
-        self._write(epoch_line(record) + self._remaining)
+        self._write(format_epoch(record) + self._remaining)
 
     def step_finished(self, progress: StepProgress) -> None:
-        """Show how the run stands."""
+        """Show the current progress."""
         if self._quiet:
             return
-        self._remaining = f"  {readable_time(progress.remaining_s)} left"
+        self._remaining = f"  {duration(progress.remaining_s)} left"
         text = (
             f"epoch {progress.epoch}/{progress.epochs}  step {progress.step:,}/{progress.steps:,}  "
             f"train loss {progress.train_loss:.3f}  {progress.images_per_s:,.0f} images/s{self._remaining}"
@@ -75,7 +76,7 @@ class Progress:
             self._write(text)
 
     def close(self) -> None:
-        """Leave the cursor on a line of its own."""
+        """Clear the progress line."""
         self._clear()
 
     def _clear(self) -> None:
@@ -89,8 +90,8 @@ class Progress:
         self._stream.flush()
 
 
-def epoch_line(record: EpochRecord) -> str:
-    """Return an epoch in one line."""
+def format_epoch(record: EpochRecord) -> str:
+    """Return a line that summarizes an epoch."""
     width = len(str(record.epochs))
     held_out = ""
     if record.validation_loss is not None and record.validation_accuracy is not None:
@@ -100,13 +101,3 @@ def epoch_line(record: EpochRecord) -> str:
         f"{100 * record.train_accuracy:6.2f} %{held_out}  lr {record.lr:.4g}  "
         f"{record.images_per_s:,.0f} images/s"
     )
-
-
-def readable_time(seconds: float) -> str:
-    """Return a duration with two units at most: `42 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

@@ -1,4 +1,4 @@
-"""What a training run reports: one record per epoch, one result at its end."""
+"""Records of a training run: one per epoch, its progress within an epoch, and the final result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EpochRecord:
     epoch: int
     """Epochs finished, from 1."""
     epochs: int
-    """Epochs the run will take."""
+    """Epochs in the run."""
     step: int
     """Optimizer steps finished."""
     lr: float
@@ -23,7 +23,7 @@ class EpochRecord:
     """Mean over the epoch's training batches, augmented, in training mode."""
     train_accuracy: float
     validation_loss: float | None
-    """None where the run has no validation split."""
+    """None if the run has no validation split."""
     validation_accuracy: float | None
     grad_norm: float
     """Gradient norm, mean over the epoch's steps."""
@@ -33,16 +33,16 @@ class EpochRecord:
     images_per_s: float
     """Training images per wall second, all workers together."""
     mfu: float | None = None
-    """Model FLOP utilization, 0..1 (`training.acceleration.mfu`); None where no rate is published."""
+    """Model FLOP utilization, 0..1 (`training.acceleration.mfu`); None if no peak is published."""
     grad_norm_max: float | None = None
-    """Largest gradient norm of a step."""
+    """Largest gradient norm of a step in the epoch."""
     overhead_s: float | None = None
-    """Wall seconds since the previous epoch's end that were neither training nor evaluation: the wait for the
-    previous checkpoint, this epoch's probe. None in records older than this field."""
+    """Wall seconds since the previous epoch's end spent neither in training nor in evaluation: waiting for
+    the previous checkpoint, probing the network. None in records older than this field."""
     loss_spikes: int | None = None
-    """How often the loss leapt within the epoch (`platform.training.diagnostics.probe.count_spikes`)."""
-    # What a look inside the network saw at the epoch's end (`diagnostics.probe.Look`); None where the
-    # images are files, and in records of before there was one.
+    """Number of loss spikes within the epoch (`platform.training.diagnostics.network_probe.count_spikes`)."""
+    # Statistics of the network at the epoch's end (`diagnostics.network_probe.NetworkStatistics`); None for
+    # image files, and in records older than these fields.
     first_grad_norm: float | None = None
     last_grad_norm: float | None = None
     dead_units: float | None = None
@@ -59,37 +59,37 @@ class RunResult:
     """A finished run."""
 
     epochs: tuple[EpochRecord, ...]
-    """All epochs, those before a resume included."""
+    """All epochs, including those before a resume."""
     model_path: Path | None
     """The trained model (`platform.models.trained`), rank 0 only."""
     train_loss: float
     validation_loss: float | None
     validation_accuracy: float | None
-    """Of the last epoch, or of the best one where the configuration says `report: best`."""
+    """Of the last epoch, or of the best one with `report: best` in the configuration."""
     device: str
     precision: str
     accumulate: int = 1
-    """Pieces into which each worker's part of a batch was cut (in the call that ended the run)."""
+    """Micro-batches per worker and batch, in the call that finished the run."""
     compile_s: float | None = None
-    """Wall seconds of `torch.compile`; None where nothing was compiled."""
+    """Wall seconds of `torch.compile`; None without compilation."""
     captured: bool = False
-    """Whether the steps of whole batches were replayed from a CUDA graph."""
+    """Whether steps of full batches were replayed from a CUDA graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepProgress:
-    """How a run stands within an epoch; reported about once a second."""
+    """Progress of a run within an epoch, reported about once a second."""
 
     epoch: int
-    """The epoch under way, from 1."""
+    """The current epoch, from 1."""
     epochs: int
     step: int
     """Optimizer steps finished, over the whole run."""
     steps: int
-    """Optimizer steps the run will take."""
+    """Optimizer steps in the run."""
     images_per_s: float
     """Training images per wall second in this epoch so far, all workers together."""
     remaining_s: float
-    """Wall seconds to the run's end at the pace since it began (or was resumed), evaluations included."""
+    """Wall seconds to the end of the run at the average speed since its start or resume."""
     train_loss: float
-    """Mean over the epoch so far; over this worker's images only."""
+    """Mean over the epoch so far, over this worker's images only."""

@@ -37,7 +37,7 @@ SCHEMA_VERSION = 1
 
 
 class RepeatedTrial(Frozen):
-    """The trial of a sweep that a run repeats, and the settings beyond its configuration that affect results."""
+    """The trial of a sweep that a run repeats, and its other settings that affect results."""
 
     sweep: str
     trial_id: str

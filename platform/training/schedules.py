@@ -1,9 +1,8 @@
-"""Learning rates over a run, step by step.
+"""Learning-rate schedules, evaluated per step.
 
-The rate of a step is that of the curve at the step's beginning: a run of T steps uses the curve at 0..T-1,
-and a curve that ends at zero never spends a step on it. A warm-up rises linearly, reaching the peak at its
-last step; cosine and linear then run over the steps that remain, and milestones count from the run's
-beginning.
+A run of T steps evaluates the curve at 0..T-1, so a curve that ends at zero never trains a step with learning
+rate zero. A warm-up rises linearly and reaches the peak at its last step. Cosine and linear schedules span
+the steps after the warm-up; milestones count from the beginning of the run.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from platform.training.inputs.budget import Budget
 
 
 class ScheduleState(TypedDict):
-    """What a checkpoint keeps of a schedule; only `plateau` changes it."""
+    """The state of a schedule in a checkpoint; only `plateau` changes it."""
 
     scale: float
-    """Fraction of the peak to which plateaus have lowered the rate so far."""
+    """Factor by which plateaus have lowered the learning rate so far."""
     best_loss: float
     bad_epochs: int
     """Epochs since `best_loss` last fell."""
 
 
 class LearningRate:
-    """The learning rate of each step, and what lowers it."""
+    """The learning rate of each step, lowered on plateaus of the loss if the schedule is `plateau`."""
 
     def __init__(self, schedule: Schedule, *, peak: float, budget: Budget) -> None:
         self._peak = peak
@@ -37,11 +36,11 @@ class LearningRate:
         self._state = ScheduleState(scale=1.0, best_loss=math.inf, bad_epochs=0)
 
     def at(self, step: int) -> float:
-        """Return the rate of `step`, counted from 0 over the whole run."""
+        """Return the learning rate of `step`, counted from 0 over the whole run."""
         return self._peak * self._curve(step) * self._state["scale"]
 
     def epoch_ended(self, loss: float) -> None:
-        """Take note of an epoch's validation loss (training loss without a validation split)."""
+        """Update a plateau schedule with an epoch's validation loss (training loss without validation)."""
         if self._plateau is None:
             return
         state = self._state
@@ -60,12 +59,12 @@ class LearningRate:
         return self._state.copy()
 
     def load_state_dict(self, state: ScheduleState) -> None:
-        """Go on from a checkpoint's state."""
+        """Restore the state of a checkpoint."""
         self._state = state.copy()
 
 
 def curve(schedule: Schedule, budget: Budget) -> Callable[[int], float]:
-    """Return the fraction of the peak rate at each step (counted from 0), before any plateau."""
+    """Return the fraction of the peak learning rate at each step (from 0), before any plateau."""
     total = budget.total_steps
     if isinstance(schedule, Triangular):
         points = [(0.0, schedule.start_fraction), (schedule.peak_at, 1.0), (1.0, schedule.final_fraction)]
@@ -76,15 +75,15 @@ def curve(schedule: Schedule, budget: Budget) -> Callable[[int], float]:
         return lambda step: _piecewise(points, step / total, shape=_half_cosine)
 
     warmup = min(total, round(schedule.warmup_epochs * budget.steps_per_epoch))
-    proper = _after_warmup(schedule, budget, warmup)
-    return lambda step: (step + 1) / warmup if step < warmup else proper(step)
+    after_warmup = _after_warmup(schedule, budget, warmup)
+    return lambda step: (step + 1) / warmup if step < warmup else after_warmup(step)
 
 
 def _after_warmup(schedule: Schedule, budget: Budget, warmup: int) -> Callable[[int], float]:
     total = budget.total_steps
     if isinstance(schedule, Cosine | Linear):
         points = [(0.0, 1.0), (1.0, schedule.final_fraction)]
-        shape = _half_cosine if isinstance(schedule, Cosine) else _straight
+        shape = _half_cosine if isinstance(schedule, Cosine) else _linear
         return lambda step: _piecewise(points, (step - warmup) / (total - warmup), shape=shape)
     if isinstance(schedule, Step):
         drops = _milestone_steps(schedule, budget)
@@ -93,7 +92,7 @@ def _after_warmup(schedule: Schedule, budget: Budget, warmup: int) -> Callable[[
 
 
 def _milestone_steps(schedule: Step, budget: Budget) -> list[int]:
-    """Return the first step at each lowered rate."""
+    """Return the first step of each lowered learning rate."""
     if all(milestone < 1 for milestone in schedule.milestones):
         unit = budget.total_steps
     else:
@@ -101,7 +100,7 @@ def _milestone_steps(schedule: Step, budget: Budget) -> list[int]:
     return [round(milestone * unit) for milestone in schedule.milestones]
 
 
-def _straight(x: float) -> float:
+def _linear(x: float) -> float:
     return x
 
 
@@ -110,9 +109,9 @@ def _half_cosine(x: float) -> float:
 
 
 def _piecewise(
-    points: list[tuple[float, float]], x: float, *, shape: Callable[[float], float] = _straight
+    points: list[tuple[float, float]], x: float, *, shape: Callable[[float], float] = _linear
 ) -> float:
-    """Interpolate `points` (x ascending) at `x`, with `shape` mapping 0..1 to 0..1 within a piece."""
+    """Interpolate `points` (x ascending) at `x`; `shape` maps 0..1 to 0..1 within each segment."""
     for (left, low), (right, high) in pairwise(points):
         if x <= right:
             return low + (high - low) * shape((x - left) / (right - left))

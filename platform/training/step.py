@@ -1,8 +1,8 @@
-"""One optimizer step, and the steps of one epoch: no step's result is waited for inside an epoch.
+"""The optimizer step, and the steps of one epoch.
 
-The host only waits to stay within `MOST_STEPS_AHEAD` steps of the device. Loss, hits and gradient norm of
-each step stay on the device and are read once, at the epoch's end. About once a second a copy of them is
-asked for, and looked at when it has arrived, for the progress display and to stop a diverged run.
+No step waits for its own result: loss, correct predictions and gradient norm of each step stay on the device
+and are read once, at the end of the epoch. About once a second they are also copied to the host
+asynchronously and evaluated when the copy has arrived, to report progress and to stop a diverged run.
 """
 
 from __future__ import annotations
@@ -21,274 +21,284 @@ from torch.nn.functional import cross_entropy
 
 from platform.errors import UserError
 from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, Capture, on_side_stream
-from platform.training.acceleration.precision import Precision, autocast
+from platform.training.acceleration.precision import ComputePrecision, autocast
 from platform.training.config import RunConfig
 from platform.training.distributed import World
-from platform.training.inputs.augment import Batch, EpochDraw, Place, at_step
-from platform.training.inputs.batches import Batches
+from platform.training.inputs.augment import Batch, BatchPosition, EpochRandomness, index_on_device
+from platform.training.inputs.batches import TrainingSet
 from platform.training.inputs.budget import Budget
-from platform.training.inputs.image_files import PictureDraw
-from platform.training.optimizers import lr_of
+from platform.training.inputs.image_files import FileEpochRandomness
+from platform.training.optimizers import lr_tensor
 from platform.training.state import RunState
 
-TICK_S = 1.0
-MOST_STEPS_AHEAD = 128
-"""Replayed steps take the host microseconds: without a limit it would queue a whole epoch at once, and then
-neither report progress nor notice a divergence until the epoch's end."""
+REPORT_INTERVAL_S = 1.0
+MAX_STEPS_AHEAD = 128
+"""Replaying a step takes the host microseconds. Without a limit it would queue a whole epoch, and neither
+progress nor a divergence would be reported until the epoch's end."""
 
 
 @dataclass(frozen=True)
-class EpochSums:
-    """What the steps of an epoch measured; each tensor float32 [steps], on the device."""
+class StepMetrics:
+    """Measurements of each step of an epoch: float32 [steps] tensors on the device."""
 
     losses: Tensor
-    """Mean loss of each batch; in a worker, its part of that mean."""
-    hits: Tensor
-    """Images recognized in each batch, in training mode (weighted by their share under mixup)."""
+    """Mean loss of each batch; within one worker, its summand of that mean."""
+    correct: Tensor
+    """Correct predictions of each batch, in training mode (weighted by the label weights under mixup)."""
     grad_norms: Tensor
     """Before clipping."""
 
     @classmethod
-    def zeros(cls, steps: int, device: torch.device) -> EpochSums:
-        """Return sums for `steps` steps."""
+    def zeros(cls, steps: int, device: torch.device) -> StepMetrics:
+        """Return zeros for `steps` steps."""
         return cls(*(torch.zeros(steps, device=device) for _ in range(3)))
 
-    def first(self, steps: int) -> EpochSums:
+    def first(self, steps: int) -> StepMetrics:
         """Return a view of the first `steps` steps."""
-        return EpochSums(self.losses[:steps], self.hits[:steps], self.grad_norms[:steps])
+        return StepMetrics(self.losses[:steps], self.correct[:steps], self.grad_norms[:steps])
 
-    def first_bad_step(self) -> int | None:
-        """Return the first step (from 0) whose loss or gradient is not finite, or None."""
+    def first_nonfinite_step(self) -> int | None:
+        """Return the first step (from 0) whose loss or gradient norm is NaN or infinite, or None."""
         bad = ~(self.losses.isfinite() & self.grad_norms.isfinite())
         return int(bad.int().argmax()) if bool(bad.any()) else None
 
+    def copy_to_host(self) -> tuple[StepMetrics, Callable[[], bool]]:
+        """Start an asynchronous copy to the host; return it and a function that tests for its completion."""
+        if self.losses.device.type != "cuda":
+            return self, lambda: True
+        copies = [
+            torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+            for values in (self.losses, self.correct, self.grad_norms)
+        ]
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return StepMetrics(*copies), copied.query
+
 
 @dataclass
-class Ticker:
-    """Calls back about once a second, by the clock, without waiting for the device."""
+class ProgressReporter:
+    """Reports the metrics of an epoch about once a second, without waiting for the device."""
 
-    on_tick: Callable[[int, EpochSums], None]
-    """Gets a number of steps that the device has finished in the epoch, and the sums of at least those."""
-    every_step: Callable[[], None] = lambda: None
-    """Called after every step, by the host's count."""
-    _next_s: float = field(default_factory=lambda: time.monotonic() + TICK_S)
-    _asked: tuple[int, EpochSums, Callable[[], bool]] | None = None
+    report: Callable[[int, StepMetrics], None]
+    """Receives the number n of steps that the device has finished in this epoch, and the metrics of at least
+    the first n steps, on the host."""
+    after_step: Callable[[], None] = lambda: None
+    """Called whenever the host has issued a step."""
+    _next_s: float = field(default_factory=lambda: time.monotonic() + REPORT_INTERVAL_S)
+    _pending: tuple[int, StepMetrics, Callable[[], bool]] | None = None
 
-    def step_ended(self, done: int, sums: EpochSums) -> None:
-        """Take note that the host is through with so many steps; call back if it is time."""
-        self.every_step()
-        if self._asked is None:
+    def step_ended(self, done: int, metrics: StepMetrics) -> None:
+        """Start or finish a report after the host has issued `done` steps of the epoch."""
+        self.after_step()
+        if self._pending is None:
             if time.monotonic() < self._next_s:
                 return
-            self._asked = (done, *_read_later(sums))
-        done_then, copy, is_there = self._asked
-        if is_there():
-            self._asked = None
-            self.on_tick(done_then, copy)
-            self._next_s = time.monotonic() + TICK_S
+            self._pending = (done, *metrics.copy_to_host())
+        done_at_copy, copy, has_arrived = self._pending
+        if has_arrived():
+            self._pending = None
+            self.report(done_at_copy, copy)
+            self._next_s = time.monotonic() + REPORT_INTERVAL_S
 
 
 @dataclass
-class Lead:
-    """Keeps the host at most `MOST_STEPS_AHEAD` steps ahead of the device."""
+class RunAheadLimit:
+    """Keeps the host at most `MAX_STEPS_AHEAD` steps ahead of the device."""
 
-    mark: Callable[[], Callable[[], None]]
-    """Marks the device's work so far; returns what waits until the device is through with it."""
-    _marks: deque[Callable[[], None]] = field(default_factory=deque)
+    record_event: Callable[[], Callable[[], None]]
+    """Records the work queued on the device so far; returns a function that waits for its completion."""
+    _events: deque[Callable[[], None]] = field(default_factory=deque)
     _steps: int = 0
 
     def step_ended(self) -> None:
-        """Take note that the host is through with a step; wait if the device is too far behind."""
+        """Count a step that the host has issued; wait if the device is too far behind."""
         self._steps += 1
-        if self._steps % (MOST_STEPS_AHEAD // 2):
+        if self._steps % (MAX_STEPS_AHEAD // 2):
             return
-        self._marks.append(self.mark())
-        if len(self._marks) > 1:
-            self._marks.popleft()()
+        self._events.append(self.record_event())
+        if len(self._events) > 1:
+            self._events.popleft()()
 
 
-def _mark_on(device: torch.device) -> Callable[[], Callable[[], None]]:
-    """Return how to mark a device's work; on a CPU there is none left when a step has ended."""
+def _event_recorder(device: torch.device) -> Callable[[], Callable[[], None]]:
+    """Return `RunAheadLimit.record_event` for a device; on a CPU nothing is queued when a step returns."""
     if device.type != "cuda":
         return lambda: lambda: None
 
-    def mark() -> Callable[[], None]:
+    def record() -> Callable[[], None]:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event.synchronize
 
-    return mark
+    return record
 
 
-def _read_later(sums: EpochSums) -> tuple[EpochSums, Callable[[], bool]]:
-    """Have the sums copied to the host behind what the device has to do; tells when they are there."""
-    if sums.losses.device.type != "cuda":
-        return sums, lambda: True
-    copies = [
-        torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
-        for values in (sums.losses, sums.hits, sums.grad_norms)
-    ]
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-    return EpochSums(*copies), copied.query
-
-
-def refuse_empty_pieces(accumulate: int, config: RunConfig, world: World) -> None:
-    """Refuse to cut a worker's part of a batch into more pieces than it has images.
+def check_accumulation(accumulate: int, config: RunConfig, world: World) -> None:
+    """Check that every micro-batch has at least one image.
 
     Raises:
-        UserError: `accumulate` is not between 1 and those.
+        UserError: `accumulate` is below 1 or above the number of images per worker and batch.
     """
     share = config.batch_size // world.size
     if not 1 <= accumulate <= share:
         raise UserError(
-            f"accumulate cuts a worker's {share} images of a batch into pieces of at least one: it must lie "
-            f"between 1 and {share}, got {accumulate}"
+            f"accumulate splits the {share} images per worker and batch into micro-batches of at least one "
+            f"image: it must lie between 1 and {share}, got {accumulate}"
         )
 
 
-class Steps:
-    """The optimizer steps of a run, epoch by epoch.
+class StepRunner:
+    """Runs the optimizer steps of a run, one epoch per call.
 
-    All that tells one step of a batch from the next lies on the device, at fixed places: the epoch's draw,
-    the number of the step, the learning rates, the sums. So a whole batch's step can be captured once and
-    replayed (`platform.training.acceleration.cuda_graph`); what runs uncaptured is the same code.
+    Everything that differs between two steps of full batches is stored on the device at fixed addresses: the
+    epoch's randomness, the step number, the learning rates, the metrics. Therefore the step can be captured
+    once as a CUDA graph and replayed (`platform.training.acceleration.cuda_graph`). The same code runs
+    uncaptured.
 
-    The last batch of an epoch, where it is smaller, always runs uncaptured: filled up to the whole size, its
-    images would count in the statistics of batch normalization, and a second graph would hold a second set
-    of activations to save the launches of one step in hundreds.
+    A smaller last batch of an epoch always runs uncaptured: padded to the full size, its padding would enter
+    the statistics of batch normalization, and a second graph would hold a second set of activations to save
+    the launches of one step per epoch.
     """
 
     def __init__(
         self,
         state: RunState,
-        table: Batches,
+        training_set: TrainingSet,
         *,
         config: RunConfig,
         budget: Budget,
-        precision: Precision,
+        precision: ComputePrecision,
         world: World,
         accumulate: int = 1,
         capture: Capture | None = None,
     ) -> None:
-        """Prepare the steps from the state's on.
+        """Prepare the steps that follow `state.step`.
 
         Args:
-            state: what the steps change.
-            table: the images.
+            state: updated in place by every step.
+            training_set: the images.
             config: the run.
             budget: its steps.
-            precision: what the forward pass computes in.
+            precision: the compute precision of the forward pass.
             world: the workers.
-            accumulate: pieces of a worker's part of a batch that pass the network one after another; their
-                gradients add up to one step.
-            capture: how to capture the step of a whole batch; None: not at all.
+            accumulate: micro-batches per worker and batch; their gradients are summed for one step.
+            capture: captures the step of a full batch; None: run every step uncaptured.
         """
-        self._state, self._table, self._world = state, table, world
+        self._state, self._training_set, self._world = state, training_set, world
         self._config, self._budget, self._precision = config, budget, precision
         self._accumulate, self._capture = accumulate, capture
-        self._lr = lr_of(state.optimizer)
+        self._lr = lr_tensor(state.optimizer)
         self._lrs = self._lr.new_zeros(budget.steps_per_epoch)
         self._step = torch.zeros((), dtype=torch.int64, device=world.device)
         self._offsets = torch.arange(budget.batch_size, device=world.device)
-        self._sums = EpochSums.zeros(budget.steps_per_epoch, world.device)
-        self._draw: Any = None
+        self._metrics = StepMetrics.zeros(budget.steps_per_epoch, world.device)
+        self._randomness: Any = None
         self._replay: Callable[[], None] | None = None
-        self._warm_ups = WARM_UP_STEPS
-        self._lead = Lead(_mark_on(world.device))
+        self._warm_up_steps = WARM_UP_STEPS
+        self._run_ahead = RunAheadLimit(_event_recorder(world.device))
 
     @property
     def captured(self) -> bool:
-        """Whether whole batches' steps are replayed from a capture."""
+        """Whether steps of full batches are replayed from a capture."""
         return self._replay is not None
 
-    def epoch(self, draw: EpochDraw | PictureDraw, *, steps: int, ticker: Ticker) -> EpochSums:
-        """Take `steps` steps from the state's on; returns the sums over all workers.
+    def run_epoch(
+        self,
+        randomness: EpochRandomness | FileEpochRandomness,
+        *,
+        steps: int,
+        reporter: ProgressReporter,
+    ) -> StepMetrics:
+        """Run the next `steps` steps; return their metrics, summed over all workers.
 
-        They are overwritten by the next epoch's.
+        The returned tensors are overwritten by the next epoch.
         """
         state, budget = self._state, self._budget
-        self._begin(draw, steps)
+        self._start_epoch(randomness, steps)
         state.network.train()
-        sums = self._sums.first(steps)
+        metrics = self._metrics.first(steps)
         batches = [budget.batch(step) for step in range(steps)]
-        with state.counting_batches(sum(self._pieces(rows) for rows in batches)):
+        with state.deferred_batch_counts(sum(self._micro_batches(rows) for rows in batches)):
             for step, rows in enumerate(batches):
                 if self._capture is None or rows.stop - rows.start < budget.batch_size:
-                    self._take(step, rows)
+                    self._run_uncaptured(step, rows)
                 else:
-                    self._take_or_replay(step, rows)
+                    self._run_captured(step, rows)
                 state.step += 1
-                self._lead.step_ended()
-                ticker.step_ended(step + 1, sums)
-        state.epoch_ended()
-        self._world.sum_(sums.losses)
-        self._world.sum_(sums.hits)
-        return sums
+                self._run_ahead.step_ended()
+                reporter.step_ended(step + 1, metrics)
+        state.copy_counters_to_ema()
+        self._world.sum_(metrics.losses)
+        self._world.sum_(metrics.correct)
+        return metrics
 
-    def _begin(self, draw: EpochDraw | PictureDraw, steps: int) -> None:
-        """Put the epoch's randomness and learning rates where the steps read them."""
-        if isinstance(self._draw, EpochDraw) and isinstance(draw, EpochDraw):
-            self._draw.copy_(draw)
+    def _start_epoch(self, randomness: EpochRandomness | FileEpochRandomness, steps: int) -> None:
+        """Store the epoch's randomness and learning rates at the addresses that the steps read."""
+        if isinstance(self._randomness, EpochRandomness) and isinstance(randomness, EpochRandomness):
+            self._randomness.copy_(randomness)
         else:
-            self._draw = draw
+            self._randomness = randomness
         first = self._state.step
-        rates = [self._state.lr.at(step) for step in range(first, first + steps)]
-        self._lrs[:steps].copy_(torch.tensor(rates, dtype=torch.float64))
+        lrs = [self._state.lr.at(step) for step in range(first, first + steps)]
+        self._lrs[:steps].copy_(torch.tensor(lrs, dtype=torch.float64))
         self._step.zero_()
 
-    def _take_or_replay(self, step: int, rows: slice) -> None:
-        if self._replay is None and self._warm_ups:
-            self._warm_ups -= 1
-            on_side_stream(self._world.device, lambda: self._take(step, rows))
+    def _run_captured(self, step: int, rows: slice) -> None:
+        """Replay the captured step; before that, warm up and capture it."""
+        if self._replay is None and self._warm_up_steps:
+            self._warm_up_steps -= 1
+            on_side_stream(self._world.device, lambda: self._run_uncaptured(step, rows))
             return
         if self._replay is None and self._capture is not None:
             try:
-                self._replay = self._capture(lambda: self._take(step, rows))
+                self._replay = self._capture(lambda: self._run_uncaptured(step, rows))
             except RuntimeError as error:
                 self._capture = None
                 self._state.optimizer.zero_grad(set_to_none=True)
                 warnings.warn(
-                    f"the training step could not be captured as a CUDA graph, and runs kernel by kernel, "
+                    f"the training step could not be captured as a CUDA graph and runs kernel by kernel, "
                     f"which is slower: {error}",
                     stacklevel=2,
                 )
         if self._replay is None:
-            self._take(step, rows)
+            self._run_uncaptured(step, rows)
         else:
             self._replay()
 
-    def _take(self, step: int, rows: slice) -> None:
-        """Take one step.
+    def _run_uncaptured(self, step: int, rows: slice) -> None:
+        """Run one step.
 
-        A replay repeats what this did on the device: of the host's numbers only those may matter that are the
-        same for every whole batch.
+        A replay repeats only the device work, so every Python value used here must be the same for all full
+        batches.
         """
-        state, at = self._state, self._step.reshape(1)
+        state = self._state
         count = rows.stop - rows.start
-        place = Place(step, rows, self._step, self._step * self._budget.batch_size + self._offsets[:count])
-        part, weight = _part_of(self._world, count)
-        batch = self._table.batch(self._draw, place, part)
-        self._lr.copy_(at_step(self._lrs, self._step))
-        loss, hits, grad_norm = _train_step(
+        device_rows = self._step * self._budget.batch_size + self._offsets[:count]
+        share, weight = _worker_share(self._world, count)
+        batch = self._training_set.batch(
+            self._randomness, BatchPosition(step, rows, self._step, device_rows), share
+        )
+        self._lr.copy_(index_on_device(self._lrs, self._step))
+        loss, correct, grad_norm = _train_step(
             state,
             batch,
             config=self._config,
             scale=weight / count,
             workers=self._world.size,
             precision=self._precision,
-            pieces=self._pieces(rows),
+            micro_batches=self._micro_batches(rows),
         )
-        self._sums.losses.index_copy_(0, at, loss.reshape(1))
-        self._sums.hits.index_copy_(0, at, (hits * weight).reshape(1))
-        self._sums.grad_norms.index_copy_(0, at, grad_norm.reshape(1))
-        state.update_average()
+        index = self._step.reshape(1)
+        self._metrics.losses.index_copy_(0, index, loss.reshape(1))
+        self._metrics.correct.index_copy_(0, index, (correct * weight).reshape(1))
+        self._metrics.grad_norms.index_copy_(0, index, grad_norm.reshape(1))
+        state.update_ema()
         self._step.add_(1)
 
-    def _pieces(self, rows: slice) -> int:
-        """Return into how many pieces a worker's part of a batch is cut.
+    def _micro_batches(self, rows: slice) -> int:
+        """Return the number of micro-batches per worker for a batch.
 
-        Every worker cuts alike, so that all of them meet in each exchange within the network.
+        It is the same for every worker, so that all of them join each collective operation in the network.
         """
         count: int = rows.stop - rows.start
         return max(1, min(self._accumulate, count // self._world.size))
@@ -301,23 +311,23 @@ def _train_step(
     config: RunConfig,
     scale: float,
     workers: int,
-    precision: Precision,
-    pieces: int,
+    precision: ComputePrecision,
+    micro_batches: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take one step; returns loss (this worker's part of the batch's mean), hits and gradient norm, each [].
+    """Run forward, backward and optimizer; return loss, correct predictions and gradient norm, each [].
 
-    Workers may hold unequal parts of the last batch, and a batch may be cut into unequal pieces, so each
-    weighs its sum by the whole batch's size instead of taking its own mean.
+    The loss is this worker's summand of the batch's mean. Each micro-batch scales its sum by the size of the
+    whole batch instead of taking its own mean, because workers and micro-batches may be of unequal size.
     """
-    loss, hits = torch.zeros(2, device=batch.labels.device)
+    loss, correct = torch.zeros(2, device=batch.labels.device)
     images = len(batch.labels)
-    for piece in range(pieces):
-        rows = slice(piece * images // pieces, (piece + 1) * images // pieces)
-        with _without_exchange(state) if piece + 1 < pieces else nullcontext():
-            piece_loss, piece_hits = _add_gradients(
+    for index in range(micro_batches):
+        rows = slice(index * images // micro_batches, (index + 1) * images // micro_batches)
+        with _no_gradient_sync(state) if index + 1 < micro_batches else nullcontext():
+            micro_loss, micro_correct = _accumulate_gradients(
                 state, batch.rows(rows), config=config, scale=scale, workers=workers, precision=precision
             )
-        loss, hits = loss + piece_loss, hits + piece_hits
+        loss, correct = loss + micro_loss, correct + micro_correct
     parameters = [parameter for parameter in state.network.parameters() if parameter.grad is not None]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     grad_norm = torch.nn.utils.get_total_norm(gradients)
@@ -325,32 +335,39 @@ def _train_step(
         torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_grad_norm, grad_norm)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    return loss, hits, grad_norm
+    return loss, correct, grad_norm
 
 
-def _add_gradients(
-    state: RunState, batch: Batch, *, config: RunConfig, scale: float, workers: int, precision: Precision
+def _accumulate_gradients(
+    state: RunState,
+    batch: Batch,
+    *,
+    config: RunConfig,
+    scale: float,
+    workers: int,
+    precision: ComputePrecision,
 ) -> tuple[Tensor, Tensor]:
-    """Add the gradients of `batch` to those there; returns its part of the loss and its hits, each []."""
+    """Add the gradients of a micro-batch; return its scaled loss and its correct predictions, each []."""
     with autocast(precision, batch.images.device):
         logits = state.forward(batch.images)
     logits = logits.float()
     predicted = logits.detach().argmax(dim=1)
     loss = _summed_loss(logits, batch.labels, config)
-    hits = (predicted == batch.labels).sum().float()
-    if batch.share is not None and batch.other_labels is not None:
-        loss = torch.lerp(_summed_loss(logits, batch.other_labels, config), loss, batch.share)
-        hits = torch.lerp((predicted == batch.other_labels).sum().float(), hits, batch.share)
+    correct = (predicted == batch.labels).sum().float()
+    if batch.label_weight is not None and batch.partner_labels is not None:
+        loss = torch.lerp(_summed_loss(logits, batch.partner_labels, config), loss, batch.label_weight)
+        partner_correct = (predicted == batch.partner_labels).sum().float()
+        correct = torch.lerp(partner_correct, correct, batch.label_weight)
     loss = loss * scale
-    # DistributedDataParallel averages the gradients over the workers; this makes it a sum.
+    # DistributedDataParallel averages gradients over the workers; times `workers` the average is a sum.
     (loss * workers).backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), hits
+    return loss.detach(), correct
 
 
-def _without_exchange(state: RunState) -> AbstractContextManager[None]:
-    """Return the context in which gradients stay with their worker, to be exchanged with the last piece's."""
-    if isinstance(state.parallel, nn.parallel.DistributedDataParallel):
-        return state.parallel.no_sync()
+def _no_gradient_sync(state: RunState) -> AbstractContextManager[None]:
+    """Return a context without gradient exchange, for all micro-batches except the last."""
+    if isinstance(state.training_network, nn.parallel.DistributedDataParallel):
+        return state.training_network.no_sync()
     return nullcontext()
 
 
@@ -358,11 +375,11 @@ def _summed_loss(logits: Tensor, labels: Tensor, config: RunConfig) -> Tensor:
     return cross_entropy(logits, labels, reduction="sum", label_smoothing=config.label_smoothing)
 
 
-def _part_of(world: World, count: int) -> tuple[slice, float]:
+def _worker_share(world: World, count: int) -> tuple[slice, float]:
     """Return this worker's images within a batch of `count`, and their weight.
 
-    A last batch with fewer images than workers leaves some without: they take part with weight 0, since
-    every worker must join the exchange of gradients.
+    If a batch has fewer images than workers, a worker without images takes one with weight 0, because every
+    worker must join the gradient exchange.
     """
-    part = world.slice_of(count)
-    return (part, 1.0) if part.stop > part.start else (slice(0, 1), 0.0)
+    share = world.slice_of(count)
+    return (share, 1.0) if share.stop > share.start else (slice(0, 1), 0.0)

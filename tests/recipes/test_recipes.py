@@ -1,4 +1,4 @@
-"""The recipes: each is what its source says, is found by name, and trains."""
+"""The recipes: each matches its source, is found by its name, and trains."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
-from platform.data.normalization import compute
+from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
 from platform.errors import UsageError
 from platform.space.space_files import find_spaces, load_run, load_space
@@ -49,7 +49,10 @@ def data() -> TrainingData:
         path=Path("/nowhere"),
     )
     return TrainingData(
-        train=train, validation=split(16), normalization=compute(train.images, "channel"), info=info
+        train=train,
+        validation=split(16),
+        normalization=compute_normalization(train.images, "channel"),
+        info=info,
     )
 
 
@@ -63,7 +66,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.nn.Linear(8 * 64, num_classes),
         )
 
-    monkeypatch.setattr("platform.training.loop.build", build)
+    monkeypatch.setattr("platform.training.loop.build_network", build)
     torch.set_num_threads(1)
 
 
@@ -77,7 +80,7 @@ def test_a_recipe_trains(name: str, data: TrainingData, small_network: None) -> 
 
 
 @pytest.mark.parametrize("name", [*ON_CIFAR10, "resnet34_imagenet"])
-def test_a_recipe_names_its_command_its_source_and_its_target(name: str) -> None:
+def test_a_recipe_documents_its_command_source_and_target(name: str) -> None:
     text = text_of(name)
     assert f"python -m platform.train {name}" in text
     assert re.search(r"^# Source: .*", text, re.MULTILINE)
@@ -85,12 +88,12 @@ def test_a_recipe_names_its_command_its_source_and_its_target(name: str) -> None
 
 
 @pytest.mark.parametrize("name", [*ON_CIFAR10, "resnet34_imagenet"])
-def test_a_recipe_is_not_swept(name: str) -> None:
+def test_a_recipe_cannot_be_swept(name: str) -> None:
     with pytest.raises(UsageError, match=f"python -m platform.train {name}"):
         load_space(name)
 
 
-def test_he2016_takes_the_papers_steps() -> None:
+def test_he2016_matches_the_paper() -> None:
     config = load_run("he2016_resnet32")
     budget = budget_of(config, images=45_000)
     rate = LearningRate(config.schedule, peak=config.optimizer.lr, budget=budget)
@@ -109,18 +112,18 @@ def test_the_plateau_recipe_halves_after_ten_epochs() -> None:
     for _ in range(12):
         rates.append(rate.at(0))
         rate.epoch_ended(2.0)
-    # The first epoch sets the mark; ten more that do not fall below it lower the rate.
+    # The first epoch sets the best loss; ten epochs without progress lower the rate.
     assert rates == pytest.approx([0.1] * 11 + [0.05])
     assert (config.augment.cutout.holes, config.augment.cutout.length) == (1, 16)
 
 
-def test_the_shortened_he2016_of_its_comment_is_valid() -> None:
+def test_the_settings_in_the_comment_of_he2016_are_valid() -> None:
     (settings,) = re.findall(r"--set (iterations=\S+) '(schedule\S+ \S+)'", text_of("he2016_resnet32"))
     config = load_run("he2016_resnet32", overrides=[f"base.{setting}" for setting in settings])
     assert config.iterations == 6400
     assert config.schedule.milestones == (3200, 4800)
 
 
-def test_the_cosine_of_the_plateau_recipes_comment_is_valid() -> None:
+def test_the_settings_in_the_comment_of_the_plateau_recipe_are_valid() -> None:
     (setting,) = re.findall(r"--set '(.*)'", text_of("resnet18_cutout_plateau"))
     assert load_run("resnet18_cutout_plateau", overrides=[f"base.{setting}"]).schedule.name == "cosine"

@@ -1,4 +1,4 @@
-"""Data small enough for a training run to take a second."""
+"""Fixtures: data and configurations small enough for a training run to take a second."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from platform.data.dataset import DatasetInfo, Split
-from platform.data.normalization import compute
+from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
 from platform.training.config import RunConfig
 
@@ -20,12 +20,12 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache of data sets for the commands: generated images are drawn once for all tests here."""
+    """Return a dataset cache for the commands, so that images are generated once for all tests here."""
     return tmp_path_factory.mktemp("cache")
 
 
 def make_split(count: int, *, seed: int, size: int = 32) -> Split:
-    """Draw noise in which the class shows as the brightness of one corner."""
+    """Generate noise images whose class is encoded as the brightness of one corner."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count)
     images = rng.integers(0, 256, (count, 3, size, size)).astype(np.uint8)
@@ -50,14 +50,14 @@ def data() -> TrainingData:
     return TrainingData(
         train=train,
         validation=make_split(20, seed=2),
-        normalization=compute(train.images, "channel"),
+        normalization=compute_normalization(train.images, "channel"),
         info=info,
     )
 
 
 @pytest.fixture(scope="session")
 def config_of() -> Callable[..., RunConfig]:
-    """Return a function from changed settings to a configuration of two short epochs."""
+    """Return a function that builds a configuration of two short epochs with some settings changed."""
 
     def build(**changes: object) -> RunConfig:
         settings = {
@@ -79,7 +79,7 @@ def config_of() -> Callable[..., RunConfig]:
 
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `fit` train a network of 800 weights, with batch normalization, instead of a ResNet."""
+    """Make `fit` train a network of 800 weights with batch normalization instead of a ResNet."""
 
     def build(_config: object, *, num_classes: int) -> torch.nn.Module:
         return torch.nn.Sequential(
@@ -91,4 +91,4 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.nn.Linear(8 * 16, num_classes),
         )
 
-    monkeypatch.setattr("platform.training.loop.build", build)
+    monkeypatch.setattr("platform.training.loop.build_network", build)

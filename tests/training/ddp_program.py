@@ -1,8 +1,8 @@
-"""Run by torchrun in test_ddp.py: trains a small network and writes what each worker saw.
+"""Program of test_ddp.py, run by torchrun: trains a small network and writes each worker's records.
 
 ddp_program.py FOLDER CONFIG_JSON [RANK]
 
-With RANK, that worker breaks in its second step instead.
+With RANK, that worker fails in its second step.
 """
 
 import json
@@ -14,18 +14,18 @@ import numpy as np
 import torch
 
 from platform.data.dataset import DatasetInfo, Split
-from platform.data.normalization import compute
+from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.training import loop
 from platform.training.config import RunConfig
 from platform.training.distributed import world_from_env
-from platform.training.inputs.augment import Batch, EpochDraw, Place, TrainingTable
+from platform.training.inputs.augment import Batch, BatchPosition, DeviceTrainingSet, EpochRandomness
 from platform.training.records import EpochRecord
 
 
 def network(_config: object, *, num_classes: int) -> torch.nn.Module:
-    """Return a network without batch normalization: it computes the same whatever the batch's parts."""
+    """Return a network without batch normalization: its result does not depend on the batch's division."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
         torch.nn.ReLU(),
@@ -36,7 +36,7 @@ def network(_config: object, *, num_classes: int) -> torch.nn.Module:
 
 
 def normalized_network(_config: object, *, num_classes: int) -> torch.nn.Module:
-    """Return a network with batch normalization, which sees a batch's parts unless it is told not to."""
+    """Return a network with batch normalization, whose result depends on the division unless synchronized."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
         torch.nn.BatchNorm2d(8),
@@ -50,7 +50,7 @@ def normalized_network(_config: object, *, num_classes: int) -> torch.nn.Module:
 
 
 def training_data() -> TrainingData:
-    """Return 73 training and 21 validation images: neither divides by two."""
+    """Return 73 training and 21 validation images, both odd numbers."""
     rng = np.random.default_rng(0)
     splits = [
         Split(rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8), rng.integers(0, 10, count))
@@ -59,7 +59,7 @@ def training_data() -> TrainingData:
     return TrainingData(
         train=splits[0],
         validation=splits[1],
-        normalization=compute(splits[0].images, "channel"),
+        normalization=compute_normalization(splits[0].images, "channel"),
         info=DatasetInfo(
             name="generated",
             label="generated",
@@ -73,23 +73,25 @@ def training_data() -> TrainingData:
     )
 
 
-def break_in_second_step() -> None:
-    """Let this worker fail where the others wait for its gradients."""
-    batch = TrainingTable.batch
+def fail_in_second_step() -> None:
+    """Make this worker fail while the others wait for its gradients."""
+    batch = DeviceTrainingSet.batch
 
-    def fail(table: TrainingTable, draw: EpochDraw, place: Place, part: slice) -> Batch:
-        if place.step == 1:
-            raise ValueError("this worker has broken")
-        return batch(table, draw, place, part)
+    def fail(
+        dataset: DeviceTrainingSet, randomness: EpochRandomness, position: BatchPosition, share: slice
+    ) -> Batch:
+        if position.step == 1:
+            raise ValueError("this worker fails")
+        return batch(dataset, randomness, position, share)
 
-    TrainingTable.batch = fail  # type: ignore[method-assign]
+    DeviceTrainingSet.batch = fail  # type: ignore[method-assign]
 
 
 def main() -> None:
-    """Train in two calls: the first is stopped after an epoch, the second resumes."""
+    """Train in two calls: the first stops after an epoch, the second resumes."""
     folder, config = Path(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2])
     torch.set_num_threads(1)
-    loop.build = network
+    loop.build_network = network
     data = training_data()
     seen: list[int] = []
 
@@ -99,14 +101,14 @@ def main() -> None:
     with world_from_env() as world:
         if len(sys.argv) > 3:
             if world.rank == int(sys.argv[3]):
-                break_in_second_step()
+                fail_in_second_step()
             loop.fit(config, data, world=world, checkpoint_dir=folder)
             return
-        refused = ""
+        message = ""
         try:
             loop.fit(config.changed(batch_size=33), data, world=world, checkpoint_dir=None)
         except UserError as error:
-            refused = str(error)
+            message = str(error)
         with suppress(InterruptedError):
             loop.fit(config, data, world=world, checkpoint_dir=folder, on_epoch=stop)
         result = loop.fit(
@@ -116,8 +118,8 @@ def main() -> None:
             checkpoint_dir=folder,
             on_epoch=lambda record: seen.append(record.epoch),
         )
-        in_pieces = loop.fit(config, data, world=world, checkpoint_dir=None, accumulate=4)
-        loop.build = normalized_network
+        micro_batches = loop.fit(config, data, world=world, checkpoint_dir=None, accumulate=4)
+        loop.build_network = normalized_network
         normalized = {
             synchronized: loop.fit(
                 config.changed(sync_batch_norm=synchronized),
@@ -131,8 +133,8 @@ def main() -> None:
             "normalized": [record.as_dict() for record in normalized[False].epochs],
             "synchronized": [record.as_dict() for record in normalized[True].epochs],
             "size": world.size,
-            "epochs_in_pieces": [record.as_dict() for record in in_pieces.epochs],
-            "refused": refused,
+            "micro_batch_epochs": [record.as_dict() for record in micro_batches.epochs],
+            "error": message,
             "resumed_epochs": seen,
             "model_path": str(result.model_path),
             "epochs": [record.as_dict() for record in result.epochs],

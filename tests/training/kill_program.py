@@ -1,8 +1,9 @@
-"""Run by test_kill.py: platform.train, killed again and again.
+"""Program of test_kill.py: runs platform.train and kills it repeatedly.
 
-Each run is a child of this process, which has PyTorch loaded: a start takes a moment, not seconds.
+Each run is forked from this process, which has PyTorch loaded, so that it starts quickly.
 
-kill_program.py SPACE FOLDER SEED KILLS; writes FOLDER/log.json: what was there after each kill.
+kill_program.py SPACE FOLDER SEED KILLS; writes FOLDER/log.json: the finished epochs and the temporary files
+after each kill.
 """
 
 import json
@@ -33,12 +34,12 @@ def start(*arguments: str) -> int:
     try:
         code = platform.train.main()
     finally:
-        # Not the interpreter's own way out, which belongs to the parent.
+        # Skip the interpreter's cleanup, which belongs to the parent.
         os._exit(code)
 
 
 def ended(child: int) -> bool:
-    """Whether the child has come to its end by itself; it must have done so well."""
+    """Return whether the child has ended; exit if it failed."""
     found, status = os.waitpid(child, os.WNOHANG)
     if found and status:
         raise SystemExit(f"a run failed with status {status}")
@@ -46,13 +47,13 @@ def ended(child: int) -> bool:
 
 
 def kill(child: int) -> None:
-    """Kill -9."""
+    """Send SIGKILL."""
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
 def killed_while_writing(child: int, run: Path, checkpoints: int) -> bool:
-    """Kill as soon as a checkpoint is being written, after `checkpoints` others."""
+    """Kill while a checkpoint is being written, after `checkpoints` others; return whether it was killed."""
     last, seen = run / "last.pt", 0
     written_ns = last.stat().st_mtime_ns if last.is_file() else 0
     while seen < checkpoints or not list(run.glob(".last.pt.*.tmp")):
@@ -65,7 +66,7 @@ def killed_while_writing(child: int, run: Path, checkpoints: int) -> bool:
 
 
 def killed_at(child: int, delay_s: float) -> bool:
-    """Kill after `delay_s`."""
+    """Kill after `delay_s`; return whether the child was still running."""
     time.sleep(delay_s)
     if ended(child):
         return False
@@ -74,9 +75,9 @@ def killed_at(child: int, delay_s: float) -> bool:
 
 
 def main() -> None:
-    """Train without a disturbance, then with `KILLS` of them."""
+    """Train once undisturbed, then again with `KILLS` kills."""
     space, folder, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[4])
-    chance = random.Random(sys.argv[3])  # noqa: S311 - nothing secret hangs on it
+    rng = random.Random(sys.argv[3])  # noqa: S311 - not security-relevant
     whole = folder / "whole"
     child, began_s = start(space, "--output", str(whole)), time.monotonic()
     while not ended(child):
@@ -93,12 +94,12 @@ def main() -> None:
                 time.sleep(0.01)
             break
         if len(log) % 2 == 0:
-            killed = killed_while_writing(child, run, checkpoints=chance.randrange(2))
+            killed = killed_while_writing(child, run, checkpoints=rng.randrange(2))
         else:
-            killed = killed_at(child, chance.uniform(0, training_s))
+            killed = killed_at(child, rng.uniform(0, training_s))
         if not killed:
             break
-        # Raises where the checkpoint is not whole.
+        # Raises an error if the checkpoint is damaged.
         epochs = len(read_records(run))
         log.append({"epochs": epochs, "unfinished": sorted(path.name for path in run.glob(".*.tmp"))})
     (folder / "log.json").write_text(json.dumps(log))

@@ -1,4 +1,4 @@
-"""A batch cut into pieces takes the step of the whole batch; batch normalization alone can tell."""
+"""Gradient accumulation: micro-batches give the step of the whole batch, except for batch normalization."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from platform.training.records import RunResult
 
 ConfigOf = Callable[..., RunConfig]
 
-CLIPPED_MIXTURE = {
+CLIPPED_MIXUP = {
     "augment": {"mixup": 0.4, "cutout": {"length": 8}},
     "label_smoothing": 0.1,
     "clip_grad_norm": 0.3,
@@ -26,7 +26,7 @@ CLIPPED_MIXTURE = {
 
 
 class FixedStatistics(nn.BatchNorm2d):
-    """Batch normalization in eval mode, whatever its network is in; its weights are trained."""
+    """Batch normalization that is always in eval mode; its weights are trained."""
 
     def train(self, mode: bool = True) -> nn.BatchNorm2d:
         return super().train(False)
@@ -43,7 +43,7 @@ def use_network(monkeypatch: pytest.MonkeyPatch, normalization: Callable[[int], 
             nn.Linear(8 * 16, num_classes),
         )
 
-    monkeypatch.setattr(loop, "build", build)
+    monkeypatch.setattr(loop, "build_network", build)
 
 
 def run(config: RunConfig, data: TrainingData, accumulate: int) -> RunResult:
@@ -58,11 +58,11 @@ def numbers(result: RunResult) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("changes", [{}, CLIPPED_MIXTURE], ids=["plain", "clipped mixture"])
+@pytest.mark.parametrize("changes", [{}, CLIPPED_MIXUP], ids=["plain", "clipped mixup"])
 @pytest.mark.parametrize("normalization", [lambda _: nn.Identity(), FixedStatistics], ids=["none", "fixed"])
-# 72 images in batches of 32: the last batch has 8. 3 divides neither, and 32 is more than the last one has.
+# 72 images in batches of 32: the last batch has 8. 3 divides neither, and 32 exceeds the last batch.
 @pytest.mark.parametrize("accumulate", [2, 3, 32])
-def test_pieces_add_up_to_the_whole_batch(
+def test_micro_batches_give_the_step_of_the_whole_batch(
     config_of: ConfigOf,
     data: TrainingData,
     monkeypatch: pytest.MonkeyPatch,
@@ -72,12 +72,12 @@ def test_pieces_add_up_to_the_whole_batch(
 ) -> None:
     use_network(monkeypatch, normalization)
     config = config_of(**changes)
-    cut, whole = run(config, data, accumulate), run(config, data, 1)
-    assert numbers(cut) == pytest.approx(numbers(whole), rel=1e-5)
-    assert [e.step for e in cut.epochs] == [e.step for e in whole.epochs]
+    accumulated, whole = run(config, data, accumulate), run(config, data, 1)
+    assert numbers(accumulated) == pytest.approx(numbers(whole), rel=1e-5)
+    assert [e.step for e in accumulated.epochs] == [e.step for e in whole.epochs]
 
 
-def test_the_network_sees_the_batch_in_order_and_a_piece_at_a_time(
+def test_micro_batches_contain_the_images_of_the_batch_in_order(
     config_of: ConfigOf, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
@@ -99,19 +99,19 @@ def test_the_network_sees_the_batch_in_order_and_a_piece_at_a_time(
     torch.testing.assert_close(torch.cat(seen), whole)
 
 
-def test_batch_statistics_are_those_of_a_piece(
+def test_batch_statistics_are_those_of_a_micro_batch(
     config_of: ConfigOf, data: TrainingData, small_network: None
 ) -> None:
-    """What docs/training.md says of batch normalization: the numbers are near, and not the same."""
-    cut, whole = run(config_of(), data, 2), run(config_of(), data, 1)
-    assert numbers(cut) != pytest.approx(numbers(whole), rel=1e-4)
-    assert cut.epochs[-1].train_loss == pytest.approx(whole.epochs[-1].train_loss, rel=0.2)
+    """As documented in docs/training.md: the results are similar, but not equal."""
+    accumulated, whole = run(config_of(), data, 2), run(config_of(), data, 1)
+    assert numbers(accumulated) != pytest.approx(numbers(whole), rel=1e-4)
+    assert accumulated.epochs[-1].train_loss == pytest.approx(whole.epochs[-1].train_loss, rel=0.2)
 
 
-def test_a_run_may_go_on_in_pieces(
+def test_a_run_may_resume_with_micro_batches(
     config_of: ConfigOf, data: TrainingData, small_network: None, tmp_path: Any
 ) -> None:
-    """Running out of memory is no reason to begin anew: the pieces are not part of the configuration."""
+    """`accumulate` is not part of the configuration, so a run that ran out of memory can be resumed."""
 
     class OutOfMemoryError(Exception):
         pass
@@ -127,6 +127,6 @@ def test_a_run_may_go_on_in_pieces(
 
 
 @pytest.mark.parametrize("accumulate", [0, 33])
-def test_empty_pieces_are_refused(config_of: ConfigOf, data: TrainingData, accumulate: int) -> None:
+def test_empty_micro_batches_are_rejected(config_of: ConfigOf, data: TrainingData, accumulate: int) -> None:
     with pytest.raises(UserError, match=f"between 1 and 32, got {accumulate}"):
         run(config_of(), data, accumulate)

@@ -1,4 +1,4 @@
-"""Checkpoints: refused unless whole and of this run; the previous one survives whatever happens."""
+"""Checkpoints: damaged and foreign ones are rejected, and a failed write keeps the previous one."""
 
 import resource
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def run(config: RunConfig, data: TrainingData, folder: Path, **more: Any) -> Run
     return fit(config, data, world=single("cpu"), checkpoint_dir=folder, **more)
 
 
-def test_another_configuration_or_other_data_do_not_fit_a_checkpoint(
+def test_a_checkpoint_of_another_configuration_or_other_data_is_rejected(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     sgd = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
@@ -40,7 +40,7 @@ def test_another_configuration_or_other_data_do_not_fit_a_checkpoint(
         run(config_of(), other, tmp_path)
 
 
-def test_a_damaged_checkpoint_is_refused_wherever_the_damage_is(
+def test_a_damaged_checkpoint_is_rejected(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     run(config_of(), data, tmp_path)
@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_refused_wherever_the_damage_is(
         assert path.read_bytes() == damaged, name
 
 
-def test_a_foreign_pickle_is_never_run(
+def test_a_foreign_pickle_is_never_executed(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     class Foreign:
@@ -77,10 +77,10 @@ def test_a_foreign_pickle_is_never_run(
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
-    """A limit on the size of files stands in for the full disk."""
+    """A limit on the file size simulates the full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept: list[bytes] = []
 

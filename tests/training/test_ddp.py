@@ -1,4 +1,4 @@
-"""Two workers over gloo, started by torchrun, against one process without it: the same run."""
+"""Two gloo workers started by torchrun have the results of one process without torchrun."""
 
 import json
 import os
@@ -20,14 +20,14 @@ RECORDED = ("lr", "train_loss", "train_accuracy", "validation_loss", "validation
 
 
 def start(workers: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in so many processes; one needs no torchrun."""
+    """Run the program in `workers` processes, without torchrun if it is one."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={workers}"]
     return subprocess.run(
         [sys.executable, *(torchrun if workers > 1 else []), str(PROGRAM), *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        # On a machine with one GPU, the second worker would be refused.
+        # On a machine with one GPU, the second worker would be rejected.
         env=os.environ
         | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         | {"CUDA_VISIBLE_DEVICES": ""},
@@ -39,7 +39,7 @@ def start(workers: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def config(config_of: ConfigOf) -> RunConfig:
     return config_of(
-        # 73 = 2 * 30 + 13: the last batch splits into 6 and 7.
+        # 73 = 2 * 30 + 13: the last batch is divided into 6 and 7.
         batch_size=30,
         epochs=3,
         augment={"cutout": {"length": 8}, "mixup": 0.3, "cutmix": 1.0},
@@ -51,7 +51,7 @@ def config(config_of: ConfigOf) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def runs(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    """Return what each worker wrote, by the number of workers."""
+    """Return the output of each worker, by the number of workers."""
     out = {}
     for workers in (1, 2):
         folder = tmp_path_factory.mktemp(f"workers{workers}")
@@ -64,28 +64,28 @@ def runs(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[in
     return out
 
 
-def test_a_worker_that_breaks_ends_the_run_with_its_traceback(config: RunConfig, tmp_path: Path) -> None:
-    """The others wait for its gradients: that must not go on for ever (`start` gives up after minutes)."""
+def test_a_failing_worker_ends_the_run_with_its_traceback(config: RunConfig, tmp_path: Path) -> None:
+    """The other workers wait for its gradients and must not hang (`start` has a timeout)."""
     done = start(2, str(tmp_path), config.model_dump_json(), "1")
     assert done.returncode != 0
-    assert "ValueError: this worker has broken" in done.stderr
-    assert "in fail" in done.stderr, "the traceback leads to the line"
+    assert "ValueError: this worker fails" in done.stderr
+    assert "in fail" in done.stderr, "the traceback must contain the failing function"
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_two_workers_record_the_numbers_of_one(runs: dict[int, list[dict[str, Any]]]) -> None:
+def test_two_workers_record_the_results_of_one(runs: dict[int, list[dict[str, Any]]]) -> None:
     for one, two in zip(runs[1][0]["epochs"], runs[2][0]["epochs"], strict=True):
         assert [two[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
 
 
-def test_workers_that_cut_their_parts_into_pieces_record_the_numbers_of_one_that_does_not(
+def test_two_workers_with_micro_batches_record_the_results_of_one_without(
     runs: dict[int, list[dict[str, Any]]],
 ) -> None:
-    for one, cut in zip(runs[1][0]["epochs"], runs[2][1]["epochs_in_pieces"], strict=True):
+    for one, cut in zip(runs[1][0]["epochs"], runs[2][1]["micro_batch_epochs"], strict=True):
         assert [cut[key] for key in RECORDED] == pytest.approx([one[key] for key in RECORDED], abs=1e-5)
 
 
-def test_with_statistics_over_all_workers_batch_normalization_makes_no_difference(
+def test_synchronized_batch_normalization_gives_the_results_of_one_worker(
     runs: dict[int, list[dict[str, Any]]],
 ) -> None:
     for one, two in zip(runs[1][0]["normalized"], runs[2][0]["synchronized"], strict=True):
@@ -98,14 +98,14 @@ def test_with_statistics_over_all_workers_batch_normalization_makes_no_differenc
         torch.testing.assert_close(two_model["state_dict"][name], weight, atol=1e-5, rtol=1e-4)
 
 
-def test_with_each_workers_own_statistics_it_does(runs: dict[int, list[dict[str, Any]]]) -> None:
-    """What docs/training.md says of them: near, and not the same."""
+def test_batch_normalization_per_worker_gives_similar_results(runs: dict[int, list[dict[str, Any]]]) -> None:
+    """As documented in docs/training.md: similar, but not equal."""
     one, two = (runs[workers][0]["normalized"][-1]["train_loss"] for workers in (1, 2))
     assert two == pytest.approx(one, rel=0.1)
     assert two != pytest.approx(one, abs=1e-4)
 
 
-def test_every_worker_records_the_same(runs: dict[int, list[dict[str, Any]]]) -> None:
+def test_all_workers_record_equal_results(runs: dict[int, list[dict[str, Any]]]) -> None:
     first, second = ([[e[key] for key in RECORDED] for e in worker["epochs"]] for worker in runs[2])
     assert first == second
 
@@ -119,14 +119,14 @@ def test_two_workers_end_with_the_weights_of_one(runs: dict[int, list[dict[str, 
         torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
 
 
-def test_the_first_worker_alone_keeps_the_model_and_all_resume(runs: dict[int, list[dict[str, Any]]]) -> None:
+def test_only_the_first_worker_saves_the_model_and_all_resume(runs: dict[int, list[dict[str, Any]]]) -> None:
     first, second = runs[2]
     assert first["model_path"].endswith("model.pt")
     assert second["model_path"] == "None"
     assert first["resumed_epochs"] == second["resumed_epochs"] == [2, 3]
 
 
-def test_an_indivisible_batch_is_refused_by_every_worker(runs: dict[int, list[dict[str, Any]]]) -> None:
-    assert runs[1][0]["refused"] == ""
+def test_an_indivisible_batch_size_is_rejected_by_every_worker(runs: dict[int, list[dict[str, Any]]]) -> None:
+    assert runs[1][0]["error"] == ""
     for worker in runs[2]:
-        assert "got 33 for 2 workers; 32 would do" in worker["refused"]
+        assert "got 33 for 2 workers; 32 would work" in worker["error"]

@@ -1,4 +1,4 @@
-"""Whole runs on a few images: what they record, repeat, resume, refuse and leave behind."""
+"""Complete runs on a few images: records, reproducibility, resume, errors, checkpoints, evaluation."""
 
 import math
 import time
@@ -14,17 +14,21 @@ import torch
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
-from platform.training import loop
-from platform.training import step as steps_of_a_run
-from platform.training.checkpoint import read_checkpoint, read_records
+from platform.training import loop, step
+from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
 from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.distributed import World, single
-from platform.training.evaluation.evaluation import evaluate, images_at_a_time
-from platform.training.inputs.augment import EvaluationTable, Place, TrainingTable, draw_epoch
+from platform.training.evaluation.evaluate import evaluate, evaluation_batch_size
+from platform.training.inputs.augment import (
+    BatchPosition,
+    DeviceEvaluationSet,
+    DeviceTrainingSet,
+    sample_randomness,
+)
 from platform.training.loop import fit
 from platform.training.records import EpochRecord, RunResult, StepProgress
-from platform.training.run_folder import MODEL
+from platform.training.run_folder import LAST, MODEL
 from platform.training.state import RunState
 
 ConfigOf = Callable[..., RunConfig]
@@ -37,7 +41,7 @@ def run(config: RunConfig, data: TrainingData, folder: Path | None = None, **mor
 
 
 def numbers(result: RunResult) -> list[tuple[float | None, ...]]:
-    """Return what must repeat: everything but the times."""
+    """Return the reproducible results: everything except times."""
     return [
         (e.lr, e.train_loss, e.train_accuracy, e.validation_loss, e.validation_accuracy, e.grad_norm)
         for e in result.epochs
@@ -76,7 +80,7 @@ def test_resnet32_learns_and_records_each_epoch(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
+def test_equal_seeds_give_equal_results_and_other_seeds_do_not(
     config_of: ConfigOf, data: TrainingData, precision: str
 ) -> None:
     config = config_of(precision=precision, epochs=1)
@@ -89,7 +93,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
     assert numbers(first) != numbers(other)
 
 
-def test_the_callers_random_generator_is_left_alone(
+def test_the_global_random_generator_is_not_changed(
     config_of: ConfigOf, data: TrainingData, small_network: None
 ) -> None:
     torch.manual_seed(3)
@@ -104,22 +108,22 @@ class StopError(Exception):
 
 
 @pytest.fixture
-def saves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write checkpoints during the next epoch, as on a GPU, and some steps late."""
+def saves_in_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write checkpoints during the next epoch, as on a GPU, and with a delay of some steps."""
     write = loop.save_checkpoint
 
-    def late(*arguments: Any, **more: Any) -> None:
+    def delayed(*arguments: Any, **more: Any) -> None:
         time.sleep(0.05)
         write(*arguments, **more)
 
-    monkeypatch.setattr(loop, "_saves_behind", lambda _: True)
-    monkeypatch.setattr(loop, "save_checkpoint", late)
+    monkeypatch.setattr(loop, "_saves_in_background", lambda _: True)
+    monkeypatch.setattr(loop, "save_checkpoint", delayed)
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING, {"optimizer": {"name": "adamw", "lr": 0.01}}], ids=str)
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-@pytest.mark.parametrize("behind", [False, True])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     config_of: ConfigOf,
     data: TrainingData,
     tmp_path: Path,
@@ -127,12 +131,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     request: pytest.FixtureRequest,
     changes: dict[str, Any],
     stop_after: int,
-    behind: bool,
+    in_background: bool,
 ) -> None:
     config = config_of(epochs=4, **changes)
     whole = run(config, data, tmp_path / "whole")
-    if behind:
-        request.getfixturevalue("saves_behind")
+    if in_background:
+        request.getfixturevalue("saves_in_background")
 
     def stop(record: EpochRecord) -> None:
         if record.epoch == stop_after:
@@ -149,7 +153,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     assert all(torch.equal(first[name], second[name]) for name in first | second)
 
 
-def test_resnet32_in_bf16_resumes_bit_by_bit(config_of: ConfigOf, data: TrainingData, tmp_path: Path) -> None:
+def test_a_resumed_bf16_run_is_bit_identical(config_of: ConfigOf, data: TrainingData, tmp_path: Path) -> None:
     config = config_of(precision="bf16")
     whole = run(config, data)
 
@@ -161,7 +165,7 @@ def test_resnet32_in_bf16_resumes_bit_by_bit(config_of: ConfigOf, data: Training
     assert numbers(run(config, data, tmp_path)) == numbers(whole)
 
 
-def test_a_finished_run_is_not_run_again(
+def test_a_finished_run_is_not_trained_again(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     first = run(config_of(), data, tmp_path)
@@ -170,7 +174,7 @@ def test_a_finished_run_is_not_run_again(
     assert seen == []
 
 
-def test_resume_false_begins_anew(
+def test_resume_false_starts_from_the_beginning(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     run(config_of(), data, tmp_path)
@@ -179,7 +183,7 @@ def test_resume_false_begins_anew(
     assert seen == [1, 2]
 
 
-def test_iterations_end_the_run_within_an_epoch(
+def test_a_budget_in_iterations_can_end_within_an_epoch(
     config_of: ConfigOf, data: TrainingData, small_network: None
 ) -> None:
     result = run(config_of(iterations=4, schedule={"name": "linear"}), data)
@@ -190,31 +194,34 @@ def test_iterations_end_the_run_within_an_epoch(
 def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a learning rate of next to nothing, the epoch's loss is that of the untrained network."""
+    """With a tiny learning rate, the epoch's loss is that of the untrained network."""
     networks = []
-    build = loop.build
+    build = loop.build_network
     monkeypatch.setattr(
-        loop, "build", lambda *args, **more: networks.append(build(*args, **more)) or networks[-1]
+        loop, "build_network", lambda *args, **more: networks.append(build(*args, **more)) or networks[-1]
     )
     config = config_of(epochs=1, optimizer={"name": "sgd", "lr": 1e-30}, augment={"mixup": 0.0})
     result = run(config, data)
-    table = TrainingTable(data.train, data.normalization, config.augment, device=CPU)
-    draw = draw_epoch(config.augment, images=72, size=(32, 32), steps=3, seed=0, epoch=0, device=CPU)
-    total, hits = 0.0, 0
+    dataset = DeviceTrainingSet(data.train, data.normalization, config.augment, device=CPU)
+    randomness = sample_randomness(
+        config.augment, images=72, size=(32, 32), steps=3, seed=0, epoch=0, device=CPU
+    )
+    total, correct = 0.0, 0
     networks[0].train()
-    for step, rows in enumerate((slice(0, 32), slice(32, 64), slice(64, 72))):
-        batch = table.batch(draw, Place.of(step, rows, CPU), slice(0, rows.stop - rows.start))
+    for index, rows in enumerate((slice(0, 32), slice(32, 64), slice(64, 72))):
+        position = BatchPosition.of(index, rows, CPU)
+        batch = dataset.batch(randomness, position, slice(0, rows.stop - rows.start))
         logits = networks[0](batch.images)
         total += torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").item()
-        hits += int((logits.argmax(1) == batch.labels).sum())
+        correct += int((logits.argmax(1) == batch.labels).sum())
     assert result.epochs[0].train_loss == pytest.approx(total / 72, rel=1e-5)
-    assert result.epochs[0].train_accuracy == pytest.approx(hits / 72)
+    assert result.epochs[0].train_accuracy == pytest.approx(correct / 72)
 
 
-def test_best_reports_and_keeps_the_best_epoch(
+def test_report_best_saves_the_best_epoch(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
-    # A rate that rises for ever ruins what the first epochs learned.
+    # A continuously rising learning rate makes the last epochs worse than the first.
     config = config_of(
         epochs=6,
         report="best",
@@ -225,12 +232,12 @@ def test_best_reports_and_keeps_the_best_epoch(
     accuracies = [epoch.validation_accuracy for epoch in result.epochs]
     assert result.validation_accuracy == max(a for a in accuracies if a is not None)
     assert result.validation_accuracy != accuracies[-1], "the last epoch must not be the best here"
-    assert kept_accuracy(tmp_path, data) == pytest.approx(result.validation_accuracy)
+    assert saved_accuracy(tmp_path, data) == pytest.approx(result.validation_accuracy)
     last = run(config.changed(report="last"), data)
     assert last.validation_accuracy == accuracies[-1]
 
 
-def kept_accuracy(folder: Path, data: TrainingData) -> float:
+def saved_accuracy(folder: Path, data: TrainingData) -> float:
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
         torch.nn.BatchNorm2d(8),
@@ -256,32 +263,32 @@ def test_without_a_validation_split_training_loss_drives_the_plateau(
     assert [epoch.lr for epoch in result.epochs] == pytest.approx([0.05, 0.05, 0.025])
 
 
-def test_moving_average_is_what_is_evaluated_and_kept(
+def test_the_moving_average_is_evaluated_and_saved(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     plain = run(config_of(), data, tmp_path / "plain")
     averaged = run(config_of(ema_decay=0.9), data, tmp_path / "ema")
     assert [e.train_loss for e in plain.epochs] == [e.train_loss for e in averaged.epochs]
     assert [e.validation_loss for e in plain.epochs] != [e.validation_loss for e in averaged.epochs]
-    assert kept_accuracy(tmp_path / "ema", data) == pytest.approx(averaged.validation_accuracy)
+    assert saved_accuracy(tmp_path / "ema", data) == pytest.approx(averaged.validation_accuracy)
 
 
-def test_the_moving_average_is_torchs(
+def test_the_moving_average_equals_torchs(
     config_of: ConfigOf,
     data: TrainingData,
     tmp_path: Path,
     small_network: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The own update does what `AveragedModel.update_parameters` does, without asking the device."""
+    """`update_ema` computes the same as `AveragedModel.update_parameters`, without synchronizing."""
     run(config_of(ema_decay=0.9), data, tmp_path / "own")
-    monkeypatch.setattr(RunState, "update_average", lambda state: state.ema.update_parameters(state.network))
+    monkeypatch.setattr(RunState, "update_ema", lambda state: state.ema.update_parameters(state.network))
     run(config_of(ema_decay=0.9), data, tmp_path / "torchs")
     own, torchs = weights(tmp_path / "own"), weights(tmp_path / "torchs")
     assert all(torch.equal(own[name], torchs[name]) for name in own | torchs)
 
 
-def test_clipping_bounds_the_update_and_reports_the_norm_before(
+def test_clipping_bounds_the_update_and_the_recorded_norm_is_unclipped(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     optimizer = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
@@ -295,7 +302,7 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before(
     assert distance == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_a_diverged_run_says_where_and_what_to_try(
+def test_a_diverged_run_reports_the_step_and_advice(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
 ) -> None:
     config = config_of(optimizer={"name": "sgd", "lr": 1e30}, schedule={"name": "constant"})
@@ -308,7 +315,7 @@ def test_a_diverged_run_says_where_and_what_to_try(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_diverges_later_names_the_last_good_checkpoint(
+def test_a_diverged_run_names_the_last_good_checkpoint(
     config_of: ConfigOf,
     data: TrainingData,
     tmp_path: Path,
@@ -325,10 +332,10 @@ def test_a_run_that_diverges_later_names_the_last_good_checkpoint(
     assert not (tmp_path / MODEL).exists()
 
 
-def test_progress_is_reported_while_an_epoch_runs(
+def test_progress_is_reported_during_an_epoch(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("platform.training.step.TICK_S", 0.0)
+    monkeypatch.setattr("platform.training.step.REPORT_INTERVAL_S", 0.0)
     seen: list[StepProgress] = []
     run(config_of(), data, on_step=seen.append)
     assert [(p.epoch, p.step, p.steps) for p in seen] == [
@@ -338,13 +345,13 @@ def test_progress_is_reported_while_an_epoch_runs(
     assert all(p.images_per_s > 0 and math.isfinite(p.train_loss) for p in seen)
 
 
-def test_an_indivisible_batch_is_refused(config_of: ConfigOf, data: TrainingData) -> None:
+def test_an_indivisible_batch_size_is_rejected(config_of: ConfigOf, data: TrainingData) -> None:
     world = World(rank=0, size=3, device=CPU)
     with pytest.raises(UserError, match="divisible"):
         fit(config_of(), data, world=world, checkpoint_dir=None)
 
 
-def test_evaluation_counts_by_class(data: TrainingData) -> None:
+def test_evaluation_results_by_class(data: TrainingData) -> None:
     class Constant(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.eye(10)[torch.zeros(len(images), dtype=torch.long)]
@@ -358,15 +365,15 @@ def test_evaluation_counts_by_class(data: TrainingData) -> None:
     assert done.per_class_accuracy == (1.0,) + (0.0,) * 9
     assert [row[0] for row in done.confusion] == np.bincount(split.labels, minlength=10).tolist()
     assert sum(map(sum, done.confusion)) == 72
-    # log(e + 9) less the logit of the true class.
+    # log(e + 9) minus the logit of the true class.
     assert done.loss == pytest.approx(math.log(math.e + 9) - zeros / 72, rel=1e-6)
     assert done.logits is not None
     assert done.logits.shape == (72, 10)
     assert done.flip is None
 
 
-def test_test_time_flip_is_a_figure_beside_the_plain_one(data: TrainingData) -> None:
-    """A network that looks at the left edge alone: its mirror images show it the right edge."""
+def test_test_time_flip_is_reported_separately(data: TrainingData) -> None:
+    """The network uses only the left edge, so a mirror image gives it the right edge."""
 
     class LeftEdge(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -386,7 +393,7 @@ def test_test_time_flip_is_a_figure_beside_the_plain_one(data: TrainingData) -> 
     assert both.flip.loss != pytest.approx(plain.loss)
 
 
-def test_the_wait_for_a_checkpoint_is_in_the_next_epochs_overhead(
+def test_waiting_for_a_checkpoint_counts_as_overhead_of_the_next_epoch(
     config_of: ConfigOf,
     data: TrainingData,
     tmp_path: Path,
@@ -400,13 +407,13 @@ def test_the_wait_for_a_checkpoint_is_in_the_next_epochs_overhead(
 
 
 @pytest.mark.parametrize(("device", "images"), [("cuda", 2500), ("cpu", 500)])
-def test_an_evaluation_takes_large_batches_on_a_gpu(data: TrainingData, device: str, images: int) -> None:
-    table = EvaluationTable(data.validation, data.normalization, device=torch.device("cpu"))
-    assert images_at_a_time(table, torch.device(device)) == images
+def test_the_evaluation_batch_size_is_larger_on_a_gpu(data: TrainingData, device: str, images: int) -> None:
+    evaluation_set = DeviceEvaluationSet(data.validation, data.normalization, device=torch.device("cpu"))
+    assert evaluation_batch_size(evaluation_set, torch.device(device)) == images
 
 
-@pytest.mark.usefixtures("saves_behind", "small_network")
-def test_an_epoch_is_reported_when_its_checkpoint_is_written_and_before_the_next_one(
+@pytest.mark.usefixtures("saves_in_background", "small_network")
+def test_an_epoch_is_reported_after_its_checkpoint_and_before_the_next_one(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -420,8 +427,8 @@ def test_an_epoch_is_reported_when_its_checkpoint_is_written_and_before_the_next
     assert len(result.epochs) == len(read_records(tmp_path)) == 5
 
 
-@pytest.mark.usefixtures("saves_behind", "small_network")
-def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+@pytest.mark.usefixtures("saves_in_background", "small_network")
+def test_a_failed_checkpoint_write_ends_the_run(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -434,23 +441,23 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
     assert seen == []
 
 
-@pytest.mark.usefixtures("saves_behind", "small_network")
-def test_a_run_that_diverges_reports_the_epoch_before_and_names_its_checkpoint(
+@pytest.mark.usefixtures("saves_in_background", "small_network")
+def test_a_diverged_run_first_reports_the_preceding_epoch(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = iter([None, None, None, 1])
-    monkeypatch.setattr(loop.EpochSums, "first_bad_step", lambda _: next(steps))
+    monkeypatch.setattr(loop.StepMetrics, "first_nonfinite_step", lambda _: next(steps))
     seen: list[int] = []
     with pytest.raises(TrainingDiverged, match=r"the checkpoint of epoch 3 is .*last\.pt"):
         run(config_of(epochs=5), data, tmp_path, on_epoch=lambda record: seen.append(record.epoch))
     assert seen == [1, 2, 3]
 
 
-def test_only_a_run_on_one_gpu_writes_its_checkpoints_behind() -> None:
+def test_only_runs_on_one_gpu_write_checkpoints_in_the_background() -> None:
     def world(device: str, size: int) -> World:
         return World(rank=0, size=size, device=torch.device(device))
 
-    assert [loop._saves_behind(world(*each)) for each in (("cuda", 1), ("cuda", 2), ("cpu", 1))] == [
+    assert [loop._saves_in_background(world(*each)) for each in (("cuda", 1), ("cuda", 2), ("cpu", 1))] == [
         True,
         False,
         False,
@@ -458,20 +465,20 @@ def test_only_a_run_on_one_gpu_writes_its_checkpoints_behind() -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_passes_are_counted_once_an_epoch_and_the_average_has_the_same_count(
+def test_batch_norm_counters_are_updated_once_per_epoch(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, counters = steps_of_a_run._train_step, []
+    train_step, counters = step._train_step, []
 
     def watched(state: RunState, *arguments: Any, **more: Any) -> Any:
         counters.append(state.network[1].num_batches_tracked)
-        return take(state, *arguments, **more)
+        return train_step(state, *arguments, **more)
 
-    monkeypatch.setattr(steps_of_a_run, "_train_step", watched)
+    monkeypatch.setattr(step, "_train_step", watched)
     run(config_of(ema_decay=0.5), data, tmp_path, accumulate=3)
-    assert counters == [None] * 6, "no step counts"
-    state = read_checkpoint(tmp_path)["state"]
-    # Two epochs of three batches, each in three pieces.
+    assert counters == [None] * 6, "the counters are removed during the steps"
+    state = torch.load(tmp_path / LAST, weights_only=True)["state"]
+    # Two epochs of three batches, each in three micro-batches.
     assert state["network"]["1.num_batches_tracked"] == 2 * 3 * 3
     assert state["ema"]["module.1.num_batches_tracked"] == 2 * 3 * 3
     assert state["ema"]["n_averaged"] == 6

@@ -1,4 +1,4 @@
-"""kill -9, at any instant: the checkpoint is whole, and the run that goes on ends with the same numbers."""
+"""kill -9 leaves a valid checkpoint, and the resumed run has the results of an undisturbed one."""
 
 import json
 import os
@@ -29,19 +29,19 @@ TIMES = {"epoch_s", "evaluation_s", "images_per_s", "overhead_s"}
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
-    """Return what must repeat: every epoch's record but its times."""
+    """Return the reproducible part of every epoch record: all fields except times."""
     epochs = json.loads((run / "record.json").read_text())["epochs"]
     return [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in epochs]
 
 
-def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, cache: Path) -> None:
+def test_a_repeatedly_killed_run_equals_an_undisturbed_one(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPACE)
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(tmp_path / "tiny.yaml"), str(tmp_path), "1", str(KILLS)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        # Equal bit by bit is a promise for CPUs.
+        # Bit-identical results are guaranteed on CPUs only.
         env=os.environ
         | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
         | {"CUDA_VISIBLE_DEVICES": ""},
@@ -49,11 +49,11 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, c
     )
     assert done.returncode == 0, done.stderr
     log = json.loads((tmp_path / "log.json").read_text())
-    # Half the kills wait for a checkpoint that is being written; a run may end before the last of the others.
+    # Every second kill hits a checkpoint that is being written; the run may finish before the last kill.
     assert any(entry["unfinished"] for entry in log), log
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert numbers(run) == numbers(whole)
     first, second = (torch.load(folder / "model.pt", weights_only=True) for folder in (whole, run))
     for name, tensor in first["state_dict"].items():
         assert torch.equal(tensor, second["state_dict"][name]), name
-    assert not list(run.glob(".*.tmp")), "what a killed run had begun to write is cleared away"
+    assert not list(run.glob(".*.tmp")), "temporary files of killed runs must be removed"

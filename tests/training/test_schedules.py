@@ -1,4 +1,4 @@
-"""Every schedule against values worked out by hand; every one within 0..peak."""
+"""Learning-rate schedules, compared with values computed by hand, and their range 0..peak."""
 
 import math
 from typing import Any
@@ -33,7 +33,7 @@ def cosine(x: float) -> float:
 
 
 TABLE = [
-    # Ten steps, two an epoch, peak 1.
+    # Ten steps, two per epoch, peak 1.
     ({"name": "constant"}, [1.0] * 10),
     ({"name": "constant", "warmup_epochs": 2}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
     ({"name": "step", "milestones": [0.5, 0.8]}, [1] * 5 + [0.1] * 3 + [0.01] * 2),
@@ -66,11 +66,11 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("schedule", "expected"), TABLE, ids=lambda value: str(value)[:60])
-def test_rate_of_each_step_is_the_hand_computed_one(schedule: dict[str, Any], expected: list[float]) -> None:
+def test_rates_equal_the_hand_computed_ones(schedule: dict[str, Any], expected: list[float]) -> None:
     assert rates(**schedule) == pytest.approx(expected)
 
 
-def test_cosine_table_in_numbers() -> None:
+def test_cosine_equals_numeric_values() -> None:
     assert rates(epochs=2, name="cosine") == pytest.approx([1, 0.8535534, 0.5, 0.1464466])
 
 
@@ -114,7 +114,7 @@ def test_plateau_stops_at_the_floor() -> None:
     assert lr.at(0) == pytest.approx(0.05)
 
 
-def test_plateau_goes_on_from_its_saved_state() -> None:
+def test_plateau_resumes_from_its_saved_state() -> None:
     arguments: dict[str, Any] = {"epochs": 9, "steps_per_epoch": 1, "name": "plateau", "patience_epochs": 3}
     before = learning_rate(1.0, **arguments)
     for loss in (1.0, 2.0, 2.0):
@@ -126,5 +126,5 @@ def test_plateau_goes_on_from_its_saved_state() -> None:
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "linear", "triangular", "one_cycle", "plateau"])
-def test_no_step_is_spent_at_zero_or_above_the_peak(name: str) -> None:
+def test_every_rate_is_above_zero_and_at_most_the_peak(name: str) -> None:
     assert all(0 < rate <= 1 for rate in rates(epochs=30, steps_per_epoch=7, name=name))

@@ -1,4 +1,4 @@
-"""The trainer runs on a bare GPU host: PyTorch, numpy, pyarrow, Pillow and pydantic are all it needs."""
+"""The trainer runs on a bare GPU host: it needs only PyTorch, numpy, pyarrow, Pillow and pydantic."""
 
 import os
 import subprocess
@@ -12,14 +12,14 @@ from platform.training.run_folder import MODEL
 ConfigOf = Callable[..., RunConfig]
 ROOT = Path(__file__).parents[2]
 
-WITHOUT_THE_REST = """
+PROGRAM = """
 import sys
 from importlib.abc import MetaPathFinder
 
 class Blocker(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"ray", "mlflow", "rich", "tyro", "optuna", "matplotlib"}:
-            raise ImportError(f"{name} is not installed here")
+            raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocker())
 from pathlib import Path
@@ -29,7 +29,7 @@ from platform.data.config import DataConfig
 from platform.data.formats.generated import source
 from platform.data.dataset import DatasetInfo
 from platform.data.training_data import TrainingData
-from platform.data.normalization import compute
+from platform.data.normalization import compute_normalization
 from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit
@@ -37,7 +37,7 @@ tables = source().read(lambda message: None)
 train, validation = tables.train.take(range(64)), tables.train.take(range(64, 84))
 info = DatasetInfo(name="generated", label="generated", sha256="0", class_names=tables.class_names,
     train_images=84, test_images=0, image_shape=(3, 32, 32), path=Path("."))
-normalization = compute(train.images, "channel")
+normalization = compute_normalization(train.images, "channel")
 data = TrainingData(train=train, validation=validation, normalization=normalization, info=info)
 config = RunConfig.model_validate_json(sys.argv[1])
 result = fit(config, data, world=single(), checkpoint_dir=Path(sys.argv[2]))
@@ -45,12 +45,12 @@ print(len(result.epochs))
 """
 
 
-def test_trains_where_ray_mlflow_and_the_consoles_libraries_are_not_installed(
+def test_training_needs_neither_ray_nor_mlflow_nor_console_libraries(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
     config = config_of(epochs=1).model_dump_json()
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_REST, config, str(tmp_path)],
+        [sys.executable, "-c", PROGRAM, config, str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,1 +1,1 @@
-"""What makes a training step fast: precision, CUDA graphs, torch.compile; and its FLOP utilization."""
+"""Faster training steps (precision, CUDA graphs, torch.compile) and model FLOP utilization."""

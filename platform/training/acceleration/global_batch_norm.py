@@ -1,7 +1,7 @@
 """Batch normalization with the statistics of the whole batch, over all workers.
 
-torch's `SyncBatchNorm` has no version for CPUs; the one here computes the same there, so that what several
-workers train is what one would have trained, on any device.
+torch's `SyncBatchNorm` does not support CPUs. The implementation here computes the same on CPUs, so that
+several workers train the same network as one worker, on any device.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def over_all_workers(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return `network` with every batch normalization replaced; names, weights and statistics stay."""
+def use_global_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return `network` with every batch normalization replaced; names, weights and statistics are kept."""
     if device.type == "cuda":
         return cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
-            replaced = GlobalBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
-            replaced.load_state_dict(child.state_dict())
-            setattr(network, name, replaced)
+            replacement = GlobalBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
+            replacement.load_state_dict(child.state_dict())
+            setattr(network, name, replacement)
         else:
-            over_all_workers(child, device)
+            use_global_batch_norm(child, device)
     return network
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose statistics, in training, are those of all workers' images together."""
+    """`nn.BatchNorm2d` that, in training mode, computes the statistics over all workers' images."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalize [N, C, H, W], N being this worker's; every worker must call it as often as the others."""
+        """Normalize this worker's images [N, C, H, W]; all workers must make equally many calls."""
         if not self.training:
             return super().forward(input)
         values = input.float()
@@ -40,16 +40,16 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centered = values - mean[:, None, None]
-        # In a second pass: the mean of the squares less the square of the mean would lose digits.
+        # A second pass is more accurate than the mean of squares minus the squared mean.
         variance = _sum_over_workers(centered.square().sum(dim=(0, 2, 3))) / count
-        self._note(mean.detach(), variance.detach(), count)
+        self._update_running_statistics(mean.detach(), variance.detach(), count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         out = centered * scale[:, None, None] + self.bias[:, None, None]
         return out.to(input.dtype)
 
     @torch.no_grad()
-    def _note(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Let the running statistics follow; their variance is the unbiased one, as torch's."""
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Update the running mean and the running unbiased variance, as torch does."""
         momentum = 0.1 if self.momentum is None else self.momentum
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
@@ -63,7 +63,7 @@ def _sum_over_workers(values: Tensor) -> Tensor:
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """The sum over all workers; each one's gradient is the sum of what all of them did with it."""
+    """Differentiable all-reduce: the sum over all workers, whose gradient is the sum of all gradients."""
 
     @staticmethod
     def forward(_ctx: Any, values: Tensor) -> Tensor:

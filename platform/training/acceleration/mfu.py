@@ -1,9 +1,9 @@
-"""Model FLOP utilization: what share of a GPU's arithmetic a run's mathematics takes.
+"""Model FLOP utilization (MFU): the share of a GPU's peak arithmetic that the model's FLOP use.
 
-The model's FLOP (forward and backward, counted, nothing recomputed or padded) by the GPU's published rate
-of dense bf16 matrix products, as in the PaLM paper (Chowdhery et al. 2022, appendix B). A small network on
-a large GPU is bound by memory, not by arithmetic: ResNet-32 cannot pass about a fifth (both roofs are
-printed by `python -m benchmarks.training`). On a CPU no such figure is published, and none is invented.
+MFU is the model's FLOP per second (forward and backward, without recomputation and padding) divided by the
+GPU's published peak for dense bf16 matrix products, as in the PaLM paper (Chowdhery et al. 2022, appendix B).
+A small network on a large GPU is bound by memory, not by arithmetic: ResNet-32 reaches at most about a fifth
+(`python -m benchmarks.training` prints both roofs). No peak is published for CPUs, so they have no MFU.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 
 from platform.models.config import ModelConfig
 from platform.models.costs import count_training_flop
-from platform.training.acceleration.precision import Precision
+from platform.training.acceleration.precision import ComputePrecision
 
-# Dense bf16 tensor-core rates of NVIDIA's data sheets, in FLOP/s; the first name that fits counts.
+# Dense bf16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s; the first matching name applies.
 _BF16_FLOP_PER_S = (
     ("H200", 989e12),
     ("H100 PCIe", 756e12),
@@ -26,24 +26,24 @@ _BF16_FLOP_PER_S = (
 )
 
 
-def mfu_per_rate(
+def mfu_per_image_per_s(
     model: ModelConfig,
     *,
     num_classes: int,
     input_shape: tuple[int, int, int],
     device: torch.device,
-    precision: Precision,
+    precision: ComputePrecision,
     workers: int,
 ) -> float | None:
-    """Return the utilization that one image per second means, all workers together; None where unknown.
+    """Return the MFU per image per second of all workers together; None if the peak is unknown.
 
     Args:
         model: the network that is trained.
-        num_classes: classes it tells apart.
+        num_classes: its number of classes.
         input_shape: channels, height, width of an image.
-        device: each worker's.
-        precision: the published rates are for bf16; fp32 has no figure here.
-        workers: how many devices share the work.
+        device: the device of each worker.
+        precision: the peaks are for bf16, so fp32 has no MFU.
+        workers: number of devices.
     """
     if device.type != "cuda" or precision != "bf16":
         return None
@@ -54,11 +54,11 @@ def mfu_per_rate(
 
 
 def published_bf16_flop_per_s(name: str) -> float | None:
-    """Return a GPU's published rate by the name that its driver gives it; None for one not listed."""
+    """Return the published peak of a GPU, given the name reported by its driver; None if not listed."""
     words = name.split()
-    return next((rate for listed, rate in _BF16_FLOP_PER_S if _names(listed.split(), words)), None)
+    return next((rate for listed, rate in _BF16_FLOP_PER_S if _matches(listed.split(), words)), None)
 
 
-def _names(listed: list[str], words: list[str]) -> bool:
-    """Whether each listed word begins a word of the driver's name, as in `NVIDIA A100-SXM4-80GB`."""
+def _matches(listed: list[str], words: list[str]) -> bool:
+    """Return whether each listed word is a word of the driver's name, or its start: `A100-SXM4-80GB`."""
     return all(any(word == part or word.startswith(f"{part}-") for word in words) for part in listed)

@@ -1,7 +1,7 @@
-"""Which number format a run computes in, and why.
+"""The compute precision of a run: fp32, or bf16 autocast.
 
-bf16 autocast keeps weights and optimizer state in fp32 and computes convolutions in bf16. Where the
-processor has no bf16 instructions it is emulated, and slower than fp32: then `auto` means fp32.
+bf16 autocast keeps weights and optimizer state in fp32 and computes convolutions in bf16. Without bf16
+instructions it is emulated and slower than fp32, so `auto` selects fp32 there.
 """
 
 from __future__ import annotations
@@ -12,34 +12,36 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
+ComputePrecision = Literal["fp32", "bf16"]
 
 
-def choose(requested: Literal["auto", "fp32", "bf16"], device: torch.device) -> tuple[Precision, str]:
-    """Return the precision to use on `device` and the reason, to be said aloud."""
+def choose_precision(
+    requested: Literal["auto", "fp32", "bf16"], device: torch.device
+) -> tuple[ComputePrecision, str]:
+    """Return the precision to use on `device`, and the reason for display."""
     native = _native_bf16(device)
     if requested == "fp32":
-        return "fp32", "asked for"
+        return "fp32", "requested"
     if requested == "bf16":
-        return "bf16", "asked for" if native else f"asked for; emulated and slow: {_lack(device)}"
-    return ("bf16", native) if native else ("fp32", _lack(device))
+        return "bf16", "requested" if native else f"requested; emulated and slow: {_missing_bf16(device)}"
+    return ("bf16", native) if native else ("fp32", _missing_bf16(device))
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which the forward pass runs."""
+def autocast(precision: ComputePrecision, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context for the forward pass."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def reproducible_convolutions() -> AbstractContextManager[None]:
-    """Return the context in which cuDNN chooses the same algorithms every time, and computes fp32 in fp32.
+    """Return a context in which cuDNN uses deterministic algorithms and computes fp32 in full precision.
 
-    By default it picks TF32 for fp32 convolutions: 10 bits of mantissa instead of 23. No effect on a CPU.
+    By default cuDNN uses TF32 for fp32 convolutions: 10 bits of mantissa instead of 23. No effect on a CPU.
     """
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
 
 
 def _native_bf16(device: torch.device) -> str:
-    """Name the hardware feature that computes bf16, or return an empty string."""
+    """Return the hardware feature that computes bf16, or an empty string."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"compute capability {major}.{minor}" if major >= 8 else ""
@@ -53,15 +55,15 @@ def _native_bf16(device: torch.device) -> str:
     return ""
 
 
-def _lack(device: torch.device) -> str:
+def _missing_bf16(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} has no bf16 tensor cores"
     return "the processor has neither AVX512-BF16 nor AMX"
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the processor's feature flags as Linux names them; empty elsewhere."""
-    # torch.cpu's own checks are private, and renamed between releases.
+    """Return the processor's feature flags from /proc/cpuinfo; empty if it does not exist."""
+    # The checks in torch.cpu are private and are renamed between releases.
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

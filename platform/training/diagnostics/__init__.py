@@ -1,1 +1,1 @@
-"""Findings about a run, from its learning curves and from inside its network."""
+"""Diagnosis of a run from its learning curves and its network's gradients and activations."""

@@ -1,8 +1,8 @@
-"""What a run's learning curves say about its health: rules over epoch records, each with its evidence.
+"""Diagnosis of a run: rules over its epoch records that detect training problems and quote the evidence.
 
-Rules are silent when unsure: a finding is worth a person's time, or it is not made. Each compares a run with
-itself, not with other runs, and leaves alone what a schedule causes. docs/diagnostics.md shows every
-phenomenon, its rule and where that comes from.
+The rules are conservative, to avoid false alarms. Each rule compares a run with itself, not with other runs,
+and ignores effects of the learning-rate schedule. docs/diagnostics.md lists the phenomena, the rules and
+their sources.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from platform.training.records import EpochRecord
 
 
 def diagnose(records: Sequence[EpochRecord], *, classes: int) -> tuple[Finding, ...]:
-    """Return what the epochs of one run show, the most pressing first; nothing where all is well.
+    """Return the findings about one run, the most serious first; empty for a healthy run.
 
     Args:
-        records: the run's epochs in order; those so far, while it runs.
-        classes: how many there are to tell apart, for the loss of a guess: log(classes).
+        records: the run's epochs so far, in order.
+        classes: number of classes; a uniform guess has the loss log(classes).
     """
     rules: tuple[Callable[[Sequence[EpochRecord], int], Finding | None], ...] = (
         loss_rules.divergence,

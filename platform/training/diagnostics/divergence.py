@@ -1,4 +1,4 @@
-"""The end of a run whose loss is no longer a number."""
+"""The error that ends a run whose loss or gradient became NaN or infinite."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from platform.errors import UserError
 
 
-class TrainingDiverged(UserError):  # noqa: N818 - what happened, as a sweep reports it
+class TrainingDiverged(UserError):  # noqa: N818 - the name of an event, shown by sweeps
     """The training loss became NaN or infinite."""
 
 
-def diverged(
+def divergence_error(
     *, epoch: int, step: int, lr: float, checkpoint: Path | None, last_epoch: int
 ) -> TrainingDiverged:
-    """Return the error to raise: where it happened, what is kept, what to try.
+    """Return the error to raise: the step, the last good checkpoint, and advice.
 
     Args:
-        epoch: the epoch it happened in, from 1.
-        step: the optimizer step it happened in, from 1.
+        epoch: the diverged epoch, from 1.
+        step: the diverged optimizer step, from 1.
         lr: the learning rate of that step.
         checkpoint: the last good checkpoint, if any was written.
-        last_epoch: the epoch that checkpoint was written after.
+        last_epoch: the epoch of that checkpoint.
     """
     kept = (
         f"the checkpoint of epoch {last_epoch} is {checkpoint}" if checkpoint else "no checkpoint was written"

@@ -1,4 +1,4 @@
-"""What a diagnosis consists of."""
+"""The findings of a diagnosis, and helpers for the rules."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ Phenomenon = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One phenomenon seen in one run."""
+    """One phenomenon detected in one run."""
 
     name: Phenomenon
     epochs: tuple[int, ...]
-    """Where it was seen, from 1."""
+    """Affected epochs, from 1."""
     evidence: str
-    """What was measured, with figures: a sentence without its full stop."""
+    """The measured values: a sentence without its full stop."""
     advice: str
-    """What to try: the same."""
+    """Remedies to try, without a full stop."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return it as people read it."""
+        """Return one line for display."""
         return f"{self.name}: {self.evidence}. Try: {self.advice}."
 
 
-def listed(records: Sequence[EpochRecord]) -> str:
-    """Return `epoch 3` or `epochs 3, 5, 8`; of many, the first four."""
+def format_epochs(records: Sequence[EpochRecord]) -> str:
+    """Return `epoch 3` or `epochs 3, 5, 8`, with at most four numbers."""
     numbers = [str(record.epoch) for record in records[:4]]
     more = ", ..." if len(records) > len(numbers) else ""
     return f"epoch{'' if len(records) == 1 else 's'} {', '.join(numbers)}{more}"
 
 
 def peak_lr(records: Sequence[EpochRecord]) -> float:
-    """Return the largest learning rate that an epoch ended with."""
+    """Return the largest learning rate at the end of an epoch."""
     return max(record.lr for record in records)

@@ -1,6 +1,6 @@
-"""Rules over the curves of loss and learning rate: divergence, spikes, over- and underfitting, periodicity.
+"""Rules over loss and learning rate: divergence, spikes, overfitting, underfitting, periodicity.
 
-Each returns a finding or None, given a run's records and the number of classes.
+Each rule maps a run's records and the number of classes to a finding or None.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.training.diagnostics.findings import Finding, listed, peak_lr
+from platform.training.diagnostics.findings import Finding, format_epochs, peak_lr
 from platform.training.records import EpochRecord
 
 
 def divergence(records: Sequence[EpochRecord], classes: int) -> Finding | None:
-    """The loss ends well above what the run had reached (1.9 times, and a tenth of a guess's loss)."""
+    """The last loss is 1.9 times the lowest one, and higher by a tenth of a uniform guess's loss."""
     if len(records) < 2:
         return None
     best, last = min(records, key=lambda record: record.train_loss), records[-1]
@@ -35,7 +35,7 @@ def divergence(records: Sequence[EpochRecord], classes: int) -> Finding | None:
 
 
 def spikes(records: Sequence[EpochRecord], _: int) -> Finding | None:
-    """The loss leapt within an epoch, or an epoch's mean lies half above the five before it."""
+    """The loss spiked within an epoch, or an epoch's mean is 50 % above the median of the five before."""
     within = [record for record in records if record.loss_spikes]
     between = []
     for number, record in enumerate(records):
@@ -46,24 +46,26 @@ def spikes(records: Sequence[EpochRecord], _: int) -> Finding | None:
     if not epochs:
         return None
     first = records[epochs[0] - records[0].epoch]
-    told = []
+    evidence = []
     if within:
         count = sum(record.loss_spikes or 0 for record in within)
-        told.append(f"the loss leapt {'once' if count == 1 else f'{count} times'} within {listed(within)}")
+        evidence.append(
+            f"the loss spiked {'once' if count == 1 else f'{count} times'} within {format_epochs(within)}"
+        )
     if between:
-        told.append(f"{listed(between)} had a mean loss half above that of the epochs before")
-    came_back = records[-1].train_loss <= min(record.train_loss for record in records[: epochs[-1]])
-    after = "; it recovered" if came_back and records[-1].epoch > epochs[-1] else ""
+        evidence.append(f"{format_epochs(between)} had a mean loss 50 % above the preceding epochs")
+    recovered = records[-1].train_loss <= min(record.train_loss for record in records[: epochs[-1]])
+    after = "; it recovered" if recovered and records[-1].epoch > epochs[-1] else ""
     return Finding(
         name="loss spikes",
         epochs=tuple(epochs),
-        evidence=" and ".join(told) + f" (learning rate {first.lr:.3g}){after}",
+        evidence=" and ".join(evidence) + f" (learning rate {first.lr:.3g}){after}",
         advice="clip_grad_norm: 1, a warm-up (schedule.warmup_epochs: 1), a lower optimizer.lr",
     )
 
 
 def overfitting(records: Sequence[EpochRecord], _: int) -> Finding | None:
-    """Validation loss ends a fifth above its own minimum while training loss has fallen since."""
+    """The last validation loss is 20 % above its minimum, and training loss has fallen since."""
     held_out = [record for record in records if record.validation_loss is not None]
     if len(held_out) < 4:
         return None
@@ -84,7 +86,7 @@ def overfitting(records: Sequence[EpochRecord], _: int) -> Finding | None:
 
 
 def underfitting(records: Sequence[EpochRecord], classes: int) -> Finding | None:
-    """The run is over and has learned nearly nothing, or both losses were still falling fast."""
+    """The run ended near the loss of a uniform guess, or while both losses were still falling fast."""
     last = records[-1] if records else None
     if last is None or last.epoch < last.epochs:
         return None
@@ -93,7 +95,7 @@ def underfitting(records: Sequence[EpochRecord], classes: int) -> Finding | None
         return Finding(
             name="underfitting",
             epochs=(last.epoch,),
-            evidence=f"training loss ended at {last.train_loss:.3f}; guessing gives {guess:.3f}",
+            evidence=f"training loss ended at {last.train_loss:.3f}; a uniform guess has {guess:.3f}",
             advice="more epochs, another optimizer.lr, less augmentation",
         )
     late = records[-max(3, len(records) // 5) :]
@@ -115,10 +117,10 @@ def underfitting(records: Sequence[EpochRecord], classes: int) -> Finding | None
 
 
 def periodicity(records: Sequence[EpochRecord], _: int) -> Finding | None:
-    """The epochs' losses repeat: their changes have an autocorrelation of 0.5 or more at some lag.
+    """The losses are periodic: their changes have an autocorrelation of at least 0.5 at some lag.
 
-    Over three periods at least, by three per cent at least; jumps of the learning rate are left out. A slow
-    trend correlates too, but without the dip that a period has at half its length.
+    At least three periods and changes of 3 % are required; learning-rate drops are excluded. A slow trend
+    correlates, too, but has no minimum of the autocorrelation at half the period.
     """
     if len(records) < 12 or any(not record.train_loss > 0 for record in records):
         return None
@@ -128,9 +130,10 @@ def periodicity(records: Sequence[EpochRecord], _: int) -> Finding | None:
     strength = _autocorrelation(moves)
     period = max(range(2, len(records) // 3 + 1), key=lambda lag: strength[lag])
     dip = strength[1:period].min()
-    # What repeats does so a second time; chance and trends do not. Of few values chance makes a lot.
-    least = max(0.5, 3 / math.sqrt(len(moves)))
-    if strength[period] < least or strength[2 * period] < 0.2 or dip > strength[period] - 0.5:
+    # A periodic signal correlates at twice the period, too, unlike noise and trends. The threshold is higher
+    # for few epochs, where noise correlates by chance.
+    threshold = max(0.5, 3 / math.sqrt(len(moves)))
+    if strength[period] < threshold or strength[2 * period] < 0.2 or dip > strength[period] - 0.5:
         return None
     return Finding(
         name="periodicity",
@@ -141,32 +144,32 @@ def periodicity(records: Sequence[EpochRecord], _: int) -> Finding | None:
         ),
         advice=(
             "a learning rate that falls to zero: with batch normalization and weight decay a constant one "
-            "can destabilise the weights again and again"
+            "can destabilize the weights repeatedly"
         ),
     )
 
 
 def _changes(records: Sequence[EpochRecord]) -> NDArray[np.float64]:
-    """Return the changes of log(training loss) from epoch to epoch around their median, outliers cut."""
+    """Return the changes of log(training loss) between epochs, centered at their median and clipped."""
     pairs = list(pairwise(records))
     changes = np.array([math.log(b.train_loss / a.train_loss) for a, b in pairs])
     jumps = np.array([not 0.67 < (b.lr / a.lr if a.lr else 1.0) < 1.5 for a, b in pairs])
     center = float(np.median(changes[~jumps])) if (~jumps).any() else 0.0
     moves = np.where(jumps, 0.0, changes - center)
-    # The fall of the first epochs is no period.
-    most = 1.5 * float(np.quantile(np.abs(moves), 0.85))
-    return np.asarray(np.clip(moves, -most, most))
+    # Without clipping, the steep fall of the first epochs would dominate.
+    limit = 1.5 * float(np.quantile(np.abs(moves), 0.85))
+    return np.asarray(np.clip(moves, -limit, limit))
 
 
 def _autocorrelation(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the autocorrelation at each lag; n - lag of n products, so that long lags must be strong."""
+    """Return the biased autocorrelation at each lag, which is damped at long lags."""
     values = values - values.mean()
     products = [float(values[lag:] @ values[: len(values) - lag]) for lag in range(len(values))]
     return np.array(products) / products[0]
 
 
 def _slope(values: Sequence[float]) -> float:
-    """Return the mean change of the logarithm per epoch, by least squares; 0 where there is none."""
+    """Return the least-squares slope of the logarithm per epoch; 0 if a value is not positive."""
     if any(not value > 0 for value in values):
         return 0.0
     return float(np.polyfit(np.arange(len(values)), np.log(values), 1)[0])

@@ -1,6 +1,6 @@
-"""Rules over what was seen inside the network: exploding and vanishing gradients, loss of plasticity.
+"""Rules over gradients and activations: exploding and vanishing gradients, loss of plasticity.
 
-Each returns a finding or None, given a run's records and the number of classes.
+Each rule maps a run's records and the number of classes to a finding or None.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from platform.training.records import EpochRecord
 
 
 def exploding(records: Sequence[EpochRecord], _: int) -> Finding | None:
-    """The first layer's gradient is over 70 times the last one's, or a step's 10 times the usual size."""
+    """The first layer's gradient exceeds 70 times the last layer's, or a step's 10 times the usual norm."""
     steep = [
         record
         for record in records
@@ -24,7 +24,7 @@ def exploding(records: Sequence[EpochRecord], _: int) -> Finding | None:
         and record.first_grad_norm > 70 * record.last_grad_norm
         and record.first_grad_norm > 1
     ]
-    # A single look may meet an odd batch; two in a row do not.
+    # A single probe may be an outlier, so two consecutive epochs are required.
     pairs = [b for a, b in pairwise(steep) if b.epoch == a.epoch + 1]
     if pairs:
         worst = max(pairs, key=lambda record: (record.first_grad_norm or 0) / (record.last_grad_norm or 1))
@@ -33,7 +33,7 @@ def exploding(records: Sequence[EpochRecord], _: int) -> Finding | None:
             epochs=tuple(record.epoch for record in pairs),
             evidence=(
                 f"the gradient of the first layer ({worst.first_grad_norm:.3g}) is "
-                f"{(worst.first_grad_norm or 0) / (worst.last_grad_norm or 1):,.0f} times the last one's "
+                f"{(worst.first_grad_norm or 0) / (worst.last_grad_norm or 1):,.0f} times the last layer's "
                 f"in epoch {worst.epoch}"
             ),
             advice="clip_grad_norm: 1, a warm-up, a lower optimizer.lr",
@@ -48,8 +48,8 @@ def exploding(records: Sequence[EpochRecord], _: int) -> Finding | None:
                 name="exploding gradients",
                 epochs=(record.epoch,),
                 evidence=(
-                    f"a step of epoch {record.epoch} had a gradient of norm {record.grad_norm_max:.3g}, "
-                    f"where {usual:.3g} was usual before"
+                    f"a step of epoch {record.epoch} had a gradient norm of {record.grad_norm_max:.3g}, "
+                    f"compared with {usual:.3g} in the epochs before"
                 ),
                 advice="clip_grad_norm: 1, a warm-up, a lower optimizer.lr",
             )
@@ -57,9 +57,9 @@ def exploding(records: Sequence[EpochRecord], _: int) -> Finding | None:
 
 
 def vanishing(records: Sequence[EpochRecord], classes: int) -> Finding | None:
-    """The first layer's gradient is under a thousandth of the last one's and under 1e-4, twice in a row.
+    """The first layer's gradient is below 1e-4 and 0.001 times the last layer's, twice in a row.
 
-    A run that has learned its images has small gradients everywhere and is left alone.
+    A run that has memorized its images has small gradients everywhere and is excluded.
     """
     weak = [
         record
@@ -79,35 +79,35 @@ def vanishing(records: Sequence[EpochRecord], classes: int) -> Finding | None:
         epochs=tuple(record.epoch for record in pairs),
         evidence=(
             f"the gradient of the first layer is {worst.first_grad_norm:.2g} in epoch {worst.epoch}, "
-            f"that of the last {worst.last_grad_norm:.2g}"
+            f"that of the last layer is {worst.last_grad_norm:.2g}"
         ),
-        advice="a lower optimizer.weight_decay, a shallower network, a look at the initialization",
+        advice="a lower optimizer.weight_decay, a shallower network, a different initialization",
     )
 
 
 def plasticity(records: Sequence[EpochRecord], _: int) -> Finding | None:
-    """Units die, or features collapse, and training accuracy stands still although the rate is not small."""
-    looked = [record for record in records if record.dead_units is not None]
-    if len(looked) < 6:
+    """Units die or features collapse, and training accuracy stagnates, although the learning rate is high."""
+    probed = [record for record in records if record.dead_units is not None]
+    if len(probed) < 6:
         return None
-    last, first = looked[-1], looked[0]
+    last, first = probed[-1], probed[0]
     late = records[-max(3, len(records) // 3) :]
     gained = max(record.train_accuracy for record in late) - late[0].train_accuracy
     if gained > 0.005 or last.train_accuracy > 0.98 or last.lr < 0.01 * peak_lr(records):
         return None
     dead, at_first = last.dead_units or 0.0, first.dead_units or 0.0
-    widest = max(looked, key=lambda record: record.feature_rank or 0.0)
-    rank, most = last.feature_rank or 0.0, widest.feature_rank or 0.0
+    widest = max(probed, key=lambda record: record.feature_rank or 0.0)
+    rank, largest_rank = last.feature_rank or 0.0, widest.feature_rank or 0.0
     if dead > 0.25 and dead > at_first + 0.15:
         seen = f"{100 * dead:.0f} % of the units are dead ({100 * at_first:.0f} % in epoch {first.epoch})"
-    elif rank < 0.5 * most:
-        seen = f"the effective rank of the features fell from {most:.1f} to {rank:.1f}"
+    elif rank < 0.5 * largest_rank:
+        seen = f"the effective rank of the features fell from {largest_rank:.1f} to {rank:.1f}"
     else:
         return None
-    stands = f"training accuracy has stood at {100 * last.train_accuracy:.1f} % for {len(late)} epochs"
+    stagnation = f"training accuracy has stayed at {100 * last.train_accuracy:.1f} % for {len(late)} epochs"
     return Finding(
         name="loss of plasticity",
         epochs=tuple(record.epoch for record in late),
-        evidence=f"{seen}, and {stands}",
+        evidence=f"{seen}, and {stagnation}",
         advice="a lower optimizer.lr or a warm-up (units die in large steps), more weight decay",
     )

@@ -1,1 +1,1 @@
-"""Loss, accuracy and confusion of a network on a split."""
+"""Evaluation of a network on a split: loss, accuracy, confusion matrix."""

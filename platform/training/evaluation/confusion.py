@@ -1,31 +1,31 @@
-"""An evaluation as a person reads it: a table of classes, and the confusion matrix as text and picture."""
+"""Display of an evaluation: a table of classes, and the confusion matrix as text and as SVG."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 
-from platform.training.evaluation.evaluation import Evaluation
+from platform.training.evaluation.evaluate import Evaluation
 
 _WIDEST_TABLE = 30
 
 
 def class_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
-    """Return accuracy, images and the most frequent mistake of each class, one line each."""
+    """Return a line per class: accuracy, images, and the class it is most often confused with."""
     width = max(len(name) for name in (*class_names, "class"))
-    lines = [f"{'class':{width}}  accuracy  images  most often taken for"]
+    lines = [f"{'class':{width}}  accuracy  images  most often confused with"]
     rows = zip(class_names, evaluation.per_class_accuracy, evaluation.confusion, strict=True)
     for index, (name, accuracy, counts) in enumerate(rows):
         mistakes = [(count, other) for other, count in enumerate(counts) if other != index and count]
         count, other = max(mistakes, default=(0, 0))
-        taken_for = f"{class_names[other]} ({count})" if count else "-"
+        confused_with = f"{class_names[other]} ({count})" if count else "-"
         share = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
-        lines.append(f"{name:{width}}  {share:>8}  {sum(counts):6}  {taken_for}")
+        lines.append(f"{name:{width}}  {share:>8}  {sum(counts):6}  {confused_with}")
     return "\n".join(lines)
 
 
 def confusion_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
-    """Return the matrix with a row for each true class, or a hint where it would be too wide to read."""
+    """Return the matrix with a row per true class, or a hint if it is too wide to read."""
     if len(class_names) > _WIDEST_TABLE:
         return f"(the confusion matrix of {len(class_names)} classes is in the files of --output)"
     width = max(len(name) for name in class_names)
@@ -40,7 +40,7 @@ def confusion_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
 
 
 def confusion_svg(evaluation: Evaluation, class_names: Sequence[str], *, title: str) -> str:
-    """Return the matrix as an SVG picture, each row in shares of its true class."""
+    """Return the matrix as SVG, with each row normalized to shares of its true class."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

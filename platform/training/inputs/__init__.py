@@ -1,1 +1,1 @@
-"""Batches: augmentation on the device, images from files, and the steps of an epoch."""
+"""Training and evaluation batches: augmentation on the device, image files, and the step budget."""

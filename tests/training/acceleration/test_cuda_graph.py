@@ -1,7 +1,7 @@
-"""A captured step: nothing in it waits for the device, and a replay knows by the device alone where it is.
+"""Captured steps: they do not synchronize with the device, and a replay uses only device values.
 
-CUDA graphs need a GPU. Here a stand-in keeps what a capture keeps, the host's numbers of one moment, and does
-what a replay does: the same work on the same places, again.
+CUDA graphs need a GPU. On a CPU, a fake capture keeps the Python values of the captured step, and a fake
+replay runs the same work with the same tensors again.
 """
 
 import threading
@@ -20,7 +20,7 @@ from platform.training.acceleration import cuda_graph
 from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, capture_for, on_side_stream
 from platform.training.config import RunConfig
 from platform.training.distributed import World, single
-from platform.training.inputs.augment import TrainingTable
+from platform.training.inputs.augment import DeviceTrainingSet
 from platform.training.loop import fit
 from platform.training.records import RunResult
 
@@ -52,8 +52,8 @@ def numbers(result: RunResult) -> list[tuple[float | None, ...]]:
     return [(e.lr, e.train_loss, e.train_accuracy, e.validation_loss, e.grad_norm) for e in result.epochs]
 
 
-class StandIn:
-    """Captures as a CUDA graph does: without doing anything, and with the host's numbers of the moment."""
+class FakeCapture:
+    """Captures like a CUDA graph: without executing the work, and with the Python values of the call."""
 
     def __init__(self) -> None:
         self.captures = 0
@@ -71,7 +71,7 @@ class StandIn:
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_replays_of_one_capture_train_as_uncaptured_steps_do(
+def test_replayed_steps_equal_uncaptured_steps(
     config_of: ConfigOf,
     data: TrainingData,
     small_network: None,
@@ -79,37 +79,43 @@ def test_replays_of_one_capture_train_as_uncaptured_steps_do(
     changes: dict[str, Any],
     accumulate: int,
 ) -> None:
-    # 72 images: two whole batches and one of 8 in each epoch.
+    # 72 images: two full batches and one of 8 per epoch.
     config = config_of(epochs=5, **changes)
     plain = run(config, data, accumulate=accumulate)
-    stand_in = StandIn()
-    monkeypatch.setattr(loop, "capture_for", lambda *_: stand_in)
+    capture = FakeCapture()
+    monkeypatch.setattr(loop, "capture_for", lambda *_: capture)
     captured = run(config, data, accumulate=accumulate)
     assert numbers(captured) == numbers(plain)
-    assert (stand_in.captures, stand_in.replays) == (1, 2 * 5 - WARM_UP_STEPS)
+    assert (capture.captures, capture.replays) == (1, 2 * 5 - WARM_UP_STEPS)
 
 
-class WaitingError(Exception):
-    """Something asked the device for a value."""
+class SynchronizationError(Exception):
+    """An operation synchronized with the device."""
 
 
-class NoWaiting(TorchDispatchMode):
-    """Refuses what makes the host wait for a GPU."""
+class NoSynchronization(TorchDispatchMode):
+    """Raises an error for operations that make the host wait for a GPU."""
 
-    WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.item", "aten.masked_select")
+    SYNCHRONIZING = (
+        "aten._local_scalar_dense",
+        "aten.nonzero",
+        "aten.is_nonzero",
+        "aten.item",
+        "aten.masked_select",
+    )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Indexing by a mask has to count it first.
+        # Indexing by a mask must count its elements first.
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype is torch.bool for index in args[1]
         )
-        if by_mask or str(func).startswith(self.WAITS):
-            raise WaitingError(str(func))
+        if by_mask or str(func).startswith(self.SYNCHRONIZING):
+            raise SynchronizationError(str(func))
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_no_step_waits_for_the_device(
+def test_steps_do_not_synchronize_with_the_device(
     config_of: ConfigOf,
     data: TrainingData,
     small_network: None,
@@ -118,7 +124,7 @@ def test_no_step_waits_for_the_device(
 ) -> None:
     def watching(work: Callable[[], None]) -> Callable[[], None]:
         def replay() -> None:
-            with NoWaiting():
+            with NoSynchronization():
                 work()
 
         return replay
@@ -127,14 +133,14 @@ def test_no_step_waits_for_the_device(
     run(config_of(epochs=3, **changes), data)
 
 
-def test_the_watch_sees_a_wait() -> None:
-    with pytest.raises(WaitingError), NoWaiting():
+def test_no_synchronization_detects_synchronizing_operations() -> None:
+    with pytest.raises(SynchronizationError), NoSynchronization():
         torch.zeros(1).item()
-    with pytest.raises(WaitingError), NoWaiting():
+    with pytest.raises(SynchronizationError), NoSynchronization():
         torch.zeros(3)[torch.ones(3, dtype=torch.bool)]
 
 
-def test_what_cannot_be_captured_is_told_and_trained_all_the_same(
+def test_a_failed_capture_warns_and_continues_uncaptured(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = run(config_of(), data)
@@ -148,8 +154,8 @@ def test_what_cannot_be_captured_is_told_and_trained_all_the_same(
     assert numbers(result) == numbers(plain)
 
 
-class Streams:
-    """Stands in for `torch.cuda`: which stream is current, and a graph whose capture cannot be ended."""
+class FakeCuda:
+    """A fake `torch.cuda`: tracks the current stream, and can fail to end a capture."""
 
     class CUDAGraph:
         def replay(self) -> None:
@@ -159,11 +165,11 @@ class Streams:
         def __init__(self, device: int) -> None:
             self.device_index = device
 
-        def wait_stream(self, other: "Streams.Stream") -> None:
+        def wait_stream(self, other: "FakeCuda.Stream") -> None:
             assert other is not self
 
     def __init__(self, *, capture_fails: bool = False) -> None:
-        self.callers = self.current = Streams.Stream(0)
+        self.callers = self.current = FakeCuda.Stream(0)
         self.capture_fails = capture_fails
         self.synchronized = 0
 
@@ -202,8 +208,8 @@ def _no_side_stream_yet() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_side_stream_yet")
-def test_warm_ups_and_the_capture_share_one_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, seen = Streams(), []
+def test_warm_up_steps_and_capture_use_the_same_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, seen = FakeCuda(), []
     monkeypatch.setattr(torch, "cuda", cuda)
     for _ in range(WARM_UP_STEPS):
         on_side_stream(torch.device("cuda"), lambda: seen.append(cuda.current))
@@ -214,10 +220,10 @@ def test_warm_ups_and_the_capture_share_one_side_stream(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("_no_side_stream_yet")
-def test_a_failed_capture_gives_the_stream_back_and_is_not_tried_again(
+def test_a_failed_capture_restores_the_stream_and_is_not_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cuda, work = Streams(capture_fails=True), []
+    cuda, work = FakeCuda(capture_fails=True), []
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(cuda_graph, "_failed", threading.Event())
     with pytest.raises(RuntimeError, match="previous error during capture"):
@@ -230,16 +236,16 @@ def test_a_failed_capture_gives_the_stream_back_and_is_not_tried_again(
     assert work == [1]
 
 
-def test_cudnn_is_enabled_in_a_step_and_the_callers_flags_come_back(
+def test_cudnn_is_enabled_in_steps_and_the_callers_flags_are_restored(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`torch.backends.cudnn.flags` disables cuDNN by default, which no result on a CPU shows."""
+    """`torch.backends.cudnn.flags` disables cuDNN by default, which does not affect results on a CPU."""
     cudnn, seen = torch.backends.cudnn, []
-    take = step._train_step
+    train_step = step._train_step
 
     def watched(*arguments: Any, **more: Any) -> Any:
         seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
-        return take(*arguments, **more)
+        return train_step(*arguments, **more)
 
     monkeypatch.setattr(step, "_train_step", watched)
     with cudnn.flags(enabled=True, deterministic=False, benchmark=True):
@@ -253,26 +259,26 @@ def test_cudnn_is_enabled_in_a_step_and_the_callers_flags_come_back(
     assert seen == [(True, True, False, False)] * 3
 
 
-def test_progress_is_told_when_its_numbers_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy that takes two steps to arrive: the step that is told is the one it was asked for at."""
-    monkeypatch.setattr(step, "TICK_S", 0.0)
+def test_progress_is_reported_when_the_copy_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy arrives two steps later; the reported step is the one at which it was started."""
+    monkeypatch.setattr(step, "REPORT_INTERVAL_S", 0.0)
     arrived = iter([False, False, True, True])
-    monkeypatch.setattr(step, "_read_later", lambda sums: (sums, lambda: next(arrived)))
-    told: list[int] = []
-    ticker = step.Ticker(lambda done, _sums: told.append(done))
+    monkeypatch.setattr(step.StepMetrics, "copy_to_host", lambda metrics: (metrics, lambda: next(arrived)))
+    reported: list[int] = []
+    reporter = step.ProgressReporter(lambda done, _: reported.append(done))
     for done in (1, 2, 3):
-        ticker.step_ended(done, step.EpochSums.zeros(4, torch.device("cpu")))
-    assert told == [1]
-    ticker.step_ended(4, step.EpochSums.zeros(4, torch.device("cpu")))
-    assert told == [1, 4]
+        reporter.step_ended(done, step.StepMetrics.zeros(4, torch.device("cpu")))
+    assert reported == [1]
+    reporter.step_ended(4, step.StepMetrics.zeros(4, torch.device("cpu")))
+    assert reported == [1, 4]
 
 
-def test_the_host_stays_within_so_many_steps_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that is never through with anything unless it is waited for."""
-    monkeypatch.setattr(step, "MOST_STEPS_AHEAD", 8)
+def test_the_host_runs_at_most_max_steps_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake device makes progress only when the host waits for it."""
+    monkeypatch.setattr(step, "MAX_STEPS_AHEAD", 8)
     host, device, furthest = 0, 0, 0
 
-    def mark() -> Callable[[], None]:
+    def record_event() -> Callable[[], None]:
         here = host
 
         def wait() -> None:
@@ -281,15 +287,15 @@ def test_the_host_stays_within_so_many_steps_of_the_device(monkeypatch: pytest.M
 
         return wait
 
-    lead = step.Lead(mark)
+    run_ahead = step.RunAheadLimit(record_event)
     for _ in range(50):
         host += 1
-        lead.step_ended()
+        run_ahead.step_ended()
         furthest = max(furthest, host - device)
     assert furthest == 7
 
 
-def test_a_run_on_a_gpu_waits_for_its_steps_before_an_error_leaves_it(
+def test_a_gpu_run_synchronizes_before_it_raises_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done: list[str] = []
@@ -304,33 +310,37 @@ def test_a_run_on_a_gpu_waits_for_its_steps_before_an_error_leaves_it(
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     checkpoints = SimpleNamespace(finish=fail, close=lambda: done.append("closed"))
     a_run: Any = SimpleNamespace(
-        _world=World(rank=0, size=1, device=torch.device("cuda")), _train=fail, _checkpoints=checkpoints
+        _world=World(rank=0, size=1, device=torch.device("cuda")),
+        _train_epochs=fail,
+        _checkpoints=checkpoints,
     )
     with pytest.raises(KeyboardInterrupt):
-        loop._Run.train(a_run, print, print)
+        loop._TrainingRun.train(a_run, print, print)
     assert done == ["synchronized", "closed"]
 
 
 @pytest.fixture
-def table(data: TrainingData, config_of: ConfigOf) -> TrainingTable:
-    return TrainingTable(data.train, data.normalization, config_of().augment, device=torch.device("cpu"))
+def training_set(data: TrainingData, config_of: ConfigOf) -> DeviceTrainingSet:
+    return DeviceTrainingSet(data.train, data.normalization, config_of().augment, device=torch.device("cpu"))
 
 
-def test_one_gpu_with_its_images_on_it_captures_and_nothing_else(table: TrainingTable) -> None:
+def test_steps_are_captured_only_on_one_gpu_with_images_on_the_device(
+    training_set: DeviceTrainingSet,
+) -> None:
     def world(device: str, size: int = 1) -> World:
         return World(rank=0, size=size, device=torch.device(device))
 
-    assert capture_for(table, world("cuda")) is cuda_graph.cuda_graph
-    assert capture_for(table, world("cuda", size=2)) is None
-    assert capture_for(table, world("cpu")) is None
+    assert capture_for(training_set, world("cuda")) is cuda_graph.cuda_graph
+    assert capture_for(training_set, world("cuda", size=2)) is None
+    assert capture_for(training_set, world("cpu")) is None
 
 
-# Another version of torch may warn of something else; that is not what this test is about.
+# Other versions of torch may emit other warnings, which this test ignores.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 1e-2)])
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_on_a_gpu_a_cuda_graph_trains_as_the_steps_one_by_one(
+def test_on_a_gpu_captured_steps_equal_uncaptured_steps(
     config_of: ConfigOf,
     data: TrainingData,
     monkeypatch: pytest.MonkeyPatch,

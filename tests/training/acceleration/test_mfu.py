@@ -1,11 +1,11 @@
-"""Which GPUs have a published rate, and what an image per second of a network means there."""
+"""Published peaks of GPUs, and the MFU per image per second."""
 
 import pytest
 import torch
 
 from platform.models.config import ModelConfig
 from platform.models.costs import count_multiply_accumulates, count_training_flop
-from platform.training.acceleration.mfu import mfu_per_rate, published_bf16_flop_per_s
+from platform.training.acceleration.mfu import mfu_per_image_per_s, published_bf16_flop_per_s
 
 SHAPE = (3, 32, 32)
 
@@ -21,32 +21,32 @@ SHAPE = (3, 32, 32)
         ("NVIDIA L4", 121),
         ("NVIDIA L40S", 362),
         ("NVIDIA A10", 125),
-        # Neither an L4 nor an A10 or an A100: what is not listed has no figure.
+        # Not an L4, A10 or A100: GPUs that are not listed have no peak.
         ("NVIDIA L40", None),
         ("NVIDIA A10G", None),
         ("NVIDIA A1000", None),
         ("Tesla V100-SXM2-16GB", None),
     ],
 )
-def test_a_gpu_is_known_by_its_whole_name(name: str, tera: float | None) -> None:
+def test_a_gpu_is_identified_by_whole_words_of_its_name(name: str, tera: float | None) -> None:
     assert published_bf16_flop_per_s(name) == (None if tera is None else tera * 1e12)
 
 
-def test_a_step_is_three_forward_passes_less_the_first_layers_input() -> None:
+def test_training_flop_are_three_forward_passes_minus_the_first_layers_input_gradient() -> None:
     model = ModelConfig(name="resnet32_cifar")
     forward = 2 * count_multiply_accumulates(model, num_classes=10, input_shape=SHAPE)
     first_layer = 2 * 3 * 3 * 3 * 16 * 32 * 32
     assert count_training_flop(model, num_classes=10, input_shape=SHAPE) == 3 * forward - first_layer
 
 
-def test_the_rate_is_shared_by_the_workers_and_unknown_without_a_gpu_or_bf16(
+def test_mfu_is_divided_by_the_workers_and_none_without_gpu_or_bf16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H200")
     model = ModelConfig(name="resnet18_cifar")
 
     def rate(device: str, precision: str, workers: int = 1) -> float | None:
-        return mfu_per_rate(
+        return mfu_per_image_per_s(
             model,
             num_classes=10,
             input_shape=SHAPE,
@@ -56,7 +56,7 @@ def test_the_rate_is_shared_by_the_workers_and_unknown_without_a_gpu_or_bf16(
         )
 
     one, two = rate("cuda", "bf16"), rate("cuda", "bf16", workers=2)
-    # 3.329 GFLOP an image: 100,000 images/s are a third of an H200.
+    # 3.329 GFLOP per image: 100,000 images/s use a third of an H200.
     assert one is not None
     assert 1e5 * one == pytest.approx(0.3366, rel=1e-3)
     assert two == pytest.approx(one / 2)

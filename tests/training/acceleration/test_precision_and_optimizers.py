@@ -1,4 +1,4 @@
-"""What is detected, and what optimizers a configuration means."""
+"""Precision detection, and the optimizers built from a configuration."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from platform.training.acceleration import precision
 from platform.training.config import Optimizer
-from platform.training.optimizers import build_optimizer, load_optimizer, lr_of
+from platform.training.optimizers import build_optimizer, load_optimizer, lr_tensor
 
 CPU = torch.device("cpu")
 
@@ -21,24 +21,24 @@ CPU = torch.device("cpu")
         ({"avx2", "avx512f"}, ("fp32", "the processor has neither AVX512-BF16 nor AMX")),
     ],
 )
-def test_auto_follows_the_processor_and_says_why(
+def test_auto_depends_on_the_processor_and_gives_the_reason(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: tuple[str, str]
 ) -> None:
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
-    assert precision.choose("auto", CPU) == expected
+    assert precision.choose_precision("auto", CPU) == expected
 
 
-def test_asking_for_bf16_without_the_instructions_is_obeyed_and_called_slow(
+def test_requested_bf16_without_the_instructions_is_reported_as_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(precision, "cpu_flags", frozenset)
-    name, reason = precision.choose("bf16", CPU)
+    name, reason = precision.choose_precision("bf16", CPU)
     assert name == "bf16"
     assert "slow" in reason
 
 
 def test_fp32_is_fp32_on_any_processor() -> None:
-    assert precision.choose("fp32", CPU) == ("fp32", "asked for")
+    assert precision.choose_precision("fp32", CPU) == ("fp32", "requested")
 
 
 OPTIMIZERS = [
@@ -57,7 +57,7 @@ def test_two_steps_equal_the_published_update(settings: dict[str, Any]) -> None:
     buffers = [0.0, 0.0]
     squares = [0.0, 0.0]
     for step, lr in enumerate((0.1, 0.05), start=1):
-        lr_of(optimizer).fill_(lr)
+        lr_tensor(optimizer).fill_(lr)
         weight.grad = torch.tensor([0.5, 0.25])
         optimizer.step()
         for i, gradient in enumerate((0.5, 0.25)):
@@ -79,8 +79,8 @@ def test_two_steps_equal_the_published_update(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings["name"])
-def test_a_checkpoint_gives_the_memory_and_not_the_settings(settings: dict[str, Any]) -> None:
-    """One written on a GPU, or before learning rates were tensors, goes on here."""
+def test_a_checkpoint_restores_the_state_but_not_the_settings(settings: dict[str, Any]) -> None:
+    """Checkpoints written on a GPU, or before learning rates were tensors, can be resumed."""
 
     def build(**changes: Any) -> tuple[torch.optim.Optimizer, torch.nn.Parameter]:
         weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
@@ -94,12 +94,12 @@ def test_a_checkpoint_gives_the_memory_and_not_the_settings(settings: dict[str, 
     written = state["param_groups"][0]
     written |= {name: value for name, value in elsewhere.items() if name in written}
     second, _ = build(lr=0.2)
-    rate = lr_of(second)
+    rate = lr_tensor(second)
     load_optimizer(second, state)
-    assert lr_of(second) is rate
+    assert lr_tensor(second) is rate
     group = second.param_groups[0]
     assert (rate.item(), group["weight_decay"], group.get("capturable", False)) == (0.2, 0.01, False)
     assert group.get("nesterov") == settings.get("nesterov")
-    (memory,), (loaded,) = first.state.values(), second.state.values()
-    assert memory.keys() == loaded.keys()
-    assert all(torch.equal(memory[name], loaded[name]) for name in memory)
+    (saved,), (loaded,) = first.state.values(), second.state.values()
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[name], loaded[name]) for name in saved)

@@ -1,4 +1,4 @@
-"""torch.compile by choice: what is compiled, what is not, and that the run stays the run."""
+"""Optional torch.compile: which batches run compiled, and that the results stay the same."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ def run(config: RunConfig, data: TrainingData, **more: Any) -> RunResult:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Stand in for the compiler with one that only traces; returns the sizes of the batches it runs."""
+    """Replace the compiler by one that only traces; return the sizes of the batches it runs."""
     seen: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> Callable[..., Any]:
@@ -41,7 +41,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("accumulate", "expected"), [(1, [32, 32, 32]), (3, [11] * 5)])
-def test_whole_batches_run_compiled_and_nothing_else(
+def test_only_full_batches_run_compiled(
     config_of: ConfigOf,
     data: TrainingData,
     small_network: None,
@@ -49,7 +49,7 @@ def test_whole_batches_run_compiled_and_nothing_else(
     accumulate: int,
     expected: list[int],
 ) -> None:
-    # An epoch is two batches of 32 and one of 8; three pieces of 32 are 10, 11 and 11.
+    # An epoch has two batches of 32 and one of 8; three micro-batches of 32 are 10, 11 and 11.
     config = config_of(epochs=1)
     plain = run(config, data, accumulate=accumulate)
     result = run(config, data, accumulate=accumulate, compile_network=True)
@@ -61,7 +61,7 @@ def test_whole_batches_run_compiled_and_nothing_else(
     assert result.compile_s > 0
 
 
-def test_a_compiler_that_fails_is_told_in_one_line(
+def test_a_failing_compiler_is_reported_in_one_line(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Diagnostics: each rule sees its phenomenon, with figures, and a healthy run gets no word."""
+"""Diagnostics: each rule detects its phenomenon with evidence, and a healthy run has no findings."""
 
 import math
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from platform.training.diagnostics.diagnose import diagnose
-from platform.training.diagnostics.probe import count_spikes
+from platform.training.diagnostics.network_probe import count_spikes
 from platform.training.records import EpochRecord
 
 GUESS = math.log(10)
 
 
 def curve(train, validation=None, *, lr=0.1, **others):
-    """Return records of these losses; each of `others` and `lr` is a list or one value for all epochs."""
+    """Return records with these losses; `lr` and `others` are lists or one value for all epochs."""
     count = len(train)
     given = {"lr": lr, "grad_norm": 1.0, "train_accuracy": 0.5, **others}
     columns = {key: value if isinstance(value, list) else [value] * count for key, value in given.items()}
@@ -45,15 +45,15 @@ def names(records):
 
 @pytest.mark.parametrize("count", [1, 5, 20, 50, 200])
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.05])
-def test_a_healthy_run_gets_no_word(count, noise):
+def test_a_healthy_run_has_no_findings(count, noise):
     losses = falling(count, noise=noise) if count > 1 else [1.8]
     lr = [0.1 * (1 + math.cos(math.pi * n / count)) / 2 for n in range(count)]
     found = names(curve(losses, [1.05 * loss for loss in losses], lr=lr, dead_units=0.02, feature_rank=8.0))
-    # Five epochs end while everything still falls, and should say so.
+    # Five epochs end while the losses are still falling, which is reported.
     assert found in ([], ["underfitting"] if count == 5 else [])
 
 
-def test_steps_of_the_learning_rate_are_no_period():
+def test_learning_rate_drops_are_not_periodicity():
     losses, lr = [], []
     for number in range(40):
         losses.append(2.0 * 0.5 ** (number // 10) * (1 + 0.002 * (number % 10)))
@@ -68,34 +68,34 @@ def test_divergence():
     assert "optimizer.lr (here 0.1 at most)" in finding.advice
 
 
-def test_a_spike_between_epochs_that_heals():
+def test_a_spike_between_epochs_that_recovers():
     [finding] = diagnose(curve([1.5, 1.2, 1.0, 2.4, 1.0, 0.9, 0.85], lr=0.4), classes=10)
     assert (finding.name, finding.epochs) == ("loss spikes", (4,))
-    assert "epoch 4 had a mean loss half above" in finding.evidence
+    assert "epoch 4 had a mean loss 50 % above" in finding.evidence
     assert finding.evidence.endswith("(learning rate 0.4); it recovered")
 
 
 def test_spikes_within_epochs_are_counted():
     [finding] = diagnose(curve([1.5, 1.4, 1.35, 1.33], loss_spikes=[0, 2, 0, 1]), classes=10)
     assert finding.epochs == (2, 4)
-    assert "leapt 3 times within epochs 2, 4" in finding.evidence
+    assert "spiked 3 times within epochs 2, 4" in finding.evidence
 
 
-def test_overfitting_is_a_rise_while_training_goes_on():
+def test_overfitting_is_a_rise_while_training_loss_falls():
     validation = [1.5, 1.0, 0.8, 0.9, 1.0, 1.1]
     [finding] = diagnose(curve([1.5, 1.0, 0.7, 0.4, 0.2, 0.19], validation), classes=10)
     assert (finding.name, finding.epochs) == ("overfitting", (4, 5, 6))
     assert "from 0.800 (epoch 3) to 1.100 while training loss fell from 0.700 to 0.190" in finding.evidence
-    # A run that diverges rises too, on both: that is another matter.
+    # In a diverging run both losses rise, which is not overfitting.
     assert "overfitting" not in names(curve([1.5, 1.0, 0.7, 0.9, 1.2, 1.8], validation))
 
 
-def test_underfitting_is_a_guess_or_a_run_cut_short():
+def test_underfitting_is_a_guess_or_a_run_that_ended_early():
     assert names(curve([2.4, 2.31, 2.302], [2.3] * 3)) == ["underfitting"]
     losses = [2.0, 1.8, 1.6, 1.4, 1.2]
     [finding] = diagnose(curve(losses, losses), classes=10)
     assert "still falling by 13 % per epoch" in finding.evidence
-    # Nothing can be said of a run that is not over.
+    # An unfinished run is not diagnosed.
     assert diagnose(curve(losses, losses)[:4], classes=10) == ()
 
 
@@ -104,30 +104,30 @@ def test_vanishing_and_exploding_gradients():
     weak = curve(losses, first_grad_norm=[1e-2, 5e-5, 4e-5, 3e-5], last_grad_norm=0.5)
     [finding] = diagnose(weak, classes=10)
     assert (finding.name, finding.epochs) == ("vanishing gradients", (3, 4))
-    assert "first layer is 3e-05 in epoch 4, that of the last 0.5" in finding.evidence
-    # Once the images are learned all gradients are small.
+    assert "first layer is 3e-05 in epoch 4, that of the last layer is 0.5" in finding.evidence
+    # All gradients are small when the images are memorized.
     assert names(curve([0.01] * 4, first_grad_norm=5e-5, last_grad_norm=0.5)) == []
 
     steep = curve(losses, first_grad_norm=[1.0, 90.0, 150.0, 80.0], last_grad_norm=1.0)
     [finding] = diagnose(steep, classes=10)
     assert (finding.name, finding.epochs) == ("exploding gradients", (3, 4))
-    assert "(150) is 150 times the last one's in epoch 3" in finding.evidence
+    assert "(150) is 150 times the last layer's in epoch 3" in finding.evidence
 
     burst = curve(losses, grad_norm=[1.0, 1.1, 1.0, 9.0], grad_norm_max=[2.0, 2.0, 2.0, 300.0])
     [finding] = diagnose(burst, classes=10)
     assert finding.epochs == (4,)
-    assert "norm 300, where 1 was usual" in finding.evidence
+    assert "norm of 300, compared with 1 in the epochs before" in finding.evidence
 
 
 @pytest.mark.parametrize("period", [2, 4, 7])
-def test_periodicity_names_the_period(period):
+def test_periodicity_reports_the_period(period):
     losses = [math.exp(0.1 * math.cos(2 * math.pi * n / period) - 0.005 * n) for n in range(40)]
     [finding] = diagnose(curve(losses), classes=10)
     assert finding.name == "periodicity"
     assert f"repeats every {period} epochs" in finding.evidence
 
 
-def test_noise_is_no_period():
+def test_noise_is_not_periodicity():
     draws = np.random.default_rng(1)
     found = [
         names(curve([math.exp(0.05 * value) for value in draws.standard_normal(30)])) for _ in range(300)
@@ -147,25 +147,25 @@ def test_loss_of_plasticity():
         curve(losses, train_accuracy=accuracy, dead_units=0.0, feature_rank=collapsing), classes=10
     )
     assert "effective rank of the features fell from 9.5 to 2.5" in finding.evidence
-    # A network that still learns may do as it likes with its units.
+    # A network that still learns has no loss of plasticity.
     learning = list(np.linspace(0.3, 0.8, 9))
     assert names(curve(losses, train_accuracy=learning, dead_units=dying)) == []
 
 
-def test_a_spike_needs_to_stand_out_of_the_noise_and_be_large():
+def test_a_spike_exceeds_the_noise_and_half_the_median():
     draws = np.random.default_rng(0)
     calm = 1 + 0.05 * draws.standard_normal(300)
     assert count_spikes(calm) == 0
-    assert type(count_spikes(calm)) is int, "the journal is JSON"
+    assert type(count_spikes(calm)) is int, "JSON needs a Python int"
     assert count_spikes(np.linspace(3, 0.5, 300) + 0.1 * draws.standard_normal(300)) == 0
-    leapt = calm.copy()
-    leapt[100:103] = 3.0
-    leapt[200] = 2.5
-    assert count_spikes(leapt) == 2
-    # The windows grow until there are 50 steps to look back at; a spike there is one spike, too.
-    leapt[48:53] = 3.0
-    assert count_spikes(leapt) == 3
-    assert count_spikes(leapt[:50]) == count_spikes(leapt[:51]) == 1
-    # A small step of a curve without any noise is no spike, nor is the first batch of a short epoch.
+    spiky = calm.copy()
+    spiky[100:103] = 3.0
+    spiky[200] = 2.5
+    assert count_spikes(spiky) == 2
+    # The window grows until it has 50 steps; a spike across that boundary counts once.
+    spiky[48:53] = 3.0
+    assert count_spikes(spiky) == 3
+    assert count_spikes(spiky[:50]) == count_spikes(spiky[:51]) == 1
+    # Neither a small jump of a curve without noise nor the first batch of a short epoch is a spike.
     assert count_spikes(np.array([1.0] * 20 + [1.2] + [1.0] * 20)) == 0
     assert count_spikes(np.array([9.0, 1.0, 1.0])) == 0

@@ -1,4 +1,4 @@
-"""The pipeline for larger pictures: views, order, colors, workers, errors."""
+"""The input pipeline for image files: crops, order, colors, workers, errors."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ import torch
 from PIL import Image
 
 from platform.data.dataset import DatasetInfo
-from platform.data.image_folders import PictureData, PictureSplit
-from platform.data.images.framing import center_view, resized_shape
+from platform.data.image_folders import ImageFolderSplit, ImageFolderTrainingData
+from platform.data.images.cropping import resize_and_center_crop, resized_shape
 from platform.data.normalization import Normalization
 from platform.errors import UsageError, UserError
 from platform.schema import validate
 from platform.space.space_files import load_run
 from platform.training.config import AugmentConfig, RunConfig
 from platform.training.distributed import World, single
-from platform.training.inputs.augment import Place
+from platform.training.inputs.augment import BatchPosition
 from platform.training.inputs.budget import Budget
 from platform.training.inputs.image_files import (
-    PictureEvaluationTable,
-    PictureTable,
-    View,
-    _Views,
-    draw_pictures,
+    CropRequest,
+    FileEvaluationSet,
+    FileTrainingSet,
+    _RandomCrops,
+    sample_file_randomness,
 )
 
 SIZE = 28
@@ -32,16 +32,16 @@ BUDGET = Budget(images=10, batch_size=4, steps_per_epoch=3, total_steps=6)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> PictureData:
-    folder = tmp_path_factory.mktemp("pictures")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderTrainingData:
+    folder = tmp_path_factory.mktemp("images")
     draws = np.random.default_rng(0)
     files = []
     for index in range(10):
         shape = (int(draws.integers(40, 90)), int(draws.integers(40, 90)), 3)
         files.append(str(folder / f"{index}.png"))
         Image.fromarray(draws.integers(0, 256, shape).astype(np.uint8)).save(files[-1])
-    return PictureData(
-        train=PictureSplit(np.array(files), np.arange(10)),
+    return ImageFolderTrainingData(
+        train=ImageFolderSplit(np.array(files), np.arange(10)),
         validation=None,
         normalization=Normalization(
             draws.random((3, SIZE, SIZE), dtype=np.float32), np.array([0.2, 0.3, 0.4], np.float32)
@@ -61,35 +61,41 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PictureData:
 
 
 def batches(
-    data: PictureData, *, world: World | None = None, augment: AugmentConfig = AUGMENT, loaders: int = 0
+    data: ImageFolderTrainingData,
+    *,
+    world: World | None = None,
+    augment: AugmentConfig = AUGMENT,
+    num_loaders: int = 0,
 ):
     world = world or single("cpu")
-    table = PictureTable(data, augment, seed=3, budget=BUDGET, world=world, loaders=loaders)
-    draw = table.draw(1)
+    dataset = FileTrainingSet(data, augment, budget=BUDGET, world=world, num_loaders=num_loaders)
+    randomness = dataset.sample_randomness(1, seed=3, steps=3)
     found = []
     for step in range(3):
         rows = BUDGET.batch(step)
         found.append(
-            table.batch(draw, Place.of(step, rows, world.device), world.slice_of(rows.stop - rows.start))
+            dataset.batch(
+                randomness, BatchPosition.of(step, rows, world.device), world.slice_of(rows.stop - rows.start)
+            )
         )
     return found
 
 
-def test_an_epoch_passes_over_every_picture_once(data: PictureData) -> None:
+def test_an_epoch_contains_each_image_once(data: ImageFolderTrainingData) -> None:
     found = batches(data)
     assert [tuple(batch.images.shape) for batch in found] == [(4, 3, 28, 28)] * 2 + [(2, 3, 28, 28)]
     assert sorted(torch.cat([batch.labels for batch in found]).tolist()) == list(range(10))
     assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in found)
-    assert all(batch.share is None for batch in found)
+    assert all(batch.label_weight is None for batch in found)
 
 
-def test_loader_processes_change_nothing(data: PictureData) -> None:
-    for mine, theirs in zip(batches(data), batches(data, loaders=2), strict=True):
-        assert torch.equal(mine.images, theirs.images)
-        assert torch.equal(mine.labels, theirs.labels)
+def test_batches_do_not_depend_on_loader_processes(data: ImageFolderTrainingData) -> None:
+    for one, other in zip(batches(data), batches(data, num_loaders=2), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
 
 
-def test_two_workers_see_the_pictures_of_one(data: PictureData) -> None:
+def test_two_workers_load_the_batches_of_one(data: ImageFolderTrainingData) -> None:
     worlds = [World(rank=rank, size=2, device=torch.device("cpu")) for rank in range(2)]
     halves = [batches(data, world=world) for world in worlds]
     for whole, first, second in zip(batches(data), *halves, strict=True):
@@ -97,36 +103,44 @@ def test_two_workers_see_the_pictures_of_one(data: PictureData) -> None:
         assert torch.equal(whole.labels, torch.cat([first.labels, second.labels]))
 
 
-def test_an_epoch_can_begin_at_any_step(data: PictureData) -> None:
-    table = PictureTable(data, AUGMENT, seed=3, budget=BUDGET, world=single("cpu"), loaders=0)
+def test_an_epoch_can_start_at_any_step(data: ImageFolderTrainingData) -> None:
+    dataset = FileTrainingSet(data, AUGMENT, budget=BUDGET, world=single("cpu"), num_loaders=0)
     rows = BUDGET.batch(1)
-    later = table.batch(table.draw(1), Place.of(1, rows, torch.device("cpu")), slice(0, 4))
+    later = dataset.batch(
+        dataset.sample_randomness(1, seed=3, steps=3),
+        BatchPosition.of(1, rows, torch.device("cpu")),
+        slice(0, 4),
+    )
     assert torch.equal(later.images, batches(data)[1].images)
 
 
-def test_the_draw_depends_on_seed_and_epoch_alone_and_fills_its_ranges() -> None:
-    def draw(seed: int = 0, epoch: int = 0, **changes: object):
-        return draw_pictures(AUGMENT.model_copy(update=changes), pictures=20_000, seed=seed, epoch=epoch)
+def test_randomness_depends_only_on_seed_and_epoch_and_covers_its_ranges() -> None:
+    def sample(seed: int = 0, epoch: int = 0, **changes: object):
+        return sample_file_randomness(
+            AUGMENT.model_copy(update=changes), images=20_000, seed=seed, epoch=epoch
+        )
 
-    first = draw()
-    assert np.array_equal(first.place, draw().place)
-    for other in (draw(seed=1), draw(epoch=1)):
+    first = sample()
+    assert np.array_equal(first.crop_position, sample().crop_position)
+    for other in (sample(seed=1), sample(epoch=1)):
         assert not np.array_equal(first.order, other.order)
-        assert not np.array_equal(first.place, other.place)
+        assert not np.array_equal(first.crop_position, other.crop_position)
     assert (first.shorter_side.min(), first.shorter_side.max()) == (32, 60)
     assert np.bincount(first.shorter_side)[32:].min() > 20_000 / 29 * 0.8
     assert 0.49 < first.flip.mean() < 0.51
-    assert first.color.std(axis=0) == pytest.approx(0.1, rel=0.03)
-    assert not draw(flip=False).flip.any()
-    assert not draw(color=None).color.any()
-    # What is switched off takes nothing from the others' luck.
-    assert np.array_equal(draw(flip=False, color=None).place, first.place)
+    assert first.color_shift.std(axis=0) == pytest.approx(0.1, rel=0.03)
+    assert not sample(flip=False).flip.any()
+    assert not sample(color=None).color_shift.any()
+    # Disabling one part does not change the random numbers of the others.
+    assert np.array_equal(sample(flip=False, color=None).crop_position, first.crop_position)
 
 
 @pytest.mark.parametrize(("y", "x", "flip"), [(0.0, 0.0, False), (1.0, 1.0, True), (0.5, 0.25, False)])
-def test_a_view_is_the_cut_of_the_resized_picture(data: PictureData, y: float, x: float, flip: bool) -> None:
+def test_a_random_crop_equals_the_crop_of_the_resized_image(
+    data: ImageFolderTrainingData, y: float, x: float, flip: bool
+) -> None:
     file = str(data.train.files[0])
-    seen = _Views(SIZE)[View(file, 40, y, x, flip)].numpy().transpose(1, 2, 0)
+    seen = _RandomCrops(SIZE)[CropRequest(file, 40, y, x, flip)].numpy().transpose(1, 2, 0)
     image = Image.open(file)
     height, width = resized_shape(image.height, image.width, 40)
     whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(int)
@@ -135,37 +149,37 @@ def test_a_view_is_the_cut_of_the_resized_picture(data: PictureData, y: float, x
     assert np.abs(seen - (expected[:, ::-1] if flip else expected)).max() <= 1
 
 
-def test_colors_are_shifted_before_the_mean_is_subtracted(data: PictureData) -> None:
+def test_color_shift_is_added_in_units_of_the_pixel_values(data: ImageFolderTrainingData) -> None:
     plain = batches(data, augment=AUGMENT.model_copy(update={"color": None}))
-    draw = draw_pictures(AUGMENT, pictures=10, seed=3, epoch=1)
-    expected = draw.color @ data.color_axes / data.normalization.std
-    for step, (shifted, still) in enumerate(zip(batches(data), plain, strict=True)):
-        difference = (shifted.images - still.images).numpy()
+    randomness = sample_file_randomness(AUGMENT, images=10, seed=3, epoch=1)
+    expected = randomness.color_shift @ data.color_axes / data.normalization.std
+    for step, (shifted, unshifted) in enumerate(zip(batches(data), plain, strict=True)):
+        difference = (shifted.images - unshifted.images).numpy()
         rows = BUDGET.batch(step)
         np.testing.assert_allclose(
             difference, np.broadcast_to(expected[rows][:, :, None, None], difference.shape), atol=1e-5
         )
 
 
-def test_an_evaluation_sees_centers_in_order(data: PictureData) -> None:
-    table = PictureEvaluationTable(data.train, data.normalization, size=SIZE, world=single("cpu"), loaders=2)
-    found = list(table.batches(slice(2, 9), 3))
+def test_an_evaluation_yields_center_crops_in_order(data: ImageFolderTrainingData) -> None:
+    dataset = FileEvaluationSet(data.train, data.normalization, size=SIZE, world=single("cpu"), num_loaders=2)
+    found = list(dataset.batches(slice(2, 9), 3))
     assert [labels.tolist() for _, labels in found] == [[2, 3, 4], [5, 6, 7], [8]]
-    center = center_view(np.asarray(Image.open(data.train.files[5])), shorter_side=32, size=SIZE)
+    center = resize_and_center_crop(np.asarray(Image.open(data.train.files[5])), shorter_side=32, size=SIZE)
     pixels = center.transpose(2, 0, 1) / 255
     expected = (pixels - data.normalization.mean) / data.normalization.std[:, None, None]
     np.testing.assert_allclose(found[1][0][0].numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("loaders", [0, 2])
-def test_a_damaged_picture_ends_the_run_with_its_name(
-    data: PictureData, loaders: int, tmp_path: Path
+@pytest.mark.parametrize("num_loaders", [0, 2])
+def test_a_damaged_image_raises_an_error_with_its_file_name(
+    data: ImageFolderTrainingData, num_loaders: int, tmp_path: Path
 ) -> None:
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
-    torn = PictureSplit(np.array([*data.train.files[:9], str(tmp_path / "torn.jpg")]), data.train.labels)
-    broken = PictureData(**{**vars(data), "train": torn})
+    torn = ImageFolderSplit(np.array([*data.train.files[:9], str(tmp_path / "torn.jpg")]), data.train.labels)
+    broken = ImageFolderTrainingData(**{**vars(data), "train": torn})
     with pytest.raises(UserError) as caught:
-        batches(broken, loaders=loaders)
+        batches(broken, num_loaders=num_loaders)
     assert "torn.jpg" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -173,21 +187,24 @@ def test_a_damaged_picture_ends_the_run_with_its_name(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"augment": {"crop_padding": 0}}, "needs augment.shorter_side"),
-        ({"augment": {"crop_padding": 0, "shorter_side": [200, 300]}}, "at least the 224 pixels"),
+        ({"augment": {"crop_padding": 0}}, "requires augment.shorter_side"),
+        (
+            {"augment": {"crop_padding": 0, "shorter_side": [200, 300]}},
+            "at least the crop size of 224 pixels",
+        ),
         ({"augment": {"crop_padding": 0, "shorter_side": [300, 256]}}, "ascending"),
         (
             {"augment": {"crop_padding": 4, "shorter_side": [256, 480]}},
-            "no crop_padding, cutout, mixup or cutmix",
+            "does not support crop_padding, cutout, mixup or cutmix",
         ),
         (
             {"data": {"name": "cifar10"}, "augment": {"color": 0.1}},
-            "are for data.name: pictures; it is cifar10",
+            "require data.name: pictures; got cifar10",
         ),
-        ({"data": {"picture_size": 64}}, "are for data.name: pictures"),
+        ({"data": {"picture_size": 64}}, "require data.name: pictures"),
     ],
 )
-def test_a_configuration_that_does_not_fit_pictures_is_refused(changes: dict, message: str) -> None:
+def test_settings_that_do_not_fit_the_kind_of_data_are_rejected(changes: dict, message: str) -> None:
     settings = {
         "model": {"name": "resnet34"},
         "data": {"name": "pictures"},
@@ -199,12 +216,12 @@ def test_a_configuration_that_does_not_fit_pictures_is_refused(changes: dict, me
         validate(RunConfig, settings | changes, source="space.yaml")
 
 
-def test_a_run_on_tables_reads_as_it_did_before_there_were_pictures() -> None:
+def test_a_cifar_configuration_omits_the_settings_for_image_files() -> None:
     written = load_run("resnet18_cutout").model_dump_json()
     assert not {"shorter_side", "color", "picture_size"} & set(written.replace('"', " ").split())
 
 
-def test_the_recipe_is_alexnets_and_hes() -> None:
+def test_the_imagenet_recipe_augments_like_alexnet_and_he_2016() -> None:
     config = load_run("resnet34_imagenet")
     assert (config.model.name, config.data.name, config.data.normalization) == (
         "resnet34",

@@ -1,4 +1,4 @@
-"""Loss, accuracy and confusion of a network on a split; every image counts once, whatever the workers."""
+"""Evaluation of a network on a split; each image counts once, for any number of workers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from platform.data.dataset import Split
-from platform.data.image_folders import PictureSplit
+from platform.data.image_folders import ImageFolderSplit
 from platform.data.normalization import Normalization
 from platform.errors import UserError
-from platform.training.acceleration.precision import Precision, autocast, reproducible_convolutions
+from platform.training.acceleration.precision import ComputePrecision, autocast, reproducible_convolutions
 from platform.training.distributed import World
-from platform.training.inputs.augment import EvaluationTable
-from platform.training.inputs.batches import EvaluationBatches, open_evaluation
+from platform.training.inputs.augment import DeviceEvaluationSet
+from platform.training.inputs.batches import EvaluationSet, open_evaluation_set
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flipped:
-    """How a network did with test-time flip: the mean of an image's logits and those of its mirror image.
+class FlipEvaluation:
+    """An evaluation with test-time flip, which averages the logits of each image and its mirror image.
 
-    It costs a second pass, and is a figure of its own: comparable with other test-time flips only.
+    It costs a second pass and is comparable only with other results that use test-time flip.
     """
 
     loss: float
@@ -31,29 +31,29 @@ class Flipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How a network did on a split."""
+    """The result of a network on a split."""
 
     loss: float
     """Mean cross-entropy in nats."""
     accuracy: float
     """Top-1, 0..1."""
     per_class_accuracy: tuple[float | None, ...]
-    """Share of each class's images that were recognized; None for a class without images."""
+    """Recall of each class, 0..1; None for a class without images."""
     confusion: list[list[int]]
     """Images by [true class][predicted class]."""
-    flip: Flipped | None = None
-    """The same with each image's mirror image beside it, where that was asked for."""
+    flip: FlipEvaluation | None = None
+    """The result with test-time flip, if requested."""
     logits: Tensor | None = None
-    """float32 [N, classes], on the CPU, where they were asked for."""
+    """float32 [N, classes], on the CPU, if requested."""
 
 
 def evaluate(
     network: nn.Module,
-    split: Split | PictureSplit,
+    split: Split | ImageFolderSplit,
     normalization: Normalization,
     *,
     device: torch.device,
-    precision: Precision,
+    precision: ComputePrecision,
     batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
@@ -64,20 +64,20 @@ def evaluate(
     Args:
         network: maps float32 [n, C, H, W] to logits [n, classes]; moved to `device`, left in eval mode.
         split: the images and labels.
-        normalization: that of the network's training.
-        device: where to compute.
-        precision: what to compute in.
-        batch_size: images at a time; None: as many as suit the device.
-        keep_logits: whether to return the logits too.
-        flip: whether to evaluate with test-time flip too.
-        size: side of what the network sees of a picture (a `PictureSplit`).
+        normalization: the normalization of the network's training.
+        device: the device to compute on.
+        precision: the compute precision.
+        batch_size: images per forward pass; None: a default for the device.
+        keep_logits: whether to return the logits, too.
+        flip: whether to evaluate with test-time flip, too.
+        size: side in pixels of the network's input, for an `ImageFolderSplit`.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     world = World(rank=0, size=1, device=device)
-    table = open_evaluation(split, normalization, size=size, world=world)
-    return evaluate_table(
+    images = open_evaluation_set(split, normalization, size=size, world=world)
+    return evaluate_set(
         network,
-        table,
+        images,
         world=world,
         precision=precision,
         batch_size=batch_size,
@@ -86,39 +86,40 @@ def evaluate(
     )
 
 
-def images_at_a_time(table: EvaluationBatches, device: torch.device) -> int:
-    """Return how many images to evaluate at a time.
+def evaluation_batch_size(evaluation_set: EvaluationSet, device: torch.device) -> int:
+    """Return the default number of images per forward pass.
 
-    On a GPU every batch costs the launches of some hundred kernels, so few and large batches are faster;
-    images in files are too large for that.
+    On a GPU each batch launches hundreds of kernels, so large batches are faster; the larger images of a
+    `FileEvaluationSet` would need too much memory.
     """
-    return 2500 if device.type == "cuda" and isinstance(table, EvaluationTable) else 500
+    return 2500 if device.type == "cuda" and isinstance(evaluation_set, DeviceEvaluationSet) else 500
 
 
-def evaluate_table(
+def evaluate_set(
     network: nn.Module,
-    table: EvaluationBatches,
+    evaluation_set: EvaluationSet,
     *,
     world: World,
-    precision: Precision,
+    precision: ComputePrecision,
     batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
 ) -> Evaluation:
-    """Evaluate `network` on a split that is on the device; each worker takes its share of the images.
+    """Evaluate `network`; each worker evaluates its share of the images, and all return the total.
 
-    `network` is left in eval mode. Each worker keeps the logits of its own images. `batch_size` is as in
-    `evaluate`.
+    `network` is left in eval mode. `logits` are those of the worker's own images. The other arguments are as
+    in `evaluate`.
     """
     network.eval()
-    batch_size = batch_size or images_at_a_time(table, world.device)
+    count = len(evaluation_set)
+    batch_size = batch_size or evaluation_batch_size(evaluation_set, world.device)
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
-    # Loss and hits with test-time flip.
+    # Summed loss and correct predictions with test-time flip.
     flipped = torch.zeros(2, dtype=torch.float64, device=world.device)
     confusion: Tensor | None = None
-    kept = []
+    kept_logits = []
     with torch.inference_mode(), reproducible_convolutions():
-        for images, labels in table.batches(world.slice_of(len(table)), batch_size):
+        for images, labels in evaluation_set.batches(world.slice_of(count), batch_size):
             with autocast(precision, world.device):
                 logits = network(images).float()
             loss += cross_entropy(logits, labels, reduction="sum")
@@ -133,23 +134,21 @@ def evaluate_table(
                 flipped[0] += cross_entropy(mean_logits, labels, reduction="sum")
                 flipped[1] += (mean_logits.argmax(dim=1) == labels).sum()
             if keep_logits:
-                kept.append(logits.cpu())
+                kept_logits.append(logits.cpu())
         if confusion is None:
-            raise UserError(
-                f"an evaluation needs an image per worker: got {len(table)} for {world.size} workers"
-            )
+            raise UserError(f"an evaluation needs an image per worker: got {count} for {world.size} workers")
         world.sum_(loss)
         world.sum_(confusion)
         world.sum_(flipped)
     counts = confusion.view(classes, classes).cpu()
     per_class = zip(counts.diagonal().tolist(), counts.sum(dim=1).tolist(), strict=True)
     return Evaluation(
-        loss=loss.item() / len(table),
-        accuracy=counts.diagonal().sum().item() / len(table),
-        per_class_accuracy=tuple(right / images if images else None for right, images in per_class),
+        loss=loss.item() / count,
+        accuracy=counts.diagonal().sum().item() / count,
+        per_class_accuracy=tuple(correct / images if images else None for correct, images in per_class),
         confusion=counts.tolist(),
-        flip=Flipped(loss=flipped[0].item() / len(table), accuracy=flipped[1].item() / len(table))
+        flip=FlipEvaluation(loss=flipped[0].item() / count, accuracy=flipped[1].item() / count)
         if flip
         else None,
-        logits=torch.cat(kept) if kept else None,
+        logits=torch.cat(kept_logits) if kept_logits else None,
     )
