@@ -63,19 +63,19 @@ def prepare_dataset(
     """
     notify = progress or ignore_message
     cache_dir = cache_dir or cache.default_cache_dir()
-    named, option = _named_place(data_dir)
+    user_path, option = _user_path(data_dir)
     match config.name:
         case "generated":
             if data_dir is not None:
                 notify(f"--data-dir {data_dir} has no effect with 'data.name: generated'")
             return _convert(generated.generated_source(), cache_dir, notify)
         case "folder":
-            if named is None:
+            if user_path is None:
                 raise UsageError(
                     "'data.name: folder' needs an image folder: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
                 )
-            return _convert(_find_source(named, option, own=True), cache_dir, notify)
+            return _convert(_find_source(user_path, option, custom=True), cache_dir, notify)
         case "pictures":
             # CIFAR10_DIR is ignored: it names another dataset.
             if data_dir is None:
@@ -83,18 +83,20 @@ def prepare_dataset(
                     "'data.name: pictures' needs an image folder: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
                 )
-            place = Path(data_dir).expanduser()
+            path = Path(data_dir).expanduser()
             size = config.picture_size or image_folders.DEFAULT_SIZE
-            return image_folders.prepare_image_folder(place, size=size, cache_dir=cache_dir, notify=notify)
+            return image_folders.prepare_image_folder(path, size=size, cache_dir=cache_dir, notify=notify)
         case "cifar10":
-            if named is not None:
+            if user_path is not None:
                 return _convert(
-                    _require_cifar10(_find_source(named, option, own=False), named), cache_dir, notify
+                    _require_cifar10(_find_source(user_path, option, custom=False), user_path),
+                    cache_dir,
+                    notify,
                 )
             return _cached_or_downloaded(cache_dir, offline, notify)
 
 
-def _named_place(data_dir: Path | None) -> tuple[Path | None, str]:
+def _user_path(data_dir: Path | None) -> tuple[Path | None, str]:
     """Return the path of the user's data, and the option or variable that it comes from."""
     if data_dir is not None:
         return Path(data_dir).expanduser(), "--data-dir"
@@ -103,37 +105,37 @@ def _named_place(data_dir: Path | None) -> tuple[Path | None, str]:
     return None, ""
 
 
-def _find_source(place: Path, option: str, *, own: bool) -> DatasetSource:
-    """Return the source at `place`; with `own`, only class folders are accepted."""
-    if not place.exists():
-        raise UserError(f"{option}: {place} does not exist; correct {option} or omit it")
-    folders = partial(class_folders.find_class_folders, own=own)
-    formats = (folders,) if own else (archive.find_archive, parquet.find_parquet, folders)
+def _find_source(path: Path, option: str, *, custom: bool) -> DatasetSource:
+    """Return the source at `path`; with `custom`, only class folders are accepted."""
+    if not path.exists():
+        raise UserError(f"{option}: {path} does not exist; correct {option} or omit it")
+    folders = partial(class_folders.find_class_folders, custom=custom)
+    formats = (folders,) if custom else (archive.find_archive, parquet.find_parquet, folders)
     try:
         for find in formats:
-            if source := find(place):
+            if source := find(path):
                 return source
     except OSError as error:
-        raise UserError(f"{option}: cannot read {place} ({error})") from error
-    if own:
+        raise UserError(f"{option}: cannot read {path} ({error})") from error
+    if custom:
         raise UserError(
-            f"{option}: {place} is not an image folder; it must be a folder ROOT with "
+            f"{option}: {path} is not an image folder; it must be a folder ROOT with "
             "ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
         )
     raise UserError(
-        f"{option}: no CIFAR-10 in {place}; give {archive.ARCHIVE}, the folder {archive.FOLDER}, "
+        f"{option}: no CIFAR-10 in {path}; give {archive.ARCHIVE}, the folder {archive.FOLDER}, "
         "a folder with train-*.parquet and test-*.parquet, or one with train/CLASS/*.png and test/CLASS/*.png"
     )
 
 
-def _require_cifar10(source: DatasetSource, place: Path) -> DatasetSource:
+def _require_cifar10(source: DatasetSource, path: Path) -> DatasetSource:
     """Return `source` with a check that it yields all of CIFAR-10."""
 
     def read(notify: Notify) -> RawDataset:
         dataset = source.read(notify)
         if dataset.class_names != CIFAR10_CLASSES:
             raise UserError(
-                f"{place}: the classes of CIFAR-10 are {', '.join(CIFAR10_CLASSES)}; got "
+                f"{path}: the classes of CIFAR-10 are {', '.join(CIFAR10_CLASSES)}; got "
                 f"{', '.join(dataset.class_names[:12])}; for your own images set 'data.name: folder'"
             )
         for split, got, expected in zip(
@@ -141,7 +143,7 @@ def _require_cifar10(source: DatasetSource, place: Path) -> DatasetSource:
         ):
             if got != expected:
                 raise UserError(
-                    f"{place}: CIFAR-10 has {expected:,} {split} images, got {got:,}: the copy is "
+                    f"{path}: CIFAR-10 has {expected:,} {split} images, got {got:,}: the copy is "
                     "incomplete; replace it (for your own images set 'data.name: folder')"
                 )
         return dataset

@@ -65,24 +65,24 @@ def evaluation_side(size: int) -> int:
 
 
 def prepare_image_folder(
-    place: Path, *, size: int, cache_dir: Path, notify: Notify = ignore_message
+    root: Path, *, size: int, cache_dir: Path, notify: Notify = ignore_message
 ) -> DatasetInfo:
-    """Return the cached list of the images in `place`, creating it on first use or after a change.
+    """Return the cached list of the images in `root`, creating it on first use or after a change.
 
     Raises:
-        UserError: `place` has no class folders, or the cache cannot be written.
+        UserError: `root` has no class folders, or the cache cannot be written.
     """
-    listing = list_class_folders(place) if place.is_dir() else None
+    listing = list_class_folders(root) if root.is_dir() else None
     if listing is None:
-        raise UserError(f"{place} is not an image folder; {_LAYOUT}")
+        raise UserError(f"{root} is not an image folder; {_LAYOUT}")
     source = DatasetSource(
-        key=f"{DATA_NAME} {size}:{place.absolute()}", fingerprint=listing.fingerprint(), read=_never_read
+        key=f"{DATA_NAME} {size}:{root.absolute()}", fingerprint=listing.fingerprint(), read=_never_read
     )
     if found := cache.find_cached(cache_dir, source):
         return found
-    notify(f"{place}: {len(listing.train_files):,} training images, {len(listing.test_files):,} test images")
-    sha256 = _listing_hash(listing, place)
-    label = f"{DATA_NAME}:{place.resolve().name}"
+    notify(f"{root}: {len(listing.train_files):,} training images, {len(listing.test_files):,} test images")
+    sha256 = _listing_hash(listing, root)
+    label = f"{DATA_NAME}:{root.resolve().name}"
 
     def write_files(folder: Path) -> None:
         import pyarrow as pa
@@ -159,16 +159,16 @@ def load_image_folder_training_data(
     )
 
 
-def _listing_hash(listing: ClassFolders, place: Path) -> str:
+def _listing_hash(listing: ClassFolders, root: Path) -> str:
     """Return the SHA-256 of class names, file names and file sizes; reading all pixels would take an hour."""
     digest = hashlib.sha256(repr(listing.classes).encode())
     for files in (listing.train_files, listing.test_files):
-        digest.update(_lines(files, place))
+        digest.update(_lines(files, root))
     return digest.hexdigest()
 
 
-def _lines(files: Sequence[tuple[str, int]], place: Path) -> bytes:
-    start = len(str(place))
+def _lines(files: Sequence[tuple[str, int]], root: Path) -> bytes:
+    start = len(str(root))
     lines = [f"{file[start:]}\0{label}\0{Path(file).stat().st_size}" for file, label in files]
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 

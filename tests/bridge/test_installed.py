@@ -1,7 +1,7 @@
 """The installed package, from a wheel or editable, is importable from every directory.
 
-Each test environment is new. The wheel is unpacked into it, as an installer does with a pure wheel; a path file
-adds this interpreter's dependencies without their start-up hooks.
+Each test environment is new. The wheel is unpacked into it, as an installer does with a pure wheel; a path
+file adds this interpreter's dependencies without their start-up hooks.
 """
 
 import os

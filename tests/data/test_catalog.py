@@ -42,8 +42,8 @@ def server(tmp_path: Path, monkeypatch) -> Iterator[Path]:
 
 def test_data_dir_takes_precedence_over_the_environment(tmp_path: Path, tiny, monkeypatch) -> None:
     monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / "nowhere"))
-    place = make_parquet(tmp_path / "source")
-    assert prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache").train_images == 60
+    path = make_parquet(tmp_path / "source")
+    assert prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache").train_images == 60
 
 
 def test_cifar10_dir_is_used(tmp_path: Path, tiny, monkeypatch) -> None:
@@ -52,19 +52,19 @@ def test_cifar10_dir_is_used(tmp_path: Path, tiny, monkeypatch) -> None:
 
 
 def test_one_parquet_file_selects_its_folder(tmp_path: Path, tiny) -> None:
-    place = make_parquet(tmp_path / "source") / "test-00000-of-00001.parquet"
-    assert prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache").train_images == 60
+    path = make_parquet(tmp_path / "source") / "test-00000-of-00001.parquet"
+    assert prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache").train_images == 60
 
 
 @pytest.mark.parametrize("option", ["--data-dir", "CIFAR10_DIR"])
-@pytest.mark.parametrize("place", ["nowhere", "empty", "file.txt"])
-def test_a_given_path_without_data_is_an_error(tmp_path: Path, monkeypatch, option: str, place: str) -> None:
+@pytest.mark.parametrize("path", ["nowhere", "empty", "file.txt"])
+def test_a_given_path_without_data_is_an_error(tmp_path: Path, monkeypatch, option: str, path: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("not data")
-    data_dir = tmp_path / place
+    data_dir = tmp_path / path
     if option == "CIFAR10_DIR":
         monkeypatch.setenv("CIFAR10_DIR", str(data_dir))
-    with pytest.raises(UserError, match=rf"^{option}: .*{place}") as caught:
+    with pytest.raises(UserError, match=rf"^{option}: .*{path}") as caught:
         prepare_dataset(
             DataConfig(),
             data_dir=data_dir if option == "--data-dir" else None,
@@ -127,8 +127,8 @@ def test_a_missing_file_on_the_server_is_not_found(tmp_path: Path, server: Path)
 
 
 def test_a_cached_jpeg_copy_is_not_used_as_cifar10(tmp_path: Path, tiny) -> None:
-    place = make_parquet(tmp_path / "source", file_format="JPEG", quality=75)
-    prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    path = make_parquet(tmp_path / "source", file_format="JPEG", quality=75)
+    prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
     with pytest.raises(DataNotFound):
         prepare_dataset(DataConfig(), cache_dir=tmp_path / "cache", offline=True)
 
@@ -141,8 +141,8 @@ def test_a_cached_lossless_copy_is_used_as_cifar10(tmp_path: Path, tiny) -> None
 
 
 def test_folder_reads_the_users_own_images(tmp_path: Path) -> None:
-    place = make_tree(tmp_path / "pets", file_format="JPEG")
-    info = prepare_dataset(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
+    path = make_tree(tmp_path / "pets", file_format="JPEG")
+    info = prepare_dataset(DataConfig(name="folder"), data_dir=path, cache_dir=tmp_path / "cache")
     assert (info.name, info.label, info.class_names) == ("folder", "folder:pets", CIFAR10_CLASSES)
     assert load_split(info, "test").images.shape == (20, 3, 32, 32)
 
@@ -153,22 +153,22 @@ def test_folder_needs_data_dir(tmp_path: Path) -> None:
 
 
 def test_class_folders_without_a_test_folder_are_refused(tmp_path: Path) -> None:
-    place = make_tree(tmp_path / "pets", test="extra")
+    path = make_tree(tmp_path / "pets", test="extra")
     with pytest.raises(UserError, match=r"a 'test' \(or 'val'\) folder is needed"):
-        prepare_dataset(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(name="folder"), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_a_test_class_without_training_images_is_refused(tmp_path: Path) -> None:
-    place = make_tree(tmp_path / "pets")
-    (place / "test" / "unicorn").mkdir()
+    path = make_tree(tmp_path / "pets")
+    (path / "test" / "unicorn").mkdir()
     with pytest.raises(UserError, match="unicorn"):
-        prepare_dataset(DataConfig(name="folder"), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(name="folder"), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_the_users_own_images_are_refused_as_cifar10(tmp_path: Path) -> None:
-    place = make_tree(tmp_path / "pets")
+    path = make_tree(tmp_path / "pets")
     with pytest.raises(UserError, match=r"'data\.name: folder'"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, tiny) -> None:

@@ -21,7 +21,7 @@ CONFIG = DataConfig(name="pictures", normalization="pixel", validation_size=4, p
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     draws = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 3)):
         for number, name in enumerate(("cat", "dog")):
@@ -34,10 +34,10 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_image_files_are_listed_once_and_then_cached(place: Path, tmp_path: Path) -> None:
+def test_image_files_are_listed_once_and_then_cached(root: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append)
-    assert prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache", progress=said.append) == info
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache", progress=said.append)
+    assert prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache", progress=said.append) == info
     assert len(said) == 1
     assert open_info(info.path) == info
     assert (info.name, info.label, info.class_names) == ("pictures", "pictures:photos", ("cat", "dog"))
@@ -47,21 +47,21 @@ def test_image_files_are_listed_once_and_then_cached(place: Path, tmp_path: Path
     assert test.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_another_size_or_another_file_gives_another_cached_dataset(place: Path, tmp_path: Path) -> None:
+def test_another_size_or_another_file_gives_another_cached_dataset(root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=cache)
-    larger = prepare_dataset(DataConfig(name="pictures"), data_dir=place, cache_dir=cache)
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=cache)
+    larger = prepare_dataset(DataConfig(name="pictures"), data_dir=root, cache_dir=cache)
     assert larger.image_shape == (3, 224, 224)
     assert larger.path != info.path
-    (place / "train" / "dog" / "0.png").unlink()
-    fewer = prepare_dataset(CONFIG, data_dir=place, cache_dir=cache)
+    (root / "train" / "dog" / "0.png").unlink()
+    fewer = prepare_dataset(CONFIG, data_dir=root, cache_dir=cache)
     assert (fewer.train_images, fewer.sha256 != info.sha256) == (15, True)
 
 
 def test_statistics_of_the_training_part_are_computed_once(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
     data = load_image_folder_training_data(CONFIG, info)
     assert data.validation is not None
     assert (len(data.train), len(data.validation)) == (12, 4)
@@ -94,37 +94,37 @@ def test_statistics_of_the_training_part_are_computed_once(
     np.testing.assert_allclose(by_color.std, seen.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
-def test_the_final_run_has_all_images(place: Path, tmp_path: Path) -> None:
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+def test_the_final_run_has_all_images(root: Path, tmp_path: Path) -> None:
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
     data = load_image_folder_training_data(CONFIG, info, final=True)
     assert (len(data.train), data.validation) == (16, None)
 
 
-def test_a_damaged_image_is_refused_by_name(place: Path, tmp_path: Path) -> None:
-    for file in (place / "train" / "cat").iterdir():
+def test_a_damaged_image_is_refused_by_name(root: Path, tmp_path: Path) -> None:
+    for file in (root / "train" / "cat").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match=r"cat/\d.png is a truncated or damaged image"):
         load_image_folder_training_data(CONFIG, info)
     assert not list(info.path.glob("statistics-*"))
 
 
-def test_a_path_that_is_no_image_folder_is_refused(place: Path, tmp_path: Path) -> None:
+def test_a_path_that_is_no_image_folder_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --data-dir ROOT"):
         prepare_dataset(CONFIG, cache_dir=tmp_path / "cache")
-    for wrong in (place / "train", tmp_path / "nowhere"):
+    for wrong in (root / "train", tmp_path / "nowhere"):
         with pytest.raises(UserError, match="is not an image folder"):
             prepare_dataset(CONFIG, data_dir=wrong, cache_dir=tmp_path / "cache")
 
 
-def test_loading_pixels_of_image_files_is_refused(place: Path, tmp_path: Path) -> None:
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+def test_loading_pixels_of_image_files_is_refused(root: Path, tmp_path: Path) -> None:
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match="decoded during training"):
         load_split(info, "test")
 
 
-def test_a_damaged_list_is_refused(place: Path, tmp_path: Path) -> None:
-    info = prepare_dataset(CONFIG, data_dir=place, cache_dir=tmp_path / "cache")
+def test_a_damaged_list_is_refused(root: Path, tmp_path: Path) -> None:
+    info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
     (info.path / "train.arrow").write_bytes(b"hello")
     with pytest.raises(UserError, match="damaged"):
         load_image_folder_split(info, "train")

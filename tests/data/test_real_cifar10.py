@@ -11,12 +11,12 @@ from platform.data.config import DataConfig
 from platform.data.training_data import load_training_data
 
 # Read at import, before the fixture unsets it.
-PLACE = os.environ.get("CIFAR10_DIR")
+CIFAR10_DIR = os.environ.get("CIFAR10_DIR")
 
 
-@pytest.mark.skipif(PLACE is None, reason="CIFAR10_DIR is not set: no real CIFAR-10 to test with")
+@pytest.mark.skipif(CIFAR10_DIR is None, reason="CIFAR10_DIR is not set: no real CIFAR-10 to test with")
 def test_real_cifar10_is_complete(tmp_path: Path) -> None:
-    info = prepare_dataset(DataConfig(), data_dir=Path(str(PLACE)), cache_dir=tmp_path)
+    info = prepare_dataset(DataConfig(), data_dir=Path(str(CIFAR10_DIR)), cache_dir=tmp_path)
     assert (info.train_images, info.test_images) == (50_000, 10_000)
     assert info.label.startswith("cifar10")
     for which, count in (("train", 5000), ("test", 1000)):

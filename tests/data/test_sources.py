@@ -38,13 +38,13 @@ LAYOUTS = {
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request, tmp_path: Path, monkeypatch, tiny) -> Path:
-    place = LAYOUTS[request.param](tmp_path / "source")
+    path = LAYOUTS[request.param](tmp_path / "source")
     if request.param.startswith("python"):
         folder = tmp_path / "source" / archive.FOLDER
-        if place.is_file():
+        if path.is_file():
             folder = tmp_path / "source" / "extracted" / archive.FOLDER
-        accept_checksums(monkeypatch, folder, place if place.is_file() else None)
-    return place
+        accept_checksums(monkeypatch, folder, path if path.is_file() else None)
+    return path
 
 
 def in_canonical_order(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, bytes]]:
@@ -93,27 +93,27 @@ def test_layouts_with_equal_image_order_share_a_cached_copy(tmp_path: Path, tiny
     batches = make_batches(tmp_path / "batches")
     accept_checksums(monkeypatch, batches / archive.FOLDER)
     places = [batches, make_parquet(tmp_path / "parquet"), make_parquet(tmp_path / "shards", shards=2)]
-    infos = {prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache") for place in places}
+    infos = {prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache") for path in places}
     assert len(infos) == 1
     assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
 def test_the_label_contains_the_jpeg_quality(tmp_path: Path, tiny, quality: int) -> None:
-    place = make_parquet(tmp_path / "source", file_format="JPEG", quality=quality)
-    info = prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+    path = make_parquet(tmp_path / "source", file_format="JPEG", quality=quality)
+    info = prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
     assert info.label == f"cifar10-jpeg{quality}"
 
 
 def damaged(tmp_path: Path, *, image: bytes | None = None, label: int | None = None) -> Path:
     """Write a Parquet copy with an invalid image or label in row 41 of the training file."""
-    place = make_parquet(tmp_path / "source")
+    path = make_parquet(tmp_path / "source")
     images = [encode(pixels) for pixels in TRAIN.images]
     labels = TRAIN.labels.tolist()
     images[41] = image if label is None else images[41]
     labels[41] = label if label is not None else labels[41]
-    write_parquet(place / "train-00000-of-00001.parquet", images, labels)
-    return place
+    write_parquet(path / "train-00000-of-00001.parquet", images, labels)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -128,56 +128,56 @@ def damaged(tmp_path: Path, *, image: bytes | None = None, label: int | None = N
     ],
 )
 def test_a_damaged_row_is_refused_by_number(tmp_path: Path, tiny, wrong: dict, message: str) -> None:
-    place = damaged(tmp_path, **wrong)
+    path = damaged(tmp_path, **wrong)
     with pytest.raises(UserError, match=rf"train-00000-of-00001\.parquet: {message}"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 
 
 def test_damaged_parquet_pages_are_refused_by_row(tmp_path: Path, tiny) -> None:
-    place = make_parquet(tmp_path / "source")
-    file = place / "train-00000-of-00001.parquet"
+    path = make_parquet(tmp_path / "source")
+    file = path / "train-00000-of-00001.parquet"
     content = bytearray(file.read_bytes())
     # Damage the pages of the second row group but not the footer: only reading the rows detects it.
     start = pq.ParquetFile(file).metadata.row_group(1).column(0).data_page_offset
     content[start : start + 60] = bytes(60)
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"train-.*: cannot read the rows from 25"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_a_missing_shard_is_reported_by_name(tmp_path: Path, tiny) -> None:
-    place = make_parquet(tmp_path / "source", shards=3)
-    (place / "train-00001-of-00003.parquet").unlink()
+    path = make_parquet(tmp_path / "source", shards=3)
+    (path / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(UserError, match="missing: train-00001-of-00003"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_a_missing_test_file_is_reported(tmp_path: Path, tiny) -> None:
-    place = make_parquet(tmp_path / "source")
-    (place / "test-00000-of-00001.parquet").unlink()
+    path = make_parquet(tmp_path / "source")
+    (path / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(UserError, match=r"test-\*\.parquet is missing"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_a_parquet_file_without_labels_is_refused(tmp_path: Path, tiny) -> None:
-    place = make_parquet(tmp_path / "source")
-    file = place / "test-00000-of-00001.parquet"
+    path = make_parquet(tmp_path / "source")
+    file = path / "test-00000-of-00001.parquet"
     pq.write_table(pq.read_table(file).drop_columns("label"), file)
     with pytest.raises(UserError, match=r"test-.*: a column named label or .* is needed; got img"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
 
 
 def test_an_incomplete_copy_is_refused(tmp_path: Path) -> None:
-    place = make_parquet(tmp_path / "source")
+    path = make_parquet(tmp_path / "source")
     with pytest.raises(UserError, match="CIFAR-10 has 50,000 training images, got 60"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 
 
 def test_a_missing_batch_file_is_reported_by_name(tmp_path: Path, tiny, monkeypatch) -> None:
-    place = make_batches(tmp_path / "source")
-    accept_checksums(monkeypatch, place / archive.FOLDER)
-    (place / archive.FOLDER / "data_batch_3").unlink()
+    path = make_batches(tmp_path / "source")
+    accept_checksums(monkeypatch, path / archive.FOLDER)
+    (path / archive.FOLDER / "data_batch_3").unlink()
     with pytest.raises(UserError, match="data_batch_3"):
-        prepare_dataset(DataConfig(), data_dir=place, cache_dir=tmp_path / "cache")
+        prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")

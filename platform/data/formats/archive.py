@@ -31,11 +31,11 @@ TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 META_MD5 = {"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"}
 
 
-def find_archive(place: Path) -> DatasetSource | None:
-    """Return the archive or the extracted folder at or in `place`, or None."""
-    if place.is_file():
-        return archive_source(place) if place.name.endswith((".tar.gz", ".tgz")) else None
-    for folder in (place, place / FOLDER):
+def find_archive(path: Path) -> DatasetSource | None:
+    """Return the archive or the extracted folder at or in `path`, or None."""
+    if path.is_file():
+        return archive_source(path) if path.name.endswith((".tar.gz", ".tgz")) else None
+    for folder in (path, path / FOLDER):
         files = [folder / name for name in (*TRAIN_MD5, *TEST_MD5, *META_MD5)]
         present = [file for file in files if file.is_file()]
         if present:
@@ -44,7 +44,7 @@ def find_archive(place: Path) -> DatasetSource | None:
                 fingerprint=files_fingerprint(present),
                 read=partial(read_extracted_folder, folder),
             )
-    return archive_source(place / ARCHIVE) if (place / ARCHIVE).is_file() else None
+    return archive_source(path / ARCHIVE) if (path / ARCHIVE).is_file() else None
 
 
 def archive_source(file: Path) -> DatasetSource:
@@ -101,26 +101,26 @@ def read_archive(file: Path, notify: Notify) -> RawDataset:
         raise UserError(f"{file}: not a complete CIFAR-10 archive ({error}); {remedy}") from error
 
 
-def _read_batches(content: Callable[[str], bytes], place: str, remedy: str) -> RawDataset:
+def _read_batches(content: Callable[[str], bytes], path: str, remedy: str) -> RawDataset:
     def load(name: str, md5: str) -> dict[str, Any]:
         raw = content(name)
         got = hashlib.md5(raw, usedforsecurity=False).hexdigest()
         if got != md5:
-            raise UserError(f"{place}: the MD5 of {name} must be {md5}, got {got}; {remedy}")
-        return load_plain_pickle(raw, f"{place}: {name}")
+            raise UserError(f"{path}: the MD5 of {name} must be {md5}, got {got}; {remedy}")
+        return load_plain_pickle(raw, f"{path}: {name}")
 
     def split(files: dict[str, str]) -> Split:
         batches = [load(name, md5) for name, md5 in files.items()]
         images = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
         labels = np.concatenate([np.asarray(batch["labels"], np.int64) for batch in batches])
         if len(images) != len(labels):
-            raise UserError(f"{place}: {len(images)} images but {len(labels)} labels; {remedy}")
+            raise UserError(f"{path}: {len(images)} images but {len(labels)} labels; {remedy}")
         return Split(images.reshape(-1, 3, 32, 32), labels)
 
     ((meta_name, meta_md5),) = META_MD5.items()
     names = tuple(str(name) for name in load(meta_name, meta_md5)["label_names"])
     if names != CIFAR10_CLASSES:
-        raise UserError(f"{place}: the classes must be {', '.join(CIFAR10_CLASSES)}; got {', '.join(names)}")
+        raise UserError(f"{path}: the classes must be {', '.join(CIFAR10_CLASSES)}; got {', '.join(names)}")
     return RawDataset(
         name="cifar10", label="cifar10", class_names=names, train=split(TRAIN_MD5), test=split(TEST_MD5)
     )

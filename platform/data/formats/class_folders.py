@@ -34,66 +34,57 @@ class ClassFolders:
         return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
 
 
-def find_class_folders(place: Path, *, own: bool = True) -> DatasetSource | None:
-    """Return the class folders at `place` as a source; None without a `train` folder that has subfolders.
+def find_class_folders(root: Path, *, custom: bool = True) -> DatasetSource | None:
+    """Return the class folders at `root` as a source; None without a `train` folder that has subfolders.
 
     Args:
-        place: the folder with `train` and `test` or `val`.
-        own: the user's own images, of any size; otherwise CIFAR-10, whose images are 32x32.
+        root: the folder with `train` and `test` or `val`.
+        custom: `data.name: folder`, with images of any size; otherwise CIFAR-10, whose images are 32x32.
 
     Raises:
         UserError: as `list_class_folders`.
     """
-    listing = list_class_folders(place)
+    listing = list_class_folders(root)
     if listing is None:
         return None
     return DatasetSource(
-        key=f"folder:{place.absolute()}",
+        key=f"folder:{root.absolute()}",
         fingerprint=listing.fingerprint(),
-        read=partial(
-            read_class_folders, place, own, listing.classes, listing.train_files, listing.test_files
-        ),
+        read=partial(read_class_folders, root, custom, listing),
     )
 
 
-def list_class_folders(place: Path) -> ClassFolders | None:
-    """List the class folders at `place`; None without a `train` folder that has subfolders.
+def list_class_folders(root: Path) -> ClassFolders | None:
+    """List the class folders at `root`; None without a `train` folder that has subfolders.
 
     Raises:
         UserError: the `test` or `val` folder is missing, or a class has no training images.
     """
-    if not (place / "train").is_dir() or not _subfolders(place / "train"):
+    if not (root / "train").is_dir() or not _subfolders(root / "train"):
         return None
-    test = next((place / name for name in ("test", "val") if (place / name).is_dir()), None)
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if test is None:
         raise UserError(
-            f"{place}: a 'test' (or 'val') folder is needed to evaluate models, got only 'train'; {_LAYOUT}"
+            f"{root}: a 'test' (or 'val') folder is needed to evaluate models, got only 'train'; {_LAYOUT}"
         )
-    classes = tuple(_subfolders(place / "train"))
+    classes = tuple(_subfolders(root / "train"))
     if unknown := [name for name in _subfolders(test) if name not in classes]:
         raise UserError(
-            f"{test}: every class must have a folder of training images in {place / 'train'}; missing: "
+            f"{test}: every class must have a folder of training images in {root / 'train'}; missing: "
             f"{', '.join(unknown[:5])}"
         )
-    train_files = _labeled_files(place / "train", classes)
+    train_files = _labeled_files(root / "train", classes)
     test_files = _labeled_files(test, classes)
     used = {label for _, label in train_files}
     if empty := [name for number, name in enumerate(classes) if number not in used]:
-        raise UserError(f"{place / 'train'}: no images of the classes {', '.join(empty[:5])}; {_LAYOUT}")
+        raise UserError(f"{root / 'train'}: no images of the classes {', '.join(empty[:5])}; {_LAYOUT}")
     if not test_files:
         raise UserError(f"{test}: no images; {_LAYOUT}")
     return ClassFolders(classes, train_files, test_files)
 
 
-def read_class_folders(
-    place: Path,
-    own: bool,
-    classes: tuple[str, ...],
-    train_files: Sequence[tuple[str, int]],
-    test_files: Sequence[tuple[str, int]],
-    notify: Notify,
-) -> RawDataset:
-    """Decode all images on all cores; with `own`, resize them to 32x32.
+def read_class_folders(root: Path, custom: bool, listing: ClassFolders, notify: Notify) -> RawDataset:
+    """Decode all images on all cores; with `custom`, resize them to 32x32.
 
     Raises:
         UserError: an image cannot be decoded; the message names the file.
@@ -101,28 +92,28 @@ def read_class_folders(
     encodings: Counter[str] = Counter()
 
     def split(files: Sequence[tuple[str, int]]) -> Split:
-        notify(f"decoding {len(files):,} images in {place}")
+        notify(f"decoding {len(files):,} images in {root}")
         rows = ((file, Path(file)) for file, _ in files)
-        images = decode_all(rows, len(files), size=SIZE, encodings=encodings, resize=own)
+        images = decode_all(rows, len(files), size=SIZE, encodings=encodings, resize=custom)
         return Split(images, np.array([label for _, label in files], np.int64))
 
-    train, test = split(train_files), split(test_files)
-    label = f"folder:{place.resolve().name}" if own else f"cifar10{lossy_suffix(encodings)}"
-    name = "folder" if own else "cifar10"
-    return RawDataset(name=name, label=label, class_names=classes, train=train, test=test)
+    train, test = split(listing.train_files), split(listing.test_files)
+    label = f"folder:{root.resolve().name}" if custom else f"cifar10{lossy_suffix(encodings)}"
+    name = "folder" if custom else "cifar10"
+    return RawDataset(name=name, label=label, class_names=listing.classes, train=train, test=test)
 
 
-def _subfolders(place: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
+def _subfolders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
 
 
-def _labeled_files(place: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
+def _labeled_files(root: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     """Return (path, label), sorted by class and file name."""
     # Strings: building Path objects for 60,000 files takes a second.
     return [
-        (f"{place}{os.sep}{name}{os.sep}{file}", label)
+        (f"{root}{os.sep}{name}{os.sep}{file}", label)
         for label, name in enumerate(classes)
-        if (place / name).is_dir()
-        for file in sorted(os.listdir(place / name))  # noqa: PTH208
+        if (root / name).is_dir()
+        for file in sorted(os.listdir(root / name))  # noqa: PTH208
         if file.lower().endswith(_SUFFIXES) and file[0] != "."
     ]

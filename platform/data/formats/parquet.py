@@ -33,11 +33,11 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _REMEDY = "the file is damaged or incomplete: replace it"
 
 
-def find_parquet(place: Path) -> DatasetSource | None:
-    """Return the Parquet files at or in `place` (or its `data` or `plain_text` folder), or None."""
-    if place.is_file():
-        return find_parquet(place.parent) if place.suffix == ".parquet" else None
-    for folder in (place, place / "plain_text", place / "data"):
+def find_parquet(path: Path) -> DatasetSource | None:
+    """Return the Parquet files at or in `path` (or its `data` or `plain_text` folder), or None."""
+    if path.is_file():
+        return find_parquet(path.parent) if path.suffix == ".parquet" else None
+    for folder in (path, path / "plain_text", path / "data"):
         train, test = sorted(folder.glob("train*.parquet")), sorted(folder.glob("test*.parquet"))
         if train or test:
             return DatasetSource(
