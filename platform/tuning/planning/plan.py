@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from platform.space.distributions import Alternatives, Choice, Dimension
+from platform.space.quick import CHANGES
 from platform.space.settings import Asha, Grid, Median, Nsga2, Workers
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig
@@ -77,7 +78,7 @@ def make_plan(
         saved_share=None if expected is None else 1 - expected / search.worst_case_epochs,
         nodes=tuple(node_resources(node) for node in nodes),
         stops=tuple(_stop_conditions(spec)),
-        notes=tuple(_notes(spec, nodes, search, trials, rung_epochs)),
+        notes=(*(CHANGES if quick else ()), *_notes(spec, nodes, search, trials, rung_epochs)),
     )
 
 
