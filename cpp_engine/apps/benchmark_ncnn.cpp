@@ -1,5 +1,4 @@
-// Measure exported networks on this machine: latency, throughput, accuracy on a set of pictures, parity with
-// PyTorch.
+// Measure latency, throughput, accuracy and parity with PyTorch of exported models on this machine.
 
 #include <unistd.h>
 
@@ -33,38 +32,36 @@ using sweep_engine::Result;
 using sweep_engine::Status;
 
 const std::vector<Flag> flags = {
-    {"--precision", "fp32,int8", "the exports of these precisions, DIR-int8 beside DIR (default: DIR's own)"},
-    {"--threads", "1,2", "threads of one inference (default: 1)"},
-    {"--batch", "1,8", "pictures of one query, computed together (default: 1)"},
-    {"--workers", "1,2", "threads that share the model, each with queries of its own (default: 1)"},
+    {"--precision", "fp32,int8",
+     "measure the exports in these precisions, e.g. DIR-int8 for int8 (default: DIR)"},
+    {"--threads", "1,2", "threads per inference (default: 1)"},
+    {"--batch", "1,8", "images per query (default: 1)"},
+    {"--workers", "1,2", "threads that share the model and run queries concurrently (default: 1)"},
     {"--warmup", "N",
-     "unmeasured queries of each configuration, more until it settles (default: 10; 0: none)"},
-    {"--repetitions", "N", "measured queries of each configuration, at least (default: 200)"},
-    {"--min-time-s", "S", "measured seconds of each configuration, at least (default: 1)"},
-    {"--max-time-s", "S", "measured seconds of each configuration, at most (default: 60)"},
-    {"--images", "FILE", "also count the right answers on this image set"},
-    {"--logits", "FILE", "PyTorch's logits of those images, to compare with"},
-    {"-o", "FORMAT", "what stdout gets: table (default), md, csv, json or jsonl"},
-    {"--json", "FILE", "also write the record there; - is the same as -o json"},
-    {"--version", "", "print the versions and stop"},
-    {"--help", "", "print this and stop"},
+     "minimum warm-up queries per configuration, until latency settles (default: 10; 0: none)"},
+    {"--repetitions", "N", "minimum measured queries per configuration (default: 200)"},
+    {"--min-time-s", "S", "minimum measured seconds per configuration (default: 1)"},
+    {"--max-time-s", "S", "maximum measured seconds per configuration (default: 60)"},
+    {"--images", "FILE", "also measure top-1 accuracy on this image set"},
+    {"--logits", "FILE", "reference logits of those images, for parity"},
+    {"-o", "FORMAT", "output format: table (default), md, csv, json or jsonl"},
+    {"--json", "FILE", "also write the record to this file; - is the same as -o json"},
+    {"--version", "", "print the versions and exit"},
+    {"--help", "", "print this help and exit"},
 };
 
-constexpr const char* about =
-    "Every model runs in every combination of threads, batch and workers. All configurations take turns, a "
-    "few\n"
-    "queries each, so that a disturbance meets them all; loading and the first inference are measured in a "
-    "process\n"
-    "of their own. Scenarios have MLPerf's names: single-stream (one picture after the other), multi-stream "
-    "(queries\n"
-    "of several pictures), offline (several workers). Peak: what one core reaches in registers, times the "
-    "threads.\n"
-    "Exit codes: 0 done, 1 the model or a file is no good, 2 the command line is wrong.";
+constexpr const char* description =
+    "Measure every model in every combination of threads, batch and workers. The configurations run\n"
+    "round-robin, a few queries each, so that a disturbance affects all of them. Loading and the first\n"
+    "inference are measured in a separate process. The scenarios are MLPerf's: single-stream (sequential\n"
+    "images), multi-stream (sequential batches) and offline (several workers). Peak: register-only\n"
+    "throughput of one core times the number of threads.\n"
+    "Exit codes: 0 success, 1 invalid model or file, 2 usage error.";
 
-/// libgomp reads its settings when it is loaded, and its default, to spin while it waits, lets one busy
-/// neighbor slow two threads down tenfold. So the program starts itself once more with a short spin, unless
-/// the user chose.
-void tame_openmp(char** argv) {
+/// Limit how long libgomp's threads spin while they wait. With the default, one other busy process slows two
+/// threads down tenfold. libgomp reads the setting when it is loaded, so the program restarts itself with it,
+/// unless the user has chosen a setting.
+void limit_openmp_spinning(char** argv) {
   if (std::getenv("SWEEP_ENGINE_RESTARTED") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr ||
       std::getenv("GOMP_SPINCOUNT") != nullptr) {
     return;
@@ -72,12 +69,12 @@ void tame_openmp(char** argv) {
   ::setenv("SWEEP_ENGINE_RESTARTED", "1", 1);
   ::setenv("GOMP_SPINCOUNT", "2000", 1);
   ::execv("/proc/self/exe", argv);
-  // Not on Linux, or no /proc: go on with the default.
+  // Without /proc the program continues with the default.
 }
 
-void say(const std::string& message) { std::fprintf(stderr, "%s\n", message.c_str()); }
+void log_progress(const std::string& message) { std::fprintf(stderr, "%s\n", message.c_str()); }
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Request {
   std::vector<std::string> folders;
   std::string images;
@@ -87,14 +84,14 @@ struct Request {
   BenchmarkSettings settings;
 };
 
-/// The pictures to count right answers on; empty without --images.
-struct Questions {
+/// The image set for accuracy (empty without --images) and its reference logits.
+struct EvaluationData {
   sweep_engine::ImageSet images;
   sweep_engine::Logits reference;
 };
 
-/// A model as the record has it, and what its rows repeat.
-struct Described {
+/// A model's record, and its values that are repeated in the result rows.
+struct ModelReport {
   Json record;
   std::string precision;
   std::int64_t macs = 0;
@@ -114,17 +111,18 @@ Json describe_parity(const sweep_engine::Parity& parity, const char* reference) 
   return record;
 }
 
-Result<Described> describe_model(const std::string& folder, const Questions& questions, int workers) {
+Result<ModelReport> describe_model(const std::string& folder, const EvaluationData& evaluation_data,
+                                   int workers) {
   const Result<Classifier> loaded = Classifier::load(folder, {});
   if (!loaded.ok()) return loaded.status();
   const Classifier& model = loaded.value();
   const sweep_engine::Manifest& manifest = model.manifest();
-  Described described;
-  described.precision = sweep_engine::precision_name(manifest.precision);
-  described.macs = model.macs();
-  Json& record = described.record = Json::object();
+  ModelReport report;
+  report.precision = sweep_engine::precision_name(manifest.precision);
+  report.macs = model.macs();
+  Json& record = report.record = Json::object();
   record.set("name", manifest.name);
-  record.set("precision", described.precision);
+  record.set("precision", report.precision);
   record.set("folder", folder);
   record.set("sha256", manifest.bin.sha256);
   record.set("param_sha256", manifest.param.sha256);
@@ -133,32 +131,33 @@ Result<Described> describe_model(const std::string& folder, const Questions& que
   record.set("test_accuracy", manifest.test_accuracy < 0.0 ? Json() : Json(manifest.test_accuracy));
   Result<sweep_engine::Parity> parity = sweep_engine::measure_parity(model);
   if (!parity.ok()) return parity.status();
-  const char* reference = "PyTorch in fp32, the self-test's patterns";
-  if (questions.images.count() > 0) {
-    say("counting right answers in " + described.precision);
+  const char* reference = "PyTorch fp32 logits of the self-test images";
+  if (evaluation_data.images.count() > 0) {
+    log_progress("measuring accuracy in " + report.precision);
     const Result<sweep_engine::Accuracy> accuracy =
-        sweep_engine::measure_accuracy(model, questions.images, questions.reference, workers);
+        sweep_engine::measure_accuracy(model, evaluation_data.images, evaluation_data.reference, workers);
     if (!accuracy.ok()) return accuracy.status();
     Json found = Json::object();
     found.set("images", accuracy.value().images);
     found.set("correct", accuracy.value().correct);
     found.set("top1", accuracy.value().top1());
-    described.accuracy_top1 = Json(accuracy.value().top1());
+    report.accuracy_top1 = Json(accuracy.value().top1());
     record.set("accuracy", std::move(found));
     if (accuracy.value().parity.images > 0) {
       parity = accuracy.value().parity;
-      reference = "the logits given";
+      reference = "reference logits of the image set";
     }
   }
-  described.parity_max_abs = parity.value().max_abs;
-  described.parity_top1_agreement = parity.value().top1_agreement();
+  report.parity_max_abs = parity.value().max_abs;
+  report.parity_top1_agreement = parity.value().top1_agreement();
   record.set("parity", describe_parity(parity.value(), reference));
-  const std::string here = sweep_engine::processor_name();
-  if (!manifest.tuned_for.empty() && !here.empty() && manifest.tuned_for != here) {
-    described.warning = manifest.name + " (" + described.precision + ") was tuned on " + manifest.tuned_for +
-                        ", this is " + here + ": it may run slower than it could; export it here with --tune";
+  const std::string processor = sweep_engine::processor_name();
+  if (!manifest.tuned_for.empty() && !processor.empty() && manifest.tuned_for != processor) {
+    report.warning = manifest.name + " (" + report.precision + ") was tuned on " + manifest.tuned_for +
+                     ", but this is " + processor +
+                     ": it may run slower than possible; export it on this machine with --tune";
   }
-  return described;
+  return report;
 }
 
 Json describe_settings(const BenchmarkSettings& settings) {
@@ -178,10 +177,10 @@ Json describe_settings(const BenchmarkSettings& settings) {
   return record;
 }
 
-/// The peaks of the precisions there are, of one core, taken before and after: the clock of a core changes.
+/// Peak GFLOP/s of one core, by precision.
 class Peaks {
  public:
-  void take(const std::vector<Precision>& precisions) {
+  void measure(const std::vector<Precision>& precisions) {
     for (const Precision precision : precisions) {
       const std::optional<double> found = sweep_engine::measure_peak_gflops(precision);
       std::optional<double>& best = best_[sweep_engine::precision_name(precision)];
@@ -189,14 +188,14 @@ class Peaks {
     }
   }
 
-  /// Of `cores` cores; null where it is unknown.
-  Json of(const std::string& precision, int cores) const {
+  /// Peak of `cores` cores; null if unknown.
+  [[nodiscard]] Json for_cores(const std::string& precision, int cores) const {
     const auto found = best_.find(precision);
     if (found == best_.end() || !found->second) return {};
     return Json(*found->second * cores);
   }
 
-  Json record() const {
+  [[nodiscard]] Json record() const {
     Json all = Json::object();
     for (const auto& [precision, best] : best_) all.set(precision, best ? Json(*best) : Json());
     return all;
@@ -206,50 +205,50 @@ class Peaks {
   std::map<std::string, std::optional<double>> best_;
 };
 
-Json describe_row(const LatencySeries& series, const Described& model, const Peaks& peaks, int cores) {
+Json describe_row(const LatencySeries& series, const ModelReport& model, const Peaks& peaks, int cores) {
   Json row = sweep_engine::describe_series(series, model.macs);
   row.set("model", series.model);
   row.set("precision", model.precision);
-  row.set("peak_gflops", peaks.of(model.precision, std::min(series.threads * series.workers, cores)));
+  row.set("peak_gflops", peaks.for_cores(model.precision, std::min(series.threads * series.workers, cores)));
   row.set("accuracy_top1", model.accuracy_top1);
   row.set("parity_max_abs", model.parity_max_abs);
   row.set("parity_top1_agreement", model.parity_top1_agreement);
   return row;
 }
 
-Status read_questions(const Request& request, Questions& questions) {
+Status read_evaluation_data(const Request& request, EvaluationData& evaluation_data) {
   if (!request.images.empty()) {
     Result<sweep_engine::ImageSet> images = sweep_engine::read_image_set(request.images);
     if (!images.ok()) return images.status();
-    questions.images = std::move(images).value();
+    evaluation_data.images = std::move(images).value();
   }
   if (!request.logits.empty()) {
     Result<sweep_engine::Logits> reference = sweep_engine::read_logits(request.logits);
     if (!reference.ok()) return reference.status();
-    questions.reference = std::move(reference).value();
+    evaluation_data.reference = std::move(reference).value();
   }
   return {};
 }
 
 Result<Json> measure(const Request& request) {
-  Questions questions;
-  const Status read = read_questions(request, questions);
+  EvaluationData evaluation_data;
+  const Status read = read_evaluation_data(request, evaluation_data);
   if (!read.ok()) return read;
   const sweep_engine::LoadSample before = sweep_engine::sample_load();
   const Result<std::vector<LatencySeries>> series =
-      sweep_engine::measure_latency(request.folders, request.settings, &say);
+      sweep_engine::measure_latency(request.folders, request.settings, &log_progress);
   if (!series.ok()) return series.status();
   const Json noise = sweep_engine::describe_noise(before, sweep_engine::sample_load());
 
   Json context = sweep_engine::describe_host();
   context.set("noise", noise);
   const int cores = static_cast<int>(context.find("cores")->number());
-  std::vector<Described> models;
+  std::vector<ModelReport> models;
   std::vector<Precision> precisions;
   Json warnings = Json::array();
   Json model_records = Json::array();
   for (const std::string& folder : request.folders) {
-    Result<Described> model = describe_model(folder, questions, cores);
+    Result<ModelReport> model = describe_model(folder, evaluation_data, cores);
     if (!model.ok()) return Status(model.status().code(), folder + ": " + model.status().message());
     models.push_back(std::move(model).value());
     if (!models.back().warning.empty()) warnings.add(models.back().warning);
@@ -257,7 +256,7 @@ Result<Json> measure(const Request& request) {
     precisions.push_back(sweep_engine::parse_precision(models.back().precision).value());
   }
   Peaks peaks;
-  peaks.take(precisions);
+  peaks.measure(precisions);
   context.set("peak_gflops_one_core", peaks.record());
   context.set("warnings", std::move(warnings));
 
@@ -268,8 +267,8 @@ Result<Json> measure(const Request& request) {
   document.set("settings", describe_settings(request.settings));
   document.set("models", std::move(model_records));
   Json results = Json::array();
-  for (const LatencySeries& one : series.value()) {
-    results.add(describe_row(one, models[one.model], peaks, cores));
+  for (const LatencySeries& configuration : series.value()) {
+    results.add(describe_row(configuration, models[configuration.model], peaks, cores));
   }
   document.set("results", std::move(results));
   return document;
@@ -287,16 +286,16 @@ int run(const Request& request) {
   return command_line::exit_ok;
 }
 
-/// Replace each folder by those of the precisions asked for.
-Status choose_folders(const std::string& wanted, std::vector<std::string>& folders) {
-  if (wanted.empty()) return {};
+/// Replace each folder by its exports in the requested precisions.
+Status choose_folders(const std::string& precisions, std::vector<std::string>& folders) {
+  if (precisions.empty()) return {};
   std::vector<std::string> chosen;
   for (const std::string& folder : folders) {
-    std::istringstream words(wanted);
+    std::istringstream words(precisions);
     for (std::string word; std::getline(words, word, ',');) {
       const Result<Precision> precision = sweep_engine::parse_precision(word);
       if (!precision.ok()) return precision.status();
-      const Result<std::string> found = sweep_engine::folder_in(folder, precision.value());
+      const Result<std::string> found = sweep_engine::find_precision_folder(folder, precision.value());
       if (!found.ok()) return found.status();
       if (std::find(chosen.begin(), chosen.end(), found.value()) == chosen.end())
         chosen.push_back(found.value());
@@ -306,11 +305,12 @@ Status choose_folders(const std::string& wanted, std::vector<std::string>& folde
   return {};
 }
 
-/// Fill `request`; the message of what is wrong, or nothing.
+/// Fill `request` from the parsed command line.
+/// @returns an error message, empty on success
 std::string read_command(const command_line::Parsed& parsed, Request& request) {
   BenchmarkSettings& settings = request.settings;
   std::string error;
-  const bool fine =
+  const bool valid =
       command_line::parse_counts("--threads", parsed.get("--threads", "1"), 1, 256, settings.threads,
                                  error) &&
       command_line::parse_counts("--batch", parsed.get("--batch", "1"), 1, 4096, settings.batches, error) &&
@@ -324,8 +324,8 @@ std::string read_command(const command_line::Parsed& parsed, Request& request) {
                                   settings.min_time_s, error) &&
       command_line::parse_seconds("--max-time-s", parsed.get("--max-time-s", "60"), 3600.0,
                                   settings.max_time_s, error);
-  if (!fine) return error;
-  request.folders = parsed.rest;
+  if (!valid) return error;
+  request.folders = parsed.positionals;
   request.images = parsed.get("--images", "");
   request.logits = parsed.get("--logits", "");
   request.json = parsed.get("--json", "");
@@ -338,9 +338,9 @@ std::string read_command(const command_line::Parsed& parsed, Request& request) {
     return "-o takes table, md, csv, json or jsonl, got '" + request.format + "'";
   }
   if (request.folders.empty()) {
-    return "give a model folder: benchmark_ncnn [flags] MODEL_DIR ...; --help tells more";
+    return "expected a model folder: benchmark_ncnn [flags] MODEL_DIR ...; see --help";
   }
-  if (!request.logits.empty() && request.images.empty()) return "--logits are those of --images: give both";
+  if (!request.logits.empty() && request.images.empty()) return "--logits requires --images";
   return {};
 }
 
@@ -351,7 +351,8 @@ int main(int argc, char** argv) {
   const command_line::Parsed parsed = command_line::parse(argc, argv, flags);
   if (!parsed.error.empty()) return command_line::fail(exit_usage, parsed.error);
   if (parsed.has("--help")) {
-    std::fputs(command_line::help("benchmark_ncnn [flags] MODEL_DIR ...", about, flags).c_str(), stdout);
+    std::fputs(command_line::help("benchmark_ncnn [flags] MODEL_DIR ...", description, flags).c_str(),
+               stdout);
     return command_line::exit_ok;
   }
   if (parsed.has("--version")) {
@@ -363,12 +364,12 @@ int main(int argc, char** argv) {
   const std::string error = read_command(parsed, request);
   if (!error.empty()) return command_line::fail(exit_usage, error);
   const std::vector<int>& threads = request.settings.threads;
-  if (*std::max_element(threads.begin(), threads.end()) > 1) tame_openmp(argv);
+  if (*std::max_element(threads.begin(), threads.end()) > 1) limit_openmp_spinning(argv);
   const Status chosen = choose_folders(parsed.get("--precision", ""), request.folders);
   if (!chosen.ok()) {
-    const bool mistyped = chosen.code() == sweep_engine::StatusCode::invalid_argument;
-    return command_line::fail(mistyped ? exit_usage : command_line::exit_failed,
-                              (mistyped ? "--precision: " : "") + chosen.message());
+    const bool usage_error = chosen.code() == sweep_engine::StatusCode::invalid_argument;
+    return command_line::fail(usage_error ? exit_usage : command_line::exit_failed,
+                              (usage_error ? "--precision: " : "") + chosen.message());
   }
   return run(request);
 }

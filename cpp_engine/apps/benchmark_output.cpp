@@ -12,10 +12,10 @@ using sweep_engine::Json;
 using Row = std::vector<std::string>;
 
 struct Column {
-  const char* name;  ///< in csv
-  const char* head;  ///< for people; empty: not shown to them
-  const char* path;  ///< of the member, dots between levels
-  int decimals;      ///< of a number; negative: as many as it has
+  const char* name;     ///< in CSV
+  const char* heading;  ///< in tables; empty: not shown
+  const char* path;     ///< member path, separated by dots
+  int decimals;         ///< decimal places; -1: not a number; -2: scientific notation
 };
 
 const std::vector<Column> columns = {
@@ -42,27 +42,27 @@ const std::vector<Column> columns = {
 };
 
 const Json* find(const Json& row, std::string path) {
-  const Json* at = &row;
-  while (at != nullptr && !path.empty()) {
+  const Json* value = &row;
+  while (value != nullptr && !path.empty()) {
     const std::size_t dot = path.find('.');
-    at = at->find(path.substr(0, dot).c_str());
+    value = value->find(path.substr(0, dot).c_str());
     path = dot == std::string::npos ? "" : path.substr(dot + 1);
   }
-  return at;
+  return value;
 }
 
-std::string number(double value, const char* form, int decimals) {
+std::string number(double value, const char* format, int decimals) {
   char text[64];
-  std::snprintf(text, sizeof text, form, decimals, value);
+  std::snprintf(text, sizeof text, format, decimals, value);
   return text;
 }
 
-/// @param whole  every digit of a number, as for another program; else rounded
-std::string cell(const Json& row, const Column& column, bool whole) {
+/// @param full_precision  all digits of a number instead of rounding
+std::string cell(const Json& row, const Column& column, bool full_precision) {
   const Json* value = find(row, column.path);
-  if (value == nullptr || value->is(Json::Kind::null)) return whole ? "" : "-";
+  if (value == nullptr || value->is(Json::Kind::null)) return full_precision ? "" : "-";
   if (value->is(Json::Kind::string)) return value->string();
-  if (whole) return value->text();
+  if (full_precision) return value->text();
   if (column.decimals == -2) return number(value->number(), "%.*e", 1);
   return number(value->number(), "%.*f", column.decimals);
 }
@@ -95,22 +95,22 @@ std::string jsonl(const Json& document) {
   return text;
 }
 
-std::vector<Row> shown(const Json& document) {
+std::vector<Row> table_rows(const Json& document) {
   std::vector<Row> table(1);
   for (const Column& column : columns) {
-    if (*column.head != '\0') table[0].emplace_back(column.head);
+    if (*column.heading != '\0') table[0].emplace_back(column.heading);
   }
   for (const Json& row : document.find("results")->items()) {
     Row cells;
     for (const Column& column : columns) {
-      if (*column.head != '\0') cells.push_back(cell(row, column, false));
+      if (*column.heading != '\0') cells.push_back(cell(row, column, false));
     }
     table.push_back(cells);
   }
   return table;
 }
 
-std::string aligned(const std::vector<Row>& table, bool markdown) {
+std::string align(const std::vector<Row>& table, bool markdown) {
   std::vector<std::size_t> widths(table[0].size(), 3);
   for (const Row& row : table) {
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
@@ -118,12 +118,12 @@ std::string aligned(const std::vector<Row>& table, bool markdown) {
   std::string text;
   for (std::size_t line = 0; line < table.size(); ++line) {
     for (std::size_t i = 0; i < table[line].size(); ++i) {
-      const std::string blank(widths[i] - table[line][i].size(), ' ');
-      // Words to the left, numbers to the right.
+      const std::string padding(widths[i] - table[line][i].size(), ' ');
+      // The first two columns are text and left-aligned; numbers are right-aligned.
       text += (markdown ? "| "
                : i == 0 ? ""
                         : "  ") +
-              (i < 2 ? table[line][i] + blank : blank + table[line][i]);
+              (i < 2 ? table[line][i] + padding : padding + table[line][i]);
       if (markdown) text += " ";
     }
     text += markdown ? "|\n" : "\n";
@@ -139,7 +139,7 @@ std::string aligned(const std::vector<Row>& table, bool markdown) {
 std::string table(const Json& document) {
   const Json* context = document.find("context");
   std::string text = document.find("models")->items()[0].find("name")->string() + " on " +
-                     context->find("cpu")->string() + "\n" + aligned(shown(document), false);
+                     context->find("cpu")->string() + "\n" + align(table_rows(document), false);
   for (const Json& model : document.find("models")->items()) {
     const std::string precision = model.find("precision")->string();
     if (const Json* accuracy = model.find("accuracy")) {
@@ -152,7 +152,8 @@ std::string table(const Json& document) {
     text += "warning: " + warning.string() + "\n";
   const Json* noise = context->find("noise");
   if (!noise->find("trustworthy")->boolean()) {
-    text += "The machine was busy (" + noise->find("reason")->string() + "): do not trust these figures.\n";
+    text += "warning: the machine was busy (" + noise->find("reason")->string() +
+            "); the results are unreliable\n";
   }
   return text;
 }
@@ -167,7 +168,7 @@ bool is_format(const std::string& format) {
 }
 
 std::string text(const Json& document, const std::string& format) {
-  if (format == "md") return aligned(shown(document), true);
+  if (format == "md") return align(table_rows(document), true);
   if (format == "csv") return csv(document);
   if (format == "json") return document.text(2) + "\n";
   if (format == "jsonl") return jsonl(document);

@@ -6,13 +6,12 @@
 
 namespace benchmark_output {
 
-/// Whether `format` is one of those below.
+/// Whether `format` is a format of text().
 bool is_format(const std::string& format);
 
-/// A benchmark's record as text.
-/// @param format  table (for people), md, csv (one line per row), json (all of it), jsonl (a row per line,
-/// each
-///                with its model and the context)
+/// Format a benchmark record.
+/// @param format  table (aligned columns), md (Markdown), csv (one line per result), json (the whole record),
+///                jsonl (one result per line, with its model and the context)
 std::string text(const sweep_engine::Json& document, const std::string& format);
 
 }  // namespace benchmark_output

@@ -29,11 +29,11 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 
 std::string closest(const std::string& name, const std::vector<Flag>& flags) {
   std::string best;
-  std::size_t least = std::max<std::size_t>(name.size() / 2, 2);
+  std::size_t min_distance = std::max<std::size_t>(name.size() / 2, 2);
   for (const Flag& flag : flags) {
     const std::size_t distance = edit_distance(name, flag.name);
-    if (distance < least) {
-      least = distance;
+    if (distance < min_distance) {
+      min_distance = distance;
       best = flag.name;
     }
   }
@@ -49,15 +49,15 @@ std::string Parsed::get(const std::string& name, const std::string& fallback) co
 
 Parsed parse(int argc, char** argv, const std::vector<Flag>& flags) {
   Parsed parsed;
-  bool only_rest = false;
+  bool flags_ended = false;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
-    if (only_rest || word.size() < 2 || word[0] != '-') {
-      parsed.rest.push_back(word);
+    if (flags_ended || word.size() < 2 || word[0] != '-') {
+      parsed.positionals.push_back(word);
       continue;
     }
     if (word == "--") {
-      only_rest = true;
+      flags_ended = true;
       continue;
     }
     const std::size_t equals = word.find('=');
@@ -83,13 +83,13 @@ Parsed parse(int argc, char** argv, const std::vector<Flag>& flags) {
   return parsed;
 }
 
-std::string help(const std::string& usage, const std::string& about, const std::vector<Flag>& flags) {
-  std::string text = "usage: " + usage + "\n\n" + about + "\n\n";
+std::string help(const std::string& usage, const std::string& description, const std::vector<Flag>& flags) {
+  std::string text = "usage: " + usage + "\n\n" + description + "\n\n";
   std::size_t width = 0;
   for (const Flag& flag : flags) width = std::max(width, flag.name.size() + flag.value.size() + 1);
   for (const Flag& flag : flags) {
-    const std::string left = flag.name + (flag.value.empty() ? "" : " " + flag.value);
-    text += "  " + left + std::string(width + 2 - left.size(), ' ') + flag.meaning + "\n";
+    const std::string flag_and_value = flag.name + (flag.value.empty() ? "" : " " + flag.value);
+    text += "  " + flag_and_value + std::string(width + 2 - flag_and_value.size(), ' ') + flag.meaning + "\n";
   }
   return text;
 }
@@ -114,8 +114,8 @@ bool parse_count(const std::string& flag, const std::string& text, int low, int 
   errno = 0;
   const long value = std::strtol(text.c_str(), &end, 10);
   if (text.empty() || *end != '\0' || errno != 0 || value < low || value > high) {
-    error = flag + " takes whole numbers from " + std::to_string(low) + " to " + std::to_string(high) +
-            ", got '" + text + "'";
+    error = flag + " takes integers from " + std::to_string(low) + " to " + std::to_string(high) + ", got '" +
+            text + "'";
     return false;
   }
   out = static_cast<int>(value);
@@ -151,7 +151,7 @@ bool write_file(const std::string& path, const std::string& text, std::string& e
   }
   done = done && std::rename(temporary.c_str(), path.c_str()) == 0;
   if (!done) {
-    error = path + " cannot be written: " + std::strerror(errno);
+    error = "cannot write " + path + ": " + std::strerror(errno);
     if (file != nullptr) ::unlink(temporary.c_str());
   }
   return done;

@@ -4,50 +4,52 @@
 #include <string>
 #include <vector>
 
-/// A command line: flags with or without a value, and the rest. Exit codes of the programs:
-/// 0 done, 1 something outside is wrong (a model, an image, a file), 2 the command line is wrong.
+/// Command-line parsing. Exit codes of the programs: 0 success, 1 invalid model, image or file, 2 usage
+/// error.
 namespace command_line {
 
 constexpr int exit_ok = 0;
 constexpr int exit_failed = 1;
 constexpr int exit_usage = 2;
 
-/// One flag a program knows.
+/// A command-line flag.
 struct Flag {
-  std::string name;     ///< with its dashes
-  std::string value;    ///< what its value is called in the help; empty for a switch
-  std::string meaning;  ///< one line; mentions the default
+  std::string name;     ///< including the dashes
+  std::string value;    ///< placeholder of its value in the help; empty for a switch
+  std::string meaning;  ///< one line, including the default
 };
 
 struct Parsed {
   std::map<std::string, std::string> flags;
-  std::vector<std::string> rest;
-  std::string error;  ///< empty when all is well
+  std::vector<std::string> positionals;
+  std::string error;  ///< empty on success
 
   bool has(const std::string& name) const { return flags.count(name) != 0; }
   std::string get(const std::string& name, const std::string& fallback) const;
 };
 
-/// Understands `--flag value`, `--flag=value` and `--`; an unknown flag is an error that names the closest
-/// one.
+/// Parse `--flag value`, `--flag=value` and `--`. The error for an unknown flag suggests the closest one.
 Parsed parse(int argc, char** argv, const std::vector<Flag>& flags);
 
-/// The help text: usage line, what it does, one line per flag.
-std::string help(const std::string& usage, const std::string& about, const std::vector<Flag>& flags);
+/// Help text: usage line, description, one line per flag.
+std::string help(const std::string& usage, const std::string& description, const std::vector<Flag>& flags);
 
-/// Read whole numbers, `1,2,4`, each within bounds; false with `error` set otherwise.
+/// Parse comma-separated integers from `low` to `high`, e.g. `1,2,4`, without duplicates.
+/// @returns false with `error` set if the text is invalid
 bool parse_counts(const std::string& flag, const std::string& text, int low, int high, std::vector<int>& out,
                   std::string& error);
+/// Parse one integer from `low` to `high`.
 bool parse_count(const std::string& flag, const std::string& text, int low, int high, int& out,
                  std::string& error);
+/// Parse a number of seconds from 0 to `high`.
 bool parse_seconds(const std::string& flag, const std::string& text, double high, double& out,
                    std::string& error);
 
 /// Print `error: message` on stderr and return the exit code.
 int fail(int code, const std::string& message);
 
-/// Write the whole text under a temporary name beside `path`, then rename it; false with `error` set
-/// otherwise.
+/// Write a file atomically through a temporary file in the same folder.
+/// @returns false with `error` set on failure
 bool write_file(const std::string& path, const std::string& text, std::string& error);
 
 }  // namespace command_line

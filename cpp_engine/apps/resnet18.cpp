@@ -1,4 +1,4 @@
-// Classify pictures with an exported model: the five most probable classes of each.
+// Classify images with an exported model.
 
 #include <sys/stat.h>
 
@@ -25,39 +25,39 @@ using sweep_engine::Result;
 using sweep_engine::Score;
 
 const std::vector<Flag> flags = {
-    {"--model", "DIR", "the model folder (default: $RESNET_SWEEP_MODEL)"},
-    {"--top", "N", "classes to show for each picture (default: 5)"},
-    {"--threads", "N", "threads of one inference (default: 1)"},
-    {"--json", "", "one JSON document on stdout instead of text"},
-    {"--no-self-test", "", "do not reproduce the model's stored logits first"},
-    {"--version", "", "print the versions and stop"},
-    {"--help", "", "print this and stop"},
+    {"--model", "DIR", "model folder (default: $RESNET_SWEEP_MODEL)"},
+    {"--top", "N", "number of classes per image (default: 5)"},
+    {"--threads", "N", "threads per inference (default: 1)"},
+    {"--json", "", "print one JSON document instead of text"},
+    {"--no-self-test", "", "skip the comparison with the model's reference logits"},
+    {"--version", "", "print the versions and exit"},
+    {"--help", "", "print this help and exit"},
 };
 
-constexpr const char* about =
-    "Classify JPEG and PNG pictures. A folder stands for the pictures in it, - for one picture on stdin.\n"
-    "Exit codes: 0 done, 1 the model or a picture is no good, 2 the command line is wrong.";
+constexpr const char* description =
+    "Classify JPEG and PNG images. Each argument is an image file, a folder of images, or - for stdin.\n"
+    "Exit codes: 0 success, 1 invalid model or image, 2 usage error.";
 
 bool is_folder(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-bool has_picture_name(std::string name) {
+bool has_image_extension(std::string name) {
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
-  for (const char* ending : {".jpg", ".jpeg", ".png"}) {
-    const std::string end(ending);
+  for (const char* extension : {".jpg", ".jpeg", ".png"}) {
+    const std::string end(extension);
     if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0) return true;
   }
   return false;
 }
 
-std::vector<std::string> pictures_in(const std::string& folder) {
+std::vector<std::string> list_images(const std::string& folder) {
   std::vector<std::string> paths;
   if (DIR* stream = ::opendir(folder.c_str())) {
     while (const dirent* entry = ::readdir(stream)) {
-      if (has_picture_name(entry->d_name)) paths.push_back(folder + "/" + entry->d_name);
+      if (has_image_extension(entry->d_name)) paths.push_back(folder + "/" + entry->d_name);
     }
     ::closedir(stream);
   }
@@ -65,12 +65,12 @@ std::vector<std::string> pictures_in(const std::string& folder) {
   return paths;
 }
 
-Result<sweep_engine::Image> read_picture(const std::string& path) {
+Result<sweep_engine::Image> read_image(const std::string& path) {
   if (path != "-") return sweep_engine::decode_image_file(path);
   std::string data;
-  char piece[65536];
+  char buffer[65536];
   std::size_t got = 0;
-  while ((got = std::fread(piece, 1, sizeof piece, stdin)) > 0) data.append(piece, got);
+  while ((got = std::fread(buffer, 1, sizeof buffer, stdin)) > 0) data.append(buffer, got);
   Result<sweep_engine::Image> image = sweep_engine::decode_image(data);
   if (!image.ok()) return sweep_engine::Status(image.status().code(), "stdin: " + image.status().message());
   return image;
@@ -109,7 +109,7 @@ int classify(const Classifier& model, const std::vector<std::string>& paths, int
   int code = command_line::exit_ok;
   Json records = Json::array();
   for (const std::string& path : paths) {
-    const Result<sweep_engine::Image> image = read_picture(path);
+    const Result<sweep_engine::Image> image = read_image(path);
     const Result<std::vector<Score>> scores =
         image.ok() ? model.classify(image.value(), top) : Result<std::vector<Score>>(image.status());
     if (!scores.ok()) code = command_line::fail(command_line::exit_failed, scores.status().message());
@@ -138,7 +138,7 @@ int main(int argc, char** argv) {
   if (!parsed.error.empty()) return command_line::fail(exit_usage, parsed.error);
   if (parsed.has("--help")) {
     const std::string usage = "resnet18 [--model DIR] [--json] IMAGE|FOLDER|- ...";
-    std::fputs(command_line::help(usage, about, flags).c_str(), stdout);
+    std::fputs(command_line::help(usage, description, flags).c_str(), stdout);
     return command_line::exit_ok;
   }
   if (parsed.has("--version")) {
@@ -158,23 +158,23 @@ int main(int argc, char** argv) {
   const std::string folder = parsed.get("--model", from_environment == nullptr ? "" : from_environment);
   if (folder.empty()) {
     return command_line::fail(exit_usage,
-                              "a model is needed: --model DIR, or RESNET_SWEEP_MODEL=DIR, where DIR is "
-                              "a sweep's export folder (runs/SWEEP/export)");
+                              "missing model: use --model DIR or RESNET_SWEEP_MODEL=DIR, where DIR is the "
+                              "export folder of a sweep (runs/SWEEP/export)");
   }
-  if (parsed.rest.empty()) {
+  if (parsed.positionals.empty()) {
     return command_line::fail(exit_usage,
-                              "give at least one picture: resnet18 --model DIR IMAGE ...; --help tells more");
+                              "expected at least one image: resnet18 --model DIR IMAGE ...; see --help");
   }
   std::vector<std::string> paths;
-  for (const std::string& path : parsed.rest) {
+  for (const std::string& path : parsed.positionals) {
     if (!is_folder(path)) {
       paths.push_back(path);
       continue;
     }
-    const std::vector<std::string> found = pictures_in(path);
+    const std::vector<std::string> found = list_images(path);
     if (found.empty()) {
       return command_line::fail(command_line::exit_failed,
-                                path + ": this folder has no .jpg, .jpeg or .png file");
+                                path + ": no .jpg, .jpeg or .png file in this folder");
     }
     paths.insert(paths.end(), found.begin(), found.end());
   }

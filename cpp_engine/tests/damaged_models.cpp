@@ -1,5 +1,5 @@
-// Load model folders damaged at random. Each must end in a message or in a finite answer, never in a signal;
-// one whose hashes do not fit must be refused. Meant for the sanitizers: cmake --preset asan.
+// Fuzz test: load randomly damaged model folders. Each load must fail with a message or give finite logits,
+// and folders with wrong hashes must be rejected. Run it with sanitizers: cmake --preset asan.
 
 #include <cstdio>
 #include <cstdlib>
@@ -12,52 +12,51 @@ namespace {
 
 using Random = std::mt19937;
 
-std::size_t below(Random& random, std::size_t count) { return random() % count; }
+std::size_t random_index(Random& random, std::size_t count) { return random() % count; }
 
-/// Bytes flipped, cut out, doubled or cut off.
+/// Flip a bit, truncate, or delete, duplicate or overwrite bytes.
 std::string damage_bytes(std::string data, Random& random) {
-  const std::size_t at = below(random, data.size());
-  switch (below(random, 5)) {
-    case 0: data[at] = static_cast<char>(data[at] ^ (1 << below(random, 8))); break;
+  const std::size_t at = random_index(random, data.size());
+  switch (random_index(random, 5)) {
+    case 0: data[at] = static_cast<char>(data[at] ^ (1 << random_index(random, 8))); break;
     case 1: data.resize(at); break;
-    case 2: data.erase(at, 1 + below(random, 8)); break;
-    case 3: data.insert(at, data.substr(at, 1 + below(random, 40))); break;
+    case 2: data.erase(at, 1 + random_index(random, 8)); break;
+    case 3: data.insert(at, data.substr(at, 1 + random_index(random, 40))); break;
     default: data.replace(at, 4, std::string(4, static_cast<char>(random()))); break;
   }
   return data;
 }
 
-/// A number of the text replaced by one that is wrong, too large, negative or no number.
+/// Replace a number of the text by an extreme, negative or malformed one.
 std::string damage_number(std::string text, Random& random) {
   const char* const numbers[] = {"0",    "-1",       "1",     "2",          "3",
                                  "7",    "64",       "65536", "2147483647", "-2147483648",
                                  "1e9",  "nan",      "0.5",   "",           "99999999999999999999",
                                  "-233", "268435456"};
-  std::size_t at = below(random, text.size());
+  std::size_t at = random_index(random, text.size());
   at = text.find_first_of("0123456789", at);
   if (at == std::string::npos) return damage_bytes(text, random);
   const std::size_t end = std::min(text.find_first_not_of("0123456789", at), text.size());
-  return text.replace(at, end - at, numbers[below(random, sizeof numbers / sizeof numbers[0])]);
+  return text.replace(at, end - at, numbers[random_index(random, sizeof numbers / sizeof numbers[0])]);
 }
 
 std::string damage_text(const std::string& text, Random& random) {
-  return below(random, 3) == 0 ? damage_bytes(text, random) : damage_number(text, random);
+  return random_index(random, 3) == 0 ? damage_bytes(text, random) : damage_number(text, random);
 }
 
-/// How one load ended: refused, or loaded and answered.
-enum class End { refused, answered };
+enum class Outcome { rejected, loaded };
 
-End load(const std::string& folder, Random& random) {
+Outcome load(const std::string& folder, Random& random) {
   sweep_engine::ClassifierOptions options;
-  options.self_test = below(random, 2) == 0;
+  options.self_test = random_index(random, 2) == 0;
   const auto model = sweep_engine::Classifier::load(folder, options);
   if (!model.ok()) {
     if (model.status().message().empty()) std::abort();
-    return End::refused;
+    return Outcome::rejected;
   }
   const std::size_t size = model.value().manifest().input.size();
   (void)model.value().logits(std::vector<std::uint8_t>(size, 100)).ok();
-  return End::answered;
+  return Outcome::loaded;
 }
 
 }  // namespace
@@ -68,31 +67,32 @@ int main(int argc, char** argv) {
   const tiny_model::Files good = tiny_model::files();
   const std::string manifest = good.manifest.text(1);
   Random random(20261020);
-  int refused = 0;
-  int answered = 0;
-  int wrong = 0;
+  int rejected = 0;
+  int loaded = 0;
+  int wrongly_accepted = 0;
   for (int round = 0; round < rounds; ++round) {
-    // Hashes that no longer fit.
+    // Wrong hashes.
     std::string param = good.param;
     std::string bin = good.bin;
     (round % 2 == 0 ? param : bin) =
         round % 2 == 0 ? damage_text(good.param, random) : damage_bytes(good.bin, random);
     folder.write(param, bin, manifest);
-    if ((param != good.param || bin != good.bin) && load(folder.path(), random) != End::refused) ++wrong;
+    if ((param != good.param || bin != good.bin) && load(folder.path(), random) != Outcome::rejected)
+      ++wrongly_accepted;
 
-    // Hashes that fit all the same: a damaged export, or an attacker's.
-    tiny_model::Files sealed = good;
-    if (round % 3 != 0) sealed.param = damage_text(sealed.param, random);
-    if (round % 3 != 1) sealed.bin = damage_bytes(sealed.bin, random);
-    tiny_model::seal(sealed);
-    folder.write(sealed);
-    (load(folder.path(), random) == End::refused ? refused : answered) += 1;
+    // Matching hashes, as in a faulty export or an attack.
+    tiny_model::Files rehashed = good;
+    if (round % 3 != 0) rehashed.param = damage_text(rehashed.param, random);
+    if (round % 3 != 1) rehashed.bin = damage_bytes(rehashed.bin, random);
+    tiny_model::update_hashes(rehashed);
+    folder.write(rehashed);
+    (load(folder.path(), random) == Outcome::rejected ? rejected : loaded) += 1;
 
     folder.write(good.param, good.bin, damage_text(manifest, random));
-    (load(folder.path(), random) == End::refused ? refused : answered) += 1;
+    (load(folder.path(), random) == Outcome::rejected ? rejected : loaded) += 1;
   }
-  std::printf("%d folders: %d refused for their hashes, of the others %d refused and %d answered\n",
-              3 * rounds, rounds - wrong, refused, answered);
-  if (wrong > 0) std::printf("%d folders with wrong hashes were accepted\n", wrong);
-  return wrong == 0 ? 0 : 1;
+  std::printf("%d folders: %d rejected for wrong hashes; of the others, %d rejected and %d loaded\n",
+              3 * rounds, rounds - wrongly_accepted, rejected, loaded);
+  if (wrongly_accepted > 0) std::printf("%d folders with wrong hashes were accepted\n", wrongly_accepted);
+  return wrongly_accepted == 0 ? 0 : 1;
 }

@@ -1,5 +1,5 @@
-// Decode pictures for the Python tests: image_tool OUT_DIR - FILE ... writes OUT_DIR/0.ppm, 1.ppm, ...; a
-// size (32x24) instead of - also resizes. One line per file on stdout: ok, or what is wrong.
+// Decode images for the Python tests: image_tool OUT_DIR SIZE FILE ... writes OUT_DIR/0.ppm, 1.ppm, ... SIZE
+// is - or a size to resize to, e.g. 32x24. Prints one line per file: ok, or the error.
 
 #include <cstdio>
 #include <cstring>

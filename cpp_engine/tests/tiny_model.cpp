@@ -33,8 +33,8 @@ Json describe(const std::string& data) {
 }  // namespace
 
 Files files() {
-  Files made;
-  made.param =
+  Files files;
+  files.param =
       "7767517\n6 7\n"
       "Input in0 0 1 in0\n"
       "Convolution conv 1 1 in0 1 0=4 1=3 4=1 5=1 6=108 9=1\n"
@@ -42,11 +42,11 @@ Files files() {
       "BinaryOp add 2 1 2 3 4 0=0\n"
       "Pooling pool 1 1 4 5 0=1 4=1\n"
       "InnerProduct fc 1 1 5 out0 0=5 1=1 2=20\n";
-  const std::uint32_t plain = 0;
-  made.bin.append(reinterpret_cast<const char*>(&plain), 4);
-  append_floats(made.bin, 108 + 4, 0.02F);
-  made.bin.append(reinterpret_cast<const char*>(&plain), 4);
-  append_floats(made.bin, 20 + 5, -0.1F);
+  const std::uint32_t tag = 0;
+  files.bin.append(reinterpret_cast<const char*>(&tag), 4);
+  append_floats(files.bin, 108 + 4, 0.02F);
+  files.bin.append(reinterpret_cast<const char*>(&tag), 4);
+  append_floats(files.bin, 20 + 5, -0.1F);
 
   Json input = Json::object();
   input.set("blob", "in0").set("channels", 3).set("height", 8).set("width", 8);
@@ -61,15 +61,15 @@ Files files() {
   logits.add(Json::array(std::vector<double>(5, 0.0)));
   Json self_test = Json::object();
   self_test.set("tolerance", 0.001).set("logits", logits);
-  made.manifest = Json::object();
-  made.manifest.set("schema_version", 1).set("name", "tiny").set("input", input);
-  made.manifest.set("normalization", normalization).set("output", output).set("precision", "fp32");
-  made.manifest.set("files", Json::object()).set("self_test", self_test);
-  seal(made);
-  return made;
+  files.manifest = Json::object();
+  files.manifest.set("schema_version", 1).set("name", "tiny").set("input", input);
+  files.manifest.set("normalization", normalization).set("output", output).set("precision", "fp32");
+  files.manifest.set("files", Json::object()).set("self_test", self_test);
+  update_hashes(files);
+  return files;
 }
 
-void seal(Files& files) {
+void update_hashes(Files& files) {
   Json described = Json::object();
   described.set("model.param", describe(files.param)).set("model.bin", describe(files.bin));
   files.manifest.set("files", described);

@@ -4,23 +4,23 @@
 
 #include "sweep_engine/json.h"
 
-/// A model folder of a few hundred bytes, made on the spot: a convolution, a ReLU, a mean, a classifier.
+/// A model folder of a few hundred bytes: convolution with ReLU, addition, global pooling, linear layer.
 namespace tiny_model {
 
-/// The three files' contents.
+/// Contents of the three files.
 struct Files {
   std::string param;
   std::string bin;
   sweep_engine::Json manifest;
 };
 
-/// A consistent folder's contents, apart from the self-test's logits, which are zero.
+/// Contents of a valid folder, except that its reference logits are zero.
 Files files();
 
-/// Make the manifest's sizes and hashes those of the contents.
-void seal(Files& files);
+/// Set the sizes and hashes in the manifest to those of the contents.
+void update_hashes(Files& files);
 
-/// A folder under the system's place for temporary files, removed with what is in it when the object goes.
+/// A temporary folder, removed by the destructor.
 class Folder {
  public:
   Folder();

@@ -10,61 +10,62 @@
 
 namespace sweep_engine {
 
-/// What a benchmark runs, and for how long. Every model is run with every combination of the three lists.
+/// Configurations and duration of a benchmark. Every model runs in every combination of the three lists.
 struct BenchmarkSettings {
-  std::vector<int> threads = {1};  ///< OpenMP threads of one inference, 1 to 256
-  std::vector<int> batches = {1};  ///< pictures of one query, computed together, 1 to 4096
-  std::vector<int> workers = {1};  ///< threads that share the model, each with queries of its own, 1 to 256
-  int warmup = 10;                 ///< unmeasured queries of each, at least; more until it settles; 0: none
-  int repetitions = 200;           ///< at least so many measured queries of each
-  double min_time_s = 1.0;         ///< and at least so much measured time of each
-  double max_time_s = 60.0;        ///< but no more than that, whatever the repetitions, once there are ten
+  std::vector<int> threads = {1};  ///< OpenMP threads per inference, 1 to 256
+  std::vector<int> batches = {1};  ///< images per query, 1 to 4096
+  std::vector<int> workers = {1};  ///< threads that share the model and run queries concurrently, 1 to 256
+  int warmup = 10;                 ///< minimum warm-up queries per configuration; 0: no warm-up
+  int repetitions = 200;           ///< minimum measured queries per configuration
+  double min_time_s = 1.0;         ///< minimum measured time per configuration
+  double max_time_s = 60.0;        ///< maximum measured time per configuration, once it has ten queries
 };
 
-/// What it costs to get the first answer, measured in a process of its own.
+/// Cost of the first inference, measured in a separate process.
 struct ColdStart {
-  double load_ms = 0.0;  ///< reading, checking and preparing the model, its files in the page cache
-  double first_inference_ms = 0.0;  ///< right after loading, one picture
+  double load_ms = 0.0;             ///< reading, checking and preparing the model, with a warm page cache
+  double first_inference_ms = 0.0;  ///< one image, directly after loading
   double peak_rss_mb = 0.0;         ///< MiB, after the first inference
 };
 
-/// One configuration's measurements. A query is one call for `batch` pictures.
+/// Measurements of one configuration. A query is one call with `batch` images.
 struct LatencySeries {
-  std::size_t model = 0;  ///< which of the folders
+  std::size_t model = 0;  ///< index of the model folder
   int threads = 1;
   int batch = 1;
   int workers = 1;
   ColdStart cold;
   int warmup_queries = 0;
-  bool settled = false;            ///< whether the warm-up's last medians agreed within 5 %
+  bool settled = false;            ///< whether the last warm-up medians agreed within 5 %
   std::vector<double> samples_ms;  ///< wall time of each query, from prepared input to logits
-  std::vector<double> cpu_ms;  ///< the process's time meanwhile, all its threads; with several workers the
-                               ///< mean of their turn
-  double busy_ms = 0.0;        ///< measured wall time in which some worker had a query
+  std::vector<double> cpu_ms;  ///< CPU time of the process per query, all threads; with several workers, the
+                               ///< mean of the round
+  double busy_ms = 0.0;        ///< wall time during which at least one worker ran a query
 
-  /// MLPerf's name for it: single-stream (one picture after the other), multi-stream (queries of several
-  /// pictures, one after the other), offline (several workers, all pictures there from the start).
-  const char* scenario() const;
-  /// Pictures answered in a second of busy time.
-  double images_per_s() const;
+  /// MLPerf scenario: single-stream (sequential queries of one image), multi-stream (sequential queries of
+  /// several images) or offline (several workers).
+  [[nodiscard]] const char* scenario() const;
+  /// Images per second of busy time.
+  [[nodiscard]] double images_per_s() const;
 };
 
-/// Told what the benchmark is doing, one line at a time.
+/// Callback for progress messages of one line.
 using Progress = std::function<void(const std::string&)>;
 
-/// Fork, load the model there, run it once. Call it before this process has any threads.
+/// Fork, then load the model and run it once in the child. Call it before this process starts any thread.
 Result<ColdStart> measure_cold_start(const std::string& folder, int threads);
 
-/// Run all configurations in turn, a few queries each, every second turn in reverse order, until every one
-/// has enough: what disturbs the machine then disturbs all of them alike, so that their ratios hold.
+/// Measure all configurations round-robin, a few queries per round and every second round in reverse order,
+/// until each has enough samples. A disturbance of the machine then affects all configurations alike, so that
+/// their ratios remain valid.
 /// @param folders  model folders, at least one
 Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string>& folders,
                                                    const BenchmarkSettings& settings,
                                                    const Progress& progress);
 
-/// One series as a record: scenario, threads, batch, workers, repetitions, warmup, latency_ms {min, p50, p90,
-/// p99, mean}, cpu_ms_p50, images_per_s, gflops, load_ms, first_inference_ms, peak_rss_mb, samples_ms.
-/// @param macs  multiply-accumulates of one picture
+/// JSON record of one series: scenario, threads, batch, workers, repetitions, warmup, latency_ms {min, p50,
+/// p90, p99, mean}, cpu_ms_p50, images_per_s, gflops, load_ms, first_inference_ms, peak_rss_mb, samples_ms.
+/// @param macs  multiply-accumulates per image
 Json describe_series(const LatencySeries& series, std::int64_t macs);
 
 }  // namespace sweep_engine

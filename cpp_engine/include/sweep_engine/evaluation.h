@@ -9,66 +9,69 @@
 
 namespace sweep_engine {
 
-/// Labeled pictures of one size. The file (deploy/model_files/image_file.py writes it) is little-endian:
+/// Labeled images of one size. The file is little-endian (written by deploy/model_files/image_file.py):
 ///
 ///     8 bytes  "SWEEPIMG"
 ///     u32      version, 1
 ///     u32 x 4  count, channels, height, width
 ///     u32      label, count times
-///     u8       levels, count * channels * height * width, CHW
+///     u8       pixels, count * channels * height * width, CHW
 struct ImageSet {
   int channels = 0;
   int height = 0;
   int width = 0;
   std::vector<std::uint32_t> labels;
-  std::vector<std::uint8_t> levels;
+  std::vector<std::uint8_t> pixels;
 
-  std::size_t count() const { return labels.size(); }
-  std::vector<std::uint8_t> pixels(std::size_t index) const;
+  [[nodiscard]] std::size_t count() const { return labels.size(); }
+  /// Pixels of one image, CHW.
+  [[nodiscard]] std::vector<std::uint8_t> image(std::size_t index) const;
 };
 
 Result<ImageSet> read_image_set(const std::string& path);
 
-/// Reference logits of the pictures of an ImageSet, row by row. The file is little-endian: "SWEEPLGT", u32
-/// version (1), u32 count, u32 classes, then f32 count * classes.
+/// Reference logits of the images of an ImageSet, row-major [count, classes]. The file is little-endian:
+/// "SWEEPLGT", u32 version (1), u32 count, u32 classes, f32 count * classes.
 struct Logits {
   std::size_t classes = 0;
   std::vector<float> values;
 
-  std::size_t count() const { return classes == 0 ? 0 : values.size() / classes; }
+  [[nodiscard]] std::size_t count() const { return classes == 0 ? 0 : values.size() / classes; }
 };
 
 Result<Logits> read_logits(const std::string& path);
 
-/// Computed logits beside their reference.
+/// Differences between computed and reference logits.
 struct Parity {
   std::size_t images = 0;
-  double max_abs = 0.0;       ///< largest absolute difference of a logit
-  double mean_abs = 0.0;      ///< mean of all of them
-  std::size_t same_top1 = 0;  ///< pictures with the same most probable class
+  double max_abs = 0.0;       ///< largest absolute difference
+  double mean_abs = 0.0;      ///< mean absolute difference
+  std::size_t same_top1 = 0;  ///< images with the same top-1 class
 
-  double top1_agreement() const {
+  /// Share of images with the same top-1 class, in [0, 1].
+  [[nodiscard]] double top1_agreement() const {
     return images == 0 ? 0.0 : static_cast<double>(same_top1) / static_cast<double>(images);
   }
 };
 
-/// The network's answers for the self-test's patterns beside PyTorch's, which every model folder has.
+/// Compare the network's logits of the self-test images with the model folder's PyTorch logits.
 Result<Parity> measure_parity(const Classifier& classifier);
 
-/// How often the most probable class was the right one.
+/// Top-1 accuracy on an image set.
 struct Accuracy {
   std::size_t images = 0;
   std::size_t correct = 0;
-  Parity parity;  ///< of no images where no reference was given
+  Parity parity;  ///< zero images if there are no reference logits
 
-  double top1() const {
+  /// Top-1 accuracy in [0, 1].
+  [[nodiscard]] double top1() const {
     return images == 0 ? 0.0 : static_cast<double>(correct) / static_cast<double>(images);
   }
 };
 
-/// Classify every picture of the set.
-/// @param reference  logits of the same pictures, or nothing (no values)
-/// @param workers  threads that share the model, each on its own picture; 1 to 256
+/// Classify every image of the set.
+/// @param reference  logits of the same images; may be empty
+/// @param workers  threads that share the model and take one image each, 1 to 256
 Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& images,
                                   const Logits& reference, int workers);
 

@@ -6,29 +6,27 @@
 
 namespace sweep_engine {
 
-/// How busy the machine was, in running totals; take one before and one after.
+/// Cumulative load counters of the machine. Two samples, before and after a measurement, give the load.
 struct LoadSample {
-  double at_s = 0.0;        ///< steady clock
-  double stalled_s = -1.0;  ///< time in which some task waited for a processor (PSI); negative when unknown
-  double steal_s = -1.0;    ///< time the hypervisor gave to others, all processors; negative when unknown
+  double time_s = 0.0;    ///< steady clock
+  double stall_s = -1.0;  ///< time in which some task waited for a CPU (PSI); negative if unknown
+  double steal_s = -1.0;  ///< time stolen by the hypervisor, summed over CPUs; negative if unknown
 };
 
-LoadSample sample_load();
+[[nodiscard]] LoadSample sample_load();
 
-/// The share of the time between two samples that was lost, and whether figures taken in it can be trusted.
-/// Members: cpu_stall_share, steal_share (null when the machine does not tell), load_average, trustworthy,
-/// reason.
+/// JSON record of the load between two samples: duration_s, cpu_stall_share, steal_share (null if unknown),
+/// load_average, trustworthy (whether measurements from this interval are reliable), reason.
 Json describe_noise(const LoadSample& before, const LoadSample& after);
 
-/// Date, processor, cores, memory, operating system, and the versions this program is made of.
+/// JSON record of the date, processor, cores, memory, operating system and software versions.
 Json describe_host();
 
-/// The processor's marketing name, on x86 with its family and model: virtual machines call processors of
-/// several generations by one name. Empty where the system does not tell. deploy/winograd/measured_choice.py
-/// says the same.
+/// Model name of the processor. On x86 it includes family and model, because virtual machines give processors
+/// of different generations the same name. Empty if unknown. Must match deploy/winograd/measured_choice.py.
 std::string processor_name();
 
-/// Largest resident set of this process so far, MiB (1024 * 1024 bytes).
+/// Peak resident set size of this process in MiB.
 double peak_rss_mb();
 
 const char* engine_version();

@@ -9,24 +9,24 @@
 
 namespace sweep_engine {
 
-/// How numbers are stored and computed.
+/// Number format of weights and computation.
 enum class Precision {
   fp32,
-  fp16,  ///< weights stored in half the size; computed in fp32
-  bf16,  ///< weights and activations in bfloat16 while running
+  fp16,  ///< weights stored in fp16, computed in fp32
+  bf16,  ///< weights and activations in bfloat16 at run time
   int8,  ///< quantized convolutions
 };
 
 const char* precision_name(Precision precision);
 Result<Precision> parse_precision(const std::string& name);
 
-/// How an image of any size becomes the size of the input.
+/// Method that resizes an image to the network's input size.
 enum class ResizeMode {
-  direct,             ///< both sides scaled to the input's, each by its own factor
-  shorter_side_crop,  ///< the shorter side scaled to `shorter_side`, then the center cut out
+  direct,             ///< scale both sides independently
+  shorter_side_crop,  ///< scale the shorter side to `shorter_side`, then crop the center
 };
 
-/// What the network takes.
+/// The network's input.
 struct InputSpec {
   std::string blob;
   int channels = 3;
@@ -35,7 +35,8 @@ struct InputSpec {
   ResizeMode resize = ResizeMode::direct;
   int shorter_side = 0;  ///< pixels, for shorter_side_crop
 
-  std::size_t size() const {
+  /// Number of values, channels * height * width.
+  [[nodiscard]] std::size_t size() const {
     return static_cast<std::size_t>(channels) * static_cast<std::size_t>(height) *
            static_cast<std::size_t>(width);
   }
@@ -43,18 +44,18 @@ struct InputSpec {
 
 /// x = (pixel / 255 - mean) / std.
 struct NormalizationSpec {
-  std::vector<float> mean;  ///< one per channel, or one per pixel in CHW order
-  std::vector<float> std;   ///< one per channel, positive
+  std::vector<float> mean;  ///< one value per channel, or one per pixel in CHW order
+  std::vector<float> std;   ///< one positive value per channel
 };
 
-/// One of the folder's files, as the manifest declares it.
+/// A file of the folder, as declared in the manifest.
 struct FileSpec {
   std::string name;
   std::string sha256;
   std::uint64_t bytes = 0;
 };
 
-/// model.json, schema version 1, checked.
+/// The validated contents of model.json, schema version 1.
 struct Manifest {
   std::string name;
   InputSpec input;
@@ -64,26 +65,24 @@ struct Manifest {
   Precision precision = Precision::fp32;
   FileSpec param;
   FileSpec bin;
-  double self_test_tolerance = 0.0;                   ///< largest allowed absolute difference of a logit
-  std::vector<std::vector<double>> self_test_logits;  ///< one row per pattern; see self_test_pattern()
-  double test_accuracy = -1.0;                        ///< in [0, 1]; negative when unknown
-  std::string tuned_for;                              ///< the processor it was tuned on; empty: by rule
-  std::string json;                                   ///< the file's text, for records that quote it
+  double self_test_tolerance = 0.0;                   ///< largest permitted absolute difference of a logit
+  std::vector<std::vector<double>> self_test_logits;  ///< one row per image of self_test_pattern()
+  double test_accuracy = -1.0;                        ///< in [0, 1]; negative if unknown
+  std::string tuned_for;  ///< processor of the Winograd tuning; empty if not tuned
 };
 
-/// Read and check FOLDER/model.json: schema version, every field's type and range, nothing about the other
-/// files.
+/// Read FOLDER/model.json and check its schema version and the types and ranges of all fields. Does not check
+/// the other files.
 Result<Manifest> read_manifest(const std::string& folder);
 
-/// The folder of the same network in another precision: `folder` itself if it is in that precision, else the
-/// one that the export writes beside it, DIR-int8 beside DIR.
-Result<std::string> folder_in(const std::string& folder, Precision precision);
+/// The folder of the same network in another precision: `folder` itself if it has that precision, otherwise
+/// its sibling from the export, e.g. DIR-int8 for DIR.
+Result<std::string> find_precision_folder(const std::string& folder, Precision precision);
 
-/// Read a whole file of at most `limit` bytes. Refuses what is not a regular file.
+/// Read a regular file of at most `limit` bytes.
 Result<std::string> read_file(const std::string& path, std::uint64_t limit);
 
-/// The fixed picture number `k` of the self-test, CHW: pixel(c, h, w) = (31 i + 17 h + 97 k) mod 256 with
-/// i = (c H + h) W + w.
+/// Self-test image `k`, CHW: pixel(c, h, w) = (31 i + 17 h + 97 k) mod 256 with i = (c H + h) W + w.
 std::vector<std::uint8_t> self_test_pattern(const InputSpec& input, int k);
 
 }  // namespace sweep_engine

@@ -6,10 +6,10 @@
 
 namespace sweep_engine {
 
-/// What one core reaches in a loop of nothing but multiply-accumulates held in registers, in 1e9 operations a
-/// second (a multiply-accumulate is two): fp32 by FMA, bf16 by dot products of bfloat16, int8 by VNNI. The
-/// upper limit of any kernel, at the clock of this moment.
-/// @returns nothing where the processor has no such instruction, or this program does not know it (not x86)
+/// Peak arithmetic throughput of one core in 1e9 operations per second (a multiply-accumulate counts as two),
+/// measured in a loop of register-only instructions at the current clock rate: FMA for fp32, bfloat16 dot
+/// products for bf16, VNNI for int8. It is the upper bound for any kernel.
+/// @returns nullopt if the processor lacks the instruction or is not x86-64
 std::optional<double> measure_peak_gflops(Precision precision);
 
 }  // namespace sweep_engine

@@ -7,13 +7,13 @@
 
 namespace sweep_engine {
 
-/// SHA-256 (FIPS 180-4) over data given in pieces. Uses the processor's SHA instructions where it has them
-/// (about 1.5 GB/s against 0.25 GB/s), so that checking a model costs a fraction of loading it.
+/// Incremental SHA-256 (FIPS 180-4). Uses the SHA instructions of the processor if available (about 1.5 GB/s
+/// instead of 0.25 GB/s), so that checking a model takes less time than loading it.
 class Sha256 {
  public:
   Sha256();
   void update(const void* data, std::size_t size);
-  /// The digest as 64 lower-case hexadecimal digits; the object is spent afterwards.
+  /// Finish and return the digest as 64 lower-case hexadecimal digits; call it once.
   std::string hex();
 
  private:

@@ -4,12 +4,12 @@
 
 namespace sweep_engine {
 
-/// The value below which the share `p` of the values lies, interpolated linearly between neighbors as NumPy
-/// does.
+/// Quantile with linear interpolation, like NumPy's default.
 /// @param values  at least one, in any order
-/// @param p       0 (the smallest) to 1 (the largest)
-double percentile(std::vector<double> values, double p);
+/// @param p       0 (minimum) to 1 (maximum)
+[[nodiscard]] double percentile(std::vector<double> values, double p);
 
-double mean(const std::vector<double>& values);
+/// @param values  at least one
+[[nodiscard]] double mean(const std::vector<double>& values);
 
 }  // namespace sweep_engine

@@ -14,13 +14,29 @@ namespace sweep_engine {
 namespace {
 
 constexpr std::uint64_t file_limit = std::uint64_t{8} << 30;
-constexpr std::string_view mark = "SWEEPIMG";
-constexpr std::size_t header_size = 28;
-
-std::uint32_t little32(const std::string& data, std::size_t at) {
+/// Little-endian.
+std::uint32_t read_u32(const std::string& data, std::size_t offset) {
   std::uint32_t value = 0;
-  for (std::size_t i = 4; i-- > 0;) value = value << 8 | static_cast<unsigned char>(data[at + i]);
+  for (std::size_t i = 4; i-- > 0;) value = value << 8 | static_cast<unsigned char>(data[offset + i]);
   return value;
+}
+
+/// Read a file that begins with 8 bytes `magic` and the version 1.
+Result<std::string> read_versioned_file(const std::string& path, std::string_view magic,
+                                        std::size_t header_size) {
+  Result<std::string> file = read_file(path, file_limit);
+  if (!file.ok()) return file;
+  const std::string& data = file.value();
+  if (data.size() < header_size || data.compare(0, magic.size(), magic) != 0 || read_u32(data, 8) != 1) {
+    return Status(StatusCode::io_error,
+                  path + ": not a version 1 file with the signature " + std::string(magic));
+  }
+  return file;
+}
+
+Status wrong_file_size(const std::string& path, std::uint64_t got, std::uint64_t expected) {
+  return {StatusCode::io_error,
+          path + ": " + std::to_string(got) + " bytes, but its header requires " + std::to_string(expected)};
 }
 
 template <typename Number>
@@ -28,7 +44,7 @@ std::size_t top1(const Number* logits, std::size_t classes) {
   return static_cast<std::size_t>(std::max_element(logits, logits + classes) - logits);
 }
 
-/// Adds sums to what finish() makes a mean of.
+/// Add one image. `mean_abs` holds the sum until finish() divides it.
 template <typename Number>
 void add_row(Parity& parity, const std::vector<float>& logits, const Number* reference) {
   ++parity.images;
@@ -46,61 +62,56 @@ void finish(Parity& parity, std::size_t classes) {
 
 }  // namespace
 
-std::vector<std::uint8_t> ImageSet::pixels(std::size_t index) const {
-  const std::size_t size = levels.size() / count();
-  const auto begin = levels.begin() + static_cast<std::ptrdiff_t>(index * size);
+std::vector<std::uint8_t> ImageSet::image(std::size_t index) const {
+  const std::size_t size = pixels.size() / count();
+  const auto begin = pixels.begin() + static_cast<std::ptrdiff_t>(index * size);
   return {begin, begin + static_cast<std::ptrdiff_t>(size)};
 }
 
 Result<ImageSet> read_image_set(const std::string& path) {
-  const Result<std::string> file = read_file(path, file_limit);
+  constexpr std::size_t header_size = 28;
+  const Result<std::string> file = read_versioned_file(path, "SWEEPIMG", header_size);
   if (!file.ok()) return file.status();
   const std::string& data = file.value();
-  const auto bad = [&](const std::string& what) { return Status(StatusCode::io_error, path + ": " + what); };
-  if (data.size() < header_size || data.compare(0, mark.size(), mark) != 0 || little32(data, 8) != 1) {
-    return bad("is not an image set of version 1 (it does not begin with SWEEPIMG)");
-  }
-  const std::uint64_t count = little32(data, 12);
-  const std::uint64_t channels = little32(data, 16);
-  const std::uint64_t height = little32(data, 20);
-  const std::uint64_t width = little32(data, 24);
+  const std::uint64_t count = read_u32(data, 12);
+  const std::uint64_t channels = read_u32(data, 16);
+  const std::uint64_t height = read_u32(data, 20);
+  const std::uint64_t width = read_u32(data, 24);
   if (count < 1 || channels < 1 || channels > 4 || height < 1 || height > 4096 || width < 1 || width > 4096) {
-    return bad("declares a size that is not allowed");
+    return Status(StatusCode::io_error,
+                  path +
+                      ": the image count or size in the header is out of range (1 to 4 channels, 1 to 4096 "
+                      "pixels per side)");
   }
   const std::uint64_t expected = header_size + count * (4 + channels * height * width);
-  if (data.size() != expected) {
-    return bad("has " + std::to_string(data.size()) + " bytes where its header needs " +
-               std::to_string(expected));
-  }
+  if (data.size() != expected) return wrong_file_size(path, data.size(), expected);
   ImageSet set;
   set.channels = static_cast<int>(channels);
   set.height = static_cast<int>(height);
   set.width = static_cast<int>(width);
-  for (std::size_t i = 0; i < count; ++i) set.labels.push_back(little32(data, header_size + 4 * i));
-  set.levels.assign(data.begin() + static_cast<std::ptrdiff_t>(header_size + 4 * count), data.end());
+  for (std::size_t i = 0; i < count; ++i) set.labels.push_back(read_u32(data, header_size + 4 * i));
+  set.pixels.assign(data.begin() + static_cast<std::ptrdiff_t>(header_size + 4 * count), data.end());
   return set;
 }
 
 Result<Logits> read_logits(const std::string& path) {
-  const Result<std::string> file = read_file(path, file_limit);
+  constexpr std::size_t header_size = 20;
+  const Result<std::string> file = read_versioned_file(path, "SWEEPLGT", header_size);
   if (!file.ok()) return file.status();
   const std::string& data = file.value();
-  constexpr std::string_view logits_mark = "SWEEPLGT";
-  constexpr std::size_t head = 20;
-  if (data.size() < head || data.compare(0, logits_mark.size(), logits_mark) != 0 || little32(data, 8) != 1) {
+  const std::uint64_t count = read_u32(data, 12);
+  const std::uint64_t classes = read_u32(data, 16);
+  if (count < 1 || classes < 1 || classes > 1000000) {
     return Status(StatusCode::io_error,
-                  path + ": is not a file of logits of version 1 (it does not begin with SWEEPLGT)");
+                  path + ": the number of rows or classes in the header is out of range");
   }
-  const std::uint64_t count = little32(data, 12);
-  const std::uint64_t classes = little32(data, 16);
-  if (count < 1 || classes < 1 || classes > 1000000 || data.size() != head + 4 * count * classes) {
-    return Status(StatusCode::io_error, path + ": its size and its header do not agree");
-  }
+  const std::uint64_t expected = header_size + 4 * count * classes;
+  if (data.size() != expected) return wrong_file_size(path, data.size(), expected);
   Logits logits;
   logits.classes = classes;
   logits.values.resize(count * classes);
   for (std::size_t i = 0; i < logits.values.size(); ++i) {
-    const std::uint32_t bits = little32(data, head + 4 * i);
+    const std::uint32_t bits = read_u32(data, header_size + 4 * i);
     std::memcpy(&logits.values[i], &bits, sizeof bits);
   }
   return logits;
@@ -123,17 +134,17 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
                                   const Logits& reference, int workers) {
   const InputSpec& input = classifier.manifest().input;
   if (images.channels != input.channels || images.height != input.height || images.width != input.width) {
-    return Status(StatusCode::invalid_argument, "the pictures are " + std::to_string(images.width) + " x " +
-                                                    std::to_string(images.height) + ", the network takes " +
-                                                    std::to_string(input.width) + " x " +
-                                                    std::to_string(input.height));
+    return Status(StatusCode::invalid_argument,
+                  "the images are " + std::to_string(images.width) + " x " + std::to_string(images.height) +
+                      ", but the network input is " + std::to_string(input.width) + " x " +
+                      std::to_string(input.height));
   }
   const std::size_t classes = classifier.manifest().classes.size();
   if (reference.count() > 0 && (reference.count() != images.count() || reference.classes != classes)) {
     return Status(StatusCode::invalid_argument,
-                  "the reference has " + std::to_string(reference.count()) + " rows of " +
-                      std::to_string(reference.classes) + " logits, the pictures are " +
-                      std::to_string(images.count()) + " and the classes " + std::to_string(classes));
+                  "the reference logits are " + std::to_string(reference.count()) + " x " +
+                      std::to_string(reference.classes) + ", but there are " +
+                      std::to_string(images.count()) + " images and " + std::to_string(classes) + " classes");
   }
   std::atomic<std::size_t> next{0};
   std::atomic<std::size_t> correct{0};
@@ -142,7 +153,7 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
   Parity parity;
   const auto work = [&] {
     for (std::size_t i = next++; i < images.count(); i = next++) {
-      const Result<std::vector<float>> logits = classifier.logits(images.pixels(i));
+      const Result<std::vector<float>> logits = classifier.logits(images.image(i));
       if (!logits.ok()) {
         const std::lock_guard<std::mutex> lock(guard);
         failure = logits.status();
@@ -160,7 +171,7 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
     try {
       threads.emplace_back(work);
     } catch (const std::system_error&) {
-      break;  // fewer threads do the same work
+      break;  // continue with fewer threads
     }
   }
   work();

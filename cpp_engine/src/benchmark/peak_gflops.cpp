@@ -14,19 +14,19 @@ namespace {
 
 #ifdef SWEEP_ENGINE_X86
 
-// Twelve independent sums hide the latency of the longest of these instructions (5 cycles, two a cycle).
-constexpr int sums = 12;
+// Twelve independent accumulators hide the instruction latency (up to 5 cycles at two per cycle).
+constexpr int accumulators = 12;
 constexpr int steps = 20000;
-constexpr int tries = 40;
+constexpr int repetitions = 40;
 
-// One step of one sum. The empty assembly keeps the compiler from folding the loop, at no cost.
+// One step of one accumulator. The empty assembly prevents the compiler from folding the loop.
 #define SWEEP_ENGINE_STEP(sum, instruction) \
   do {                                      \
     sum = instruction;                      \
     asm volatile("" : "+v"(sum));           \
   } while (false)
 
-// The sums are single variables: an array would live in memory, and its traffic would be measured.
+// The accumulators are separate variables because an array would be kept in memory and add memory traffic.
 #define SWEEP_ENGINE_CHAIN(name, isa, vector, zero, operand, instruction) \
   __attribute__((target(isa), noinline)) void name() {                    \
     vector a = zero, b = zero, c = zero, d = zero, e = zero, f = zero;    \
@@ -63,32 +63,33 @@ SWEEP_ENGINE_CHAIN(vnni_512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512
 SWEEP_ENGINE_CHAIN(bf16_512, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(),
                    reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3F00)), SWEEP_ENGINE_BF16_512)
 
-/// @param operations  of one instruction
-double best_rate(void (*chain)(), int operations) {
+/// Highest rate of several repetitions, in 1e9 operations per second.
+/// @param operations  per instruction
+double best_gflops(void (*chain)(), int operations) {
   double best_s = 1e9;
-  for (int i = 0; i < tries; ++i) {
+  for (int i = 0; i < repetitions; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     chain();
     best_s =
         std::min(best_s, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
-  return 1e-9 * operations * sums * steps / best_s;
+  return 1e-9 * operations * accumulators * steps / best_s;
 }
 
 std::optional<double> measure(Precision precision) {
   __builtin_cpu_init();
-  const bool wide = __builtin_cpu_supports("avx512f") != 0;
+  const bool avx512 = __builtin_cpu_supports("avx512f") != 0;
   switch (precision) {
     case Precision::fp32:
     case Precision::fp16:  // computed in fp32
-      if (wide) return best_rate(&fma_512, 2 * 16);
-      if (__builtin_cpu_supports("fma") != 0) return best_rate(&fma_256, 2 * 8);
+      if (avx512) return best_gflops(&fma_512, 2 * 16);
+      if (__builtin_cpu_supports("fma") != 0) return best_gflops(&fma_256, 2 * 8);
       return std::nullopt;
     case Precision::bf16:
-      if (wide && __builtin_cpu_supports("avx512bf16") != 0) return best_rate(&bf16_512, 2 * 32);
+      if (avx512 && __builtin_cpu_supports("avx512bf16") != 0) return best_gflops(&bf16_512, 2 * 32);
       return std::nullopt;
     case Precision::int8:
-      if (wide && __builtin_cpu_supports("avx512vnni") != 0) return best_rate(&vnni_512, 2 * 64);
+      if (avx512 && __builtin_cpu_supports("avx512vnni") != 0) return best_gflops(&vnni_512, 2 * 64);
       return std::nullopt;
   }
   return std::nullopt;

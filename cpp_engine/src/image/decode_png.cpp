@@ -1,4 +1,4 @@
-// PNG through libpng, with every checksum an error.
+// PNG decoding with libpng. A wrong checksum is an error.
 
 #include <csetjmp>
 #include <cstring>
@@ -12,9 +12,9 @@ namespace sweep_engine {
 
 namespace {
 
-struct PngJob {
+struct DecodeState {
   std::string_view data;
-  std::size_t at = 0;
+  std::size_t offset = 0;
   std::jmp_buf escape;
   char message[200] = {};
   std::vector<png_bytep> rows;
@@ -22,7 +22,7 @@ struct PngJob {
   Image image;
 };
 
-/// Frees the decoder on every way out, an exception of the vectors included.
+/// Frees the decoder on every exit path, including std::bad_alloc.
 struct Cleanup {
   png_structp png;
   png_infop info;
@@ -30,32 +30,32 @@ struct Cleanup {
 };
 
 [[noreturn]] void on_error(png_structp png, png_const_charp message) {
-  auto* job = static_cast<PngJob*>(png_get_error_ptr(png));
-  std::strncpy(job->message, message, sizeof job->message - 1);
-  std::longjmp(job->escape, 1);  // NOLINT(cert-err52-cpp): libpng is C and knows no other way out
+  auto* state = static_cast<DecodeState*>(png_get_error_ptr(png));
+  std::strncpy(state->message, message, sizeof state->message - 1);
+  std::longjmp(state->escape, 1);  // NOLINT(cert-err52-cpp): libpng's C error handling requires it
 }
 
-// Warnings are about color profiles and the like; a wrong checksum is made an error below.
+// Warnings concern metadata such as color profiles; read_header() turns checksum warnings into errors.
 void on_warning(png_structp, png_const_charp) {}
 
 void on_read(png_structp png, png_bytep out, png_size_t count) {
-  auto* job = static_cast<PngJob*>(png_get_io_ptr(png));
-  if (count > job->data.size() - job->at) png_error(png, "the data ends early");
-  std::memcpy(out, job->data.data() + job->at, count);
-  job->at += count;
+  auto* state = static_cast<DecodeState*>(png_get_io_ptr(png));
+  if (count > state->data.size() - state->offset) png_error(png, "unexpected end of data");
+  std::memcpy(out, state->data.data() + state->offset, count);
+  state->offset += count;
 }
 
-bool read_header(png_structp png, png_infop info, PngJob& job) {
-  if (setjmp(job.escape) != 0) return false;
-  png_set_read_fn(png, &job, &on_read);
+bool read_header(png_structp png, png_infop info, DecodeState& state) {
+  if (setjmp(state.escape) != 0) return false;
+  png_set_read_fn(png, &state, &on_read);
   png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
-  png_set_user_limits(png, 0x7fffffff, 0x7fffffff);  // ours is checked next
+  png_set_user_limits(png, 0x7fffffff, 0x7fffffff);  // decode_png() checks max_image_pixels
   png_read_info(png, info);
   return true;
 }
 
-bool read_pixels(png_structp png, png_infop info, PngJob& job) {
-  if (setjmp(job.escape) != 0) return false;
+bool read_pixels(png_structp png, png_infop info, DecodeState& state) {
+  if (setjmp(state.escape) != 0) return false;
   const bool gray16 =
       png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
   png_set_strip_16(png);
@@ -63,16 +63,16 @@ bool read_pixels(png_structp png, png_infop info, PngJob& job) {
   if (png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) < 8) {
     png_set_expand_gray_1_2_4_to_8(png);
   }
-  // Pillow has no transparency for 16-bit gray.
+  // Pillow ignores the transparency of 16-bit gray images.
   if (png_get_valid(png, info, PNG_INFO_tRNS) != 0 && !gray16) png_set_tRNS_to_alpha(png);
   png_set_gray_to_rgb(png);
   png_set_add_alpha(png, 0xFF, PNG_FILLER_AFTER);
   png_set_interlace_handling(png);
   png_read_update_info(png, info);
-  if (png_get_rowbytes(png, info) != static_cast<std::size_t>(job.image.width) * 4) {
-    png_error(png, "an unknown pixel format");
+  if (png_get_rowbytes(png, info) != static_cast<std::size_t>(state.image.width) * 4) {
+    png_error(png, "unsupported pixel format");
   }
-  png_read_image(png, job.rows.data());
+  png_read_image(png, state.rows.data());
   png_read_end(png, nullptr);
   return true;
 }
@@ -80,31 +80,32 @@ bool read_pixels(png_structp png, png_infop info, PngJob& job) {
 }  // namespace
 
 Result<Image> decode_png(std::string_view data) {
-  PngJob job;
-  job.data = data;
-  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &job, &on_error, &on_warning);
-  if (png == nullptr) return Status(StatusCode::out_of_memory, "not enough memory to decode the picture");
+  DecodeState state;
+  state.data = data;
+  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &state, &on_error, &on_warning);
+  if (png == nullptr) return Status(StatusCode::out_of_memory, "not enough memory to decode the image");
   png_infop info = png_create_info_struct(png);
   const Cleanup cleanup{png, info};
-  bool done = info != nullptr && read_header(png, info, job);
+  bool done = info != nullptr && read_header(png, info, state);
   Status status;
   if (done) {
     status = check_image_size(png_get_image_width(png, info), png_get_image_height(png, info));
     if (status.ok()) {
-      job.image.width = static_cast<int>(png_get_image_width(png, info));
-      job.image.height = static_cast<int>(png_get_image_height(png, info));
-      const std::size_t stride = static_cast<std::size_t>(job.image.width) * 4;
-      job.rgba.resize(stride * static_cast<std::size_t>(job.image.height));
-      for (int y = 0; y < job.image.height; ++y) {
-        job.rows.push_back(job.rgba.data() + stride * static_cast<std::size_t>(y));
+      state.image.width = static_cast<int>(png_get_image_width(png, info));
+      state.image.height = static_cast<int>(png_get_image_height(png, info));
+      const std::size_t stride = static_cast<std::size_t>(state.image.width) * 4;
+      state.rgba.resize(stride * static_cast<std::size_t>(state.image.height));
+      for (int y = 0; y < state.image.height; ++y) {
+        state.rows.push_back(state.rgba.data() + stride * static_cast<std::size_t>(y));
       }
-      done = read_pixels(png, info, job);
+      done = read_pixels(png, info, state);
     }
   }
   if (!status.ok()) return status;
-  if (!done) return Status(StatusCode::image_invalid, std::string("the PNG data is damaged: ") + job.message);
-  job.image.rgb = over_white(job.rgba.data(), job.rgba.size());
-  return std::move(job.image);
+  if (!done)
+    return Status(StatusCode::image_invalid, std::string("the PNG data is damaged: ") + state.message);
+  state.image.rgb = composite_over_white(state.rgba.data(), state.rgba.size());
+  return std::move(state.image);
 }
 
 }  // namespace sweep_engine

@@ -1,5 +1,5 @@
-// JPEG and PNG through stb_image, for machines without the headers of libjpeg and libpng. stb_image takes
-// truncated JPEG data and PNG data with wrong checksums for whole, so both are looked at here first.
+// JPEG and PNG decoding with stb_image, for machines without the headers of libjpeg and libpng. stb_image
+// accepts truncated JPEG data and PNG data with wrong checksums, so these are checked before decoding.
 
 #include <array>
 #include <cstdlib>
@@ -29,7 +29,7 @@ namespace {
 
 Result<Image> decode(std::string_view data, const char* format) {
   const auto* bytes = reinterpret_cast<const stbi_uc*>(data.data());
-  const int size = static_cast<int>(data.size());  // at most 256 MiB: see decode_image_file
+  const int size = static_cast<int>(data.size());  // checked below
   int width = 0;
   int height = 0;
   int channels = 0;
@@ -45,7 +45,7 @@ Result<Image> decode(std::string_view data, const char* format) {
       stbi_load_from_memory(bytes, size, &width, &height, &channels, 4), &stbi_image_free);
   if (pixels == nullptr) return damaged(stbi_failure_reason());
   const std::size_t count = static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 4;
-  return Image{width, height, over_white(pixels.get(), count)};
+  return Image{width, height, composite_over_white(pixels.get(), count)};
 }
 
 std::uint32_t crc32(std::string_view data) {
@@ -57,9 +57,10 @@ std::uint32_t crc32(std::string_view data) {
   return ~crc;
 }
 
-std::uint32_t big32(std::string_view data, std::size_t at) {
+/// Big-endian.
+std::uint32_t read_u32(std::string_view data, std::size_t offset) {
   std::uint32_t value = 0;
-  for (std::size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(data[at + i]);
+  for (std::size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(data[offset + i]);
   return value;
 }
 
@@ -67,8 +68,7 @@ std::uint32_t big32(std::string_view data, std::size_t at) {
 
 Result<Image> decode_jpeg(std::string_view data) {
   if (data.rfind("\xff\xd9") == std::string_view::npos) {
-    return Status(StatusCode::image_invalid,
-                  "the JPEG data is damaged: it ends before the end of the picture");
+    return Status(StatusCode::image_invalid, "the JPEG data is damaged: no end-of-image marker");
   }
   return decode(data, "JPEG");
 }
@@ -77,11 +77,11 @@ Result<Image> decode_png(std::string_view data) {
   std::size_t at = 8;
   bool ended = false;
   while (!ended) {
-    if (at + 12 > data.size() || big32(data, at) > data.size() - at - 12) {
-      return Status(StatusCode::image_invalid, "the PNG data is damaged: it ends early");
+    if (at + 12 > data.size() || read_u32(data, at) > data.size() - at - 12) {
+      return Status(StatusCode::image_invalid, "the PNG data is damaged: unexpected end of data");
     }
-    const std::size_t length = big32(data, at);
-    if (crc32(data.substr(at + 4, length + 4)) != big32(data, at + 8 + length)) {
+    const std::size_t length = read_u32(data, at);
+    if (crc32(data.substr(at + 4, length + 4)) != read_u32(data, at + 8 + length)) {
       return Status(
           StatusCode::image_invalid,
           "the PNG data is damaged: " + std::string(data.substr(at + 4, 4)) + " has a wrong checksum");

@@ -11,23 +11,24 @@ namespace sweep_engine {
 namespace {
 
 constexpr std::uint64_t file_limit = 256U << 20;
-constexpr std::string_view png_mark("\x89PNG\r\n\x1a\n", 8);
-constexpr std::string_view jpeg_mark("\xff\xd8\xff", 3);
+constexpr std::string_view png_magic("\x89PNG\r\n\x1a\n", 8);
+constexpr std::string_view jpeg_magic("\xff\xd8\xff", 3);
 
-unsigned byte_at(std::string_view data, std::size_t at) {
-  return at < data.size() ? static_cast<unsigned char>(data[at]) : 0U;
+unsigned read_u8(std::string_view data, std::size_t offset) {
+  return offset < data.size() ? static_cast<unsigned char>(data[offset]) : 0U;
 }
 
-unsigned big16(std::string_view data, std::size_t at) {
-  return byte_at(data, at) << 8 | byte_at(data, at + 1);
+/// Big-endian.
+unsigned read_u16(std::string_view data, std::size_t offset) {
+  return read_u8(data, offset) << 8 | read_u8(data, offset + 1);
 }
 
-/// The orientation (1 to 8) in a TIFF header with its first directory; 1 when there is none.
+/// EXIF orientation (1 to 8) from the first directory of a TIFF header; 1 if there is none.
 int tiff_orientation(std::string_view tiff) {
   const bool little = tiff.substr(0, 2) == "II";
   if (!little && tiff.substr(0, 2) != "MM") return 1;
   const auto read16 = [&](std::size_t at) {
-    return little ? byte_at(tiff, at) | byte_at(tiff, at + 1) << 8 : big16(tiff, at);
+    return little ? read_u8(tiff, at) | read_u8(tiff, at + 1) << 8 : read_u16(tiff, at);
   };
   const auto read32 = [&](std::size_t at) {
     return little ? read16(at) | read16(at + 2) << 16 : read16(at) << 16 | read16(at + 2);
@@ -47,14 +48,14 @@ int tiff_orientation(std::string_view tiff) {
 
 int jpeg_orientation(std::string_view data) {
   std::size_t at = 2;
-  while (at + 4 <= data.size() && byte_at(data, at) == 0xFF) {
-    const unsigned marker = byte_at(data, at + 1);
+  while (at + 4 <= data.size() && read_u8(data, at) == 0xFF) {
+    const unsigned marker = read_u8(data, at + 1);
     if (marker == 0xFF) {  // fill byte
       ++at;
       continue;
     }
-    if (marker == 0xDA || marker == 0xD9) break;  // the picture itself, or its end
-    const std::size_t length = big16(data, at + 2);
+    if (marker == 0xDA || marker == 0xD9) break;  // start of scan or end of image
+    const std::size_t length = read_u16(data, at + 2);
     const std::string_view segment = data.substr(at + 4, length < 2 ? 0 : length - 2);
     if (marker == 0xE1 && segment.substr(0, 6) == std::string_view("Exif\0\0", 6)) {
       return tiff_orientation(segment.substr(6));
@@ -65,17 +66,17 @@ int jpeg_orientation(std::string_view data) {
 }
 
 int png_orientation(std::string_view data) {
-  std::size_t at = png_mark.size();
+  std::size_t at = png_magic.size();
   while (at + 12 <= data.size()) {
-    const std::size_t length = static_cast<std::size_t>(big16(data, at)) << 16 | big16(data, at + 2);
+    const std::size_t length = static_cast<std::size_t>(read_u16(data, at)) << 16 | read_u16(data, at + 2);
     if (data.substr(at + 4, 4) == "eXIf") return tiff_orientation(data.substr(at + 8, length));
     at += 12 + length;
   }
   return 1;
 }
 
-/// EXIF's eight orientations: bit by bit, mirrored or turned in steps of 90 degrees.
-Image orient(const Image& image, int orientation) {
+/// Mirror or rotate the image according to its EXIF orientation.
+Image apply_orientation(const Image& image, int orientation) {
   if (orientation == 1) return image;
   const bool swaps_sides = orientation >= 5;
   Image out{swaps_sides ? image.height : image.width, swaps_sides ? image.width : image.height, {}};
@@ -107,21 +108,21 @@ Status not_an_image(std::string_view data) {
     return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t';
   });
   return {StatusCode::image_invalid,
-          std::string("is neither a JPEG nor a PNG picture") + (text ? "; it looks like a text file" : "")};
+          std::string("neither a JPEG nor a PNG image") + (text ? "; it looks like a text file" : "")};
 }
 
 }  // namespace
 
 Status check_image_size(std::int64_t width, std::int64_t height) {
   if (width < 1 || height < 1 || width > max_image_pixels / std::max<std::int64_t>(height, 1)) {
-    return {StatusCode::image_invalid, "has " + std::to_string(width) + " x " + std::to_string(height) +
-                                           " pixels; from 1 to " + std::to_string(max_image_pixels) +
-                                           " are allowed"};
+    return {StatusCode::image_invalid, "image size " + std::to_string(width) + " x " +
+                                           std::to_string(height) + " is outside the permitted 1 to " +
+                                           std::to_string(max_image_pixels) + " pixels"};
   }
   return {};
 }
 
-std::vector<std::uint8_t> over_white(const std::uint8_t* rgba, std::size_t size) {
+std::vector<std::uint8_t> composite_over_white(const std::uint8_t* rgba, std::size_t size) {
   std::vector<std::uint8_t> rgb;
   rgb.reserve(size / 4 * 3);
   for (std::size_t i = 0; i < size; i += 4) {
@@ -136,13 +137,13 @@ std::vector<std::uint8_t> over_white(const std::uint8_t* rgba, std::size_t size)
 
 Result<Image> decode_image(std::string_view data) {
   try {
-    const bool jpeg = data.substr(0, jpeg_mark.size()) == jpeg_mark;
-    if (!jpeg && data.substr(0, png_mark.size()) != png_mark) return not_an_image(data);
+    const bool jpeg = data.substr(0, jpeg_magic.size()) == jpeg_magic;
+    if (!jpeg && data.substr(0, png_magic.size()) != png_magic) return not_an_image(data);
     Result<Image> image = jpeg ? decode_jpeg(data) : decode_png(data);
     if (!image.ok()) return image;
-    return orient(image.value(), jpeg ? jpeg_orientation(data) : png_orientation(data));
+    return apply_orientation(image.value(), jpeg ? jpeg_orientation(data) : png_orientation(data));
   } catch (const std::bad_alloc&) {
-    return Status(StatusCode::out_of_memory, "not enough memory to decode the picture");
+    return Status(StatusCode::out_of_memory, "not enough memory to decode the image");
   }
 }
 

@@ -9,10 +9,10 @@ namespace sweep_engine {
 namespace {
 
 constexpr int max_side = 16384;
-// Pillow's src/libImaging/Resample.c: 8 bits for the pixel, 2 for overshoot, the rest for the weight.
+// As in Pillow's src/libImaging/Resample.c: 8 bits for the pixel, 2 for overshoot, the rest for the weight.
 constexpr int precision_bits = 32 - 8 - 2;
 
-/// The input pixels one output pixel is made of, and their weights.
+/// Input pixels of one output pixel, with their weights.
 struct Window {
   int first = 0;
   std::vector<int> weights;
@@ -43,7 +43,7 @@ std::vector<Window> triangle_windows(int in, int out) {
   return windows;
 }
 
-std::uint8_t to_level(int sum) {
+std::uint8_t to_pixel(int sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255));
 }
 
@@ -62,7 +62,7 @@ Image resize_rows(const Image& image, int width) {
       for (const int weight : window.weights) {
         for (int c = 0; c < 3; ++c) sum[c] += *from++ * weight;
       }
-      for (const int value : sum) *to++ = to_level(value);
+      for (const int value : sum) *to++ = to_pixel(value);
     }
   }
   return out;
@@ -80,12 +80,12 @@ Image resize_columns(const Image& image, int height) {
     for (const int weight : window.weights) {
       for (std::size_t x = 0; x < stride; ++x) sums[x] += *from++ * weight;
     }
-    for (const int value : sums) *to++ = to_level(value);
+    for (const int value : sums) *to++ = to_pixel(value);
   }
   return out;
 }
 
-bool consistent(const Image& image) {
+bool is_consistent(const Image& image) {
   return image.width > 0 && image.height > 0 &&
          image.rgb.size() ==
              static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) * 3;
@@ -94,10 +94,10 @@ bool consistent(const Image& image) {
 }  // namespace
 
 Result<Image> resize_image(const Image& image, int width, int height) {
-  if (!consistent(image))
-    return Status(StatusCode::invalid_argument, "the picture's size and its data do not fit");
+  if (!is_consistent(image))
+    return Status(StatusCode::invalid_argument, "the image size does not match its data");
   if (width < 1 || height < 1 || width > max_side || height > max_side) {
-    return Status(StatusCode::invalid_argument, "a picture can be resized to 1 to 16384 pixels a side, got " +
+    return Status(StatusCode::invalid_argument, "width and height must be 1 to 16384 pixels, got " +
                                                     std::to_string(width) + " x " + std::to_string(height));
   }
   Image out = image.width == width ? image : resize_rows(image, width);
@@ -105,12 +105,13 @@ Result<Image> resize_image(const Image& image, int width, int height) {
 }
 
 Result<Image> center_crop(const Image& image, int width, int height) {
-  if (!consistent(image) || width < 1 || height < 1 || width > image.width || height > image.height) {
-    return Status(StatusCode::invalid_argument,
-                  "cannot cut " + std::to_string(width) + " x " + std::to_string(height) + " pixels out of " +
-                      std::to_string(image.width) + " x " + std::to_string(image.height));
+  if (!is_consistent(image) || width < 1 || height < 1 || width > image.width || height > image.height) {
+    return Status(StatusCode::invalid_argument, "cannot crop " + std::to_string(width) + " x " +
+                                                    std::to_string(height) + " pixels from an image of " +
+                                                    std::to_string(image.width) + " x " +
+                                                    std::to_string(image.height));
   }
-  // torchvision rounds half to even here; so does nearbyint in the default rounding mode.
+  // Rounds half to even in the default rounding mode, like torchvision.
   const auto left = static_cast<std::size_t>(std::nearbyint((image.width - width) / 2.0));
   const auto top = static_cast<std::size_t>(std::nearbyint((image.height - height) / 2.0));
   Image out{width, height, {}};

@@ -1,12 +1,8 @@
 #include "sweep_engine/classifier.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <new>
 #include <numeric>
 
@@ -14,23 +10,21 @@
 #include <datareader.h>
 #include <net.h>
 
+#include "model/checked_files.h"
 #include "model/graph.h"
 #include "sweep_engine/json.h"
-#include "sweep_engine/sha256.h"
 
 #if !NCNN_BATCH
-#error "the engine needs ncnn 20260617 or newer, built with NCNN_BATCH=ON (the default)"
+#error "the engine requires ncnn 20260617 or newer, built with NCNN_BATCH=ON (the default)"
 #endif
 
 namespace sweep_engine {
 
 namespace {
 
-constexpr std::uint64_t param_limit = 16U << 20;
+Status invalid_model(const std::string& message) { return {StatusCode::model_invalid, message}; }
 
-using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
-
-/// Gives ncnn the file it was checked in, and never a byte more than was checked.
+/// Limits ncnn to the checked bytes of an open file.
 class BoundedReader : public ncnn::DataReader {
  public:
   BoundedReader(std::FILE* file, std::uint64_t bytes) : file_(file), left_(bytes) {}
@@ -42,64 +36,17 @@ class BoundedReader : public ncnn::DataReader {
     return got;
   }
 
-  std::uint64_t left() const { return left_; }
+  [[nodiscard]] std::uint64_t left() const { return left_; }
 
  private:
   std::FILE* file_;
   mutable std::uint64_t left_;
 };
 
-Status bad(const std::string& message) { return {StatusCode::model_invalid, message}; }
-
-Status wrong_size(const FileSpec& file, std::uint64_t got) {
-  return bad(file.name + ": has " + std::to_string(got) + " bytes where model.json says " +
-             std::to_string(file.bytes) +
-             "; the file is damaged or not of this model. Export the model again");
-}
-
-Status wrong_hash(const FileSpec& file) {
-  return bad(
-      file.name +
-      ": its SHA-256 is not the one in model.json; the file was changed or damaged. Export the model again");
-}
-
-Result<std::string> read_param(const std::string& folder, const FileSpec& file) {
-  Result<std::string> text = read_file(folder + "/" + file.name, param_limit);
-  if (!text.ok()) return bad(text.status().message());
-  if (text.value().size() != file.bytes) return wrong_size(file, text.value().size());
-  Sha256 hash;
-  hash.update(text.value().data(), text.value().size());
-  if (hash.hex() != file.sha256) return wrong_hash(file);
-  return text;
-}
-
-/// Open the weights and check size and hash, piece by piece: a copy in memory would double what loading
-/// costs.
-Result<std::shared_ptr<std::FILE>> open_checked(const std::string& folder, const FileSpec& file) {
-  const std::string path = folder + "/" + file.name;
-  const std::shared_ptr<std::FILE> handle(std::fopen(path.c_str(), "rb"), [](std::FILE* f) {
-    if (f != nullptr) std::fclose(f);
-  });
-  struct stat info {};
-  if (handle == nullptr || ::fstat(::fileno(handle.get()), &info) != 0)
-    return bad(path + ": " + std::strerror(errno));
-  if (!S_ISREG(info.st_mode)) return bad(path + ": is not a regular file");
-  if (static_cast<std::uint64_t>(info.st_size) != file.bytes) {
-    return wrong_size(file, static_cast<std::uint64_t>(info.st_size));
-  }
-  Sha256 hash;
-  std::vector<char> piece(std::size_t{1} << 18);
-  std::size_t got = 0;
-  while ((got = std::fread(piece.data(), 1, piece.size(), handle.get())) > 0) hash.update(piece.data(), got);
-  if (hash.hex() != file.sha256) return wrong_hash(file);
-  std::rewind(handle.get());
-  return handle;
-}
-
 ncnn::Option options_for(Precision precision, int num_threads) {
   ncnn::Option option;
   option.num_threads = num_threads;
-  // On x86 these only round the classifier's weights to half precision: no speed, 1e-4 of error.
+  // On x86, fp16 options only round the fully connected layer's weights: no speedup, an error of 1e-4.
   option.use_fp16_packed = false;
   option.use_fp16_storage = false;
   option.use_fp16_arithmetic = false;
@@ -108,10 +55,10 @@ ncnn::Option options_for(Precision precision, int num_threads) {
   return option;
 }
 
-// bf16 and int8 convolutions lose their own kernels to Winograd's, which compute in fp32.
+// Winograd kernels compute in fp32 and would replace the bf16 and int8 convolution kernels.
 WinogradPolicy policy_for(Precision precision) {
-  const bool plain = precision == Precision::fp32 || precision == Precision::fp16;
-  return plain ? WinogradPolicy::where_it_pays : WinogradPolicy::off;
+  const bool computes_in_fp32 = precision == Precision::fp32 || precision == Precision::fp16;
+  return computes_in_fp32 ? WinogradPolicy::by_layer_size : WinogradPolicy::off;
 }
 
 Result<Graph> checked_graph(const Manifest& manifest, const std::string& text) {
@@ -122,8 +69,9 @@ Result<Graph> checked_graph(const Manifest& manifest, const std::string& text) {
   if (!output.ok()) return output.status();
   const Shape expected{1, static_cast<int>(manifest.classes.size()), 1, 1};
   if (!(output.value() == expected)) {
-    return bad("model.json names " + std::to_string(manifest.classes.size()) +
-               " classes and the network has " + std::to_string(output.value().total()) + " outputs");
+    return invalid_model("model.json declares " + std::to_string(manifest.classes.size()) +
+                         " classes, but the network has " + std::to_string(output.value().total()) +
+                         " outputs");
   }
   return graph;
 }
@@ -162,33 +110,33 @@ Status run_self_test(const Classifier& classifier) {
     const Result<std::vector<float>> got =
         classifier.logits(self_test_pattern(manifest.input, static_cast<int>(k)));
     if (!got.ok()) return got.status();
-    double worst = 0.0;
+    double max_difference = 0.0;
     for (std::size_t i = 0; i < expected.size(); ++i) {
-      worst = std::max(worst, std::fabs(expected[i] - static_cast<double>(got.value()[i])));
+      max_difference = std::max(max_difference, std::fabs(expected[i] - static_cast<double>(got.value()[i])));
     }
-    if (!(worst <= manifest.self_test_tolerance)) {
-      return bad("the self-test failed: a logit of pattern " + std::to_string(k) + " differs by " +
-                 Json(worst).text() + " from model.json's, more than " +
-                 Json(manifest.self_test_tolerance).text() +
-                 ". The files do not belong together, or this processor computes otherwise");
+    if (!(max_difference <= manifest.self_test_tolerance)) {
+      return invalid_model(
+          "self-test failed: the logits of image " + std::to_string(k) + " differ from model.json by up to " +
+          Json(max_difference).text() + ", the tolerance is " + Json(manifest.self_test_tolerance).text() +
+          ". The files belong to different models, or ncnn computes incorrectly on this processor");
     }
   }
   return {};
 }
 
-/// @param to  channels x height x width, fp32
-void normalize(const Manifest& manifest, const std::vector<std::uint8_t>& pixels, ncnn::Mat& to) {
+/// @param output  fp32 [channels, height, width]
+void normalize(const Manifest& manifest, const std::vector<std::uint8_t>& pixels, ncnn::Mat& output) {
   const NormalizationSpec& norm = manifest.normalization;
   const auto channels = static_cast<std::size_t>(manifest.input.channels);
-  const bool mean_image = norm.mean.size() != channels;
+  const bool has_mean_image = norm.mean.size() != channels;
   const std::size_t plane = pixels.size() / channels;
   for (std::size_t c = 0; c < channels; ++c) {
-    float* levels = to.channel(static_cast<int>(c));
+    float* values = output.channel(static_cast<int>(c));
     const std::size_t begin = c * plane;
     for (std::size_t i = 0; i < plane; ++i) {
-      // The same operations in the same order as in training: the last bit counts in a parity check.
-      const float mean = norm.mean[mean_image ? begin + i : c];
-      levels[i] = (static_cast<float>(pixels[begin + i]) / 255.0F - mean) / norm.std[c];
+      // The same operations in the same order as in training, so that the results are bit-identical.
+      const float mean = norm.mean[has_mean_image ? begin + i : c];
+      values[i] = (static_cast<float>(pixels[begin + i]) / 255.0F - mean) / norm.std[c];
     }
   }
 }
@@ -205,11 +153,11 @@ Result<Classifier> Classifier::load(const std::string& folder, const ClassifierO
     if (!manifest.ok()) return manifest.status();
     auto impl = std::make_unique<Impl>();
     impl->manifest = std::move(manifest).value();
-    const Result<std::string> text = read_param(folder, impl->manifest.param);
+    const Result<std::string> text = read_checked_text(folder, impl->manifest.param);
     if (!text.ok()) return text.status();
     const Result<Graph> graph = checked_graph(impl->manifest, text.value());
     if (!graph.ok()) return graph.status();
-    const Result<std::shared_ptr<std::FILE>> bin = open_checked(folder, impl->manifest.bin);
+    const Result<std::shared_ptr<std::FILE>> bin = open_checked_file(folder, impl->manifest.bin);
     if (!bin.ok()) return bin.status();
     const Precision precision = impl->manifest.precision;
     const Status weights =
@@ -221,9 +169,10 @@ Result<Classifier> Classifier::load(const std::string& folder, const ClassifierO
     impl->net.opt = options_for(precision, options.num_threads);
     const BoundedReader reader(bin.value().get(), impl->manifest.bin.bytes);
     if (impl->net.load_param_mem(write_graph(graph.value(), policy_for(precision)).c_str()) != 0) {
-      return bad("ncnn refuses model.param");
+      return invalid_model("ncnn rejected model.param");
     }
-    if (impl->net.load_model(reader) != 0 || reader.left() != 0) return bad("ncnn refuses model.bin");
+    if (impl->net.load_model(reader) != 0 || reader.left() != 0)
+      return invalid_model("ncnn rejected model.bin");
     Classifier classifier(std::move(impl));
     if (options.self_test) {
       const Status status = run_self_test(classifier);
@@ -239,29 +188,28 @@ Result<PreparedInput> Classifier::prepare(const std::vector<std::uint8_t>& pixel
   return prepare_batch({pixels});
 }
 
-Result<PreparedInput> Classifier::prepare_batch(
-    const std::vector<std::vector<std::uint8_t>>& pictures) const {
+Result<PreparedInput> Classifier::prepare_batch(const std::vector<std::vector<std::uint8_t>>& images) const {
   const InputSpec& spec = impl_->manifest.input;
-  if (pictures.empty()) return Status(StatusCode::invalid_argument, "a batch needs at least one picture");
-  for (const std::vector<std::uint8_t>& pixels : pictures) {
+  if (images.empty()) return Status(StatusCode::invalid_argument, "a batch needs at least one image");
+  for (const std::vector<std::uint8_t>& pixels : images) {
     if (pixels.size() == spec.size()) continue;
-    return Status(StatusCode::invalid_argument, "the network takes " + std::to_string(spec.size()) +
-                                                    " levels (channels x height x width), got " +
+    return Status(StatusCode::invalid_argument, "the network input has " + std::to_string(spec.size()) +
+                                                    " pixel values (channels x height x width), got " +
                                                     std::to_string(pixels.size()));
   }
   PreparedInput input;
   ncnn::Mat& values = input.data_->values;
-  values.create(spec.width, spec.height, spec.channels, sizeof(float), 1, static_cast<int>(pictures.size()));
+  values.create(spec.width, spec.height, spec.channels, sizeof(float), 1, static_cast<int>(images.size()));
   if (values.empty()) return Status(StatusCode::out_of_memory, "not enough memory for the input");
-  for (std::size_t i = 0; i < pictures.size(); ++i) {
+  for (std::size_t i = 0; i < images.size(); ++i) {
     ncnn::Mat one = values.batch(static_cast<int>(i));
-    normalize(impl_->manifest, pictures[i], one);
+    normalize(impl_->manifest, images[i], one);
   }
   return input;
 }
 
 Result<std::vector<float>> Classifier::infer(const PreparedInput& input) const {
-  // One extractor per query: a second input on the same one would return the first one's cached result.
+  // One extractor per query: an extractor caches its result and ignores a second input.
   ncnn::Extractor extractor = impl_->net.create_extractor();
   ncnn::Mat output;
   int code = extractor.input(impl_->manifest.input.blob.c_str(), input.data_->values);
@@ -271,7 +219,7 @@ Result<std::vector<float>> Classifier::infer(const PreparedInput& input) const {
   if (output.dims != 1 || static_cast<std::size_t>(output.w) != classes ||
       output.n != input.data_->values.n) {
     return Status(StatusCode::inference_failed,
-                  "the output is not one row of " + std::to_string(classes) + " logits for each picture");
+                  "the network output does not have " + std::to_string(classes) + " logits per image");
   }
   std::vector<float> logits;
   logits.reserve(classes * static_cast<std::size_t>(output.n));
@@ -281,7 +229,8 @@ Result<std::vector<float>> Classifier::infer(const PreparedInput& input) const {
     logits.insert(logits.end(), values, values + classes);
   }
   for (const float value : logits) {
-    if (!std::isfinite(value)) return Status(StatusCode::inference_failed, "the output is not finite");
+    if (!std::isfinite(value))
+      return Status(StatusCode::inference_failed, "the network output is not finite");
   }
   return logits;
 }
@@ -314,7 +263,7 @@ Result<std::vector<std::uint8_t>> fit_to_input(const Image& image, const InputSp
   int width = input.width;
   int height = input.height;
   if (input.resize == ResizeMode::shorter_side_crop && image.width > 0 && image.height > 0) {
-    // torchvision's Resize(int): the longer side is rounded down.
+    // Like torchvision's Resize(int), which rounds the longer side down.
     const std::int64_t side = input.shorter_side;
     const bool wide = image.width > image.height;
     width = static_cast<int>(wide ? side * image.width / image.height : side);

@@ -13,22 +13,23 @@ namespace {
 
 constexpr std::string_view magic = "7767517";
 constexpr int max_layers = 10000;
-constexpr int max_name = 255;  // ncnn reads names into 256 bytes
+constexpr int max_name = 255;  // ncnn reads names into a 256-byte buffer
 constexpr int max_list = 64;
 constexpr int key_shape_hints = 30;
 constexpr int key_feature_mask = 31;
 constexpr int mask_no_winograd = 1 << 6;
-// The transform makes the weights four times as large. Where they outgrow a core's cache and each is used for
-// few pixels only, reading them dominates: ResNet-18 takes 1.5 times as long with it as without, ResNet-32,
-// whose weights stay in the cache, 0.8 times. The same rule as in deploy/winograd/rule.py.
-constexpr int small_width = 16;
-constexpr double many_weights = 65536;
+// The Winograd transform quadruples the size of the weights. If they exceed the cache of a core and each is
+// used for few pixels, reading them dominates: with the transform ResNet-18 takes 1.5 times as long,
+// ResNet-32, whose weights fit the cache, 0.8 times. Must match deploy/winograd/rule.py.
+constexpr int winograd_min_width = 16;
+constexpr double winograd_max_weights = 65536;
 
-Status bad(const std::string& message) { return {StatusCode::model_invalid, "model.param: " + message}; }
+Status invalid_param(const std::string& message) {
+  return {StatusCode::model_invalid, "model.param: " + message};
+}
 
-/// The parameters each layer type may carry. A type or a key that is not here is refused: its effect on
-/// sizes, and so on memory, would be unknown. Keys 30 (shape hints) and 31 (feature mask) belong to every
-/// type.
+/// Supported parameters of each supported layer type. Others are rejected because their effect on blob sizes,
+/// and thus on memory, is unknown. All types also support keys 30 (shape hints) and 31 (feature mask).
 const std::map<std::string, std::set<int>>& known_layers() {
   static const std::map<std::string, std::set<int>> known = {
       {"Input", {0, 1, 2}},
@@ -89,7 +90,7 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
   return words;
 }
 
-bool good_name(std::string_view name) {
+bool is_valid_name(std::string_view name) {
   if (name.empty() || name.size() > max_name) return false;
   for (const char c : name) {
     if (c <= ' ' || c > '~' || c == '"') return false;
@@ -97,13 +98,13 @@ bool good_name(std::string_view name) {
   return true;
 }
 
-/// Reads `key=value` or `-233KK=count,v,v,...`.
+/// Parse `key=value` or `-233KK=count,v,v,...`.
 Status parse_param(std::string_view word, LayerLine& layer) {
   const std::string where = layer.name + ": ";
   const std::size_t equals = word.find('=');
   const std::optional<int> key = parse_int(word.substr(0, equals));
   if (equals == std::string_view::npos || !key)
-    return bad(where + "'" + std::string(word) + "' is not key=value");
+    return invalid_param(where + "'" + std::string(word) + "' is not key=value");
   const std::string_view text = word.substr(equals + 1);
   ParamValue value;
   int id = *key;
@@ -113,32 +114,33 @@ Status parse_param(std::string_view word, LayerLine& layer) {
     std::vector<std::string_view> words = split(text, ",");
     const std::optional<int> count = words.empty() ? std::nullopt : parse_int(words[0]);
     if (!count || *count < 0 || *count > max_list || static_cast<std::size_t>(*count) + 1 != words.size()) {
-      return bad(where + "'" + std::string(word) + "' is not a list with its length");
+      return invalid_param(where + "'" + std::string(word) + "' is not a list that begins with its length");
     }
     words.erase(words.begin());
     value.text = std::to_string(*count);
     for (const std::string_view item : words) {
       const std::optional<double> number = parse_number(item);
-      if (!number) return bad(where + "'" + std::string(word) + "' is not a list of numbers");
+      if (!number) return invalid_param(where + "'" + std::string(word) + "' is not a list of numbers");
       value.numbers.push_back(*number);
       value.text += "," + std::string(item);
     }
   } else {
     const std::optional<double> number = parse_number(text);
-    if (!number) return bad(where + "'" + std::string(word) + "' has no number");
+    if (!number) return invalid_param(where + "'" + std::string(word) + "' is not a number");
     value.numbers.push_back(*number);
     value.text = std::string(text);
   }
   if (value.is_list != is_list_key(layer.type, id)) {
-    return bad(where + "parameter " + std::to_string(id) + (value.is_list ? " is a list" : " is not a list"));
+    return invalid_param(where + "parameter " + std::to_string(id) +
+                         (value.is_list ? " must not be a list" : " must be a list"));
   }
   const std::set<int>& allowed = known_layers().at(layer.type);
   if (id != key_shape_hints && id != key_feature_mask && allowed.count(id) == 0) {
-    return bad(where + "parameter " + std::to_string(id) + " of " + layer.type +
-               " is not known to this engine");
+    return invalid_param(where + "parameter " + std::to_string(id) + " of " + layer.type +
+                         " is not supported by this engine");
   }
   if (!layer.params.emplace(id, std::move(value)).second) {
-    return bad(where + "parameter " + std::to_string(id) + " stands twice");
+    return invalid_param(where + "duplicate parameter " + std::to_string(id));
   }
   return {};
 }
@@ -149,13 +151,15 @@ Status parse_layer(std::string_view line, LayerLine& layer) {
   const std::optional<int> tops = words.size() < 4 ? std::nullopt : parse_int(words[3]);
   if (!bottoms || !tops || *bottoms < 0 || *tops < 1 || *bottoms > 1000 || *tops > 1000 ||
       words.size() < 4 + static_cast<std::size_t>(*bottoms + *tops)) {
-    return bad("not a layer: '" + std::string(line.substr(0, 60)) + "'");
+    return invalid_param("not a layer: '" + std::string(line.substr(0, 60)) + "'");
   }
   layer.type = words[0];
   layer.name = words[1];
-  if (!good_name(layer.name)) return bad("a layer's name is not plain text of at most 255 characters");
+  if (!is_valid_name(layer.name))
+    return invalid_param("a layer name is not printable ASCII of at most 255 characters");
   if (known_layers().count(layer.type) == 0) {
-    return bad(layer.name + ": layer type '" + layer.type.substr(0, 60) + "' is not one this engine runs");
+    return invalid_param(layer.name + ": layer type '" + layer.type.substr(0, 60) +
+                         "' is not supported by this engine");
   }
   std::size_t at = 4;
   for (int i = 0; i < *bottoms; ++i) layer.bottoms.emplace_back(words[at++]);
@@ -167,37 +171,40 @@ Status parse_layer(std::string_view line, LayerLine& layer) {
   return {};
 }
 
-/// Every blob is made once, before it is used, and used at most once (ncnn frees it after its one use).
-Status check_wiring(const Graph& graph) {
+/// Check that every blob is produced once, before its use, and consumed at most once (ncnn then frees it).
+Status check_connections(const Graph& graph) {
   std::set<std::string> names;
-  std::map<std::string, bool> used;  // a blob made so far, and whether a layer took it
+  std::map<std::string, bool> consumed;  // by blob produced so far
   for (const LayerLine& layer : graph.layers) {
-    if (!names.insert(layer.name).second) return bad("two layers are named '" + layer.name + "'");
+    if (!names.insert(layer.name).second) return invalid_param("two layers are named '" + layer.name + "'");
     for (const std::string& blob : layer.bottoms) {
-      const auto found = used.find(blob);
-      if (found == used.end()) return bad(layer.name + ": takes blob '" + blob + "' before it is made");
+      const auto found = consumed.find(blob);
+      if (found == consumed.end())
+        return invalid_param(layer.name + ": input blob '" + blob + "' is not produced by an earlier layer");
       if (found->second)
-        return bad(layer.name + ": takes blob '" + blob + "', which another layer took already");
+        return invalid_param(layer.name + ": input blob '" + blob + "' is already consumed by another layer");
       found->second = true;
     }
     for (const std::string& blob : layer.tops) {
-      if (!good_name(blob))
-        return bad(layer.name + ": a blob's name is not plain text of at most 255 characters");
-      if (!used.emplace(blob, false).second)
-        return bad(layer.name + ": makes blob '" + blob + "' a second time");
+      if (!is_valid_name(blob))
+        return invalid_param(layer.name + ": a blob name is not printable ASCII of at most 255 characters");
+      if (!consumed.emplace(blob, false).second)
+        return invalid_param(layer.name + ": output blob '" + blob +
+                             "' is already produced by another layer");
     }
   }
-  if (used.size() != graph.blob_count) {
-    return bad("declares " + std::to_string(graph.blob_count) + " blobs and has " +
-               std::to_string(used.size()));
+  if (consumed.size() != graph.blob_count) {
+    return invalid_param("declares " + std::to_string(graph.blob_count) + " blobs, but has " +
+                         std::to_string(consumed.size()));
   }
   return {};
 }
 
-bool winograd_pays(const LayerLine& layer) {
+bool winograd_is_faster(const LayerLine& layer) {
   const auto weights = layer.params.find(6);
-  const bool many = weights != layer.params.end() && weights->second.numbers[0] > many_weights;
-  return layer.output.w >= small_width || !many;
+  const bool has_many_weights =
+      weights != layer.params.end() && weights->second.numbers[0] > winograd_max_weights;
+  return layer.output.w >= winograd_min_width || !has_many_weights;
 }
 
 }  // namespace
@@ -208,17 +215,19 @@ Result<Graph> parse_graph(std::string_view text) {
     if (!split(line, " \t").empty()) lines.push_back(line);
   }
   if (lines.empty() || split(lines[0], " \t") != std::vector<std::string_view>{magic}) {
-    return bad("does not begin with " + std::string(magic) + ", the mark of an ncnn text model");
+    return invalid_param("does not begin with " + std::string(magic) +
+                         ", the signature of an ncnn text model");
   }
   const std::vector<std::string_view> counts =
       lines.size() < 2 ? std::vector<std::string_view>() : split(lines[1], " \t");
   const std::optional<int> layers = counts.size() == 2 ? parse_int(counts[0]) : std::nullopt;
   const std::optional<int> blobs = counts.size() == 2 ? parse_int(counts[1]) : std::nullopt;
   if (!layers || !blobs || *layers < 1 || *layers > max_layers || *blobs < 1 || *blobs > 10 * max_layers) {
-    return bad("the second line must give the numbers of layers and blobs");
+    return invalid_param("the second line must contain the numbers of layers and blobs");
   }
   if (lines.size() != static_cast<std::size_t>(*layers) + 2) {
-    return bad("declares " + std::to_string(*layers) + " layers and has " + std::to_string(lines.size() - 2));
+    return invalid_param("declares " + std::to_string(*layers) + " layers, but has " +
+                         std::to_string(lines.size() - 2));
   }
   Graph graph;
   graph.blob_count = static_cast<std::size_t>(*blobs);
@@ -228,7 +237,7 @@ Result<Graph> parse_graph(std::string_view text) {
     if (!status.ok()) return status;
     graph.layers.push_back(std::move(layer));
   }
-  const Status status = check_wiring(graph);
+  const Status status = check_connections(graph);
   if (!status.ok()) return status;
   return graph;
 }
@@ -252,7 +261,7 @@ std::string write_graph(const Graph& graph, WinogradPolicy policy) {
                 std::to_string(layer.output.h) + "," + std::to_string(layer.output.c);
       }
       const bool masked =
-          layer.type == "Convolution" && (policy == WinogradPolicy::off || !winograd_pays(layer));
+          layer.type == "Convolution" && (policy == WinogradPolicy::off || !winograd_is_faster(layer));
       if (masked && layer.params.count(key_feature_mask) == 0) {
         text += " " + std::to_string(key_feature_mask) + "=" + std::to_string(mask_no_winograd);
       }

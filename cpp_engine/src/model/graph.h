@@ -12,66 +12,65 @@
 
 namespace sweep_engine {
 
-/// The shape of a blob as ncnn counts it: 1 to 3 dimensions, w innermost.
+/// Shape of a blob in ncnn's convention: 1 to 3 dimensions, w innermost.
 struct Shape {
   int dims = 0;
   int w = 1;
   int h = 1;
   int c = 1;
 
-  std::int64_t total() const { return static_cast<std::int64_t>(w) * h * c; }
+  [[nodiscard]] std::int64_t total() const { return static_cast<std::int64_t>(w) * h * c; }
   bool operator==(const Shape& other) const {
     return dims == other.dims && w == other.w && h == other.h && c == other.c;
   }
 };
 
-/// One value of a layer's parameters: a number, or a list of numbers. The text is what ncnn will read.
+/// Value of a layer parameter: a number or a list of numbers.
 struct ParamValue {
-  std::string text;
+  std::string text;  ///< as written to the .param file for ncnn
   std::vector<double> numbers;
   bool is_list = false;
 };
 
-/// One line of a .param file.
+/// A layer: one line of a .param file.
 struct LayerLine {
   std::string type;
   std::string name;
   std::vector<std::string> bottoms;
   std::vector<std::string> tops;
   std::map<int, ParamValue> params;
-  Shape output;           ///< of every top; known after infer_shapes()
-  std::int64_t macs = 0;  ///< multiply-accumulates for one image
+  Shape output;           ///< shape of every top; set by infer_shapes()
+  std::int64_t macs = 0;  ///< multiply-accumulates per image
 };
 
-/// A network as its .param file describes it.
+/// A network as described by its .param file.
 struct Graph {
   std::vector<LayerLine> layers;
   std::size_t blob_count = 0;
   std::int64_t macs = 0;
 };
 
-/// Which convolutions may use Winograd's transform. ncnn by itself uses it for every 3x3 convolution of
-/// stride 1, which on small feature maps costs more memory traffic than it saves in arithmetic.
+/// Selects the convolutions that use the Winograd transform. By default ncnn uses it for every 3x3
+/// convolution with stride 1, which on small feature maps costs more memory traffic than it saves arithmetic.
 enum class WinogradPolicy {
-  as_exported,  ///< ncnn decides
+  as_exported,  ///< the .param file and ncnn decide
   off,
-  where_it_pays,  ///< not where the output is small and the weights are many
+  by_layer_size,  ///< except in layers with small outputs and many weights
 };
 
-/// Read a .param file; only layers the engine builds and knows the sizes of are let through.
+/// Parse a .param file. Layer types and parameters that the engine does not support are errors.
 Result<Graph> parse_graph(std::string_view text);
 
-/// Compute every blob's shape from the input's and check that each layer fits the one before it.
-/// @returns the shape of blob `output`, or why the network does not fit the declared input.
+/// Infer the shape of every blob from the input shape and check that consecutive layers are compatible.
+/// @returns the shape of blob `output`
 Result<Shape> infer_shapes(Graph& graph, const std::string& input_blob, const Shape& input,
                            const std::string& output);
 
-/// Walk a .bin file as ncnn would read it, without letting ncnn read it: the tag of each weight against the
-/// declared precision, each size against the .param, and the exact length. Scales of int8 layers must be
-/// finite.
+/// Check a .bin file before ncnn reads it: the tag of each weight array against the declared precision, its
+/// size against the .param file, and the exact file length. The scales of int8 layers must be finite.
 Status check_weights(const Graph& graph, std::FILE* bin, std::uint64_t bytes, Precision precision);
 
-/// The .param text for ncnn: canonical, with shape hints, and Winograd's transform masked per layer.
-std::string write_graph(const Graph& graph, WinogradPolicy policy);
+/// Serialize to a .param text for ncnn, with shape hints and a per-layer Winograd mask.
+[[nodiscard]] std::string write_graph(const Graph& graph, WinogradPolicy policy);
 
 }  // namespace sweep_engine

@@ -19,7 +19,7 @@ constexpr int max_side = 4096;
 
 using Kind = Json::Kind;
 
-/// Reads fields of one object and remembers the first mistake, so that the schema reads as a list.
+/// Reads the fields of one JSON object and keeps the first error.
 class Fields {
  public:
   Fields(const Json& object, std::string path, Status& status)
@@ -27,7 +27,7 @@ class Fields {
     if (!object.is(Kind::object)) fail("", "must be an object");
   }
 
-  const Json* get(const char* key, Kind kind, const char* kind_name) {
+  [[nodiscard]] const Json* get(const char* key, Kind kind, const char* kind_name) {
     const Json* value = object_.find(key);
     if (value == nullptr) {
       fail(key, "is missing");
@@ -41,7 +41,7 @@ class Fields {
   }
 
   std::string text(const char* key) {
-    const Json* value = get(key, Kind::string, "a text");
+    const Json* value = get(key, Kind::string, "a string");
     return value == nullptr ? std::string() : value->string();
   }
 
@@ -49,13 +49,13 @@ class Fields {
     const Json* value = get(key, Kind::number, "a number");
     if (value == nullptr) return low;
     if (value->number() >= low && value->number() <= high) return value->number();
-    fail(key, "is " + value->text() + ", outside of " + Json(low).text() + " to " + Json(high).text());
+    fail(key, "is " + value->text() + ", must be from " + Json(low).text() + " to " + Json(high).text());
     return low;
   }
 
-  std::uint64_t whole(const char* key, double low, double high) {
+  std::uint64_t integer(const char* key, double low, double high) {
     const double value = number(key, low, high);
-    if (value != std::floor(value)) fail(key, "must be a whole number, got " + Json(value).text());
+    if (value != std::floor(value)) fail(key, "must be an integer, got " + Json(value).text());
     return static_cast<std::uint64_t>(value);
   }
 
@@ -98,7 +98,7 @@ FileSpec read_file_spec(Fields files, const char* name) {
   FileSpec file;
   file.name = name;
   file.sha256 = fields.text("sha256");
-  file.bytes = fields.whole("bytes", 1, 1e12);
+  file.bytes = fields.integer("bytes", 1, 1e12);
   if (file.sha256.size() != 64 || file.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
     fields.fail("sha256", "must be 64 lower-case hexadecimal digits");
   }
@@ -108,16 +108,16 @@ FileSpec read_file_spec(Fields files, const char* name) {
 InputSpec read_input(Fields fields) {
   InputSpec input;
   input.blob = fields.text("blob");
-  input.channels = static_cast<int>(fields.whole("channels", 3, 3));
-  input.height = static_cast<int>(fields.whole("height", 1, max_side));
-  input.width = static_cast<int>(fields.whole("width", 1, max_side));
+  input.channels = static_cast<int>(fields.integer("channels", 3, 3));
+  input.height = static_cast<int>(fields.integer("height", 1, max_side));
+  input.width = static_cast<int>(fields.integer("width", 1, max_side));
   const std::string color = fields.text("color");
   if (color != "RGB") fields.fail("color", "must be RGB, got " + Json(color).text());
   const std::string resize = fields.text("resize");
   if (resize == "shorter_side_crop") {
     input.resize = ResizeMode::shorter_side_crop;
-    const int least = input.height > input.width ? input.height : input.width;
-    input.shorter_side = static_cast<int>(fields.whole("shorter_side", least, max_side));
+    const int min_side = input.height > input.width ? input.height : input.width;
+    input.shorter_side = static_cast<int>(fields.integer("shorter_side", min_side, max_side));
   } else if (resize != "direct") {
     fields.fail("resize", "must be direct or shorter_side_crop, got " + Json(resize).text());
   }
@@ -186,28 +186,28 @@ Result<std::string> read_file(const std::string& path, std::uint64_t limit) {
   }
   if (!S_ISREG(info.st_mode)) {
     return Status(StatusCode::io_error,
-                  path + ": is " + (S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"));
+                  path + (S_ISDIR(info.st_mode) ? ": is a folder" : ": not a regular file"));
   }
   if (static_cast<std::uint64_t>(info.st_size) > limit) {
-    return Status(StatusCode::io_error, path + ": has " + std::to_string(info.st_size) +
-                                            " bytes, more than the " + std::to_string(limit) + " allowed");
+    return Status(StatusCode::io_error, path + ": " + std::to_string(info.st_size) +
+                                            " bytes exceed the limit of " + std::to_string(limit));
   }
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
   if (file == nullptr) return Status(StatusCode::io_error, path + ": " + std::strerror(errno));
   std::string data(static_cast<std::size_t>(info.st_size), '\0');
   if (std::fread(data.data(), 1, data.size(), file.get()) != data.size()) {
-    return Status(StatusCode::io_error, path + ": cannot be read whole");
+    return Status(StatusCode::io_error, path + ": incomplete read");
   }
   return data;
 }
 
 Result<Manifest> read_manifest(const std::string& folder) {
   const std::string path = folder + "/model.json";
-  Result<std::string> text = read_file(path, manifest_limit);
+  const Result<std::string> text = read_file(path, manifest_limit);
   if (!text.ok()) {
     return Status(
         StatusCode::model_invalid,
-        "not a model folder (it needs model.json, model.param and model.bin): " + text.status().message());
+        "not a model folder (expected model.json, model.param and model.bin): " + text.status().message());
   }
   const Result<Json> json = parse_json(text.value());
   if (!json.ok()) {
@@ -219,19 +219,19 @@ Result<Manifest> read_manifest(const std::string& folder) {
   const double version = root.number("schema_version", -1e9, 1e9);
   if (version != 1.0) {
     root.fail("schema_version",
-              "is " + Json(version).text() + "; this engine reads version 1. Export the model again");
+              "is " + Json(version).text() + ", but this engine supports version 1. Export the model again");
   }
   manifest.name = root.text("name");
   manifest.input = read_input(root.child("input"));
   manifest.normalization = read_normalization(root.child("normalization"), manifest.input);
   Fields output = root.child("output");
   manifest.output_blob = output.text("blob");
-  if (const Json* classes = output.get("classes", Kind::array, "a list of texts")) {
+  if (const Json* classes = output.get("classes", Kind::array, "a list of strings")) {
     for (const Json& item : classes->items()) {
-      if (!item.is(Kind::string)) output.fail("classes", "must be a list of texts");
+      if (!item.is(Kind::string)) output.fail("classes", "must be a list of strings");
       manifest.classes.push_back(item.string());
     }
-    if (manifest.classes.empty()) output.fail("classes", "must name at least one class");
+    if (manifest.classes.empty()) output.fail("classes", "must have at least one class");
   }
   const Result<Precision> precision = parse_precision(root.text("precision"));
   if (precision.ok()) {
@@ -252,34 +252,33 @@ Result<Manifest> read_manifest(const std::string& folder) {
     if (processor != nullptr && processor->is(Kind::string)) manifest.tuned_for = processor->string();
   }
   if (!status.ok()) return Status(status.code(), path + ": " + status.message());
-  manifest.json = std::move(text).value();
   return manifest;
 }
 
-Result<std::string> folder_in(const std::string& folder, Precision precision) {
+Result<std::string> find_precision_folder(const std::string& folder, Precision precision) {
   const Result<Manifest> manifest = read_manifest(folder);
   if (!manifest.ok()) return Status(manifest.status().code(), folder + ": " + manifest.status().message());
   if (manifest.value().precision == precision) return folder;
   std::string base = folder;
   while (base.size() > 1 && base.back() == '/') base.pop_back();
-  const std::string own = std::string("-") + precision_name(manifest.value().precision);
-  if (base.size() > own.size() && base.compare(base.size() - own.size(), own.size(), own) == 0) {
-    base.resize(base.size() - own.size());
+  const std::string suffix = std::string("-") + precision_name(manifest.value().precision);
+  if (base.size() > suffix.size() && base.compare(base.size() - suffix.size(), suffix.size(), suffix) == 0) {
+    base.resize(base.size() - suffix.size());
   }
   const std::string name = precision_name(precision);
-  const std::string beside = precision == Precision::fp32 ? base : base + "-" + name;
-  const Result<Manifest> other = read_manifest(beside);
+  const std::string sibling = precision == Precision::fp32 ? base : base + "-" + name;
+  const Result<Manifest> other = read_manifest(sibling);
   if (!other.ok() || other.value().precision != precision) {
     return Status(StatusCode::model_invalid,
-                  "no export in " + name + " beside " + folder + " (looked at " + beside +
-                      "); make one with: python -m deploy.export SWEEP --precision " + name);
+                  "no " + name + " export of " + folder + " in " + sibling +
+                      "; create it with: python -m deploy.export SWEEP --precision " + name);
   }
-  // Every precision keeps the reference logits of the network that it was made from.
+  // All precisions of a network have the same reference logits.
   if (other.value().self_test_logits != manifest.value().self_test_logits) {
     return Status(StatusCode::model_invalid,
-                  beside + " holds another network than " + folder + "; export it again");
+                  sibling + " contains a different network than " + folder + "; export it again");
   }
-  return beside;
+  return sibling;
 }
 
 std::vector<std::uint8_t> self_test_pattern(const InputSpec& input, int k) {

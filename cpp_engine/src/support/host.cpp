@@ -20,11 +20,11 @@ namespace sweep_engine {
 
 namespace {
 
-// Measured: below 7 % the medians of two runs agree within a few per cent, at 45 % they do not.
-constexpr double tolerable_stall = 0.10;
-constexpr double tolerable_steal = 0.02;
+// Measured: the medians of two runs agree within a few percent below 7 % stall, but not at 45 %.
+constexpr double max_stall_share = 0.10;
+constexpr double max_steal_share = 0.02;
 
-std::string value_after(const char* path, const std::string& key) {
+std::string field_value(const char* path, const std::string& key) {
   std::ifstream file(path);
   std::string line;
   while (std::getline(file, line)) {
@@ -35,14 +35,14 @@ std::string value_after(const char* path, const std::string& key) {
   return {};
 }
 
-double stalled_seconds() {
-  const std::string line = value_after("/proc/pressure/cpu", "some");
+double stall_seconds() {
+  const std::string line = field_value("/proc/pressure/cpu", "some");
   const std::size_t at = line.find("total=");
   return at == std::string::npos ? -1.0 : std::atof(line.c_str() + at + 6) * 1e-6;
 }
 
 double steal_seconds() {
-  std::istringstream line(value_after("/proc/stat", "cpu "));
+  std::istringstream line(field_value("/proc/stat", "cpu "));
   double ticks = 0.0;
   for (int field = 0; field < 8; ++field) {  // user nice system idle iowait irq softirq steal
     if (!(line >> ticks)) return -1.0;
@@ -77,31 +77,30 @@ int usable_cores() {
 
 LoadSample sample_load() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return {std::chrono::duration<double>(now).count(), stalled_seconds(), steal_seconds()};
+  return {std::chrono::duration<double>(now).count(), stall_seconds(), steal_seconds()};
 }
 
 Json describe_noise(const LoadSample& before, const LoadSample& after) {
-  const double passed_s = after.at_s - before.at_s;
+  const double duration_s = after.time_s - before.time_s;
   Json noise = Json::object();
-  noise.set("duration_s", passed_s);
+  noise.set("duration_s", duration_s);
   std::string reason;
   const auto share = [&](const char* key, double from, double to, double per_s, double limit,
                          const char* what) {
-    if (from < 0.0 || to < 0.0 || passed_s <= 0.0) {
+    if (from < 0.0 || to < 0.0 || duration_s <= 0.0) {
       noise.set(key, Json());
       return;
     }
-    const double value = (to - from) / (passed_s * per_s);
+    const double value = (to - from) / (duration_s * per_s);
     noise.set(key, value);
     if (value > limit) {
       reason += (reason.empty() ? "" : "; ") + std::string(what) + " for " +
                 std::to_string(static_cast<int>(value * 100.0 + 0.5)) + " % of the time";
     }
   };
-  share("cpu_stall_share", before.stalled_s, after.stalled_s, 1.0, tolerable_stall,
-        "tasks waited for a processor");
-  share("steal_share", before.steal_s, after.steal_s, std::thread::hardware_concurrency(), tolerable_steal,
-        "the hypervisor took the processors");
+  share("cpu_stall_share", before.stall_s, after.stall_s, 1.0, max_stall_share, "tasks waited for a CPU");
+  share("steal_share", before.steal_s, after.steal_s, std::thread::hardware_concurrency(), max_steal_share,
+        "the hypervisor stole CPU time");
   noise.set("load_average", load_average());
   noise.set("trustworthy", reason.empty());
   noise.set("reason", reason);
@@ -125,17 +124,18 @@ Json describe_host() {
   host.set("compiler", SWEEP_ENGINE_COMPILER);
   host.set("build_type", SWEEP_ENGINE_BUILD_TYPE);
   host.set("load_average", load_average());
-  // Nothing this program reads tells it; a figure would be invented.
+  // The program does not read any energy counter.
   host.set("energy", "unavailable");
   return host;
 }
 
 std::string processor_name() {
-  std::istringstream words(value_after("/proc/cpuinfo", "model name"));
+  // Collapse repeated spaces.
+  std::istringstream words(field_value("/proc/cpuinfo", "model name"));
   std::string name;
   for (std::string word; words >> word;) name += (name.empty() ? "" : " ") + word;
-  const std::string family = value_after("/proc/cpuinfo", "cpu family");
-  const std::string model = value_after("/proc/cpuinfo", "model\t");
+  const std::string family = field_value("/proc/cpuinfo", "cpu family");
+  const std::string model = field_value("/proc/cpuinfo", "model\t");
   if (!name.empty() && !family.empty() && !model.empty()) {
     name += " (family " + family + ", model " + model + ")";
   }

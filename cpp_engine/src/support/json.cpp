@@ -28,7 +28,7 @@ void append_utf8(std::string& out, std::uint32_t code) {
   }
 }
 
-/// Length of the valid UTF-8 sequence at `at`, or 0: no overlong forms, no surrogates, nothing above
+/// Length of the valid UTF-8 sequence at `at`; 0 for overlong forms, surrogates and code points above
 /// U+10FFFF.
 std::size_t utf8_length(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) -> unsigned {
@@ -63,14 +63,14 @@ class Parser {
     if (!parse_value(value, 0)) return failure();
     skip_space();
     if (at_ != text_.size()) {
-      fail("nothing may follow the document");
+      fail("unexpected text after the document");
       return failure();
     }
     return value;
   }
 
  private:
-  Status failure() const {
+  [[nodiscard]] Status failure() const {
     std::size_t line = 1;
     std::size_t column = 1;
     for (std::size_t i = 0; i < at_ && i < text_.size(); ++i) {
@@ -86,7 +86,7 @@ class Parser {
     return false;
   }
 
-  char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+  [[nodiscard]] char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
 
   void skip_space() {
     while (peek() == ' ' || peek() == '\t' || peek() == '\n' || peek() == '\r') ++at_;
@@ -99,8 +99,8 @@ class Parser {
   }
 
   bool parse_value(Json& out, int level) {
-    if (level > max_levels) return fail("nested more than 64 levels deep");
-    if (at_ >= text_.size()) return fail("the text ends where a value is expected");
+    if (level > max_levels) return fail("more than 64 nested levels");
+    if (at_ >= text_.size()) return fail("unexpected end of text, expected a value");
     switch (peek()) {
       case '{': return parse_object(out, level);
       case '[': return parse_array(out, level);
@@ -124,12 +124,12 @@ class Parser {
     skip_space();
     if (peek() == '}') return ++at_, true;
     while (true) {
-      if (peek() != '"') return fail("a key in double quotes is expected");
+      if (peek() != '"') return fail("expected a key in double quotes");
       std::string key;
       if (!parse_string(key)) return false;
-      if (out.find(key) != nullptr) return fail("a key stands twice in one object");
+      if (out.find(key) != nullptr) return fail("duplicate key in an object");
       skip_space();
-      if (peek() != ':') return fail("':' is expected after a key");
+      if (peek() != ':') return fail("expected ':' after a key");
       ++at_;
       skip_space();
       Json value;
@@ -137,7 +137,7 @@ class Parser {
       out.set(std::move(key), std::move(value));
       skip_space();
       if (peek() == '}') return ++at_, true;
-      if (peek() != ',') return fail("',' or '}' is expected");
+      if (peek() != ',') return fail("expected ',' or '}'");
       ++at_;
       skip_space();
     }
@@ -154,7 +154,7 @@ class Parser {
       out.add(std::move(value));
       skip_space();
       if (peek() == ']') return ++at_, true;
-      if (peek() != ',') return fail("',' or ']' is expected");
+      if (peek() != ',') return fail("expected ',' or ']'");
       ++at_;
       skip_space();
     }
@@ -172,7 +172,7 @@ class Parser {
       } else if (digit >= 'A' && digit <= 'F') {
         code |= static_cast<std::uint32_t>(digit - 'A' + 10);
       } else {
-        return fail("\\u needs four hexadecimal digits");
+        return fail("expected four hexadecimal digits after \\u");
       }
     }
     return true;
@@ -193,12 +193,12 @@ class Parser {
       case 'u': {
         std::uint32_t code = 0;
         if (!parse_hex4(code)) return false;
-        if (code >= 0xDC00 && code <= 0xDFFF) return fail("a low surrogate stands alone");
+        if (code >= 0xDC00 && code <= 0xDFFF) return fail("unpaired low surrogate");
         if (code >= 0xD800 && code <= 0xDBFF) {
           std::uint32_t low = 0;
-          if (!take("\\u")) return fail("a high surrogate stands alone");
+          if (!take("\\u")) return fail("unpaired high surrogate");
           if (!parse_hex4(low)) return false;
-          if (low < 0xDC00 || low > 0xDFFF) return fail("a high surrogate stands alone");
+          if (low < 0xDC00 || low > 0xDFFF) return fail("unpaired high surrogate");
           code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
         }
         append_utf8(out, code);
@@ -211,7 +211,7 @@ class Parser {
   bool parse_string(std::string& out) {
     ++at_;
     while (true) {
-      if (at_ >= text_.size()) return fail("the text ends inside a string");
+      if (at_ >= text_.size()) return fail("unterminated string");
       const char c = peek();
       if (c == '"') return ++at_, true;
       if (c == '\\') {
@@ -219,9 +219,9 @@ class Parser {
         if (!parse_escape(out)) return false;
         continue;
       }
-      if (static_cast<unsigned char>(c) < 0x20) return fail("a control character stands in a string");
+      if (static_cast<unsigned char>(c) < 0x20) return fail("control character in a string");
       const std::size_t length = utf8_length(text_, at_);
-      if (length == 0) return fail("the text is not valid UTF-8");
+      if (length == 0) return fail("invalid UTF-8");
       out += text_.substr(at_, length);
       at_ += length;
     }
@@ -240,19 +240,19 @@ class Parser {
       ++at_;
     } else if (!digits()) {
       at_ = start;
-      return fail("a value is expected");
+      return fail("expected a value");
     }
     if (peek() == '.') {
       ++at_;
-      if (!digits()) return fail("a digit is expected after '.'");
+      if (!digits()) return fail("expected a digit after '.'");
     }
     if (peek() == 'e' || peek() == 'E') {
       ++at_;
       if (peek() == '+' || peek() == '-') ++at_;
-      if (!digits()) return fail("a digit is expected in the exponent");
+      if (!digits()) return fail("expected a digit in the exponent");
     }
     const double value = std::strtod(std::string(text_.substr(start, at_ - start)).c_str(), nullptr);
-    if (!std::isfinite(value)) return fail("the number is too large");
+    if (!std::isfinite(value)) return fail("number out of range");
     out = Json(value);
     return true;
   }
@@ -267,7 +267,7 @@ void write_string(std::string& out, const std::string& text) {
   for (std::size_t i = 0; i < text.size();) {
     const char c = text[i];
     const std::size_t length = utf8_length(text, i);
-    if (length == 0) {  // a file name need not be UTF-8
+    if (length == 0) {  // e.g. a file name in another encoding
       out += "\\ufffd";
       ++i;
       continue;
@@ -297,7 +297,7 @@ void write_number(std::string& out, double value) {
     return;
   }
   char text[32];
-  for (int digits = 6; digits <= 17; ++digits) {  // the shortest that reads back equal
+  for (int digits = 6; digits <= 17; ++digits) {  // shortest representation that round-trips
     std::snprintf(text, sizeof text, "%.*g", digits, value);
     if (std::strtod(text, nullptr) == value) break;
   }

@@ -65,8 +65,7 @@ bool has_sha_instructions() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & (1U << 29)) != 0;
 }
 
-/// The scheme of Intel's white paper "Intel SHA Extensions" (2013): two registers of state, four rounds a
-/// step.
+/// From Intel's white paper "Intel SHA Extensions" (2013): two state registers, four rounds per step.
 __attribute__((target("sha,sse4.1,ssse3"))) void blocks_sha(std::array<std::uint32_t, 8>& state,
                                                             const std::uint8_t* data, std::size_t count) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);

@@ -15,12 +15,12 @@ WorkerThreads::~WorkerThreads() {
 }
 
 Status WorkerThreads::start(int size) {
-  for (int number = 0; number < size; ++number) {
+  for (int index = 0; index < size; ++index) {
     try {
-      threads_.emplace_back(&WorkerThreads::work, this, number);
+      threads_.emplace_back(&WorkerThreads::work, this, index);
     } catch (const std::system_error&) {
-      return {StatusCode::unsupported, "the system gives " + std::to_string(number) + " threads, not the " +
-                                           std::to_string(size) + " workers asked for"};
+      return {StatusCode::unsupported,
+              "started only " + std::to_string(index) + " of " + std::to_string(size) + " worker threads"};
     }
   }
   return {};
@@ -30,22 +30,22 @@ void WorkerThreads::run(const std::function<void(int)>& job) {
   std::unique_lock<std::mutex> lock(guard_);
   job_ = &job;
   busy_ = static_cast<int>(threads_.size());
-  ++turn_;
+  ++round_;
   changed_.notify_all();
   changed_.wait(lock, [&] { return busy_ == 0; });
   job_ = nullptr;
 }
 
-void WorkerThreads::work(int number) {
+void WorkerThreads::work(int index) {
   long seen = 0;
   std::unique_lock<std::mutex> lock(guard_);
   while (true) {
-    changed_.wait(lock, [&] { return stopping_ || turn_ != seen; });
+    changed_.wait(lock, [&] { return stopping_ || round_ != seen; });
     if (stopping_) return;
-    seen = turn_;
+    seen = round_;
     const std::function<void(int)>& job = *job_;
     lock.unlock();
-    job(number);
+    job(index);
     lock.lock();
     if (--busy_ == 0) changed_.notify_all();
   }

@@ -10,8 +10,7 @@
 
 namespace sweep_engine {
 
-/// Threads that live as long as the benchmark and are all given the same job: starting new ones for each turn
-/// would start new OpenMP teams with them.
+/// Persistent threads that all run the same job. New threads in every round would create new OpenMP teams.
 class WorkerThreads {
  public:
   WorkerThreads() = default;
@@ -19,18 +18,18 @@ class WorkerThreads {
   WorkerThreads(const WorkerThreads&) = delete;
   WorkerThreads& operator=(const WorkerThreads&) = delete;
 
-  /// Start `size` threads; fails where the system allows no more.
+  /// Start `size` threads; fails if the system does not allow that many.
   Status start(int size);
-  /// Run `job(0)` to `job(size - 1)`, each in its thread, and wait for all of them.
+  /// Run `job(i)` in every thread i = 0 to size - 1 and wait for all of them.
   void run(const std::function<void(int)>& job);
 
  private:
-  void work(int number);
+  void work(int index);
 
   std::mutex guard_;
   std::condition_variable changed_;
   const std::function<void(int)>* job_ = nullptr;
-  long turn_ = 0;
+  long round_ = 0;
   int busy_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> threads_;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-/// The little that the unit tests need: named cases, and checks that say what they got.
+/// Minimal unit-test framework: named cases, and checks that report the actual value.
 namespace check {
 
 struct Case {
@@ -48,10 +48,10 @@ void equal(const A& got, const B& expected, const char* text, const char* file, 
 }
 
 inline int run_all() {
-  for (const Case& one : cases()) {
+  for (const Case& test_case : cases()) {
     const int before = failures();
-    one.run();
-    std::printf("%s %s\n", failures() == before ? "ok  " : "FAIL", one.name);
+    test_case.run();
+    std::printf("%s %s\n", failures() == before ? "ok  " : "FAIL", test_case.name);
   }
   return failures() == 0 ? 0 : 1;
 }
@@ -63,9 +63,9 @@ inline int run_all() {
   static const check::Register register_##id(#id, &id); \
   static void id()
 
-#define CHECK(condition)                                                                       \
-  do {                                                                                         \
-    if (!(condition)) check::fail(__FILE__, __LINE__, std::string("not true: ") + #condition); \
+#define CHECK(condition)                                                                           \
+  do {                                                                                             \
+    if (!(condition)) check::fail(__FILE__, __LINE__, std::string("check failed: ") + #condition); \
   } while (false)
 
 #define CHECK_EQUAL(got, expected) check::equal((got), (expected), #got, __FILE__, __LINE__)

@@ -13,8 +13,8 @@ using sweep_engine::Json;
 
 namespace {
 
-/// A folder that passes its own self-test.
-void write_sound(const tiny_model::Folder& folder) {
+/// Write a model folder that passes its self-test.
+void write_valid_model(const tiny_model::Folder& folder) {
   tiny_model::Files files = tiny_model::files();
   folder.write(files);
   sweep_engine::ClassifierOptions options;
@@ -34,9 +34,9 @@ void write_sound(const tiny_model::Folder& folder) {
 
 }  // namespace
 
-TEST_CASE(every_combination_gets_its_series) {
+TEST_CASE(measure_latency_covers_every_combination) {
   const tiny_model::Folder folder;
-  write_sound(folder);
+  write_valid_model(folder);
   sweep_engine::BenchmarkSettings settings;
   settings.threads = {1, 2};
   settings.batches = {1, 3};
@@ -62,7 +62,7 @@ TEST_CASE(every_combination_gets_its_series) {
   CHECK_EQUAL(seen.size(), std::size_t{16});
 }
 
-TEST_CASE(a_record_counts_pictures_not_queries) {
+TEST_CASE(record_counts_images_not_queries) {
   sweep_engine::LatencySeries series;
   series.batch = 4;
   series.samples_ms = {2.0, 2.0, 2.0};
@@ -76,9 +76,9 @@ TEST_CASE(a_record_counts_pictures_not_queries) {
   CHECK_EQUAL(sweep_engine::describe_series(series, 500000).find("images_per_s")->number(), 4000.0);
 }
 
-TEST_CASE(parity_is_zero_against_the_models_own_logits) {
+TEST_CASE(parity_with_own_logits_is_zero) {
   const tiny_model::Folder folder;
-  write_sound(folder);
+  write_valid_model(folder);
   const auto model = sweep_engine::Classifier::load(folder.path(), {});
   const auto parity = sweep_engine::measure_parity(model.value());
   CHECK_EQUAL(parity.value().images, std::size_t{3});
@@ -86,15 +86,15 @@ TEST_CASE(parity_is_zero_against_the_models_own_logits) {
   CHECK_EQUAL(parity.value().top1_agreement(), 1.0);
 }
 
-TEST_CASE(a_crew_runs_every_job_once_for_each_of_its_threads) {
-  sweep_engine::WorkerThreads worker_threads;
-  CHECK(worker_threads.start(3).ok());
+TEST_CASE(worker_threads_run_a_job_once_per_thread) {
+  sweep_engine::WorkerThreads threads;
+  CHECK(threads.start(3).ok());
   std::atomic<int> sum{0};
-  for (int turn = 0; turn < 50; ++turn) worker_threads.run([&](int number) { sum += 1 + number; });
+  for (int round = 0; round < 50; ++round) threads.run([&](int index) { sum += 1 + index; });
   CHECK_EQUAL(sum.load(), 50 * 6);
 }
 
-TEST_CASE(a_peak_is_a_rate_or_nothing) {
+TEST_CASE(peak_gflops_is_plausible_or_unavailable) {
   for (const auto precision : {sweep_engine::Precision::fp32, sweep_engine::Precision::int8}) {
     const auto peak = sweep_engine::measure_peak_gflops(precision);
     CHECK(!peak || (*peak > 0.1 && *peak < 1e5));

@@ -23,7 +23,7 @@ std::string load_message(const tiny_model::Files& files, bool self_test = false)
 
 }  // namespace
 
-TEST_CASE(a_good_folder_loads_and_classifies) {
+TEST_CASE(valid_folder_loads_and_classifies) {
   const tiny_model::Folder folder;
   folder.write(tiny_model::files());
   ClassifierOptions options;
@@ -40,21 +40,21 @@ TEST_CASE(a_good_folder_loads_and_classifies) {
   CHECK(scores.value()[0].probability >= scores.value()[1].probability);
 }
 
-TEST_CASE(threads_do_not_change_the_answer) {
+TEST_CASE(number_of_threads_does_not_change_logits) {
   const tiny_model::Folder folder;
   folder.write(tiny_model::files());
-  std::vector<std::vector<float>> answers;
+  std::vector<std::vector<float>> logits_per_run;
   for (const int threads : {1, 2}) {
     ClassifierOptions options;
     options.self_test = false;
     options.num_threads = threads;
     const auto model = Classifier::load(folder.path(), options);
-    answers.push_back(model.value().logits(std::vector<std::uint8_t>(192, 77)).value());
+    logits_per_run.push_back(model.value().logits(std::vector<std::uint8_t>(192, 77)).value());
   }
-  CHECK(answers[0] == answers[1]);
+  CHECK(logits_per_run[0] == logits_per_run[1]);
 }
 
-TEST_CASE(the_self_test_compares_the_stored_logits) {
+TEST_CASE(self_test_compares_reference_logits) {
   const tiny_model::Folder folder;
   tiny_model::Files files = tiny_model::files();
   folder.write(files);
@@ -72,16 +72,16 @@ TEST_CASE(the_self_test_compares_the_stored_logits) {
   CHECK_EQUAL(load_message(files, true), "");
 }
 
-TEST_CASE(files_that_do_not_fit_the_manifest_are_refused) {
+TEST_CASE(files_that_differ_from_the_manifest_are_rejected) {
   tiny_model::Files files = tiny_model::files();
   files.bin[40] = static_cast<char>(files.bin[40] + 1);
-  CHECK_CONTAINS(load_message(files), "model.bin: its SHA-256");
+  CHECK_CONTAINS(load_message(files), "model.bin: the SHA-256");
   files = tiny_model::files();
   files.bin += '\0';
-  CHECK_CONTAINS(load_message(files), "model.bin: has");
+  CHECK_CONTAINS(load_message(files), "model.bin: " + std::to_string(files.bin.size()) + " bytes, but");
   files = tiny_model::files();
   files.param += "\n";
-  CHECK_CONTAINS(load_message(files), "model.param: has");
+  CHECK_CONTAINS(load_message(files), "model.param: " + std::to_string(files.param.size()) + " bytes, but");
   files = tiny_model::files();
   Json classes = Json::array();
   classes.add("a").add("b");
@@ -91,15 +91,15 @@ TEST_CASE(files_that_do_not_fit_the_manifest_are_refused) {
   CHECK_CONTAINS(load_message(files), "one number per class");
 }
 
-TEST_CASE(not_a_number_is_not_an_answer) {
+TEST_CASE(nan_logits_are_an_error) {
   tiny_model::Files files = tiny_model::files();
   const float nan = std::nanf("");
   files.bin.replace(4, 4, reinterpret_cast<const char*>(&nan), 4);
-  tiny_model::seal(files);
+  tiny_model::update_hashes(files);
   CHECK_CONTAINS(load_message(files, true), "not finite");
 }
 
-TEST_CASE(accuracy_counts_right_answers) {
+TEST_CASE(accuracy_counts_correct_predictions) {
   const tiny_model::Folder folder;
   folder.write(tiny_model::files());
   ClassifierOptions options;
@@ -109,15 +109,15 @@ TEST_CASE(accuracy_counts_right_answers) {
   set.channels = 3;
   set.height = 8;
   set.width = 8;
-  std::size_t right = 0;
+  std::size_t correct = 0;
   for (int i = 0; i < 20; ++i) {
     const std::vector<std::uint8_t> pixels(192, static_cast<std::uint8_t>(12 * i));
-    set.levels.insert(set.levels.end(), pixels.begin(), pixels.end());
+    set.pixels.insert(set.pixels.end(), pixels.begin(), pixels.end());
     const auto logits = model.value().logits(pixels).value();
     const auto best =
         static_cast<std::uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
     set.labels.push_back(i % 3 == 0 ? (best + 1) % 5 : best);
-    right += i % 3 == 0 ? 0U : 1U;
+    correct += i % 3 == 0 ? 0U : 1U;
   }
   sweep_engine::Logits reference;
   reference.classes = 5;
@@ -129,7 +129,7 @@ TEST_CASE(accuracy_counts_right_answers) {
   reference.values[7] += 0.5F;
   for (const int workers : {1, 3}) {
     const auto accuracy = sweep_engine::measure_accuracy(model.value(), set, reference, workers);
-    CHECK_EQUAL(accuracy.value().correct, right);
+    CHECK_EQUAL(accuracy.value().correct, correct);
     CHECK_EQUAL(accuracy.value().images, std::size_t{20});
     CHECK_EQUAL(accuracy.value().parity.images, std::size_t{20});
     CHECK(std::abs(accuracy.value().parity.max_abs - 0.5) < 1e-6);
@@ -143,22 +143,22 @@ TEST_CASE(accuracy_counts_right_answers) {
   CHECK(!sweep_engine::measure_accuracy(model.value(), set, {}, 1).ok());
 }
 
-TEST_CASE(a_batch_answers_as_its_pictures_do_alone) {
+TEST_CASE(batched_logits_equal_single_image_logits) {
   const tiny_model::Folder folder;
   folder.write(tiny_model::files());
   ClassifierOptions options;
   options.self_test = false;
   const auto model = Classifier::load(folder.path(), options);
-  std::vector<std::vector<std::uint8_t>> pictures;
-  std::vector<float> alone;
+  std::vector<std::vector<std::uint8_t>> images;
+  std::vector<float> expected;
   for (int k = 0; k < 5; ++k) {
-    pictures.push_back(sweep_engine::self_test_pattern(model.value().manifest().input, k));
-    const auto logits = model.value().logits(pictures.back()).value();
-    alone.insert(alone.end(), logits.begin(), logits.end());
+    images.push_back(sweep_engine::self_test_pattern(model.value().manifest().input, k));
+    const auto logits = model.value().logits(images.back()).value();
+    expected.insert(expected.end(), logits.begin(), logits.end());
   }
-  const auto input = model.value().prepare_batch(pictures);
-  CHECK(model.value().infer(input.value()).value() == alone);
+  const auto input = model.value().prepare_batch(images);
+  CHECK(model.value().infer(input.value()).value() == expected);
   CHECK(!model.value().prepare_batch({}).ok());
-  pictures.back().pop_back();
-  CHECK(!model.value().prepare_batch(pictures).ok());
+  images.back().pop_back();
+  CHECK(!model.value().prepare_batch(images).ok());
 }

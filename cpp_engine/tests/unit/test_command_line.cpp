@@ -14,22 +14,22 @@ command_line::Parsed parse(std::vector<std::string> words) {
 
 }  // namespace
 
-TEST_CASE(flags_and_the_rest_are_told_apart) {
+TEST_CASE(parse_separates_flags_and_positionals) {
   const auto parsed = parse({"a", "--threads", "2", "--json", "-", "--", "--b"});
   CHECK_EQUAL(parsed.error, "");
   CHECK_EQUAL(parsed.get("--threads", ""), "2");
   CHECK(parsed.has("--json"));
-  CHECK(parsed.rest == (std::vector<std::string>{"a", "-", "--b"}));
+  CHECK(parsed.positionals == (std::vector<std::string>{"a", "-", "--b"}));
   CHECK_EQUAL(parse({"--threads=3"}).get("--threads", ""), "3");
 }
 
-TEST_CASE(a_wrong_flag_names_the_closest) {
+TEST_CASE(unknown_flag_suggests_the_closest) {
   CHECK_CONTAINS(parse({"--tread", "2"}).error, "did you mean --threads?");
   CHECK_CONTAINS(parse({"--threads"}).error, "needs a value");
   CHECK_CONTAINS(parse({"--json=1"}).error, "takes no value");
 }
 
-TEST_CASE(counts_are_bounded) {
+TEST_CASE(parse_counts_checks_bounds) {
   std::vector<int> counts;
   std::string error;
   CHECK(command_line::parse_counts("--threads", "1,2,2", 1, 256, counts, error));

@@ -63,18 +63,18 @@ TEST_CASE(shapes_and_macs_are_inferred) {
   CHECK(graph.value().layers[1].output == (Shape{3, 8, 8, 4}));
 }
 
-TEST_CASE(written_graph_reads_back) {
+TEST_CASE(written_graph_can_be_parsed) {
   Result<Graph> graph = parse_graph(tiny);
   CHECK(infer_shapes(graph.value(), "in0", input, "out0").ok());
   for (const WinogradPolicy policy :
-       {WinogradPolicy::as_exported, WinogradPolicy::off, WinogradPolicy::where_it_pays}) {
+       {WinogradPolicy::as_exported, WinogradPolicy::off, WinogradPolicy::by_layer_size}) {
     CHECK(shape_of(write_graph(graph.value(), policy)).ok());
   }
   CHECK_CONTAINS(write_graph(graph.value(), WinogradPolicy::off), "31=64");
-  CHECK(write_graph(graph.value(), WinogradPolicy::where_it_pays).find("31=64") == std::string::npos);
+  CHECK(write_graph(graph.value(), WinogradPolicy::by_layer_size).find("31=64") == std::string::npos);
 }
 
-TEST_CASE(damaged_params_are_refused) {
+TEST_CASE(damaged_params_are_rejected) {
   const std::vector<std::pair<std::string, std::string>> damage = {
       {"7767517", "7767518"},
       {"4 4", "5 4"},
@@ -112,7 +112,7 @@ TEST_CASE(damaged_params_are_refused) {
   }
 }
 
-TEST_CASE(windows_line_ends_are_fine) {
+TEST_CASE(windows_line_endings_are_accepted) {
   std::string text;
   for (const char c : tiny) text += c == '\n' ? std::string("\r\n") : std::string(1, c);
   CHECK(shape_of(text).ok());
@@ -134,29 +134,29 @@ TEST_CASE(residual_and_option_a_shapes) {
   CHECK(out.ok() && out.value() == (Shape{1, 5, 1, 1}));
 }
 
-TEST_CASE(whole_weights_pass) { CHECK_EQUAL(tiny_bin().check(tiny, Precision::fp32).message(), ""); }
+TEST_CASE(valid_weights_pass) { CHECK_EQUAL(tiny_bin().check(tiny, Precision::fp32).message(), ""); }
 
-TEST_CASE(truncated_and_longer_weights_are_refused) {
+TEST_CASE(truncated_and_extended_weights_are_rejected) {
   for (std::size_t size : {std::size_t{0}, std::size_t{3}, std::size_t{400}, tiny_bin().bytes.size() - 1}) {
     Bin bin = tiny_bin();
     bin.bytes.resize(size);
-    CHECK_CONTAINS(bin.check(tiny, Precision::fp32).message(), "ends in the middle");
+    CHECK_CONTAINS(bin.check(tiny, Precision::fp32).message(), "ends within the weights");
   }
   Bin bin = tiny_bin();
   bin.bytes += '\0';
-  CHECK_CONTAINS(bin.check(tiny, Precision::fp32).message(), "bytes where model.param needs");
+  CHECK_CONTAINS(bin.check(tiny, Precision::fp32).message(), "bytes, but model.param requires");
 }
 
-TEST_CASE(a_wrong_tag_is_refused) {
+TEST_CASE(wrong_tag_is_rejected) {
   Bin bin = tiny_bin();
   const std::uint32_t int8 = 0x000D4B38;
   std::memcpy(bin.bytes.data(), &int8, 4);
-  CHECK_CONTAINS(bin.check(tiny, Precision::fp32).message(), "int8 where model.json says fp32");
+  CHECK_CONTAINS(bin.check(tiny, Precision::fp32).message(), "int8, but model.json declares fp32");
   CHECK(!tiny_bin().check(replaced(tiny, "9=1", "8=2"), Precision::fp32).ok());
   CHECK(!tiny_bin().check(replaced(tiny, "9=1", "8=2"), Precision::int8).ok());
 }
 
-TEST_CASE(int8_weights_have_scales) {
+TEST_CASE(int8_scales_must_be_finite) {
   const std::string param = replaced(tiny, "9=1", "8=102");
   Bin bin;
   bin.tag(0x000D4B38);

@@ -4,7 +4,7 @@
 using sweep_engine::Json;
 using sweep_engine::parse_json;
 
-TEST_CASE(json_reads_what_it_writes) {
+TEST_CASE(json_round_trips) {
   const std::string text =
       R"({"a":[1,-2.5,1e-7,0.1,123456789012],"b":{"c":null,"d":true,"e":"x\"\\\n\u0001é"},"f":[]})";
   const auto value = parse_json(text);
@@ -19,7 +19,7 @@ TEST_CASE(json_decodes_escapes) {
   CHECK_EQUAL(parse_json(R"("A\u00e9\ud83d\ude00\/")").value().string(), "A\xC3\xA9\xF0\x9F\x98\x80/");
 }
 
-TEST_CASE(json_refuses_what_is_not_json) {
+TEST_CASE(parse_json_rejects_invalid_json) {
   const std::vector<std::string> wrong = {"",
                                           "{",
                                           "[1,]",
@@ -50,8 +50,8 @@ TEST_CASE(json_refuses_what_is_not_json) {
   }
 }
 
-TEST_CASE(json_says_where) {
+TEST_CASE(json_errors_have_line_and_column) {
   CHECK_CONTAINS(parse_json("{\n  \"a\": x\n}").status().message(), "line 2, column 8");
 }
 
-TEST_CASE(json_writes_no_nan) { CHECK_EQUAL(Json(std::nan("")).text(), "null"); }
+TEST_CASE(json_writes_nan_as_null) { CHECK_EQUAL(Json(std::nan("")).text(), "null"); }

@@ -1,7 +1,7 @@
 #include "check.h"
 #include "sweep_engine/statistics.h"
 
-TEST_CASE(percentile_interpolates_as_numpy_does) {
+TEST_CASE(percentile_interpolates_like_numpy) {
   const std::vector<double> values = {4.0, 1.0, 3.0, 2.0};
   CHECK_EQUAL(sweep_engine::percentile(values, 0.0), 1.0);
   CHECK_EQUAL(sweep_engine::percentile(values, 0.5), 2.5);

@@ -1,0 +1,64 @@
+#include "model/checked_files.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "sweep_engine/sha256.h"
+
+namespace sweep_engine {
+
+namespace {
+
+constexpr std::uint64_t text_limit = 16U << 20;
+
+Status invalid_model(const std::string& message) { return {StatusCode::model_invalid, message}; }
+
+Status wrong_size(const FileSpec& file, std::uint64_t got) {
+  return invalid_model(file.name + ": " + std::to_string(got) + " bytes, but model.json declares " +
+                       std::to_string(file.bytes) +
+                       "; the file is damaged or belongs to another model. Export the model again");
+}
+
+Status wrong_hash(const FileSpec& file) {
+  return invalid_model(file.name +
+                       ": the SHA-256 differs from model.json; the file was damaged or modified. "
+                       "Export the model again");
+}
+
+}  // namespace
+
+Result<std::string> read_checked_text(const std::string& folder, const FileSpec& file) {
+  Result<std::string> text = read_file(folder + "/" + file.name, text_limit);
+  if (!text.ok()) return invalid_model(text.status().message());
+  if (text.value().size() != file.bytes) return wrong_size(file, text.value().size());
+  Sha256 hash;
+  hash.update(text.value().data(), text.value().size());
+  if (hash.hex() != file.sha256) return wrong_hash(file);
+  return text;
+}
+
+Result<std::shared_ptr<std::FILE>> open_checked_file(const std::string& folder, const FileSpec& file) {
+  const std::string path = folder + "/" + file.name;
+  const std::shared_ptr<std::FILE> handle(std::fopen(path.c_str(), "rb"), [](std::FILE* f) {
+    if (f != nullptr) std::fclose(f);
+  });
+  struct stat info {};
+  if (handle == nullptr || ::fstat(::fileno(handle.get()), &info) != 0)
+    return invalid_model(path + ": " + std::strerror(errno));
+  if (!S_ISREG(info.st_mode)) return invalid_model(path + ": not a regular file");
+  if (static_cast<std::uint64_t>(info.st_size) != file.bytes) {
+    return wrong_size(file, static_cast<std::uint64_t>(info.st_size));
+  }
+  Sha256 hash;
+  std::vector<char> chunk(std::size_t{1} << 18);
+  std::size_t got = 0;
+  while ((got = std::fread(chunk.data(), 1, chunk.size(), handle.get())) > 0) hash.update(chunk.data(), got);
+  if (hash.hex() != file.sha256) return wrong_hash(file);
+  std::rewind(handle.get());
+  return handle;
+}
+
+}  // namespace sweep_engine
