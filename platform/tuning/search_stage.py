@@ -1,153 +1,129 @@
-"""The search: drawn by the sampler, stopped by the scheduler, run by Tune, resumed from the journal."""
+"""The search: the sampler draws trials, the scheduler stops them, Ray Tune runs them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from platform.data.dataset import DatasetInfo
-from platform.errors import Interrupted
 from platform.space.spec import SweepSpec, trial_seed
-from platform.tracking.events import SweepObserver, TrialStatus
-from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.execution.tuner_run import Placement, run_tasks
+from platform.tracking.events import TrialInfo, TrialStatus
+from platform.tuning.execution.stage_context import StageContext
+from platform.tuning.execution.tuner_run import TunerJob, run_trials
 from platform.tuning.journal.journal import Journal, open_journal
 from platform.tuning.journal.trial import TrialOutcome, TrialTask
 from platform.tuning.sampling.objectives import costs_wanted, read_architectures
 from platform.tuning.sampling.warm_start import read_earlier_trials
-from platform.tuning.stop_criteria import Stops
+from platform.tuning.stop_criteria import StopCriteria
 
 
-def run_search(
-    spec: SweepSpec,
-    placement: Placement,
-    *,
-    folder: SweepFolder,
-    info: DatasetInfo,
-    observer: SweepObserver,
-    provenance: Mapping[str, str] | None = None,
-) -> list[TrialOutcome]:
-    """Run the search's trials inside a Ray session, or those that an earlier start has left.
+def run_search(spec: SweepSpec, context: StageContext) -> list[TrialOutcome]:
+    """Run the trials of a search inside a Ray session, or continue them after an interruption.
 
     Args:
         spec: the space.
-        placement: backend, resources, and how many trials run at once.
-        folder: the sweep's; its journal says what has been done already.
-        info: the data set in the cache.
-        observer: is told what happens.
-        provenance: goes into every trained model.
+        context: the stage.
 
     Returns:
-        Every trial of the search in order, the failed ones included.
+        Every trial of the search in order, failed ones included.
 
     Raises:
-        Interrupted: a signal came; running trials keep their last checkpoint.
-        UserError: too many trials failed, or the journal is of another space.
+        Interrupted: a signal arrived; running trials keep their last checkpoint.
+        UserError: too many trials failed, or the journal was written with another space.
     """
-    with open_journal(folder.journal) as journal:
-        return _run(spec, placement, folder, info, observer, dict(provenance or {}), journal)
+    with open_journal(context.folder.journal) as journal:
+        search = _Search(spec, context, journal)
+        search.replay()
+        search.run()
+        return [trial.outcome() for trial in journal.ledger.stage("search")]
 
 
-def _run(
-    spec: SweepSpec,
-    placement: Placement,
-    folder: SweepFolder,
-    info: DatasetInfo,
-    observer: SweepObserver,
-    provenance: dict[str, str],
-    journal: Journal,
-) -> list[TrialOutcome]:
-    from platform.tuning.execution.driver_callback import Ledger
-    from platform.tuning.sampling.sampler import planned_trials
-    from platform.tuning.sampling.schedulers import Replayed, make_scheduler
-    from platform.tuning.sampling.task_queue import Study
+class _Search:
+    """A search in progress: sampler, scheduler and limits, in the state that the journal describes."""
 
-    architectures = read_architectures(folder)
-    study = Study(spec, earlier=read_earlier_trials(folder), architectures=architectures)
-    scheduler, ledger = make_scheduler(spec.scheduler), Ledger()
-    stops = Stops(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
-    stopped: set[str] = set()
+    def __init__(self, spec: SweepSpec, context: StageContext, journal: Journal) -> None:
+        from platform.tuning.sampling.sampler import planned_trials
+        from platform.tuning.sampling.schedulers import make_scheduler
+        from platform.tuning.sampling.study import Study
 
-    # The past, in the order in which it happened: sampler and rungs come out as they were.
-    for event in journal.past:
-        if event.task is not None and event.task.stage == "search":
-            study.replay(event.trial_id, event.task.params)
-            ledger.tasks[event.trial_id] = event.task
-        elif event.trial_id and event.trial_id not in ledger.tasks:
-            continue
-        elif event.record is not None:
-            ledger.records.setdefault(event.trial_id, []).append(event.record)
-            study.epoch(event.trial_id, event.record)
-            if isinstance(scheduler, Replayed) and not scheduler.replay(event.trial_id, event.record):
-                stopped.add(event.trial_id)
-        elif event.accumulate is not None:
-            ledger.retry(event.trial_id, accumulate=event.accumulate)
-        elif event.status is not None:
-            ledger.ended[event.trial_id] = (event.status, event.error)
-            accuracy = ledger.outcome(event.trial_id).validation_accuracy
-            study.ended(event.trial_id, event.status, accuracy)
-            stops.ended(event.trial_id, event.status, accuracy)
-        stops.replay(event)
-    # Killed between the epoch after which the scheduler stopped a trial and the note of that.
-    for trial_id in sorted(stopped - set(ledger.ended)):
-        journal.ended(trial_id, TrialStatus.PRUNED, None)
-        ledger.ended[trial_id] = (TrialStatus.PRUNED, None)
-        accuracy = ledger.outcome(trial_id).validation_accuracy
-        study.ended(trial_id, TrialStatus.PRUNED, accuracy)
-        stops.ended(trial_id, TrialStatus.PRUNED, accuracy)
-        observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.PRUNED)
-    planned = planned_trials(spec)
+        placement, folder = context.placement, context.folder
+        self._spec, self._context, self._journal = spec, context, journal
+        self._architectures = read_architectures(folder)
+        self._study = Study(spec, earlier=read_earlier_trials(folder), architectures=self._architectures)
+        self._scheduler = make_scheduler(spec.scheduler)
+        self._stops = StopCriteria(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
+        self._planned = planned_trials(spec)
 
-    def is_over() -> bool:
-        reason = stops.reached()
-        if reason is not None and stops.reason is None:
-            stops.reason = reason
-            journal.stopped(reason)
+    def replay(self) -> None:
+        """Restore sampler, scheduler and limits from the journal's events, in their order."""
+        from platform.tuning.sampling.schedulers import ReplayableScheduler
+
+        ledger, scheduler = self._journal.ledger, self._scheduler
+        stopped: set[str] = set()
+        for event in self._journal.past:
+            trial_id = event.trial_id
+            if trial_id and (trial_id not in ledger.trials or ledger.trials[trial_id].task.stage != "search"):
+                continue
+            if event.task is not None:
+                self._study.replay(trial_id, event.task.params)
+            elif event.record is not None:
+                self._study.epoch(trial_id, event.record)
+                if isinstance(scheduler, ReplayableScheduler) and not scheduler.replay(
+                    trial_id, event.record
+                ):
+                    stopped.add(trial_id)
+            elif event.status is not None:
+                self._report_end(trial_id, event.status)
+            self._stops.replay(event)
+        # The sweep died between the last epoch of a trial that the scheduler stopped and its journaled end.
+        for trial_id in sorted(stopped):
+            if ledger.trials[trial_id].status is None:
+                self._journal.ended(trial_id, TrialStatus.PRUNED, None)
+                self._report_end(trial_id, TrialStatus.PRUNED)
+                self._context.observer.trial_ended(ledger.trials[trial_id].task.info(), TrialStatus.PRUNED)
+
+    def _report_end(self, trial_id: str, status: TrialStatus) -> None:
+        accuracy = self._journal.ledger.trials[trial_id].accuracy
+        self._study.ended(trial_id, status, accuracy)
+        self._stops.ended(trial_id, status, accuracy)
+
+    def run(self) -> None:
+        """Run the unfinished trials and the new ones, until the plan or a limit ends the search."""
+        trials = self._journal.ledger.stage("search")
+        waiting = [trial.task for trial in trials if trial.status is None]
+        if not waiting and (len(trials) >= self._planned or self._is_over()):
+            return
+        self._journal.begin()
+        self._stops.begin()
+        job = TunerJob(
+            stage="search",
+            waiting=waiting,
+            next_task=self._next_task,
+            scheduler=self._scheduler,
+            learners=(self._study, self._stops),
+            stop_running=self._is_over,
+            max_failures=self._spec.max_failures,
+        )
+        run_trials(job, self._context, self._journal)
+
+    def _is_over(self) -> bool:
+        """Return whether a limit of the search is reached; journal the reason the first time."""
+        reason = self._stops.reached()
+        if reason is not None and self._stops.reason is None:
+            self._stops.reason = reason
+            self._journal.stopped(reason)
         return reason is not None
 
-    def draw() -> TrialTask | None:
-        number = len(ledger.tasks)
-        if number >= planned or is_over():
+    def _next_task(self) -> TrialTask | None:
+        """Draw and journal the next trial; return None after the last one."""
+        number = len(self._journal.ledger.stage("search"))
+        if number >= self._planned or self._is_over():
             return None
         trial_id = f"t{number:03d}"
-        params = study.ask(trial_id)
-        run = spec.resolve(params, seed=trial_seed(spec, number))
-        task = TrialTask(
-            trial_id=trial_id,
-            stage="search",
-            number=number,
-            params=params,
-            run=run,
-            data_path=str(info.path),
-            checkpoint_dir=str(folder.checkpoint_dir(trial_id)),
-            log_path=str(folder.logs / f"{trial_id}.log"),
-            workers=placement.workers,
-            cpus_per_worker=placement.cpus_per_worker,
-            gpus_per_worker=placement.gpus_per_worker,
-            provenance=provenance,
-            costs=architectures.costs(run) if costs_wanted(spec) else {},
+        params = self._study.ask(trial_id)
+        config = self._spec.resolve(params, seed=trial_seed(self._spec, number))
+        costs: Mapping[str, float] = self._architectures.costs(config) if costs_wanted(self._spec) else {}
+        trial = TrialInfo(
+            trial_id=trial_id, stage="search", number=number, config=config, params=params, costs=costs
         )
-        journal.trial(task)
-        ledger.tasks[trial_id] = task
+        task = self._context.task(trial)
+        self._journal.trial(task)
         return task
-
-    waiting = [task for trial_id, task in ledger.tasks.items() if trial_id not in ledger.ended]
-    if waiting or (len(ledger.tasks) < planned and not is_over()):
-        journal.begin()
-        stops.begin()
-        ended = run_tasks(
-            draw,
-            waiting=waiting,
-            placement=placement,
-            ledger=ledger,
-            journal=journal,
-            observer=observer,
-            tune_dir=folder.tune,
-            name="search",
-            scheduler=scheduler,
-            learners=(study, stops),
-            stop_running=is_over,
-            max_failures=spec.max_failures,
-        )
-        if not ended:
-            raise Interrupted(f"interrupted; go on with: python -m platform.sweep --resume {folder.sweep_id}")
-    return [ledger.outcome(trial_id) for trial_id in ledger.tasks]

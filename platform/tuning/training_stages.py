@@ -1,6 +1,7 @@
-"""The stages of a sweep that train: search, confirmation, final run. Each writes its files to the sweep's folder.
+"""The stages of a sweep that train: search, confirmation, final run.
 
-Each can be called again after an interruption. Trials that the journal holds as finished are not repeated.
+Each writes its results to the sweep's folder. Each can be called again after an interruption; finished trials
+are not repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.execution.fixed_runs import run_configurations
 from platform.tuning.execution.stage_context import Placement, StageContext
-from platform.tuning.extend_sweep import candidate_numbers, final_run_for
+from platform.tuning.extend_sweep import candidate_numbers, prepare_final_run
 from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.ledger import replay
 from platform.tuning.journal.trial import TrialOutcome
@@ -158,7 +159,7 @@ def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]
     [chosen] = [trial for trial in trials if trial.info.trial_id == champion.candidate]
     config = sweep.spec.resolve(chosen.info.params, seed=trial_seed(sweep.spec, 0, stage="final"))
     info = TrialInfo(
-        trial_id=final_run_for(sweep.folder, config),
+        trial_id=prepare_final_run(sweep.folder, config),
         stage="final",
         number=0,
         config=config,
@@ -180,8 +181,8 @@ def _number_candidates(
 ) -> list[tuple[int, RankedTrial]]:
     """Return the candidates with the numbers of their runs.
 
-    After an extension, earlier candidates stay candidates: their runs over several seeds are stronger evidence
-    than one better run of a new trial. New candidates get the next numbers, in order of their rank.
+    After an extension, earlier candidates stay candidates, because their runs over several seeds are stronger
+    evidence than one better run of a new trial. New candidates get the next numbers, in order of their rank.
     """
     searched = {trial.info.trial_id: _ranked(trial) for trial in trials}
     earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]

@@ -59,7 +59,7 @@ TRIALS = [searched(0, 0.7), searched(1, 0.9), searched(2, 0.8)]
 
 
 class FakeRuns:
-    """Replaces `run_configurations`: records the requested runs and returns prepared (accuracy, status) pairs."""
+    """Replaces `run_configurations`: records the requested runs and returns prepared results."""
 
     def __init__(self, results: dict[str, tuple[float, TrialStatus]]) -> None:
         self.results = results

@@ -1,7 +1,7 @@
-"""A Ray session for one sweep: a local one of its own, or the cluster that `RAY_ADDRESS` names.
+"""The Ray session of a sweep: a new local one, or the cluster at `RAY_ADDRESS`.
 
-Whatever happens inside, leaving it stops what it started: a local session's processes, or on a joined
-cluster this job's actors and placement groups.
+Leaving the session always stops what it started: the processes of a local session, or this job's actors and
+placement groups on a cluster.
 """
 
 from __future__ import annotations
@@ -24,37 +24,36 @@ from platform.errors import UserError
 from platform.tuning.execution import placement_groups
 from platform.tuning.execution.interrupts import sigterm_as_sigint
 
-_OBJECT_STORE_BYTES = (
-    256 * 2**20
-)  # images never pass through Ray's object store: each process maps the tables
+# Images do not pass through Ray's object store: each process maps the tables.
+_OBJECT_STORE_BYTES = 256 * 2**20
 
 _LOCAL_ATTEMPTS = 2
 _START_TIMEOUT_S = 180.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Workers keep the driver's working directory; all paths are absolute all the same.
+    # Workers keep the driver's working directory.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Tune's own console output and per-trial logs: the sweep has a console, tables and MLflow.
+    # No console output or per-trial logs from Tune: the sweep has a console, tables and MLflow.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # A failure is reported without the metrics of an epoch.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Signals are ours (platform.tuning.execution.interrupts).
+    # platform.tuning.execution.interrupts handles signals.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Tune's snapshots are not read again: the journal is what a sweep resumes from.
+    # Tune's snapshots are not read again: a sweep resumes from the journal.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    # An actor is reused when its trial's thread has left the epoch it was stopped in.
+    # An actor is reused after its trial's thread has finished the epoch in which it was stopped.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",
     # Train's controller polls its workers every 2 s by default: longer than an epoch on a large GPU.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # On a busy machine two workers take minutes to start; the default of 60 s starts them all over again.
+    # On a busy machine two workers take minutes to start; after the default of 60 s Ray restarts them.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # A warning of Ray about its own future, printed once per process.
+    # Silences a deprecation warning of Ray, printed once per process.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
@@ -63,14 +62,14 @@ _ENVIRONMENT = {
 def session(
     *, num_cpus: int | None = None, num_gpus: int | None = None
 ) -> Iterator[list[Mapping[str, float]]]:
-    """Start Ray on this machine, or join `RAY_ADDRESS`; SIGTERM acts as Ctrl-C inside.
+    """Start Ray on this machine, or join the cluster at `RAY_ADDRESS`; SIGTERM acts like Ctrl-C inside.
 
     Args:
         num_cpus: slots of a local session; None for the usable cores. Ignored when joining.
         num_gpus: GPUs of a local session; None for all. Ignored when joining.
 
     Yields:
-        What each node of the session has, in the order of Ray's node ids.
+        The CPUs and GPUs of each node, in the order of Ray's node ids.
 
     Raises:
         UserError: the cluster cannot be reached, or Ray does not start.
@@ -86,11 +85,11 @@ def session(
         try:
             _init(address, num_cpus=num_cpus, num_gpus=num_gpus)
             if address is not None:
-                placement_groups.free_dead_jobs()
+                placement_groups.remove_groups_of_ended_jobs()
             yield _nodes()
         finally:
             if ray.is_initialized() and address is not None:
-                placement_groups.free_own_job()
+                placement_groups.remove_groups_of_this_job()
             ray.shutdown()
             for name, old in before.items():
                 if old is None:
@@ -99,13 +98,13 @@ def session(
                     os.environ[name] = old
 
 
-def refuse_dead_node() -> None:
-    """End a sweep whose local Ray has lost one of its processes: Ray itself would wait for ever.
+def check_ray_processes() -> None:
+    """Raise an error if a process of the local Ray session has died; Ray itself would wait forever.
 
-    Asking also buries the dead process: while it is a zombie, Ray's workers take it for alive and live on.
+    `poll` also reaps the dead process. Ray's workers do not exit while it is a zombie.
 
     Raises:
-        UserError: the raylet or the GCS of this driver's own session is gone.
+        UserError: the raylet or the GCS of this driver's own session has died.
     """
     from ray._private import worker
 
@@ -115,17 +114,17 @@ def refuse_dead_node() -> None:
             if info.process.poll() is not None:
                 raise UserError(
                     f"Ray's process {name} on this machine has died (exit code {info.process.returncode}): "
-                    "it was killed, or memory was short; what was trained so far is kept"
+                    "it was killed, or the machine ran out of memory; all finished epochs are kept"
                 )
 
 
 def project_root() -> Path:
-    """Return the folder that holds the package: what workers need first on their path."""
+    """Return the folder that contains the package; it must be first on the path of workers."""
     return Path(platform.__path__[0]).resolve().parent
 
 
 def worker_environment() -> dict[str, str]:
-    """Return what every worker process is started with.
+    """Return the environment variables of every worker process.
 
     PYTHONPATH makes `import platform` find this package before the standard library's module.
     """
@@ -137,7 +136,6 @@ def worker_environment() -> dict[str, str]:
 
 
 def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) -> None:
-
     runtime_env: dict[str, Any] = {"env_vars": worker_environment()}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -150,14 +148,14 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
         }
     else:
         options |= {"address": address}
-        # Other machines may have neither this checkout nor the package: ship it (a few hundred kilobytes).
+        # Other machines may not have the package: upload it (a few hundred kilobytes).
         runtime_env["py_modules"] = [str(Path(platform.__path__[0]).resolve())]
     try:
         _start(options | {"runtime_env": runtime_env}, attempts=1 if address else _LOCAL_ATTEMPTS)
     except Exception as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
         step = (
-            "check the address (`ray status` on its head), or unset RAY_ADDRESS to use this machine alone"
+            "check the address (`ray status` on its head), or unset RAY_ADDRESS to use only this machine"
             if address
             else "see the newest session under /tmp/ray for its logs"
         )
@@ -165,41 +163,41 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
 
 
 def _start(options: Mapping[str, Any], *, attempts: int) -> None:
-    """Start Ray, or join a cluster; a local start that took too long gets another chance."""
+    """Start Ray or join a cluster; retry a local start that timed out."""
     import ray
 
     before = set(psutil.Process().children())
     for attempt in range(1, attempts + 1):
         try:
-            with _patience():
+            with _longer_node_timeout():
                 ray.init(**options)
         except BaseException as error:
             # Ray forgets the processes of a start that failed or was interrupted.
             _end(set(psutil.Process().children()) - before)
-            # A plain Exception (ray/_private/node.py); others are what they say.
+            # Ray raises a plain Exception on a timeout (ray/_private/node.py).
             if attempt == attempts or "timed out during startup" not in str(error):
                 raise
         else:
             return
         with warnings.catch_warnings():
-            # Nobody waited for the processes just ended, which their Popen objects would complain about.
+            # The Popen objects of the killed processes warn, because nothing waited for the processes.
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """Give the local node minutes to register: Ray gives it 30 s, fixed, and a busy machine needs more."""
+def _longer_node_timeout() -> Iterator[None]:
+    """Wait minutes for the local node to register; Ray waits a fixed 30 s, too short on a busy machine."""
     from ray._private import services
 
-    ask: Callable[[str, str], Any] = services.get_node
+    get_node: Callable[[str, str], Any] = services.get_node
 
     def wait(gcs_address: str, node_id: str) -> Any:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while True:
             try:
-                return ask(gcs_address, node_id)
-            except RuntimeError:  # not there yet
+                return get_node(gcs_address, node_id)
+            except RuntimeError:  # not registered yet
                 if time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.2)
@@ -208,15 +206,15 @@ def _patience() -> Iterator[None]:
     try:
         yield
     finally:
-        services.get_node = ask
+        services.get_node = get_node
 
 
 def _end(processes: Iterable[psutil.Process]) -> None:
-    family = [relative for process in processes for relative in (process, *_descendants(process))]
-    for process in family:
+    tree = [relative for process in processes for relative in (process, *_descendants(process))]
+    for process in tree:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=10)
+    psutil.wait_procs(tree, timeout=10)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
@@ -240,7 +238,7 @@ def _quiet() -> None:
     # Tune and Train log to the driver's stderr whatever `logging_level` says.
     for name in ("ray.tune", "ray.train", "ray.air", "ray._private"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It counts a trial whose process died as lost, though it went on in another one.
+    # It reports a trial whose process died as lost, although the trial continues in another process.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 

@@ -1,15 +1,15 @@
-"""One trial as a Ray Train worker group: the backend for several workers, and for every run that counts.
+"""Run a trial as a Ray Train worker group: the backend for several workers.
 
-The trial's process is a pump. `TorchTrainer.fit()` runs in a thread beside it; the controller's callback puts
-each epoch, and the group's placement group, into a queue; the pump reports to Tune, and removes the placement
-group itself when Tune stops the trial. (Ray's own way leaves it behind for good unless the dashboard runs.)
+`TorchTrainer.fit()` runs in a thread of the trial's process. The callbacks of Ray Train's controller put each
+epoch, and the placement group of the workers, into a queue. The trial's main thread forwards the epochs to
+Tune, and removes the placement group when Tune stops the trial. (Ray itself removes it only if the dashboard
+runs.)
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,20 @@ from ray.util.queue import Empty, Queue
 from typing_extensions import override
 
 from platform.training.records import EpochRecord
-from platform.tuning.execution.inproc import device_for, tables
 from platform.tuning.execution.network_interface import NodeTorchConfig
-from platform.tuning.journal.trial import FAILURE, TrialFailed, TrialTask, epoch_line, trial_log
+from platform.tuning.execution.train_task import device_for, train_task
+from platform.tuning.journal.trial import FAILURE, TrialFailed, TrialTask, trial_log
 
 _POLL_S = 0.2
 _EPOCH, _GROUP = "epoch", "group"
 
 
-def drive_trial(config: dict[str, Any]) -> None:
+def run_worker_group(config: dict[str, Any]) -> None:
     """Run one trial's worker group; Ray Tune calls this in the trial's actor.
 
     Args:
-        config: `task`, a TrialTask as JSON; `reported_epochs`, what the sweep knows of it already; and
-            `train_dir`, where Ray Train keeps its own records.
+        config: `task`, a TrialTask as JSON; `reported_epochs`, the number of journaled epochs; and
+            `train_dir`, the folder of Ray Train's own records.
 
     Raises:
         SystemExit: when Tune stops the trial.
@@ -48,7 +48,7 @@ def drive_trial(config: dict[str, Any]) -> None:
     def fit() -> None:
         try:
             _trainer(task, config, queue).fit()
-        except BaseException as error:  # noqa: BLE001 - handed to the pump's thread
+        except BaseException as error:  # noqa: BLE001 - raised in the main thread
             errors.append(error)
         finally:
             done.set()
@@ -56,7 +56,7 @@ def drive_trial(config: dict[str, Any]) -> None:
     threading.Thread(target=fit, daemon=True, name=f"train-{task.trial_id}").start()
     groups: list[Any] = []
     try:
-        failure = _pump(queue, done, groups)
+        failure = _forward_reports(queue, done, groups)
     finally:
         _remove(groups)
         queue.shutdown(force=True)
@@ -69,9 +69,13 @@ def drive_trial(config: dict[str, Any]) -> None:
 def train_worker(config: dict[str, Any]) -> None:
     """Train as one worker of the group; Ray Train calls this in each worker."""
     import ray.train
+    import ray.train.torch
+    import torch
     from ray.train.v2._internal.execution import context as train_context
 
-    # This one logs every report, under its file's path as a name, where `LoggingConfig` does not reach it.
+    from platform.training.distributed import World
+
+    # This logger is named after its file, so `LoggingConfig` does not reach it. It logs every report.
     train_context.logger.setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
@@ -79,54 +83,25 @@ def train_worker(config: dict[str, Any]) -> None:
     log = Path(task.log_path)
     if rank:
         log = log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
+
+    def report(record: EpochRecord) -> None:
+        # A barrier: every worker must report equally often. Only rank 0's metrics are used.
+        ray.train.report(record.as_dict())
+
     header = f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}"
     try:
         with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
-            _train(task, config["reported_epochs"], rank=rank, size=size)
+            on_gpu = device_for(task.gpus_per_worker) == "cuda"
+            device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
+            world = World(rank=rank, size=size, device=device)
+            train_task(task, reported_epochs=config["reported_epochs"], world=world, report=report)
     except TrialFailed as failure:
         config["queue"].put((FAILURE, failure.as_metrics()))
         raise
 
 
-def _train(task: TrialTask, reported_epochs: int, *, rank: int, size: int) -> None:
-    import ray.train
-    import ray.train.torch
-    import torch
-
-    from platform.training.checkpoint import read_records
-    from platform.training.distributed import World
-    from platform.training.loop import fit
-
-    def report(record: EpochRecord) -> None:
-        # A barrier: every worker reports equally often. What counts is rank 0's.
-        ray.train.report(record.as_dict())
-
-    def ended(record: EpochRecord) -> None:
-        sys.stdout.write(f"{epoch_line(record)}\n")  # Ray Train makes two of what is printed
-        report(record)
-
-    torch.set_num_threads(task.threads)
-    on_gpu = device_for(task.gpus_per_worker) == "cuda"
-    world = World(
-        rank=rank, size=size, device=ray.train.torch.get_device() if on_gpu else torch.device("cpu")
-    )
-    folder = Path(task.checkpoint_dir)
-    # What the sweep missed when it died.
-    for record in world.share_from_first(read_records(folder)[reported_epochs:] if rank == 0 else None):
-        report(record)
-    fit(
-        task.run,
-        tables(task.data_path, task.run.data.model_dump_json(), final=task.final),
-        world=world,
-        checkpoint_dir=folder,
-        on_epoch=ended,
-        provenance=dict(task.provenance),
-        accumulate=task.accumulate,
-    )
-
-
-class _Reports(UserCallback):
-    """In the controller: passes on what rank 0 reported. Waits while the pump is behind."""
+class _EpochCallback(UserCallback):
+    """Puts rank 0's reports into the queue, in the controller. Blocks while the queue is full."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -136,8 +111,8 @@ class _Reports(UserCallback):
         self._queue.put((_EPOCH, dict(metrics[0])))
 
 
-class _Groups(WorkerGroupCallback):
-    """In the controller: tells which placement group the workers hold."""
+class _PlacementGroupCallback(WorkerGroupCallback):
+    """Puts the placement group of the workers into the queue, in the controller."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -174,14 +149,14 @@ def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
         run_config=train.RunConfig(
             name=task.trial_id,
             storage_path=config["train_dir"],
-            callbacks=[_Reports(queue), _Groups(queue)],
+            callbacks=[_EpochCallback(queue), _PlacementGroupCallback(queue)],
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
 
 
-def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> dict[str, Any] | None:
+def _forward_reports(queue: Queue, done: threading.Event, groups: list[Any]) -> dict[str, Any] | None:
     """Report epochs to Tune until the run has ended; return the first worker's failure, if any."""
     from ray import tune
 
@@ -196,7 +171,7 @@ def _pump(queue: Queue, done: threading.Event, groups: list[Any]) -> dict[str, A
         if kind == _GROUP:
             groups.append(value)
         elif kind == FAILURE:
-            # The first one is the cause; what the other workers saw follows from it.
+            # The first failure is the cause; those of the other workers follow from it.
             failure = failure or value
         else:
             tune.report(value)

@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM: the first asks for a clean end, the second ends at once.
+"""Ctrl-C and SIGTERM: the first signal requests a clean end, the second exits immediately.
 
-    with interrupts.caught() as interrupts:
+    with interrupts.catch_signals() as signals:
         while working:
-            interrupts.check()
+            signals.check()
 
-Outside such a block SIGTERM behaves like Ctrl-C (`sigterm_as_sigint`), so that `kill`, systemd and job
-schedulers get the same clean end as a person at the keyboard.
+Outside such a block SIGTERM acts like Ctrl-C (`sigterm_as_sigint`), so `kill`, systemd and job schedulers end
+a sweep as cleanly as a user at the terminal.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ _HARD_EXIT_S = 5.0
 
 
 class StopRequested(BaseException):
-    """Leaves Ray Tune's loop between two of its steps.
+    """Ends Ray Tune's loop between two steps.
 
-    Not an `Exception`: Tune would answer one with its own clean-up, which waits for running epochs.
+    Not an `Exception`, because Tune would handle that with its own clean-up, which waits for running epochs.
     """
 
 
 class Interrupts:
-    """What has been asked for so far."""
+    """Whether a signal has arrived."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def check(self) -> None:
-        """Raise `StopRequested` once a signal has come."""
+        """Raise `StopRequested` if a signal has arrived."""
         if self.requested:
             raise StopRequested
 
 
 @contextmanager
-def caught(*, last_wish: Callable[[], object] = lambda: None) -> Iterator[Interrupts]:
+def catch_signals(*, before_exit: Callable[[], object] = lambda: None) -> Iterator[Interrupts]:
     """Turn the first SIGINT or SIGTERM into `Interrupts.requested`; the second one exits with status 130.
 
     Args:
-        last_wish: called, for five seconds at most, before the hard exit (end the Ray session).
+        before_exit: called before the immediate exit, for at most five seconds (it ends the Ray session).
     """
     interrupts = Interrupts()
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
         if interrupts.requested:
-            _exit_now(last_wish)
+            _exit_now(before_exit)
         interrupts.requested = True
-        # Nobody may print from inside a handler through buffered streams that were being written to.
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping; once more to stop at once\n")
+        # A handler must not print to a buffered stream, which the interrupted code may be writing to.
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping; repeat to stop immediately\n"
+        )
 
     with _handlers({signal.SIGINT: handle, signal.SIGTERM: handle}):
         yield interrupts
@@ -73,7 +75,7 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 @contextmanager
 def _handlers(handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
-    # Only the main thread may set handlers; elsewhere (a notebook's worker thread) signals stay as they are.
+    # Only the main thread can set handlers. In other threads (of a notebook) signals keep their handlers.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -85,9 +87,9 @@ def _handlers(handlers: dict[signal.Signals, Callable[[int, FrameType | None], N
             signal.signal(number, handler)
 
 
-def _exit_now(last_wish: Callable[[], object]) -> None:
-    # In a thread: the interrupted main thread may hold the very locks that Ray's shutdown needs.
-    thread = threading.Thread(target=last_wish, daemon=True)
+def _exit_now(before_exit: Callable[[], object]) -> None:
+    # In a thread, because the interrupted main thread may hold locks that Ray's shutdown needs.
+    thread = threading.Thread(target=before_exit, daemon=True)
     thread.start()
     thread.join(_HARD_EXIT_S)
     os._exit(130)

@@ -1,7 +1,7 @@
-"""The network interface of a worker group: loopback on one node, the interface of Ray's address on several.
+"""Choose the network interface of a worker group.
 
-Gloo binds the address that the host name resolves to. On Debian that is 127.0.1.1, which no other node can
-reach.
+The workers use loopback on one node, and the interface of Ray's address on several nodes. By default Gloo
+binds the address that the host name resolves to. On Debian that is 127.0.1.1, which other nodes cannot reach.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 class NodeTorchConfig(TorchConfig):
-    """Ray Train's process group, over the interface that connects the group's nodes."""
+    """Ray Train's process group configuration, using the interface that connects the group's nodes."""
 
     @property
     @override
@@ -36,7 +36,7 @@ class NodeTorchConfig(TorchConfig):
 
 
 def interface_of(address: str) -> str | None:
-    """Return the name of this node's interface with `address`, or None."""
+    """Return the name of this node's interface that has `address`, or None."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address.partition("%")[0] == address for entry in addresses):
             return name
@@ -50,7 +50,7 @@ def _node_address() -> str:
 
 
 def _use_interface(address: str | None) -> None:
-    """Set the variables that gloo and NCCL read, where the user has not set them."""
+    """Set the interface variables of Gloo and NCCL, unless the user has set them."""
     interface = interface_of(address or _node_address())
     for name in _VARIABLES:
         if interface is not None:

@@ -1,7 +1,6 @@
-"""One Tuner run: tasks in, outcomes out, on either backend.
+"""Run the trials of one stage in a Ray Tune `Tuner`, on either backend.
 
-Tune schedules the trials and its schedulers stop them; what it knows is thrown away afterwards, since the
-journal holds every decision.
+Tune schedules the trials. Its own records are not read again, because the journal holds every decision.
 """
 
 from __future__ import annotations
@@ -10,131 +9,120 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from platform.errors import UserError
-from platform.tracking.events import SweepObserver, TrialStatus
+from platform.errors import Interrupted, UserError
+from platform.tracking.events import Stage, TrialStatus
 from platform.tuning.execution import interrupts
+from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.journal.journal import Journal
 from platform.tuning.journal.trial import TrialTask
 
-Backend = Literal["inproc", "ddp"]
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
+    from platform.tuning.execution.driver_callback import DriverCallback, Learner
+    from platform.tuning.sampling.task_queue import TaskQueue
 
 _DRIVER_RESOURCES = {"node:__internal_head__": 0.001}  # a trial that only waits for its workers takes no CPU
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where a stage's trials run."""
+class TunerJob:
+    """The trials of a stage, and the rules that end them early."""
 
-    backend: Backend
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-    concurrent: int
-    """Trials at once."""
+    stage: Stage
+    """Also the name of the Tune run."""
+    waiting: Sequence[TrialTask]
+    """Trials to run first: those that an interruption left unfinished."""
+    next_task: Callable[[], TrialTask | None]
+    """Creates and journals the next new trial; returns None when there are no more."""
+    scheduler: TrialScheduler | None = None
+    """None to stop no trial early."""
+    learners: Sequence[Learner] = ()
+    """Receive every epoch and every end of a trial, in order."""
+    stop_running: Callable[[], bool] | None = None
+    """Called after each epoch; True stops the trial, unless that epoch was its last."""
+    max_failures: int | None = None
+    """Failed trials that the stage tolerates; one more ends it. None for any number."""
 
 
-def run_tasks(
-    next_task: Callable[[], TrialTask | None],
-    *,
-    waiting: Iterable[TrialTask],
-    placement: Placement,
-    ledger: Any,
-    journal: Journal,
-    observer: SweepObserver,
-    tune_dir: Path,
-    name: str,
-    scheduler: Any = None,
-    learners: Sequence[Any] = (),
-    stop_running: Callable[[], bool] | None = None,
-    max_failures: int = 0,
-) -> bool:
-    """Run trials until there are no more; every event is noted as it happens.
-
-    Args:
-        next_task: makes the next new trial, None when there are no more.
-        waiting: trials to run first: those that an interruption cut short.
-        placement: backend and resources.
-        ledger: receives what happens (`platform.tuning.execution.driver_callback.Ledger`).
-        journal: receives what happens, on disk.
-        observer: is told what happens.
-        tune_dir: where Tune keeps its own records.
-        name: of the Tune run, below `tune_dir`.
-        scheduler: Tune's scheduler; None to stop no trial early.
-        learners: learn what happens, in order (`platform.tuning.execution.driver_callback.Learner`).
-        stop_running: asked after each epoch; True stops the trial, unless that epoch was its last.
-        max_failures: failed trials to survive; one more ends the run.
-
-    Returns:
-        Whether all trials ended; False after an interruption.
+def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
+    """Run trials until there are no more, and journal every event as it happens.
 
     Raises:
+        Interrupted: a signal arrived; running trials keep their last checkpoint.
         UserError: more than `max_failures` trials failed.
     """
     import ray
-    from ray import tune
 
-    from platform.tuning.execution.ddp import drive_trial
     from platform.tuning.execution.driver_callback import DriverCallback
-    from platform.tuning.execution.inproc import train_trial
     from platform.tuning.sampling.task_queue import TaskQueue
 
-    # Tune asks for so many actors at a time; one by one they would start one after another.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrent)
+    concurrent, ledger = context.placement.concurrent, journal.ledger
+    # Tune requests this many actors at a time. With fewer they would start one after another.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     queue = TaskQueue(
-        next_task, waiting=waiting, concurrent=placement.concurrent, epochs_known=ledger.epochs_known
+        job.next_task, waiting=job.waiting, concurrent=concurrent, epochs_known=ledger.epochs_known
     )
-    with interrupts.caught(last_wish=ray.shutdown) as caught:
+    interrupted = False
+    with interrupts.catch_signals(before_exit=ray.shutdown) as signals:
         callback = DriverCallback(
-            ledger,
-            journal=journal,
-            observer=observer,
-            interrupts=caught,
-            learners=learners,
+            journal,
+            observer=context.observer,
+            interrupts=signals,
+            learners=job.learners,
             queue=queue,
-            max_failures=max_failures,
+            max_failures=job.max_failures,
         )
-        inproc = placement.backend == "inproc"
-        trainable = train_trial if inproc else drive_trial
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, _resources(placement)),
-            param_space=None if inproc else {"train_dir": str(tune_dir / f"{name}-train")},
-            tune_config=tune.TuneConfig(
-                search_alg=queue,
-                scheduler=scheduler,
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=_trial_id,
-                trial_dirname_creator=_trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=str(tune_dir),
-                callbacks=[callback],
-                stop=_stopper(stop_running),
-                verbose=0,
-            ),
-        )
-        ended = True
         try:
-            tuner.fit()
+            _tuner(job, context, queue, callback).fit()
         except interrupts.StopRequested:
-            ended = False
+            interrupted = True
             _kill(callback.live_actors())
         for trial_id in sorted(callback.running):
-            observer.trial_ended(ledger.tasks[trial_id].info(), TrialStatus.INTERRUPTED)
+            context.observer.trial_ended(ledger.trials[trial_id].task.info(), TrialStatus.INTERRUPTED)
     if callback.error is not None:
         raise callback.error
     if callback.too_many_failures:
-        failed = ledger.failures()
-        last = "\n".join((ledger.ended[failed[-1]][1] or "").splitlines()[-2:])  # error and log, no traceback
+        failed = ledger.failures(job.stage)
+        last = "\n".join((failed[-1].error or "").splitlines()[-2:])  # error and log, without the traceback
         raise UserError(
-            f"a sweep survives {max_failures} failed trials (max_failures), and {len(failed)} failed: "
-            f"{', '.join(failed)}. The last one: {last}"
+            f"a sweep survives {job.max_failures} failed trials (max_failures), and {len(failed)} failed: "
+            f"{', '.join(trial.task.trial_id for trial in failed)}. The last one: {last}"
         )
-    return ended
+    if interrupted:
+        command = f"python -m platform.sweep --resume {context.folder.sweep_id}"
+        raise Interrupted(f"interrupted; resume with: {command}")
+
+
+def _tuner(job: TunerJob, context: StageContext, queue: TaskQueue, callback: DriverCallback) -> Any:
+    from ray import tune
+
+    from platform.tuning.execution.ddp import run_worker_group
+    from platform.tuning.execution.inproc import train_trial
+
+    inproc = context.placement.backend == "inproc"
+    tune_dir = context.folder.tune
+    return tune.Tuner(
+        tune.with_resources(train_trial if inproc else run_worker_group, _resources(context.placement)),
+        param_space=None if inproc else {"train_dir": str(tune_dir / f"{job.stage}-train")},
+        tune_config=tune.TuneConfig(
+            search_alg=queue,
+            scheduler=job.scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=job.stage,
+            storage_path=str(tune_dir),
+            callbacks=[callback],
+            stop=_stopper(job.stop_running),
+            verbose=0,
+        ),
+    )
 
 
 def _resources(placement: Placement) -> dict[str, float]:
@@ -164,4 +152,4 @@ def _kill(actors: Iterable[Any]) -> None:
     for actor in actors:
         with suppress(ValueError):  # never started
             ray.kill(actor)
-    placement_groups.free_own_job()
+    placement_groups.remove_groups_of_this_job()

@@ -1,1 +1,1 @@
-"""The write-ahead log of a sweep, and what is replayed from it."""
+"""The write-ahead log of a sweep, and the state replayed from it."""

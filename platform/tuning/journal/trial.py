@@ -1,4 +1,4 @@
-"""One trial as it travels: to the process that runs it, back as epochs, and out as an outcome."""
+"""The task of a trial, its outcome, and what a trial's process reports to Tune."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from platform.training.records import EpochRecord
 
 
 class TrialTask(Frozen):
-    """Everything the process that runs a trial has to know; JSON both ways, every path absolute."""
+    """The complete input of the process that runs a trial. Serializes to JSON; all paths are absolute."""
 
     trial_id: str
     stage: Stage
@@ -29,7 +29,7 @@ class TrialTask(Frozen):
     candidate: str | None = None
     run: RunConfig
     data_path: str
-    """The data set's folder in the cache."""
+    """The dataset's folder in the cache."""
     checkpoint_dir: str
     log_path: str
     final: bool = False
@@ -39,12 +39,12 @@ class TrialTask(Frozen):
     gpus_per_worker: NonNegativeFloat = 0
     provenance: Mapping[str, str] = {}
     accumulate: PositiveInt = 1
-    """Pieces of each worker's part of a batch, one after another; above 1 after it ran out of memory."""
+    """Pieces of each worker's part of a batch, processed in sequence; above 1 after it ran out of memory."""
     costs: Mapping[str, float] = {}
-    """What its network costs, by objective; nothing where accuracy is the only one."""
+    """The costs of its network, by objective; empty if accuracy is the only objective."""
 
     def info(self) -> TrialInfo:
-        """Return the trial as observers know it."""
+        """Return the trial's description for observers."""
         return TrialInfo(
             trial_id=self.trial_id,
             stage=self.stage,
@@ -76,7 +76,7 @@ class TrialOutcome:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """0..1, of the last epoch, or of the best one where the configuration says `report: best`."""
+        """0..1, of the last epoch, or of the best one with `report: best`."""
         known = [record.validation_accuracy for record in self.records]
         accuracies = [accuracy for accuracy in known if accuracy is not None]
         if not accuracies:
@@ -85,21 +85,27 @@ class TrialOutcome:
 
 
 FAILURE = "trial_failure"
-"""The metric under which a trial reports the text of its failure: an error travels as data, so that what
-Tune sees as an error is the death of a process, and worth another try."""
+"""The metric that holds the text of a trial's failure. A failure is reported as data, so an error in Tune
+always means that a process died and that the trial is worth another attempt."""
+
+OUT_OF_MEMORY = "out_of_gpu_memory"
+"""The metric, reported with `FAILURE`, that says whether the trial ran out of GPU memory."""
+
+PROCESS_ENDS = "process_ends"
+"""The metric that a process reports if it cannot run the trial and ends; the trial needs another process."""
 
 _RECORD_FIELDS = tuple(each.name for each in fields(EpochRecord))
 
 
 def record_from(metrics: Mapping[str, Any]) -> EpochRecord | None:
-    """Return the epoch among the metrics that a trial reported to Tune; None where there is none."""
+    """Return the epoch record in the metrics that a trial reported to Tune, or None."""
     if any(name not in metrics for name in _RECORD_FIELDS):
         return None
     return EpochRecord(**{name: metrics[name] for name in _RECORD_FIELDS})
 
 
-def epoch_line(record: EpochRecord) -> str:
-    """Return an epoch as one line of the trial's log; written once its checkpoint is."""
+def log_line(record: EpochRecord) -> str:
+    """Return the line of a trial's log for an epoch. It is written after the epoch's checkpoint."""
     accuracy = record.validation_accuracy
     validated = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
     took_s = record.epoch_s + record.evaluation_s
@@ -107,35 +113,27 @@ def epoch_line(record: EpochRecord) -> str:
     return f"{done}{validated}, {took_s:.1f} s"
 
 
-OUT_OF_MEMORY = "out_of_gpu_memory"
-"""Beside `FAILURE`: the GPU's memory was too small, so that smaller pieces may do."""
-
-
-PROCESS_ENDS = "process_ends"
-"""The metric under which a process refuses a trial before it begins: the trial needs another process."""
-
-
-class TrialFailed(Exception):  # noqa: N818 - what happened, as the sweep reports it
-    """A trial's own code failed. `text` is the traceback and the log's path."""
+class TrialFailed(Exception):  # noqa: N818 - named like the status
+    """The code of a trial raised an error. `text` is the traceback and the log's path."""
 
     def __init__(self, text: str, *, process_is_sound: bool = False, out_of_memory: bool = False) -> None:
         super().__init__(text)
         self.text = text
         self.process_is_sound = process_is_sound
-        """Whether another trial may run here: after a diverged run yes, after a CUDA error no."""
+        """Whether the process can run another trial: yes after a diverged run, no after a CUDA error."""
         self.out_of_memory = out_of_memory
-        """Whether it was the GPU's memory that was too small."""
+        """Whether the trial ran out of GPU memory."""
 
     def as_metrics(self) -> dict[str, Any]:
-        """Return it as a trial reports it to Tune."""
+        """Return the metrics that report the failure to Tune."""
         return {FAILURE: self.text, OUT_OF_MEMORY: self.out_of_memory}
 
 
 @contextmanager
 def trial_log(path: Path, header: str) -> Iterator[None]:
-    """Send this process's prints, and the traceback of an error, to the trial's log.
+    """Write this process's output, and the traceback of an error, to the trial's log.
 
-    The log is opened for appending: a resumed trial continues it.
+    A resumed trial appends to its log.
 
     Raises:
         TrialFailed: the block raised an error.

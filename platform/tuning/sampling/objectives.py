@@ -1,8 +1,7 @@
-"""What trials are compared by beside their accuracy: the costs of their networks, measured once for each.
+"""Secondary objectives (parameters, multiply-accumulates, latency), measured once per architecture.
 
-The networks of a space are few and known before the first trial, so they are all measured then, on a machine
-that trains nothing yet. The figures are kept in `architectures.json` of the sweep's folder: a resumed sweep
-compares by the same ones.
+A space has few architectures. All of them are measured before the first trial, while the machine is idle. The
+results are stored in `architectures.json` in the sweep's folder, and a resumed sweep uses them again.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ FILE = "architectures.json"
 ACCURACY: Objective = "validation_accuracy"
 
 Latency = Callable[[ModelConfig], float]
-"""Measures one image's median latency in ncnn on this machine, in milliseconds, one thread."""
+"""Measures the median latency of one image in ncnn on this machine, in milliseconds, with one thread."""
 
 
 class Architecture(Frozen):
-    """A network and what it costs."""
+    """A network and its costs."""
 
     model: ModelConfig
     costs: Mapping[Objective, float]
@@ -44,7 +43,7 @@ class Architectures(Frozen):
         """Return the costs of a run's network, by objective.
 
         Raises:
-            UserError: it was not measured.
+            UserError: the network was not measured.
         """
         wanted = network_of(run.model)
         for known in self.architectures:
@@ -56,17 +55,17 @@ class Architectures(Frozen):
 
 
 def costs_wanted(spec: SweepSpec) -> tuple[Objective, ...]:
-    """Return the objectives of a space that are costs; none in most spaces."""
+    """Return the objectives of a space other than accuracy; most spaces have none."""
     return tuple(name for name in spec.objectives if name != ACCURACY)
 
 
 def network_of(model: ModelConfig) -> ModelConfig:
-    """Return the same for all models that are built alike: how weights begin costs nothing."""
+    """Return the model without settings that do not change its costs (weight initialization)."""
     return model.model_copy(update={"zero_init_residual": False})
 
 
 def networks(spec: SweepSpec) -> list[ModelConfig]:
-    """Return every distinct network that the space can draw, in the file's order."""
+    """Return every distinct network of the space, in the file's order."""
     tree = SearchTree(tuple(entry for entry in spec.search.entries if changes_network(entry.path)))
     base = {"model": spec.base.model.model_dump()}
     found = []
@@ -84,14 +83,14 @@ def measure_architectures(
     latency_ms: Latency,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Measure every network of the space and write architectures.json, unless it is there already.
+    """Measure every network of the space and write architectures.json, unless the file exists.
 
     Args:
-        spec: the space; one without costs among its objectives measures nothing.
-        folder: the sweep's.
-        info: its data set, which gives the size of an image and the number of classes.
-        latency_ms: is called for `latency_ms` only.
-        progress: told, in words, what takes a while.
+        spec: the space. Nothing is measured if accuracy is its only objective.
+        folder: the sweep's folder.
+        info: the dataset, for the image size and the number of classes.
+        latency_ms: measures a network's latency; called only if it is an objective.
+        progress: receives a message before each measurement.
 
     Raises:
         UserError: a network could not be exported or timed.
@@ -121,7 +120,7 @@ def measure_architectures(
 
 
 def read_architectures(folder: SweepFolder) -> Architectures:
-    """Return what was measured; nothing where there are no costs among the objectives.
+    """Return the measured networks; none if accuracy is the only objective.
 
     Raises:
         UserError: the file is damaged.

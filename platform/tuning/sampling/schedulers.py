@@ -1,7 +1,7 @@
-"""Which trials are stopped early: Ray Tune's schedulers, on the clock of reported epochs.
+"""Early stopping: Ray Tune schedulers that count reported epochs.
 
-A trial is known to them by the sweep's own id, which survives a resume, and its last epoch is never
-judged: whoever gets there ends by itself, with its model written.
+Schedulers identify a trial by the sweep's trial id, which stays the same after a resume. They never stop a
+trial at its last epoch, so it finishes and writes its model.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing_extensions import override
 from platform.space.settings import Asha, Median, Scheduler
 from platform.training.records import EpochRecord
 
-_NO_LAST_RUNG = 10**6  # epochs; a trial's own end is the end of its rungs
+_NO_LAST_RUNG = 10**6  # epochs; more than any trial has
 
 
 @runtime_checkable
-class Replayed(Protocol):
-    """A scheduler with a memory, which the journal gives back to it after an interruption."""
+class ReplayableScheduler(Protocol):
+    """A scheduler whose state is restored from the journal after an interruption."""
 
     def replay(self, trial_id: str, record: EpochRecord) -> bool:
-        """Learn an epoch as it was learned before the interruption; return whether the trial goes on."""
+        """Process a journaled epoch; return whether the trial continues after it."""
 
 
 def make_scheduler(settings: Scheduler) -> FIFOScheduler:
-    """Return Tune's scheduler for a space file's `scheduler` section."""
+    """Return the Tune scheduler for the `scheduler` section of a space file."""
     if isinstance(settings, Asha):
         return EpochAsha(grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor)
     if isinstance(settings, Median):
@@ -53,28 +53,28 @@ class EpochAsha(AsyncHyperBandScheduler):
 
     @override
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Note a new or continued trial."""
-        super().on_trial_add(tune_controller, _by_own_id(trial))
+        """Register a new or continued trial."""
+        super().on_trial_add(tune_controller, _with_sweep_id(trial))
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Return whether the trial goes on after this epoch."""
+        """Return Tune's decision for a trial after this epoch."""
         if result.get("epoch", 0) >= result.get("epochs", _NO_LAST_RUNG):
             return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, _by_own_id(trial), result))
+        return str(super().on_trial_result(tune_controller, _with_sweep_id(trial), result))
 
     @override
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Forget a trial that has ended; its marks on the rungs stay."""
+        """Remove a trial that has ended. Its results stay in the rungs."""
         self._trial_info.pop(trial.config["trial_id"], None)
 
     @override
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Forget a trial that never ran."""
+        """Remove a trial that never ran."""
         self._trial_info.pop(trial.config["trial_id"], None)
 
     def replay(self, trial_id: str, record: EpochRecord) -> bool:
-        """Mark the rungs as the trial's epoch did before the interruption; return whether it goes on."""
+        """Process a journaled epoch; return whether the trial continues after it."""
         trial = SimpleNamespace(trial_id=trial_id, config={"trial_id": trial_id})
         if trial_id not in self._trial_info:
             self.on_trial_add(None, trial)
@@ -82,11 +82,10 @@ class EpochAsha(AsyncHyperBandScheduler):
 
 
 class EpochMedian(FIFOScheduler):
-    """The median rule of Vizier (Golovin et al. 2017, section 3.2.1), on reported epochs.
+    """The median stopping rule of Vizier (Golovin et al. 2017, section 3.2.1), by epoch.
 
     A trial is stopped if its best accuracy so far is below the median of the other trials' running means
-    at the same epoch. Ray Tune's own rule compares by the clock, so that its decisions depend on the
-    machine's load.
+    at the same epoch. The decisions of Ray Tune's own rule depend on wall time, and so on the machine's load.
     """
 
     def __init__(self, *, grace_epochs: int, min_trials: int) -> None:
@@ -96,20 +95,20 @@ class EpochMedian(FIFOScheduler):
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Return whether the trial goes on after this epoch."""
+        """Return Tune's decision for a trial after this epoch."""
         if "epoch" not in result:
             return str(TrialScheduler.CONTINUE)
         epoch, epochs = result["epoch"], result["epochs"]
-        return self._judge(trial.config["trial_id"], epoch, epochs, result["validation_accuracy"])
+        return self._decide(trial.config["trial_id"], epoch, epochs, result["validation_accuracy"])
 
     def replay(self, trial_id: str, record: EpochRecord) -> bool:
-        """Learn an epoch as it was learned before the interruption; return whether the trial goes on."""
-        verdict = self._judge(trial_id, record.epoch, record.epochs, record.validation_accuracy)
-        return verdict == TrialScheduler.CONTINUE
+        """Process a journaled epoch; return whether the trial continues after it."""
+        decision = self._decide(trial_id, record.epoch, record.epochs, record.validation_accuracy)
+        return decision == TrialScheduler.CONTINUE
 
-    def _judge(self, trial_id: str, epoch: int, epochs: int, validation_accuracy: float | None) -> str:
+    def _decide(self, trial_id: str, epoch: int, epochs: int, validation_accuracy: float | None) -> str:
         own = self._accuracies.setdefault(trial_id, [])
-        # A trial whose process died repeats epochs.
+        # A trial whose process died may report an epoch again.
         del own[epoch - 1 :]
         own.append(validation_accuracy or 0.0)
         others = [
@@ -124,7 +123,7 @@ class EpochMedian(FIFOScheduler):
 
 
 class StopBetweenEpochs(Stopper):
-    """Stops every trial after its epoch once the search is over; a trial's last epoch ends it by itself."""
+    """Stops every trial after its current epoch, unless that is its last, when the search is over."""
 
     def __init__(self, is_over: Callable[[], bool]) -> None:
         self._is_over = is_over
@@ -138,9 +137,9 @@ class StopBetweenEpochs(Stopper):
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its configuration for a `Tuner.restore` that is not used here.
+        # Tune pickles its configuration for `Tuner.restore`, which this project does not use.
         return {}
 
 
-def _by_own_id(trial: Any) -> Any:
+def _with_sweep_id(trial: Any) -> Any:
     return SimpleNamespace(trial_id=trial.config["trial_id"])

@@ -1,4 +1,4 @@
-"""What successive halving will do to a search, before it is run: rungs and expected epochs."""
+"""The rungs of successive halving, and the epochs that a search with it is expected to train."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def rungs(*, grace_epochs: int, reduction_factor: float, epochs: int) -> tuple[int, ...]:
-    """Return the epochs after which trials are judged; the last epoch is not one, as it ends all."""
+    """Return the epochs after which trials can be stopped; the last epoch is not a rung."""
     found = []
     rung = float(grace_epochs)
     while math.ceil(rung) < epochs:
@@ -18,14 +18,14 @@ def rungs(*, grace_epochs: int, reduction_factor: float, epochs: int) -> tuple[i
 def expected_epochs(trials: int, *, grace_epochs: int, reduction_factor: float, epochs: int) -> float:
     """Return the epochs that a search is expected to train under asynchronous successive halving.
 
-    The estimate assumes that trials reach a rung in no order of quality, and that their ranks at one rung
-    say nothing about their ranks at the next. Good trials stay good, and a sampler that learns sends
-    better trials later, which pass more often: a real search trains somewhat more.
+    The estimate assumes that trials arrive at a rung in random order, and that their ranks at different rungs
+    are independent. In a real search ranks are correlated, and an adaptive sampler proposes better trials
+    later, so more trials are promoted and the search trains somewhat more epochs.
 
     Args:
         trials: runs of the search.
         grace_epochs: the first rung.
-        reduction_factor: one in so many goes on.
+        reduction_factor: the reciprocal of the share of trials promoted at a rung.
         epochs: the full length of a trial.
     """
     marks = (*rungs(grace_epochs=grace_epochs, reduction_factor=reduction_factor, epochs=epochs), epochs)
@@ -33,26 +33,26 @@ def expected_epochs(trials: int, *, grace_epochs: int, reduction_factor: float, 
     for mark in marks:
         total += alive * (mark - done)
         done = mark
-        alive = _passing(alive, reduction_factor)
+        alive = _expected_promotions(alive, reduction_factor)
     return total
 
 
-def _passing(arriving: float, reduction_factor: float) -> float:
-    """Return how many of `arriving` trials are expected to pass a rung of Ray Tune's ASHA.
+def _expected_promotions(arriving: float, reduction_factor: float) -> float:
+    """Return how many of `arriving` trials Ray Tune's ASHA is expected to promote at a rung.
 
-    A trial passes if it is not below the (1 - 1/factor) quantile (linear interpolation) of those that came
-    before it; the first always passes. Asynchronous halving therefore keeps more than one in `factor`.
+    A trial is promoted if it is not below the (1 - 1/factor) quantile (linear interpolation) of the earlier
+    trials at this rung. The first trial always is. So more than one in `factor` trials are promoted.
     """
     whole = int(arriving)
-    passed = sum(_chance(before, reduction_factor) for before in range(whole))
-    return passed + (arriving - whole) * _chance(whole, reduction_factor)
+    passed = sum(_promotion_probability(before, reduction_factor) for before in range(whole))
+    return passed + (arriving - whole) * _promotion_probability(whole, reduction_factor)
 
 
-def _chance(before: int, reduction_factor: float) -> float:
-    """Return the chance that a trial passes when `before` others, equally good on average, came earlier."""
+def _promotion_probability(before: int, reduction_factor: float) -> float:
+    """Return the probability that a trial is promoted after `before` trials of equal expected quality."""
     if before == 0:
         return 1.0
-    # Its rank is uniform over before + 1 places, and the cutoff stands at `position` among the earlier
-    # ones (counted from 0), between two of them in proportion.
+    # The trial's rank is uniform over before + 1 places. The cutoff is at `position` (from 0, fractional) in
+    # the sorted accuracies of the earlier trials.
     position = (before - 1) * (1 - 1 / reduction_factor)
     return (before - position) / (before + 1)

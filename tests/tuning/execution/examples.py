@@ -1,4 +1,4 @@
-"""A small space, its data, and an observer that remembers: what the tests of running trials share."""
+"""A small space, its dataset, and a recording observer for tests that run trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from platform.space.spec import SweepSpec
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
-from platform.tuning.execution.tuner_run import Placement
+from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.journal.trial import TrialOutcome, TrialTask
 from platform.tuning.search_stage import run_search
 
@@ -20,7 +20,7 @@ TWO_WORKERS = Placement(backend="ddp", workers=2, cpus_per_worker=1, gpus_per_wo
 
 
 def tiny_spec(**changes: Any) -> SweepSpec:
-    """Return a space of short trials: three epochs on 64 drawn images. One optimizer diverges."""
+    """Return a space of short trials: three epochs on 64 generated images. One optimizer diverges."""
     values: dict[str, Any] = {
         "name": "tiny",
         "base": {
@@ -53,8 +53,8 @@ def sgd(lr: float) -> dict[str, Any]:
 DIVERGES = {"optimizer": "adamw"}
 
 
-class Diary(SweepObserver):
-    """Remembers every event as text, in order."""
+class RecordingObserver(SweepObserver):
+    """Records every event as text, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -72,6 +72,19 @@ class Diary(SweepObserver):
         self.lines.append(f"{trial.trial_id} {status}")
 
 
+def context(
+    folder: Path,
+    info: DatasetInfo,
+    *,
+    observer: SweepObserver | None = None,
+    placement: Placement = ONE_SLOT,
+) -> StageContext:
+    """Return the context of a stage in `folder`."""
+    return StageContext(
+        placement=placement, folder=SweepFolder(folder), info=info, observer=observer or SweepObserver()
+    )
+
+
 def search(
     spec: SweepSpec,
     folder: Path,
@@ -81,18 +94,16 @@ def search(
     placement: Placement = ONE_SLOT,
 ) -> list[TrialOutcome]:
     """Run (or resume) a search in `folder`."""
-    return run_search(
-        spec, placement, folder=SweepFolder(folder), info=info, observer=observer or SweepObserver()
-    )
+    return run_search(spec, context(folder, info, observer=observer, placement=placement))
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Return the files that somebody had begun to write in a sweep's folder, and left."""
+    """Return the temporary files that are left in a sweep's folder."""
     return [path.name for path in folder.rglob(".*") if path.name.endswith(".tmp")]
 
 
 def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
-    """Return what must be equal between a sweep and its interrupted twin: everything but the clock."""
+    """Return the fields that must be equal in an interrupted and an uninterrupted sweep: all but times."""
     return [
         (
             outcome.info.trial_id,
@@ -105,18 +116,18 @@ def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
     ]
 
 
-def drive_with_little_memory(config: dict[str, Any]) -> None:
-    """Run a trial whose second worker has too little GPU memory for its whole part of a batch."""
+def run_group_with_little_memory(config: dict[str, Any]) -> None:
+    """Run a trial whose second worker runs out of GPU memory, unless each batch is split into pieces."""
     from unittest import mock
 
     from platform.tuning.execution import ddp
 
-    with mock.patch.object(ddp, "train_worker", work_with_little_memory):
-        ddp.drive_trial(config)
+    with mock.patch.object(ddp, "train_worker", train_worker_with_little_memory):
+        ddp.run_worker_group(config)
 
 
-def work_with_little_memory(config: dict[str, Any]) -> None:
-    """Train as one worker; the second one's memory is too small for whole batches."""
+def train_worker_with_little_memory(config: dict[str, Any]) -> None:
+    """Train as one worker; the second worker runs out of memory with whole batches."""
     from unittest import mock
 
     import ray.train
@@ -134,7 +145,7 @@ def work_with_little_memory(config: dict[str, Any]) -> None:
 
 
 def train_with_a_failed_capture(config: dict[str, Any]) -> None:
-    """Run a trial; after t000 the process is one in which the capture of a CUDA graph has failed."""
+    """Run a trial; after t000, mark the process as one in which a CUDA-graph capture has failed."""
     from platform.training.acceleration import cuda_graph
     from platform.tuning.execution.inproc import train_trial
 
@@ -144,7 +155,7 @@ def train_with_a_failed_capture(config: dict[str, Any]) -> None:
 
 
 def train_with_little_memory(config: dict[str, Any]) -> None:
-    """Run a trial where t000 fits in pieces only, t001 not at all, and t002 has no main memory."""
+    """Run a trial: t000 fits only in pieces, t001 never fits, and t002 runs out of main memory."""
     from unittest import mock
 
     import torch

@@ -1,4 +1,4 @@
-"""A search in a process of its own, to be killed: `python sweep_program.py FOLDER DATA`."""
+"""A search in its own process, for tests that kill it: `python sweep_program.py FOLDER DATA`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from platform.tuning.execution.cluster_session import session
 from tests.tuning.execution.examples import search, sgd, tiny_spec
 
 
-class Announcer(SweepObserver):
-    """Prints what happens."""
+class PrintingObserver(SweepObserver):
+    """Prints every event."""
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
         print(f"{trial.trial_id} epoch {record.epoch}", flush=True)
@@ -24,10 +24,10 @@ class Announcer(SweepObserver):
 
 
 def main() -> None:
-    """Search for longer than the test waits."""
+    """Run a search that takes longer than the test."""
     spec = tiny_spec(base={**tiny_spec().base.model_dump(), "epochs": 500}, start_from=[sgd(0.01)], trials=1)
     with session(num_cpus=1):
-        search(spec, Path(sys.argv[1]), open_info(Path(sys.argv[2])), observer=Announcer())
+        search(spec, Path(sys.argv[1]), open_info(Path(sys.argv[2])), observer=PrintingObserver())
 
 
 if __name__ == "__main__":

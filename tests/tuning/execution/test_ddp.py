@@ -1,4 +1,4 @@
-"""Trials as Ray Train worker groups: finished, stopped early, and failed, with nothing left behind."""
+"""Trials as Ray Train worker groups: finished, stopped and failed ones, and the cleanup after each."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
-from platform.tuning.execution.placement_groups import left_over
-from tests.tuning.execution.examples import DIVERGES, TWO_WORKERS, Diary, search, sgd, tiny_spec, unfinished
+from platform.tuning.execution.placement_groups import active_groups
+from tests.tuning.execution.examples import (
+    DIVERGES,
+    TWO_WORKERS,
+    RecordingObserver,
+    search,
+    sgd,
+    tiny_spec,
+    unfinished,
+)
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(1800)]
 
 
 class StopSecond(FIFOScheduler):
-    """Stops the second trial after its first epoch, whatever it has learned."""
+    """Stops the second trial after its first epoch."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         second = trial.config["trial_id"] == "t001"
         return TrialScheduler.STOP if second else TrialScheduler.CONTINUE
 
 
-def test_two_workers_finish_are_stopped_and_fail(
+def test_trials_of_two_workers_finish_stop_and_fail(
     folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.tuning.sampling.schedulers.make_scheduler", lambda _: StopSecond())
     spec = tiny_spec(workers_per_trial=2, start_from=[sgd(0.05), sgd(0.02), DIVERGES], trials=3)
-    outcomes = search(spec, folder, info, observer=Diary(), placement=TWO_WORKERS)
+    outcomes = search(spec, folder, info, observer=RecordingObserver(), placement=TWO_WORKERS)
 
     assert outcomes[0].status is TrialStatus.FINISHED, outcomes[0].error
     assert [record.epoch for record in outcomes[0].records] == [1, 2, 3]
@@ -45,19 +53,19 @@ def test_two_workers_finish_are_stopped_and_fail(
     assert len(outcomes[1].records) == 1
     assert outcomes[2].status is TrialStatus.FAILED
     assert "TrainingDiverged" in outcomes[2].error
-    assert left_over() == []
+    assert active_groups() == []
     assert unfinished(folder) == []
     assert ray.available_resources()["CPU"] == 2
 
 
 @pytest.mark.parametrize("victim", ["ImplicitFunc", "TrainController"])
-def test_a_trial_whose_own_process_is_killed_gets_its_slots_back(
+def test_a_trial_continues_after_its_process_or_its_controller_is_killed(
     folder: Path, info: DatasetInfo, victim: str
 ) -> None:
-    """Its group's placement group outlives it, and would keep the slots that the next attempt waits for."""
+    """The placement group of its workers must be removed, because the next attempt needs the slots."""
     killed: list[str] = []
 
-    class Killer(Diary):
+    class Killer(RecordingObserver):
         def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
             super().epoch_finished(trial, record)
             if record.epoch == 1 and not killed:
@@ -66,10 +74,10 @@ def test_a_trial_whose_own_process_is_killed_gets_its_slots_back(
                         process.kill()
                         killed.append(victim)
 
-    diary = Killer()
+    observer = Killer()
     spec = tiny_spec(workers_per_trial=2, start_from=[sgd(0.05)], trials=1, scheduler={"name": "none"})
-    [outcome] = search(spec, folder, info, observer=diary, placement=TWO_WORKERS)
+    [outcome] = search(spec, folder, info, observer=observer, placement=TWO_WORKERS)
     assert killed
     assert outcome.status is TrialStatus.FINISHED, outcome.error
-    assert [line for line in diary.lines if "epoch" in line] == [f"t000 epoch {n}" for n in (1, 2, 3)]
-    assert left_over() == []
+    assert [line for line in observer.lines if "epoch" in line] == [f"t000 epoch {n}" for n in (1, 2, 3)]
+    assert active_groups() == []

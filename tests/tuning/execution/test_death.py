@@ -1,4 +1,4 @@
-"""A sweep's process is stopped, or killed: what it says, and that nothing lives on."""
+"""A sweep's process is stopped or killed: its messages, and the end of all its processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ ROOT = Path(platform.__path__[0]).parent
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("death", "status"),
-    [("stopped", 130), ("killed", -signal.SIGKILL), ("its raylet killed", 1)],
+    ("cause", "status"),
+    [("Ctrl-C", 130), ("SIGKILL", -signal.SIGKILL), ("raylet killed", 1)],
 )
-def test_nothing_lives_on(folder: Path, info: DatasetInfo, death: str, status: int) -> None:
+def test_no_process_outlives_a_stopped_or_killed_sweep(
+    folder: Path, info: DatasetInfo, cause: str, status: int
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.tuning.execution.sweep_program", str(folder), str(info.path)],
         cwd=ROOT,
@@ -37,31 +39,31 @@ def test_nothing_lives_on(folder: Path, info: DatasetInfo, death: str, status: i
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "t000 epoch 1\n", process.communicate()[1]
-        # Ray's two agents look for their dead parent only now and then, on a busy machine for minutes.
+        # Ray's two agents check for a dead parent rarely; on a busy machine they outlive it by minutes.
         descendants = psutil.Process(process.pid).children(recursive=True)
-        family = [child for child in descendants if "Agent" not in child.name()]
-        [raylet] = [child for child in family if child.name() == "raylet"]
-        if death == "stopped":
-            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C at a terminal does: Ray's processes get it too
-        elif death == "killed":
+        processes = [child for child in descendants if "Agent" not in child.name()]
+        [raylet] = [child for child in processes if child.name() == "raylet"]
+        if cause == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # as at a terminal, Ray's processes get it too
+        elif cause == "SIGKILL":
             process.kill()
         else:
             raylet.kill()
         out, err = process.communicate(timeout=60)
     assert process.returncode == status
-    if death == "its raylet killed":
+    if cause == "raylet killed":
         assert err.splitlines()[-1].startswith("error: Ray's process raylet on this machine has died"), err
-    if death == "stopped":
+    if cause == "Ctrl-C":
         assert out.splitlines()[-1] == "t000 interrupted"
         assert err.splitlines()[-1].startswith(
-            "interrupted; go on with: python -m platform.sweep --resume tiny-"
+            "interrupted; resume with: python -m platform.sweep --resume tiny-"
         )
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert [child for child in alive if not _is_zombie(child)] == []
 
     *events, last = read_journal(folder / "journal.jsonl")
     assert any(event.task is not None for event in events)
-    assert last.kind == "epoch", "an interruption is no end"
+    assert last.kind == "epoch", "an interrupted trial has no end in the journal"
     assert all(event.status is not TrialStatus.FINISHED for event in events)
     assert (folder / "checkpoints" / "t000" / "last.pt").exists()
 

@@ -1,4 +1,4 @@
-"""A search on the `inproc` backend, whole, killed, and resumed."""
+"""A search on the `inproc` backend: uninterrupted, killed, and resumed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
 from platform.tracking.events import TrialInfo, TrialStatus
-from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
-from platform.tuning.execution.fixed_runs import run_fixed
-from platform.tuning.execution.placement_groups import left_over
+from platform.tuning.execution.fixed_runs import run_configurations
+from platform.tuning.execution.placement_groups import active_groups
 from tests.tuning.execution.examples import (
     DIVERGES,
-    ONE_SLOT,
-    Diary,
+    RecordingObserver,
+    context,
     search,
     sgd,
     table,
@@ -39,16 +38,16 @@ SPEC = tiny_spec(start_from=[sgd(0.05), DIVERGES])
 @pytest.fixture(scope="module")
 def finished(
     ray_session: None, info: DatasetInfo, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Diary, list]:  # type: ignore[type-arg]
-    folder, diary = tmp_path_factory.mktemp("sweep") / "tiny-20260101-000000", Diary()
-    return folder, diary, search(SPEC, folder, info, observer=diary)
+) -> tuple[Path, RecordingObserver, list]:  # type: ignore[type-arg]
+    folder, observer = tmp_path_factory.mktemp("sweep") / "tiny-20260101-000000", RecordingObserver()
+    return folder, observer, search(SPEC, folder, info, observer=observer)
 
 
-def test_trials_run_to_their_end_in_one_process(finished) -> None:  # type: ignore[no-untyped-def]
-    folder, diary, outcomes = finished
+def test_all_trials_run_in_one_process(finished) -> None:  # type: ignore[no-untyped-def]
+    folder, observer, outcomes = finished
     assert [outcome.info.trial_id for outcome in outcomes] == ["t000", "t001", "t002", "t003"]
     assert outcomes[0].info.params == sgd(0.05)
-    assert diary.lines[:5] == [
+    assert observer.lines[:5] == [
         "t000 started", "t000 epoch 1", "t000 epoch 2", "t000 epoch 3", "t000 finished"
     ]  # fmt: skip
     assert load_trained_model(outcomes[0].model_path).metrics["validation_accuracy"] == pytest.approx(
@@ -59,12 +58,12 @@ def test_trials_run_to_their_end_in_one_process(finished) -> None:  # type: igno
         for name in ("t000", "t001", "t002", "t003")
     }
     assert len(processes) == 1
-    assert left_over() == []
+    assert active_groups() == []
     assert unfinished(folder) == []
 
 
-def test_a_failing_trial_is_told_with_its_traceback_and_log(finished) -> None:  # type: ignore[no-untyped-def]
-    _, diary, outcomes = finished
+def test_a_failed_trial_is_reported_with_its_traceback_and_log(finished) -> None:  # type: ignore[no-untyped-def]
+    _, observer, outcomes = finished
     failed = outcomes[1]
     assert failed.status is TrialStatus.FAILED
     assert failed.model_path is None
@@ -72,43 +71,45 @@ def test_a_failing_trial_is_told_with_its_traceback_and_log(finished) -> None:  
     assert "TrainingDiverged" in failed.error
     log = failed.error.splitlines()[-1].removeprefix("log: ")
     assert "TrainingDiverged" in Path(log).read_text()
-    assert "t002 started" in diary.lines
+    assert "t002 started" in observer.lines
 
 
-def test_a_search_that_died_resumes_exactly(finished, folder: Path, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+def test_a_killed_search_resumes_exactly(finished, folder: Path, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
     whole, _, outcomes = finished
     cut = 3
     lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    # Killed in the middle of writing a line, one checkpoint ahead of what was noted.
+    # Killed while writing a line, with one checkpoint that is not in the journal.
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][:20])
     known = {name for name in ("t000", "t001", "t002", "t003") if name in b"".join(lines[:cut]).decode()}
     for trial_id in known:
         if (whole / "checkpoints" / trial_id).exists():
             shutil.copytree(whole / "checkpoints" / trial_id, folder / "checkpoints" / trial_id)
-    diary = Diary()
-    again = search(SPEC, folder, info, observer=diary)
+    observer = RecordingObserver()
+    again = search(SPEC, folder, info, observer=observer)
     assert table(again) == table(outcomes)
-    assert len(diary.lines) == len(set(diary.lines)), "an event was told twice"
+    assert len(observer.lines) == len(set(observer.lines)), "an event was reported twice"
 
 
-def test_a_stop_that_was_decided_and_not_noted_holds(finished, folder: Path, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+def test_a_scheduler_decision_without_a_journaled_end_is_kept(
+    finished, folder: Path, info: DatasetInfo
+) -> None:  # type: ignore[no-untyped-def]
     whole, _, outcomes = finished
     lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
     cut = next(number for number, line in enumerate(lines) if b'"pruned"' in line)
     trial_id = json.loads(lines[cut])["trial"]
-    # Killed between the last epoch of a trial that the scheduler has stopped and the note of its end.
+    # Killed between the last epoch of a trial that the scheduler stopped and its journaled end.
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
     shutil.copytree(whole / "checkpoints", folder / "checkpoints")
-    diary = Diary()
-    assert table(search(SPEC, folder, info, observer=diary)) == table(outcomes)
-    assert [line for line in diary.lines if trial_id in line] == [f"{trial_id} pruned"]
+    observer = RecordingObserver()
+    assert table(search(SPEC, folder, info, observer=observer)) == table(outcomes)
+    assert [line for line in observer.lines if trial_id in line] == [f"{trial_id} pruned"]
 
 
-def test_a_finished_search_has_nothing_to_resume(finished, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
+def test_resuming_a_finished_search_runs_nothing(finished, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
     folder, _, outcomes = finished
-    diary = Diary()
-    assert table(search(SPEC, folder, info, observer=diary)) == table(outcomes)
-    assert diary.lines == []
+    observer = RecordingObserver()
+    assert table(search(SPEC, folder, info, observer=observer)) == table(outcomes)
+    assert observer.lines == []
 
 
 def test_a_resume_with_another_space_is_refused(finished, info: DatasetInfo) -> None:  # type: ignore[no-untyped-def]
@@ -117,10 +118,10 @@ def test_a_resume_with_another_space_is_refused(finished, info: DatasetInfo) -> 
         search(tiny_spec(start_from=[sgd(0.06)]), folder, info)
 
 
-def test_a_killed_process_is_replaced_and_an_observers_error_ends_the_search_as_itself(
+def test_a_killed_process_is_replaced_and_an_observers_error_is_raised(
     folder: Path, info: DatasetInfo
 ) -> None:
-    class Killer(Diary):
+    class Killer(RecordingObserver):
         def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
             super().epoch_finished(trial, record)
             if record.epoch == 1:
@@ -130,45 +131,45 @@ def test_a_killed_process_is_replaced_and_an_observers_error_ends_the_search_as_
         def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
             raise UserError("the disk is full")
 
-    spec, diary = tiny_spec(start_from=[sgd(0.05)], trials=1), Killer()
+    spec, observer = tiny_spec(start_from=[sgd(0.05)], trials=1), Killer()
     with pytest.raises(UserError, match="the disk is full"):
-        search(spec, folder, info, observer=diary)
-    assert diary.lines.count("t000 started") == 2
-    assert left_over() == []
+        search(spec, folder, info, observer=observer)
+    assert observer.lines.count("t000 started") == 2
+    assert active_groups() == []
     assert unfinished(folder) == []
-    [outcome] = search(spec, folder, info)  # the journal had it before the observer
+    [outcome] = search(spec, folder, info)  # the journal was written before the observer was called
     assert outcome.status is TrialStatus.FINISHED
     assert [record.epoch for record in outcome.records] == [1, 2, 3]
 
 
-def test_after_a_failed_capture_the_next_trial_gets_a_new_process(
+def test_after_a_failed_capture_the_next_trial_runs_in_a_new_process(
     folder: Path, info: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.tuning.execution.inproc.train_trial", train_with_a_failed_capture)
-    monkeypatch.setattr("platform.tuning.execution.driver_callback._LIVES", 1)
-    starts, diary = [sgd(0.05), sgd(0.04), sgd(0.03)], Diary()
+    monkeypatch.setattr("platform.tuning.execution.driver_callback._MAX_ATTEMPTS", 1)
+    starts, observer = [sgd(0.05), sgd(0.04), sgd(0.03)], RecordingObserver()
     spec = tiny_spec(start_from=starts, trials=3, scheduler={"name": "none"})
-    outcomes = search(spec, folder, info, observer=diary)
+    outcomes = search(spec, folder, info, observer=observer)
     assert [outcome.status for outcome in outcomes] == [TrialStatus.FINISHED] * 3
     logs = [(folder / "logs" / f"{name}.log").read_text() for name in ("t000", "t001", "t002")]
     first, second, third = (re.findall(r"in process (\d+)", log) for log in logs)
     assert first != second == third
-    assert [line for line in diary.lines if "started" in line] == [
+    assert [line for line in observer.lines if "started" in line] == [
         "t000 started",
         "t001 started",
         "t002 started",
     ]
 
 
-def test_settled_trials_train_on_validation_images_too(folder: Path, info: DatasetInfo) -> None:
+def test_the_final_run_also_trains_on_validation_images(folder: Path, info: DatasetInfo) -> None:
     config = tiny_spec().base
     trial = TrialInfo(trial_id="final", stage="final", number=0, config=config, params={})
-    diary = Diary()
-    for _ in range(2):  # the second time there is nothing left to do
-        [outcome] = run_fixed(
-            [trial], ONE_SLOT, folder=SweepFolder(folder), info=info, observer=diary, include_validation=True
+    observer = RecordingObserver()
+    for _ in range(2):  # the second call runs nothing
+        [outcome] = run_configurations(
+            [trial], context(folder, info, observer=observer), include_validation=True
         )
     assert outcome.status is TrialStatus.FINISHED
     assert outcome.validation_accuracy is None
     assert outcome.records[-1].step == 3 * -(-(64 + 32) // 32)
-    assert diary.lines.count("final started") == 1
+    assert observer.lines.count("final started") == 1

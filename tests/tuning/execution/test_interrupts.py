@@ -1,4 +1,4 @@
-"""Signals, in this process and in one of its own."""
+"""Signal handling, in this process and in a child process."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from platform.tuning.execution import interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_handlers_come_back(number: signal.Signals) -> None:
+def test_the_first_signal_requests_a_stop_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with interrupts.caught() as caught:
-        caught.check()
+    with interrupts.catch_signals() as signals:
+        signals.check()
         os.kill(os.getpid(), number)
         with pytest.raises(interrupts.StopRequested):
-            caught.check()
+            signals.check()
     assert signal.getsignal(number) is before
 
 
-def test_sigterm_is_a_keyboard_interrupt() -> None:
+def test_sigterm_raises_keyboard_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt), interrupts.sigterm_as_sigint():
         signal.raise_signal(signal.SIGTERM)
 
 
 _PROGRAM = """
 import time
-from platform.tuning import interrupts
-with interrupts.caught(last_wish=lambda: print("last wish", flush=True)):
+from platform.tuning.execution import interrupts
+with interrupts.catch_signals(before_exit=lambda: print("cleanup", flush=True)):
     print("ready", flush=True)
     while True:
         time.sleep(0.1)
 """
 
 
-def test_the_second_signal_exits_with_the_last_wish_granted() -> None:
+def test_the_second_signal_exits_after_the_cleanup() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -47,7 +47,7 @@ def test_the_second_signal_exits_with_the_last_wish_granted() -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-        assert process.poll() is None, "the first one only asks"
+        assert process.poll() is None, "the first signal does not end the process"
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "last wish\n", "\nstopping; once more to stop at once\n")
+    assert (process.returncode, out, err) == (130, "cleanup\n", "\nstopping; repeat to stop immediately\n")

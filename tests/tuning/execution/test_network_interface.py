@@ -1,11 +1,11 @@
-"""The interface that a worker group talks over."""
+"""The network interface of a worker group."""
 
 import psutil
 
 from platform.tuning.execution.network_interface import interface_of
 
 
-def test_an_address_has_its_interface() -> None:
+def test_interface_of_an_address() -> None:
     loopback = interface_of("127.0.0.1")
     assert loopback is not None
     assert "127.0.0.1" in {entry.address for entry in psutil.net_if_addrs()[loopback]}

@@ -11,7 +11,6 @@ import pytest
 from platform.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.journal.journal import Journal, open_journal, read_journal, refuse_running
-from platform.tuning.journal.trial_history import trial_pasts
 from tests.tuning.journal.examples import a_record, a_task
 
 
@@ -97,29 +96,3 @@ def test_a_second_process_is_refused(path: Path) -> None:
 
 def test_a_missing_journal_has_no_events(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "journal.jsonl") == ()
-
-
-def test_the_past_of_each_trial_in_the_order_of_their_ends(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    with open_journal(path) as journal:
-        for trial_id in ("t000", "t001", "t002"):
-            journal.trial(a_task(trial_id))
-        journal.epoch("t000", a_record())
-        journal.epoch("t001", a_record())
-        journal.ended("t001", TrialStatus.PRUNED, None)
-        journal.ended("t000", TrialStatus.FAILED, "Traceback ...")
-    pasts = trial_pasts(read_journal(path))
-    assert [(past.trial, past.status, past.error) for past in pasts] == [
-        (a_task("t001").info(), TrialStatus.PRUNED, None),
-        (a_task("t000").info(), TrialStatus.FAILED, "Traceback ..."),
-        (a_task("t002").info(), None, None),
-    ]
-    times = [event.at for event in read_journal(path)]
-    assert (pasts[1].records, pasts[1].recorded_at) == ((a_record(),), (times[3],))
-    assert (pasts[1].created_at, pasts[1].ended_at) == (times[0], times[6])
-
-    with open_journal(path) as journal:  # a run of the confirmation that is tried again
-        journal.epoch("t000", a_record(epoch=2))
-    *_, last = trial_pasts(read_journal(path))
-    assert (last.trial.trial_id, last.status, len(last.records)) == ("t002", None, 0)
-    assert [past.trial.trial_id for past in trial_pasts(read_journal(path))] == ["t001", "t000", "t002"]

@@ -1,4 +1,4 @@
-"""Independent draws without a memory: what is drawn depends on the seed, the trial and the setting alone."""
+"""A random sampler whose draws depend only on the seed, the trial number and the parameter name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import optuna
 from typing_extensions import override
 
 
-class NamedDraws(optuna.samplers.RandomSampler):
-    """Draws each setting from a generator of its own.
+class SeededRandomSampler(optuna.samplers.RandomSampler):
+    """Draws each parameter with its own generator.
 
-    A generator shared by all draws would stand elsewhere after a resume: trials whose settings are known
-    draw nothing.
+    A generator shared by all draws would be in another state after a resume, because replayed trials draw
+    nothing.
     """
 
     def __init__(self, seed: int) -> None:

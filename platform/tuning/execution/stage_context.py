@@ -1,0 +1,67 @@
+"""What the trials of a stage share: placement, folder, dataset, observer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from platform.data.dataset import DatasetInfo
+from platform.tracking.events import SweepObserver, TrialInfo
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.journal.trial import TrialTask
+
+Backend = Literal["inproc", "ddp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Backend and resources of a stage's trials."""
+
+    backend: Backend
+    workers: int
+    """Workers of one trial."""
+    cpus_per_worker: float
+    gpus_per_worker: float
+    concurrent: int
+    """Trials that run at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageContext:
+    """The settings shared by all trials of a stage."""
+
+    placement: Placement
+    folder: SweepFolder
+    """The sweep's folder. Its journal holds the finished part of the stage."""
+    info: DatasetInfo
+    """The dataset in the cache."""
+    observer: SweepObserver
+    """Receives the events of all trials."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Stored in every trained model."""
+
+    def task(self, trial: TrialInfo, *, final: bool = False) -> TrialTask:
+        """Return the task that runs a trial in this stage.
+
+        Args:
+            trial: the trial.
+            final: train on training and validation images together.
+        """
+        return TrialTask(
+            trial_id=trial.trial_id,
+            stage=trial.stage,
+            number=trial.number,
+            params=dict(trial.params),
+            candidate=trial.candidate,
+            run=trial.config,
+            data_path=str(self.info.path),
+            checkpoint_dir=str(self.folder.checkpoint_dir(trial.trial_id)),
+            log_path=str(self.folder.logs / f"{trial.trial_id}.log"),
+            final=final,
+            workers=self.placement.workers,
+            cpus_per_worker=self.placement.cpus_per_worker,
+            gpus_per_worker=self.placement.gpus_per_worker,
+            provenance=dict(self.provenance),
+            costs=dict(trial.costs),
+        )

@@ -1,0 +1,124 @@
+"""The Optuna study of a search: ask for the next point, report results, replay a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from platform.errors import UserError
+from platform.space.distributions import Scalar
+from platform.space.pareto import HIGHER_IS_BETTER
+from platform.space.settings import Nsga2, Random, Tpe
+from platform.space.spec import SweepSpec, trial_seed
+from platform.tracking.events import TrialStatus
+from platform.training.records import EpochRecord
+from platform.tuning.sampling.objectives import ACCURACY, Architectures
+from platform.tuning.sampling.sampler import initial_points, make_sampler, suggest
+from platform.tuning.sampling.warm_start import EarlierTrial
+
+
+class Study:
+    """A deterministic Optuna study: the same calls in the same order give the same next point.
+
+    Each trial gets a new sampler, seeded from the sweep's seed and the trial's number, so a resumed sweep
+    draws the same points as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        *,
+        earlier: Sequence[EarlierTrial] = (),
+        architectures: Architectures | None = None,
+    ) -> None:
+        """Create a study.
+
+        Args:
+            spec: the space.
+            earlier: finished trials of another sweep, added before the first trial.
+            architectures: the costs of the space's networks; required if costs are objectives.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._spec = spec
+        self._architectures = architectures or Architectures(architectures=())
+        self._study = optuna.create_study(
+            directions=["maximize" if name in HIGHER_IS_BETTER else "minimize" for name in spec.objectives],
+            sampler=make_sampler(spec),
+        )
+        self._params: dict[str, dict[str, Scalar]] = {}
+        for known in earlier:
+            fixed = optuna.trial.FixedTrial(dict(known.params))
+            suggest(fixed, spec)  # type: ignore[arg-type]  # `suggest` uses only methods that it has
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    params=fixed.params,
+                    distributions=fixed.distributions,
+                    values=self._values(known.params, known.accuracy),
+                )
+            )
+        self._asked: dict[str, optuna.Trial] = {}
+        self._first_points = initial_points(spec)
+        for point in self._first_points:
+            self._study.enqueue_trial(dict(point))
+
+    def ask(self, trial_id: str) -> dict[str, Scalar]:
+        """Return the flat parameters of the next trial."""
+        self._study.sampler = _sampler_for(self._spec, len(self._asked)) or self._study.sampler
+        trial = self._study.ask()
+        # Optuna draws lazily. Without this access, a trial with known parameters (a starting point or a
+        # replayed one) would not count in the sequence of `qmc` and would belong to no generation of `nsga2`.
+        _ = trial.relative_params
+        self._asked[trial_id] = trial
+        self._params[trial_id] = suggest(trial, self._spec)
+        return self._params[trial_id]
+
+    def replay(self, trial_id: str, params: Mapping[str, Any]) -> None:
+        """Repeat `ask` for a journaled trial.
+
+        Raises:
+            UserError: the trial was drawn from another search space.
+        """
+        if len(self._asked) >= len(self._first_points):
+            self._study.enqueue_trial(dict(params))
+        got = self.ask(trial_id)
+        if got != dict(params):
+            raise UserError(
+                f"a sweep resumes with the space it began with: trial {trial_id} had {dict(params)}, "
+                f"and this space gives {got}; restore the space file, or start a new sweep"
+            )
+
+    def epoch(self, trial_id: str, record: EpochRecord) -> None:
+        """Report an epoch's accuracy. Optuna accepts no intermediate values with several objectives."""
+        if record.validation_accuracy is not None and len(self._spec.objectives) == 1:
+            self._asked[trial_id].report(record.validation_accuracy, step=record.epoch)
+
+    def ended(self, trial_id: str, status: TrialStatus, value: float | None) -> None:
+        """Report the end of a trial; `value` is its validation accuracy, 0..1."""
+        state = {
+            TrialStatus.FINISHED: optuna.trial.TrialState.COMPLETE,
+            TrialStatus.PRUNED: optuna.trial.TrialState.PRUNED,
+        }.get(status, optuna.trial.TrialState.FAIL)
+        if state is optuna.trial.TrialState.COMPLETE and value is None:
+            state = optuna.trial.TrialState.FAIL
+        complete = state is optuna.trial.TrialState.COMPLETE
+        values = self._values(self._params[trial_id], value) if complete and value is not None else None
+        self._study.tell(self._asked[trial_id], values, state=state)
+
+    def _values(self, params: Mapping[str, Scalar], accuracy: float) -> list[float]:
+        """Return a trial's value in each objective."""
+        if len(self._spec.objectives) == 1:
+            return [accuracy]
+        known = {ACCURACY: accuracy, **self._architectures.costs(self._spec.resolve(params))}
+        return [known[name] for name in self._spec.objectives]
+
+
+def _sampler_for(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler | None:
+    """Return a sampler seeded from the trial number alone; None for samplers without such a seed."""
+    settings = spec.sampler
+    if not isinstance(settings, Tpe | Random | Nsga2):
+        return None
+    seeded = spec if settings.seed is None else spec.model_copy(update={"seed": settings.seed})
+    own = settings.model_copy(update={"seed": trial_seed(seeded, number, stage="sampler")})
+    return make_sampler(spec.model_copy(update={"sampler": own}))
