@@ -56,7 +56,7 @@ def describe_problems(error: ValidationError, record: type[BaseModel], *, source
 
 def validation_problems(error: ValidationError, record: type[BaseModel]) -> list[tuple[str, str]]:
     """Return (dotted path as in the user's file, message with suggestion) for each problem in `error`."""
-    return [(_user_path(record, item["loc"]), _message(item, record)) for item in error.errors()]
+    return [(_dotted_path(record, item["loc"]), _message(item, record)) for item in error.errors()]
 
 
 def _message(item: ErrorDetails, record: type[BaseModel]) -> str:
@@ -111,7 +111,7 @@ def _walk_location(
         level = tagged or level
 
 
-def _user_path(record: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+def _dotted_path(record: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     return ".".join(part for part, _, written in _walk_location(record, loc) if written)
 
 

@@ -1,4 +1,4 @@
-"""The `--quick` variant of a sweep: every stage in minutes, with runs that are short but learn."""
+"""The `--quick` variant of a sweep: all stages in minutes, with short runs whose accuracy still rises."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ TRAIN_IMAGES = 2000
 BATCH_SIZES = (32, 64)
 """188 and 94 steps in three epochs on 2,000 images; with 128 and more a ResNet-18 stays near chance."""
 CHANGES = (
-    f"quick sweep: at most {TRIALS} trials of {EPOCHS} epochs on {TRAIN_IMAGES:,} images, 1 candidate, 1 seed",
-    f"quick sweep: batch sizes {BATCH_SIZES[0]} and {BATCH_SIZES[1]} for enough steps, with scaled learning rates",
+    f"quick sweep: at most {TRIALS} trials of {EPOCHS} epochs on {TRAIN_IMAGES:,} images, "
+    "1 candidate, 1 seed",
+    f"quick sweep: batch sizes {BATCH_SIZES[0]} and {BATCH_SIZES[1]} for enough steps, "
+    "with scaled learning rates",
     "quick sweep: triangular instead of cosine, for its warm-up; no plateau schedule, which would never act",
     "quick sweep: no cutout, which needs longer runs; no early stopping, which would decide on noise",
 )
-"""The differences to the full sweep, for the plan."""
+"""The differences from the full sweep, for the plan."""
 
 
 def quick_variant(spec: SweepSpec) -> SweepSpec:
-    """Return a short version of `spec` with all stages and `CHANGES`.
+    """Return a short version of `spec` with all stages and the differences in `CHANGES`.
 
     The first and the last starting point remain: by convention the standard recipe and the one that differs
     most from it. Learning rates of SGD are scaled with the batch size (Goyal et al. 2017, arXiv:1706.02677),

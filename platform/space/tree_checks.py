@@ -80,9 +80,9 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
 
     good: dict[str, list[Any]] = {}
     for dimension in all_dimensions:
-        for probe in _values_to_check(dimension.node):
-            if is_valid({**dict(dimension.conditions), dimension.name: probe}):
-                good.setdefault(dimension.name, []).append(probe)
+        for value in _values_to_check(dimension.node):
+            if is_valid({**dict(dimension.conditions), dimension.name: value}):
+                good.setdefault(dimension.name, []).append(value)
     for first, second in itertools.combinations(all_dimensions, 2):
         neighbors = first.conditions == second.conditions and _parent(first.path) == _parent(second.path)
         if neighbors and base is not None:
