@@ -127,8 +127,8 @@ def tuning_warning(document: ModelDocument, *, processor: str | None = None) -> 
     if made_for is None or made_for == here:
         return None
     return (
-        f"{document.name} ({document.precision}) was tuned on {made_for}, this is {here}: it may run slower "
-        "than possible; export it here with --tune"
+        f"{document.name} ({document.precision}) was tuned on {made_for}, but this is {here}: it may run "
+        "slower than possible; export it on this machine with --tune"
     )
 
 

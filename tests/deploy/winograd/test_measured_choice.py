@@ -95,7 +95,7 @@ def test_callables_run_interleaved_and_the_first_run_is_discarded():
 
 def test_model_tuned_on_another_processor_gives_a_warning(folder):
     document = folder.document.model_copy(update={"tuning": {"processor": "Abacus 9000"}})
-    assert "was tuned on Abacus 9000, this is Slide Rule" in (
+    assert "was tuned on Abacus 9000, but this is Slide Rule" in (
         tuning_warning(document, processor="Slide Rule") or ""
     )
     assert tuning_warning(document, processor="Abacus 9000") is None
