@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from platform.command_line import Flag, option, parse_command_line
 from platform.errors import UsageError, UserError, run_command
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -99,44 +100,51 @@ class Arguments:
     (several workers).
     """
 
-    model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None
-    """A folder with model.json; default: the champion of the newest sweep."""
-    precision: str | None = None
-    """Some of fp32,fp16,bf16,int8: the exports next to the folder, such as export-int8. Default: the folder's
-    own precision, or, without MODEL_FOLDER, every exported precision."""
-    threads: str = "1"
+    model_folder: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        option("[MODEL_FOLDER]", default="the champion of the newest sweep"),
+    ] = None
+    """A folder with model.json."""
+    precision: Annotated[
+        str | None,
+        option("PRECISIONS", default="that of MODEL_FOLDER, or all exports of the newest sweep"),
+    ] = None
+    """Some of fp32,fp16,bf16,int8: the exports next to the folder, such as export-int8."""
+    threads: Annotated[str, option("N,...", default="1")] = "1"
     """Threads of one inference, as in 1,2."""
-    batch: str = "1"
+    batch: Annotated[str, option("N,...", default="1")] = "1"
     """Images per query, computed together, as in 1,8."""
-    workers: str = "1"
+    workers: Annotated[str, option("N,...", default="1")] = "1"
     """Threads that share the model, each with its own queries, as in 1,2."""
-    warmup: int = 10
+    warmup: Annotated[int, option("N", default="10")] = 10
     """Minimum number of unmeasured queries per configuration; more run until the median settles."""
-    repetitions: int = 200
+    repetitions: Annotated[int, option("N", default="200")] = 200
     """Minimum number of measured queries per configuration."""
-    min_time_s: float = 1.0
-    """Minimum measured time per configuration, in seconds."""
-    accuracy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    min_time_s: Annotated[float, option("SECONDS", default="1")] = 1.0
+    """Minimum measured time per configuration."""
+    accuracy: Flag = False
     """Also measure top-1 accuracy on the test images of the model's data set, and compare with PyTorch's
     logits if the trained model is found."""
-    peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    peers: Flag = False
     """Compare ncnn with onnxruntime, openvino and torch (dependency group `peers`) in one process,
     single-stream."""
-    compare: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A.json B.json")] = None
+    compare: Annotated[tuple[Path, Path] | None, option("A.json B.json")] = None
     """Compare two records (--json) instead of measuring: is the second faster than the first?"""
-    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.pt")] = None
-    """With --peers or --accuracy: the trained model; default: that of the folder's sweep."""
-    output: Annotated[OutputFormat, tyro.conf.arg(aliases=["-o"])] = "table"
+    model: Annotated[Path | None, option("MODEL.pt", default="that of the folder's sweep")] = None
+    """With --peers or --accuracy: the trained model."""
+    output: Annotated[OutputFormat, option(default="table", short="-o")] = "table"
     """Format of the results on stdout."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    json: Annotated[Path | None, option("FILE")] = None
     """Also write the record, with every repetition, to this file."""
-    runs: Path = Path("runs")
-    """Folder that holds the sweeps."""
+    runs: Annotated[Path, option("PATH", default="runs")] = Path("runs")
+    """Folder of the sweeps."""
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None, *, prog: str = "deploy/benchmark_ncnn") -> int:
     """Read the command line, measure, print the results."""
-    run_command(lambda: _run(tyro.cli(Arguments, prog="deploy/benchmark_ncnn")))
+    _run(parse_command_line(Arguments, prog=prog, words=words))
+    return 0
 
 
 def _run(arguments: Arguments) -> None:
@@ -232,4 +240,4 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

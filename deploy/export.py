@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -22,6 +22,7 @@ import tyro
 from deploy.conversion.export_source import exporter_versions, find_images, find_target, source_info
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.model_files.model_folder import ModelPrecision
+from platform.command_line import Flag, option, parse_command_line
 from platform.errors import UsageError, UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
@@ -197,28 +198,32 @@ def _export(
 class Arguments:
     """Export a trained network to ncnn."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|MODEL.pt")]
+    model: Annotated[str, tyro.conf.Positional, option("SWEEP|MODEL.pt")]
     """A sweep (its folder, its id under runs/, or `latest`), or the model.pt of a training run."""
-    output: Path | None = None
-    """The model folder to write; default: export/ in the sweep's folder or next to MODEL.pt."""
-    precision: str = "fp32"
+    output: Annotated[
+        Path | None, option("PATH", default="export/ in the sweep's folder or next to MODEL.pt")
+    ] = None
+    """The model folder to write."""
+    precision: Annotated[str, option("PRECISIONS", default="fp32")] = "fp32"
     """Some of fp32,fp16,bf16,int8; fp32 is always written to OUTPUT, int8 to OUTPUT-int8."""
-    tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    tune: Flag = False
     """Choose Winograd's transform by measurement on this machine, not by rule."""
-    accept_loss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    accept_loss: Flag = False
     """Keep a precision that costs more than 1 point of top-1 accuracy."""
-    calibration: Literal["percentile", "minmax", "kl"] = "percentile"
+    calibration: Annotated[Literal["percentile", "minmax", "kl"], option(default="percentile")] = "percentile"
     """Calibration method of the int8 scales."""
-    data_dir: Path | None = None
-    """Images for the comparison with PyTorch, for int8 calibration and for the accuracy check. Default: the
-    model's training data if it is in the cache, else random images (int8 needs real ones)."""
-    runs: Path = Path("runs")
-    """Folder that holds the sweeps."""
+    data_dir: Annotated[
+        Path | None, option("PATH", default="the model's training data if it is cached, else random images")
+    ] = None
+    """Images for the comparison with PyTorch, for int8 calibration (which needs real images) and for the
+    accuracy check."""
+    runs: Annotated[Path, option("PATH", default="runs")] = Path("runs")
+    """Folder of the sweeps."""
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None, *, prog: str = "python -m deploy.export") -> int:
     """Read the command line, export, print the folders."""
-    run_command(lambda: _run(tyro.cli(Arguments, prog="python -m deploy.export")))
+    return _run(parse_command_line(Arguments, prog=prog, words=words))
 
 
 def _run(arguments: Arguments) -> int:
@@ -300,4 +305,4 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -27,16 +27,20 @@ def parse_command_line(target: Callable[..., Parsed], *, prog: str, words: Seque
     )
 
 
-def option(metavar: str | None = None, *, default: str = "", name: str | None = None) -> object:
+def option(
+    metavar: str | None = None, *, default: str = "", name: str | None = None, short: str | None = None
+) -> object:
     """Return the annotation of an option.
 
     Args:
         metavar: placeholder of the value in the help, for example `PATH`.
         default: the default in words, for the help; empty if there is nothing to add to the description.
         name: name of the option, if it differs from the field's.
+        short: a second name, for example `-o`.
     """
     hint = f"(default: {default})" if default else ""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint, name=name)
+    aliases = [short] if short else None
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint, name=name, aliases=aliases)
 
 
 Flag = Annotated[bool, option()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 QUICK = "QUICK SWEEP: a test of the pipeline; its accuracies are meaningless"
@@ -103,16 +103,6 @@ def settings_text(params: Mapping[str, Any]) -> str:
 def short_name(name: str) -> str:
     """Return the name of a setting without its section: `cutout.length` for `augment.cutout.length`."""
     return name.partition(".")[2] or name
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with their dotted paths."""
-    for key, value in values.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from flatten(value, path)
-        else:
-            yield path, value
 
 
 def _owner(name: str, params: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from platform.cores import usable_cores
 from platform.errors import UserError
+from platform.text_format import duration
 
 _PROGRESS_EVERY_S = 5.0
 _STEP = re.compile(r"\[\d+/\d+\] ")
@@ -167,13 +168,8 @@ class _ProgressMeter:
         if now - self._last < _PROGRESS_EVERY_S or self._done >= self._total:
             return
         left_s = (now - self._started) / self._done * (self._total - self._done)
-        self._progress(f"{self._what}: {self._done / self._total:.0%}, {_duration(left_s)} left")
+        self._progress(f"{self._what}: {self._done / self._total:.0%}, {duration(left_s)} left")
         self._last = now
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 def _run(

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from deploy.engine_build.build_tools import BuildTools, find_build_tools, run_cmake, run_ninja
 from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn, locked, ncnn_recipe
+from platform.command_line import option, parse_command_line
 from platform.data.cache import default_cache_dir
 from platform.errors import UserError, run_command
 
@@ -210,28 +209,28 @@ def _configure(build_dir: Path, tools: BuildTools, ncnn_dir: Path, log: Path) ->
     run_cmake(tools, arguments, log=log, what="configuring the engine")
 
 
-def main() -> None:
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Build the C++ engine, and ncnn if it is not in the cache."""
+
+    ncnn_dir: Annotated[Path | None, option("PATH")] = None
+    """Use the installed ncnn whose ncnnConfig.cmake is in this folder."""
+    ncnn_source_dir: Annotated[Path | None, option("PATH", default="the source distribution")] = None
+    """Source tree of ncnn."""
+
+
+def main(words: Sequence[str] | None = None, *, prog: str = "python -m deploy.engine_build.engine") -> int:
     """Build everything and print the paths of the programs."""
-    run_command(lambda: tyro.cli(_command, prog="python -m deploy.engine_build.engine"))
-
-
-def _command(
-    ncnn_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-    ncnn_source_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-) -> None:
-    """Build the C++ engine, and ncnn if it is not in the cache.
-
-    Args:
-        ncnn_dir: folder of the ncnnConfig.cmake of an installed ncnn.
-        ncnn_source_dir: ncnn's source tree, instead of the source distribution.
-    """
+    arguments = parse_command_line(Arguments, prog=prog, words=words)
+    ncnn_dir, source_dir = arguments.ncnn_dir, arguments.ncnn_source_dir
     engine = ensure_engine(
         ncnn_dir=ncnn_dir and ncnn_dir.absolute(),
-        ncnn_source_dir=ncnn_source_dir and ncnn_source_dir.absolute(),
+        ncnn_source_dir=source_dir and source_dir.absolute(),
     )
     print(engine.resnet18)
     print(engine.benchmark)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -12,12 +12,12 @@ from typing import Any
 
 from platform.atomic import write_text
 from platform.errors import UserError
+from platform.nested import flatten
 from platform.reporting import axes, curves, pareto, spread
 from platform.space.space_files import load_spec
 from platform.text_format import (
     duration,
     evaluation_text,
-    flatten,
     percent,
     plural,
     settings_cells,

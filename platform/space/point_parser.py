@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from platform.errors import did_you_mean, not_one_of
+from platform.nested import flatten
 from platform.space.distributions import (
     Alternatives,
     Constant,
@@ -44,7 +45,7 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
     Raises:
         OutsideSpaceError: a setting is missing, unknown, or outside the space.
     """
-    given = _flatten(point)
+    given = dict(flatten(point))
     from_base = _base_values(tree, given, base)
     given |= from_base
 
@@ -77,7 +78,7 @@ def _base_values(tree: SearchTree, given: Mapping[str, Any], base: RunConfig) ->
     for entry in tree.entries:
         if not any(key == entry.path or key.startswith(f"{entry.path}.") for key in given):
             try:
-                found |= _flatten({entry.path: value_at(values, entry.path)})
+                found |= flatten({entry.path: value_at(values, entry.path)})
             except KeyError:
                 continue
     return found
@@ -140,14 +141,3 @@ def _same(kept: Any, given: Any) -> bool:
     if isinstance(kept, float) and isinstance(given, int | float):
         return math.isclose(kept, given, rel_tol=1e-9)
     return bool(kept == given)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings, whose keys may be dotted, as one mapping with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

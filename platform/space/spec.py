@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from platform.errors import UsageError, did_you_mean
+from platform.nested import differences
 from platform.schema import Frozen, validate
 from platform.space.distributions import (
     Choice,
@@ -325,14 +326,4 @@ def trial_seed(spec: SweepSpec, number: int, *, stage: str = "search") -> int:
 
 def changed_fields(before: SweepSpec, after: SweepSpec) -> list[str]:
     """Return the dotted names of all settings that differ between two specs, in file order."""
-    changed: list[str] = []
-
-    def compare(old: Any, new: Any, path: str) -> None:
-        if isinstance(old, dict) and isinstance(new, dict):
-            for key in dict.fromkeys((*old, *new)):
-                compare(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        elif old != new:
-            changed.append(path)
-
-    compare(before.to_dict(), after.to_dict(), "")
-    return changed
+    return [path for path, _, _ in differences(before.to_dict(), after.to_dict())]

@@ -216,7 +216,7 @@ def test_changed_fields_returns_dotted_names() -> None:
     after = spec(PLAIN, search=search, base=base, trials=50)
     assert changed_fields(spec(), after) == [
         "base.epochs",
-        "search.optimizer.lr.log_uniform",
+        "search.optimizer.lr.log_uniform[1]",
         "search.epochs",
         "trials",
     ]
