@@ -1,4 +1,4 @@
-"""platform.train, platform.evaluate and platform.predict as a person uses them."""
+"""The commands platform.train, platform.evaluate and platform.predict."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from platform.training.run_folder import read_request
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """\
-about: A run of a second.
+about: A run that takes a second.
 base:
   model: {name: resnet32_cifar}
   data: {name: generated, train_limit: 96, validation_size: 500}
@@ -41,7 +41,7 @@ def metrics_of(run: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Stand in a folder with a recipe; the data is drawn once for all tests here."""
+    """Change to a folder with a recipe; images are generated once for all tests here."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(RECIPE)
@@ -72,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return root / "run"
 
 
-def test_a_run_leaves_its_files(trained: Path) -> None:
+def test_a_run_writes_its_files(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert names == {"run.json", "metrics.csv", "curves.svg", "record.json", "last.pt", "model.pt"}
     rows = metrics_of(trained)
@@ -86,18 +86,18 @@ def test_a_run_leaves_its_files(trained: Path) -> None:
     assert "validation" in svg
 
 
-def test_what_ails_a_run_is_said_and_recorded(
+def test_findings_are_printed_and_recorded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    still = ["tiny.yaml", "--set", "optimizer.lr=1e-9", "--output", "still"]
-    monkeypatch.setattr(sys, "argv", ["platform.train", *still])
+    arguments = ["tiny.yaml", "--set", "optimizer.lr=1e-9", "--output", "underfitted"]
+    monkeypatch.setattr(sys, "argv", ["platform.train", *arguments])
     assert platform.train.main() == 0
-    [finding] = json.loads((folder / "still" / "record.json").read_text())["findings"]
+    [finding] = json.loads((folder / "underfitted" / "record.json").read_text())["findings"]
     assert finding["name"] == "underfitting"
     assert f"underfitting: {finding['evidence']}. Try: " in capsys.readouterr().err
 
 
-def test_evaluate_agrees_with_training_and_writes_its_files(
+def test_evaluate_reproduces_the_validation_results_and_writes_its_files(
     trained: Path, folder: Path, command: Command
 ) -> None:
     out = command("platform.evaluate", str(trained), "--split", "validation", "--precision", "auto",
@@ -113,7 +113,7 @@ def test_evaluate_agrees_with_training_and_writes_its_files(
     assert (folder / "evaluation" / "confusion.svg").read_text().startswith("<?xml")
 
 
-def test_predict_shows_the_likeliest_classes_of_an_image_of_any_size(
+def test_predict_prints_the_top_classes_of_images_of_any_size(
     trained: Path, folder: Path, command: Command
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 91, 3)).astype(np.uint8)
@@ -128,19 +128,19 @@ def test_predict_shows_the_likeliest_classes_of_an_image_of_any_size(
 
 
 @pytest.mark.parametrize("name", ["platform.evaluate", "platform.predict"])
-def test_a_folder_without_a_model_is_refused(name: str, folder: Path, command: Command) -> None:
+def test_a_folder_without_a_model_is_rejected(name: str, folder: Path, command: Command) -> None:
     Image.new("RGB", (32, 32)).save(folder / "a.png")
     arguments = [".", "a.png"] if name == "platform.predict" else ["."]
-    with pytest.raises(UserError, match=r"holds no model\.pt: give the folder of a finished run"):
+    with pytest.raises(UserError, match=r"has no model\.pt: give the folder of a finished run"):
         command(name, *arguments)
 
 
-def test_a_text_file_is_no_image(trained: Path, folder: Path, command: Command) -> None:
+def test_a_text_file_is_rejected_as_an_image(trained: Path, folder: Path, command: Command) -> None:
     with pytest.raises(UserError, match=r"tiny\.yaml is not an image"):
         command("platform.predict", str(trained), "tiny.yaml")
 
 
-def test_settings_and_seed_from_the_command_line_reach_the_run(folder: Path, command: Command) -> None:
+def test_command_line_settings_and_seed_apply_to_the_run(folder: Path, command: Command) -> None:
     command(
         "platform.train",
         "tiny.yaml",
@@ -161,13 +161,13 @@ def test_settings_and_seed_from_the_command_line_reach_the_run(folder: Path, com
     assert execution == {"accumulate": 2, "compile_s": None, "captured": False}
 
 
-def test_a_folder_that_holds_a_run_is_not_trained_over(trained: Path, folder: Path, command: Command) -> None:
+def test_the_folder_of_a_run_is_not_overwritten(trained: Path, folder: Path, command: Command) -> None:
     with pytest.raises(UsageError, match="already contains a run: continue it with --resume"):
         command("platform.train", "tiny.yaml", "--output", str(trained))
 
 
-def test_resume_takes_no_other_settings(trained: Path, folder: Path, command: Command) -> None:
-    with pytest.raises(UsageError, match="as it began"):
+def test_resume_rejects_changed_settings(trained: Path, folder: Path, command: Command) -> None:
+    with pytest.raises(UsageError, match="--resume continues a run unchanged"):
         command("platform.train", "--resume", str(trained), "--seed", "1")
 
 
@@ -186,7 +186,7 @@ def test_a_typo_gets_a_suggestion_before_torch_is_loaded(
 ) -> None:
     (folder / "search_spaces").mkdir()
     (folder / "search_spaces" / "resnet32_cifar.yaml").write_text(RECIPE)
-    # torch that cannot be imported: the answer must not need it.
+    # Importing this torch fails, so the error message must not need it.
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')\n")
     done = subprocess.run(
         [sys.executable, "-m", "platform.train", *arguments],
@@ -202,7 +202,7 @@ def test_a_typo_gets_a_suggestion_before_torch_is_loaded(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_go_on_and_does(
+def test_an_interrupted_run_prints_its_resume_command_and_resumes(
     folder: Path, command: Command, number: signal.Signals
 ) -> None:
     arguments = ["tiny.yaml", "--set", "epochs=15", "--output", "run"]

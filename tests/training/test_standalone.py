@@ -26,16 +26,16 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from platform.data.config import DataConfig
-from platform.data.formats.generated import source
+from platform.data.formats.generated import generated_source
 from platform.data.dataset import DatasetInfo
 from platform.data.training_data import TrainingData
 from platform.data.normalization import compute_normalization
 from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit
-tables = source().read(lambda message: None)
-train, validation = tables.train.take(range(64)), tables.train.take(range(64, 84))
-info = DatasetInfo(name="generated", label="generated", sha256="0", class_names=tables.class_names,
+dataset = generated_source().read(lambda message: None)
+train, validation = dataset.train.take(range(64)), dataset.train.take(range(64, 84))
+info = DatasetInfo(name="generated", label="generated", sha256="0", class_names=dataset.class_names,
     train_images=84, test_images=0, image_shape=(3, 32, 32), path=Path("."))
 normalization = compute_normalization(train.images, "channel")
 data = TrainingData(train=train, validation=validation, normalization=normalization, info=info)
