@@ -1,4 +1,4 @@
-"""What the trials of a stage share: placement, folder, dataset, observer."""
+"""The settings shared by the trials of a stage: placement, folder, dataset, observer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """The settings shared by all trials of a stage."""
+    """Placement, folder, dataset, observer and provenance of a stage's trials."""
 
     placement: Placement
     folder: SweepFolder

@@ -28,7 +28,7 @@ class JournaledTrial:
     """Its epochs, in order."""
     recorded_at: list[float | None] = field(default_factory=list)
     status: TrialStatus | None = None
-    """How the trial ended; None while it runs or waits."""
+    """Status at the trial's end; None while it runs or waits."""
     error: str | None = None
     note: str | None = None
     """Why the trial was retried."""

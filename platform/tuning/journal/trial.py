@@ -1,4 +1,4 @@
-"""The task of a trial, its outcome, and what a trial's process reports to Tune."""
+"""The task of a trial, its outcome, its log, and the metrics that its process reports to Tune."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several objectives: what a space file may ask for, what networks cost, who is on the front."""
+"""Several objectives: validation of the space file, costs of networks, Pareto front."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ BOTH = ["validation_accuracy", "parameters"]
         (BOTH, {"model.zero_init_residual": {"choice": [True, False]}}, "does not vary the model"),
     ],
 )
-def test_objectives_that_say_nothing_are_refused(objectives: Any, search: Any, message: str) -> None:
+def test_invalid_or_constant_objectives_are_refused(objectives: Any, search: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         spec(search=search, objectives=objectives)
 
@@ -46,13 +46,13 @@ def test_objectives_that_say_nothing_are_refused(objectives: Any, search: Any, m
     ("name", "parameters", "multiply_accumulates"),
     [("resnet20_cifar", 269_722, 40_551_040), ("resnet18_cifar", 11_173_962, 555_422_720)],
 )
-def test_the_counts_are_those_of_the_papers(name: Any, parameters: int, multiply_accumulates: int) -> None:
+def test_costs_equal_published_counts(name: Any, parameters: int, multiply_accumulates: int) -> None:
     model = ModelConfig(name=name)
     assert count_parameters(model, num_classes=10) == parameters
     assert count_multiply_accumulates(model, num_classes=10, input_shape=(3, 32, 32)) == multiply_accumulates
 
 
-def test_a_larger_picture_costs_more_work_and_no_more_parameters() -> None:
+def test_multiply_accumulates_grow_with_the_image_size() -> None:
     model = ModelConfig(name="resnet20_cifar")
     small, large = (
         count_multiply_accumulates(model, num_classes=10, input_shape=(3, side, side)) for side in (32, 64)
@@ -61,7 +61,7 @@ def test_a_larger_picture_costs_more_work_and_no_more_parameters() -> None:
     assert large - classifier == 4 * (small - classifier)
 
 
-def test_the_networks_of_a_space_are_found_once_each() -> None:
+def test_networks_lists_each_distinct_network_once() -> None:
     space = spec(
         search={
             "model": [
@@ -91,7 +91,7 @@ INFO = DatasetInfo(
 )
 
 
-def test_each_network_is_timed_once_and_the_figures_are_kept(tmp_path: Path) -> None:
+def test_each_network_is_measured_once_and_the_results_are_stored(tmp_path: Path) -> None:
     space = spec(search=MODELS, objectives=["validation_accuracy", "latency_ms", "parameters"])
     folder, timed = SweepFolder(tmp_path), []
 
@@ -111,14 +111,14 @@ def test_each_network_is_timed_once_and_the_figures_are_kept(tmp_path: Path) -> 
         known.costs(space.base.changed(model={"name": "resnet18_cifar"}))
 
 
-def test_accuracy_alone_measures_nothing(tmp_path: Path) -> None:
+def test_nothing_is_measured_if_accuracy_is_the_only_objective(tmp_path: Path) -> None:
     measure_architectures(spec(search=MODELS), SweepFolder(tmp_path), INFO, latency_ms=lambda _: 1 / 0)
     assert list(tmp_path.iterdir()) == []
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
-def test_the_front_is_what_nothing_dominates(values: list[tuple[int, int, int]]) -> None:
+def test_the_front_contains_exactly_the_undominated_points(values: list[tuple[int, int, int]]) -> None:
     names = ("validation_accuracy", "parameters", "latency_ms")
     points = {str(index): dict(zip(names, value, strict=True)) for index, value in enumerate(values)}
     chosen = non_dominated(points, names)
@@ -128,12 +128,12 @@ def test_the_front_is_what_nothing_dominates(values: list[tuple[int, int, int]])
         gains = [sign * (left[name] - right[name]) for sign, name in zip(signs, names, strict=True)]
         return min(gains) >= 0 and max(gains) > 0
 
-    assert chosen, "something is always undominated"
+    assert chosen, "at least one point is undominated"
     for name, point in points.items():
         assert (name in chosen) != any(better(other, point) for other in points.values())
 
 
-def test_candidates_are_the_most_accurate_of_the_front() -> None:
+def test_candidates_are_the_most_accurate_trials_of_the_front() -> None:
     trials = [
         ranked_trial(0, 0.90, costs={"parameters": 300}),
         ranked_trial(1, 0.80, costs={"parameters": 100}),
@@ -146,7 +146,7 @@ def test_candidates_are_the_most_accurate_of_the_front() -> None:
     assert [trial.number for trial in top_candidates(trials, 2)] == [0, 2]
 
 
-def test_without_a_whole_run_there_is_no_front_and_the_farthest_are_candidates() -> None:
+def test_without_a_finished_trial_the_longest_trained_ones_are_candidates() -> None:
     stopped = [
         ranked_trial(number, 0.5, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=number)
         for number in (1, 2)

@@ -1,3 +1,5 @@
+"""Points of a space: resolved, suggested by Optuna, and enumerated as a grid."""
+
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from platform.errors import UsageError
-from platform.space.distributions import Alternatives, Choice, Dimension, walk
+from platform.space.distributions import Alternatives, Choice, Dimension, walk_tree
 from platform.space.point_parser import read_point
 from platform.space.spec import SweepSpec
 from platform.tuning.sampling.sampler import (
@@ -22,7 +24,7 @@ from tests.space.examples import EVERY_KIND, PLAIN, spec
 
 FULL = spec(EVERY_KIND)
 
-# Other programs on the machine must not fail a test: no deadline.
+# No deadline, because the machine may be busy.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 
 COUNTABLE: dict[str, Any] = {
@@ -64,12 +66,12 @@ def drawn_points(draw: st.DrawFn) -> dict[str, Any]:
             return draw(st.integers(int(node.low), int(node.high)))
         return draw(st.floats(node.low, node.high))
 
-    return walk(FULL.search, choose).params
+    return walk_tree(FULL.search, choose).params
 
 
 @patient
 @given(drawn_points())
-def test_any_point_makes_a_valid_run_and_is_found_again_in_it(params: dict[str, Any]) -> None:
+def test_every_point_gives_a_valid_run_from_which_it_can_be_read_back(params: dict[str, Any]) -> None:
     run = FULL.resolve(params)
     assert read_point(params, FULL.search, FULL.base) == params
     assert read_point(run.model_dump(), FULL.search, FULL.base) == params
@@ -78,49 +80,14 @@ def test_any_point_makes_a_valid_run_and_is_found_again_in_it(params: dict[str, 
 
 @patient
 @given(drawn_points())
-def test_what_a_point_does_not_name_is_the_base(params: dict[str, Any]) -> None:
+def test_settings_outside_the_point_have_the_values_of_the_base(params: dict[str, Any]) -> None:
     run, base = FULL.resolve(params, seed=11).model_dump(), FULL.base.model_dump()
     untouched = set(base) - {"batch_size", "optimizer", "schedule", "augment", "clip_grad_norm", "seed"}
     assert {key: run[key] for key in untouched} == {key: base[key] for key in untouched}
     assert run["seed"] == 11
 
 
-FLAT: dict[str, Any] = {
-    **PLAIN,
-    "search": {
-        "batch_size": {"choice": [64, 128, 256]},
-        "optimizer.lr": {"log_uniform": [0.01, 0.5]},
-        "label_smoothing": {"uniform": [0.0, 0.2]},
-        "augment.crop_padding": {"int": [0, 4]},
-        "augment.cutout.length": {"quantized": [0, 16, 4]},
-        "schedule": [{"name": "cosine"}, {"name": "constant"}],
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "document"), [("tpe", EVERY_KIND), ("random", EVERY_KIND), ("qmc", FLAT), ("nsga2", EVERY_KIND)]
-)
-def test_a_sampler_draws_valid_runs_and_the_same_ones_for_the_same_seed(
-    name: str, document: dict[str, Any]
-) -> None:
-    def draw(seed: int) -> list[dict[str, Any]]:
-        space = spec(document, sampler={"name": name}, seed=seed)
-        study = study_of(space)
-        points = []
-        for number in range(14):
-            trial = study.ask()
-            points.append(suggest(trial, space))
-            space.resolve(points[-1])
-            study.tell(trial, number / 100)
-        return points
-
-    first = draw(1)
-    assert first == draw(1)
-    assert first != draw(2)
-
-
-def test_a_sampler_may_have_a_seed_of_its_own() -> None:
+def test_a_sampler_seed_replaces_the_sweep_seed() -> None:
     def first_point(**sampler: Any) -> dict[str, Any]:
         space = spec(EVERY_KIND, sampler={"name": "random", **sampler}, seed=3)
         return suggest(study_of(space).ask(), space)
@@ -129,7 +96,7 @@ def test_a_sampler_may_have_a_seed_of_its_own() -> None:
     assert first_point(seed=3) == first_point()
 
 
-def test_only_what_exists_is_asked_for() -> None:
+def test_only_existing_dimensions_are_suggested() -> None:
     space = spec(EVERY_KIND, sampler={"name": "random"})
     study = study_of(space)
     for _ in range(30):
@@ -141,7 +108,7 @@ def test_only_what_exists_is_asked_for() -> None:
 
 @patient
 @given(drawn_points())
-def test_an_enqueued_point_is_drawn_as_it_is(params: dict[str, Any]) -> None:
+def test_an_enqueued_point_is_drawn_unchanged(params: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -149,7 +116,7 @@ def test_an_enqueued_point_is_drawn_as_it_is(params: dict[str, Any]) -> None:
         assert suggest(study.ask(), FULL) == params
 
 
-def test_a_grid_holds_every_combination_once_in_order() -> None:
+def test_a_grid_contains_every_combination_once_in_order() -> None:
     points = grid_points(spec(COUNTABLE))
     assert [tuple(point.values()) for point in points] == [
         (size, *rest)
@@ -159,7 +126,7 @@ def test_a_grid_holds_every_combination_once_in_order() -> None:
     assert points[0] == {"batch_size": 64, "optimizer": "sgd", "optimizer.sgd.lr": 0.1}
 
 
-def test_a_grid_of_nested_alternatives_counts_each_branch() -> None:
+def test_a_grid_of_nested_alternatives_contains_each_branch() -> None:
     search = {
         "augment": [
             {"cutout": [{"length": {"choice": [4, 8]}}, {"length": 2, "holes": {"choice": [1, 2, 3]}}]},
@@ -170,18 +137,18 @@ def test_a_grid_of_nested_alternatives_counts_each_branch() -> None:
     assert len(grid_points(spec(search=search))) == (2 + 3 + 1) * 2
 
 
-def test_a_grid_over_ranges_is_refused_naming_them() -> None:
+def test_a_grid_over_ranges_is_refused_with_their_names() -> None:
     with pytest.raises(UsageError, match=r"needs choice or quantized .*: optimizer\.sgd\.lr, .*adam\.lr"):
         grid_points(spec(EVERY_KIND))
 
 
-def test_a_grid_is_as_long_as_it_is() -> None:
+def test_a_grid_limits_the_planned_trials() -> None:
     assert planned_trials(spec(COUNTABLE)) == 10
     assert planned_trials(spec(COUNTABLE, trials=4)) == len(initial_points(spec(COUNTABLE, trials=4))) == 4
     assert planned_trials(spec(PLAIN)) == 40
 
 
-def test_starting_points_come_first_and_once() -> None:
+def test_starting_points_come_first_without_duplicates() -> None:
     points = [{"batch_size": 128, "optimizer": "adam", "optimizer.adam.beta1": 0.9}] * 2
     first = initial_points(spec(COUNTABLE, start_from=points))
     assert first[0] == points[0]

@@ -24,6 +24,7 @@ FLAT: dict[str, Any] = {
     "label_smoothing": {"uniform": [0.0, 0.2]},
     "augment.crop_padding": {"int": [0, 4]},
     "augment.cutout.length": {"quantized": [0, 16, 4]},
+    "schedule": [{"name": "cosine"}, {"name": "constant"}],
 }
 QUANTIZED: dict[str, Any] = {
     "batch_size": {"choice": [64, 128]},
@@ -72,7 +73,7 @@ def study_of(drawn: SweepSpec) -> Study:
 
 
 def run_trial(study: Study, number: int) -> dict[str, Any]:
-    """Draw a trial and end it; the statuses finished, pruned and failed take turns."""
+    """Draw a trial and end it with the next of the statuses finished, pruned and failed."""
     params = study.ask(f"t{number:03d}")
     end_trial(study, number)
     return params

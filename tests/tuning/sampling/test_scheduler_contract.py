@@ -1,4 +1,4 @@
-"""The contract of every scheduler: replay, grace period, last epoch, and no reward for a worse accuracy."""
+"""The contract of every scheduler: replay, grace period, last epoch, promotion of better trials."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "none": {"name": "none"},
 }
 every_scheduler = pytest.mark.parametrize("name", SETTINGS)
-patient = settings(deadline=None, max_examples=40)
+patient = settings(deadline=None, max_examples=25)
 
 accuracies = st.floats(0.0, 1.0, allow_nan=False).map(lambda value: round(value, 2))
 curves = st.lists(st.lists(accuracies, min_size=EPOCHS, max_size=EPOCHS), min_size=2, max_size=7)

@@ -1,4 +1,4 @@
-"""A sampler that begins with another sweep's finished trials."""
+"""Warm start: a sampler that starts with the finished trials of another sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TPE = Tpe(name="tpe", startup_trials=0)
 
 
 def finished_sweep(path: Path, space: SweepSpec, rates: dict[float, TrialStatus]) -> SweepFolder:
-    """Write what a sweep leaves; the accuracy of a trial is its learning rate."""
+    """Write the folder of a finished sweep; the accuracy of a trial is its learning rate."""
     folder = SweepFolder(path)
     write_text(folder.spec, space.to_yaml())
     writer = TableWriter(folder)
@@ -41,7 +41,7 @@ def finished_sweep(path: Path, space: SweepSpec, rates: dict[float, TrialStatus]
     return folder
 
 
-def test_whole_trials_are_copied_and_read_back(tmp_path: Path) -> None:
+def test_finished_trials_are_copied_and_read_back(tmp_path: Path) -> None:
     rates = {0.1: TrialStatus.FINISHED, 0.2: TrialStatus.PRUNED, 0.3: TrialStatus.FINISHED}
     before = finished_sweep(tmp_path / "before-20260101-000000", spec(), rates)
     known = earlier_trials(before, spec(sampler=TPE.model_dump()))
@@ -53,8 +53,8 @@ def test_whole_trials_are_copied_and_read_back(tmp_path: Path) -> None:
     assert read_earlier_trials(after) == known.trials
 
 
-def test_the_sampler_learns_from_them(tmp_path: Path) -> None:
-    from platform.tuning.sampling.task_queue import Study
+def test_the_sampler_uses_earlier_trials(tmp_path: Path) -> None:
+    from platform.tuning.sampling.study import Study
 
     rates = {0.0101 * 1.2**step: TrialStatus.FINISHED for step in range(20)}
     before = finished_sweep(tmp_path / "before-20260101-000000", spec(), rates)
@@ -68,9 +68,9 @@ def test_the_sampler_learns_from_them(tmp_path: Path) -> None:
             study.ended(f"t{number:03d}", TrialStatus.FAILED, None)
         return sum(drawn) / len(drawn)
 
-    taught, untaught = mean_rate(Study(space, earlier=known)), mean_rate(Study(space))
-    assert taught > 1.5 * untaught, "the higher the rate, the better the earlier trials were"
-    assert taught == mean_rate(Study(space, earlier=known)), "a resumed search asks the same"
+    informed, uninformed = mean_rate(Study(space, earlier=known)), mean_rate(Study(space))
+    assert informed > 1.5 * uninformed, "earlier trials with higher rates had better accuracies"
+    assert informed == mean_rate(Study(space, earlier=known)), "a resumed search draws the same points"
 
 
 def test_trials_outside_the_new_space_are_left_out(tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ def test_trials_outside_the_new_space_are_left_out(tmp_path: Path) -> None:
         earlier_trials(before, spec(search=elsewhere))
 
 
-def test_accuracies_that_do_not_compare_are_refused(tmp_path: Path) -> None:
+def test_sweeps_of_other_lengths_and_samplers_without_history_are_refused(tmp_path: Path) -> None:
     before = finished_sweep(tmp_path / "before-20260101-000000", spec(), {0.1: TrialStatus.FINISHED})
     longer = spec(base={**spec().base.model_dump(), "epochs": 90})
     with pytest.raises(UsageError, match=r"differs in base\.epochs"):
         earlier_trials(before, longer)
     grid = Grid(name="grid").model_dump()
-    with pytest.raises(UsageError, match="'grid' learns nothing"):
+    with pytest.raises(UsageError, match="uses earlier trials, and 'grid' does not"):
         earlier_trials(before, spec(sampler=grid))
