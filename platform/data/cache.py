@@ -157,7 +157,7 @@ def load_split(info: DatasetInfo, which: Literal["train", "test"]) -> Split:
     """
     import pyarrow as pa
 
-    if info.name == "pictures":
+    if info.name == "image_folder":
         raise UserError(f"{info.label} has no cached pixels: its images are decoded during training")
     file = info.path / f"{which}.arrow"
     count = info.train_images if which == "train" else info.test_images

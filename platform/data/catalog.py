@@ -59,7 +59,7 @@ def prepare_dataset(
     Raises:
         DataNotFound: CIFAR-10 is not on this machine and cannot be downloaded.
         UserError: `data_dir` does not hold the dataset, or the data is damaged or incomplete.
-        UsageError: `data.name: folder` or `pictures` without a folder.
+        UsageError: `data.name: folder` or `image_folder` without a folder.
     """
     notify = progress or ignore_message
     cache_dir = cache_dir or cache.default_cache_dir()
@@ -76,15 +76,15 @@ def prepare_dataset(
                     "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
                 )
             return _convert(_find_source(user_path, option, custom=True), cache_dir, notify)
-        case "pictures":
+        case "image_folder":
             # CIFAR10_DIR is ignored: it names another dataset.
             if data_dir is None:
                 raise UsageError(
-                    "'data.name: pictures' needs an image folder: give --data-dir ROOT, "
+                    "'data.name: image_folder' needs an image folder: give --data-dir ROOT, "
                     "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
                 )
             path = Path(data_dir).expanduser()
-            size = config.picture_size or image_folders.DEFAULT_SIZE
+            size = config.image_size or image_folders.DEFAULT_SIZE
             return image_folders.prepare_image_folder(path, size=size, cache_dir=cache_dir, notify=notify)
         case "cifar10":
             if user_path is not None:

@@ -12,12 +12,12 @@ from platform.schema import Frozen
 class DataConfig(Frozen):
     """The dataset of a run; `--data-dir` or `CIFAR10_DIR` gives the location of its files."""
 
-    name: Literal["cifar10", "folder", "pictures", "generated"] = "cifar10"
+    name: Literal["cifar10", "folder", "image_folder", "generated"] = "cifar10"
     """`cifar10` (Python archive or Parquet files), `folder` (one folder per class, resized to 32x32 once),
-    `pictures` (class folders of larger images, decoded during training), or `generated` images."""
+    `image_folder` (class folders of larger images, decoded during training), or `generated` images."""
 
-    picture_size: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
-    """Side in pixels of the square network input, with `pictures` only; `null`: 224."""
+    image_size: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Side in pixels of the square network input, with `image_folder` only; `null`: 224."""
 
     normalization: Literal["channel", "pixel"] = "channel"
     """`channel`: subtract the mean and divide by the standard deviation of each color channel;

@@ -25,7 +25,7 @@ from platform.data.images import statistics
 from platform.data.normalization import Normalization
 from platform.errors import UserError
 
-DATA_NAME = "pictures"
+DATA_NAME = "image_folder"
 DEFAULT_SIZE = 224
 _LAYOUT = "it must be a folder ROOT with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
 

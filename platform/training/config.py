@@ -155,10 +155,10 @@ class AugmentConfig(Frozen):
         default=None, exclude_if=lambda value: value is None
     )
     """Smallest and largest length in pixels to which an image's shorter side is resized before the random
-    crop (He et al. 2016, section 3.4). Required with `data.name: pictures`, invalid otherwise."""
+    crop (He et al. 2016, section 3.4). Required with `data.name: image_folder`, invalid otherwise."""
     color: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
     """Standard deviation of the random multiples of the principal colors that are added to each image
-    (Krizhevsky et al. 2012, section 4.1); `null`: none. Only with `data.name: pictures`."""
+    (Krizhevsky et al. 2012, section 4.1); `null`: none. Only with `data.name: image_folder`."""
 
 
 class RunConfig(Frozen):
@@ -197,23 +197,23 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _augmentation_fits_the_data(self) -> Self:
-        augment, size = self.augment, self.data.picture_size or 224
-        if self.data.name != "pictures":
-            if augment.shorter_side or augment.color or self.data.picture_size:
+        augment, size = self.augment, self.data.image_size or 224
+        if self.data.name != "image_folder":
+            if augment.shorter_side or augment.color or self.data.image_size:
                 raise ValueError(
-                    "augment.shorter_side, augment.color and data.picture_size require data.name: pictures; "
-                    f"got {self.data.name}"
+                    "augment.shorter_side, augment.color and data.image_size require data.name: "
+                    f"image_folder; got {self.data.name}"
                 )
             return self
         if augment.crop_padding or augment.cutout.length or augment.mixup or augment.cutmix:
             raise ValueError(
-                "data.name: pictures does not support crop_padding, cutout, mixup or cutmix: set "
+                "data.name: image_folder does not support crop_padding, cutout, mixup or cutmix: set "
                 "augment.crop_padding to 0 and omit the others"
             )
         if augment.shorter_side is None or not size <= augment.shorter_side[0] <= augment.shorter_side[1]:
             raise ValueError(
-                "data.name: pictures requires augment.shorter_side, two ascending lengths of at least the "
-                f"crop size of {size} pixels, for example [256, 480]; got {augment.shorter_side}"
+                "data.name: image_folder requires augment.shorter_side, two ascending lengths of at least "
+                f"the crop size of {size} pixels, for example [256, 480]; got {augment.shorter_side}"
             )
         return self
 

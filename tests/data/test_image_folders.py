@@ -17,7 +17,7 @@ from platform.data.images import statistics
 from platform.data.images.cropping import resize_and_center_crop
 from platform.errors import UsageError, UserError
 
-CONFIG = DataConfig(name="pictures", normalization="pixel", validation_size=4, picture_size=28)
+CONFIG = DataConfig(name="image_folder", normalization="pixel", validation_size=4, image_size=28)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_image_files_are_listed_once_and_then_cached(root: Path, tmp_path: Path)
     assert prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache", progress=said.append) == info
     assert len(said) == 1
     assert open_info(info.path) == info
-    assert (info.name, info.label, info.class_names) == ("pictures", "pictures:photos", ("cat", "dog"))
+    assert (info.name, info.label, info.class_names) == ("image_folder", "image_folder:photos", ("cat", "dog"))
     assert (info.train_images, info.test_images, info.image_shape) == (16, 6, (3, 28, 28))
     test = load_image_folder_split(info, "test")
     assert [Path(file).parent.name for file in test.files] == ["cat"] * 3 + ["dog"] * 3
@@ -50,7 +50,7 @@ def test_image_files_are_listed_once_and_then_cached(root: Path, tmp_path: Path)
 def test_another_size_or_another_file_gives_another_cached_dataset(root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     info = prepare_dataset(CONFIG, data_dir=root, cache_dir=cache)
-    larger = prepare_dataset(DataConfig(name="pictures"), data_dir=root, cache_dir=cache)
+    larger = prepare_dataset(DataConfig(name="image_folder"), data_dir=root, cache_dir=cache)
     assert larger.image_shape == (3, 224, 224)
     assert larger.path != info.path
     (root / "train" / "dog" / "0.png").unlink()

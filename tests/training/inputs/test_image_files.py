@@ -48,8 +48,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderTrainingData:
         ),
         color_axes=np.array([[0.1, 0.1, 0.1], [0.02, -0.02, 0.0], [0.0, 0.001, -0.001]], np.float32),
         info=DatasetInfo(
-            name="pictures",
-            label="pictures:test",
+            name="image_folder",
+            label="image_folder:test",
             sha256="0" * 64,
             class_names=tuple("abcdefghij"),
             train_images=10,
@@ -199,15 +199,15 @@ def test_a_damaged_image_raises_an_error_with_its_file_name(
         ),
         (
             {"data": {"name": "cifar10"}, "augment": {"color": 0.1}},
-            "require data.name: pictures; got cifar10",
+            "require data.name: image_folder; got cifar10",
         ),
-        ({"data": {"picture_size": 64}}, "require data.name: pictures"),
+        ({"data": {"image_size": 64}}, "require data.name: image_folder"),
     ],
 )
 def test_settings_that_do_not_fit_the_kind_of_data_are_rejected(changes: dict, message: str) -> None:
     settings = {
         "model": {"name": "resnet34"},
-        "data": {"name": "pictures"},
+        "data": {"name": "image_folder"},
         "epochs": 1,
         "optimizer": {"name": "sgd", "lr": 0.1},
         "schedule": {"name": "constant"},
@@ -218,14 +218,14 @@ def test_settings_that_do_not_fit_the_kind_of_data_are_rejected(changes: dict, m
 
 def test_a_cifar_configuration_omits_the_settings_for_image_files() -> None:
     written = load_run("resnet18_cutout").model_dump_json()
-    assert not {"shorter_side", "color", "picture_size"} & set(written.replace('"', " ").split())
+    assert not {"shorter_side", "color", "image_size"} & set(written.replace('"', " ").split())
 
 
 def test_the_imagenet_recipe_augments_like_alexnet_and_he_2016() -> None:
     config = load_run("resnet34_imagenet")
     assert (config.model.name, config.data.name, config.data.normalization) == (
         "resnet34",
-        "pictures",
+        "image_folder",
         "pixel",
     )
     assert (config.augment.shorter_side, config.augment.flip, config.augment.color) == (
