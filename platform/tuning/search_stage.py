@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tuning.execution.stage_context import StageContext
@@ -120,7 +118,7 @@ class _Search:
         trial_id = f"t{number:03d}"
         params = self._study.ask(trial_id)
         config = self._spec.resolve(params, seed=trial_seed(self._spec, number))
-        costs: Mapping[str, float] = self._architectures.costs(config) if costs_wanted(self._spec) else {}
+        costs = self._architectures.costs(config) if costs_wanted(self._spec) else {}
         trial = TrialInfo(
             trial_id=trial_id, stage="search", number=number, config=config, params=params, costs=costs
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from platform.atomic import write_json
 from platform.data.dataset import DatasetInfo
 from platform.errors import UserError
+from platform.space.distributions import Scalar
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
@@ -26,6 +27,7 @@ from platform.tuning.planning.records import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.search_stage import run_search
 from platform.tuning.selection.champion import (
+    CandidateSummary,
     Champion,
     RankedTrial,
     choose_champion,
@@ -82,23 +84,10 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
         UserError: no trial of the search finished, or no confirmation run.
     """
     ledger = replay(read_journal(sweep.folder.journal))
-    numbered = _number_candidates(sweep.spec, trials, candidate_numbers(ledger))
-    candidates = [candidate for _, candidate in numbered]
-    infos = [
-        TrialInfo(
-            trial_id=f"c{number}-s{seed}",
-            stage="confirm",
-            number=(number - 1) * sweep.spec.confirm.seeds + seed,
-            config=sweep.spec.resolve(candidate.params, seed=trial_seed(sweep.spec, seed, stage="confirm")),
-            params=candidate.params,
-            candidate=candidate.trial_id,
-        )
-        for number, candidate in numbered
-        for seed in range(sweep.spec.confirm.seeds)
-    ]
-    outcomes = run_configurations(infos, sweep.context(sweep.plan.confirm))
+    candidates = _number_candidates(sweep.spec, trials, candidate_numbers(ledger))
+    outcomes = run_configurations(_confirmation_runs(sweep, candidates), sweep.context(sweep.plan.confirm))
     summaries = []
-    for candidate in candidates:
+    for candidate in candidates.values():
         accuracies = [
             outcome.validation_accuracy
             for outcome in outcomes
@@ -111,7 +100,37 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
     if not summaries:
         raise UserError(f"no confirmation run finished; their logs are in {sweep.folder.logs}")
     champion = choose_champion(summaries)
-    params = {candidate.trial_id: dict(candidate.params) for candidate in candidates}
+    params = {candidate.trial_id: dict(candidate.params) for candidate in candidates.values()}
+    _write_selection(sweep, champion, summaries, params, stop_reason=ledger.stop_reason)
+    return champion
+
+
+def _confirmation_runs(sweep: Sweep, candidates: Mapping[int, RankedTrial]) -> list[TrialInfo]:
+    """Return one run per candidate and seed."""
+    seeds = sweep.spec.confirm.seeds
+    return [
+        TrialInfo(
+            trial_id=f"c{number}-s{seed}",
+            stage="confirm",
+            number=(number - 1) * seeds + seed,
+            config=sweep.spec.resolve(candidate.params, seed=trial_seed(sweep.spec, seed, stage="confirm")),
+            params=candidate.params,
+            candidate=candidate.trial_id,
+        )
+        for number, candidate in candidates.items()
+        for seed in range(seeds)
+    ]
+
+
+def _write_selection(
+    sweep: Sweep,
+    champion: Champion,
+    summaries: Sequence[CandidateSummary],
+    params: Mapping[str, Mapping[str, Scalar]],
+    *,
+    stop_reason: str | None,
+) -> None:
+    """Write selection.json and champion.json; `params` holds the parameters of each candidate."""
     write_json(
         sweep.folder.selection,
         {
@@ -128,7 +147,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
                 for summary in summaries
             ],
             "planned_trials": planned_trials(sweep.spec),
-            "search_stopped": ledger.stop_reason,
+            "search_stopped": stop_reason,
             "champion": champion.candidate,
             "separated": champion.separated,
             "difference": champion.difference,
@@ -144,7 +163,6 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
             "config": sweep.spec.resolve(params[champion.candidate]).model_dump(mode="json"),
         },
     )
-    return champion
 
 
 def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]) -> Path:
@@ -178,18 +196,18 @@ def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]
 
 def _number_candidates(
     spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int]
-) -> list[tuple[int, RankedTrial]]:
-    """Return the candidates with the numbers of their runs.
+) -> dict[int, RankedTrial]:
+    """Return the candidates by the number in the ids of their runs.
 
     After an extension, earlier candidates stay candidates, because their runs over several seeds are stronger
     evidence than one better run of a new trial. New candidates get the next numbers, in order of their rank.
     """
     searched = {trial.info.trial_id: _ranked(trial) for trial in trials}
-    earlier = [(number, searched[trial_id]) for trial_id, number in known.items() if trial_id in searched]
-    same = [dict(candidate.params) for _, candidate in earlier]
+    earlier = {number: searched[trial_id] for trial_id, number in known.items() if trial_id in searched}
+    same = [dict(candidate.params) for candidate in earlier.values()]
     ranked = top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
     new = [candidate for candidate in ranked if dict(candidate.params) not in same]
-    return earlier + list(enumerate(new, start=max(known.values(), default=0) + 1))
+    return earlier | dict(enumerate(new, start=max(known.values(), default=0) + 1))
 
 
 def _ranked(trial: TrialOutcome) -> RankedTrial:

@@ -39,16 +39,16 @@ class Architectures(Frozen):
 
     architectures: tuple[Architecture, ...]
 
-    def costs(self, run: RunConfig) -> dict[Objective, float]:
+    def costs(self, run: RunConfig) -> dict[str, float]:
         """Return the costs of a run's network, by objective.
 
         Raises:
             UserError: the network was not measured.
         """
-        wanted = network_of(run.model)
+        wanted = cost_relevant(run.model)
         for known in self.architectures:
             if known.model == wanted:
-                return dict(known.costs)
+                return {str(name): cost for name, cost in known.costs.items()}
         raise UserError(
             f"the costs of {wanted.name} are not in {FILE}; remove that file to measure all networks again"
         )
@@ -59,8 +59,8 @@ def costs_wanted(spec: SweepSpec) -> tuple[Objective, ...]:
     return tuple(name for name in spec.objectives if name != ACCURACY)
 
 
-def network_of(model: ModelConfig) -> ModelConfig:
-    """Return the model without settings that do not change its costs (weight initialization)."""
+def cost_relevant(model: ModelConfig) -> ModelConfig:
+    """Return the model with the default of the setting that does not change its costs."""
     return model.model_copy(update={"zero_init_residual": False})
 
 
@@ -71,7 +71,7 @@ def networks(spec: SweepSpec) -> list[ModelConfig]:
     found = []
     for params in combinations(tree):
         drawn = walk_tree(tree, lambda dimension, params=params: params[dimension.name])  # type: ignore[misc]
-        found.append(network_of(ModelConfig.model_validate(apply_settings(base, drawn.settings)["model"])))
+        found.append(cost_relevant(ModelConfig.model_validate(apply_settings(base, drawn.settings)["model"])))
     return list(dict.fromkeys(found))
 
 
