@@ -1,8 +1,9 @@
-"""The command lines of the benchmarks: argparse, which every Python has, with the project's messages."""
+"""Parse the benchmarks' command lines, in argparse because bare GPU hosts lack tyro."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -11,19 +12,19 @@ from platform.errors import UsageError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are `UsageError`s, each with the closest valid word."""
+    """A parser that raises `UsageError` with the closest valid word."""
 
     def __init__(self, name: str, about: str) -> None:
         super().__init__(prog=f"python -m benchmarks.{name}", description=about, allow_abbrev=False)
         self.add_argument(
-            "--json", type=Path, metavar="FILE", help="write the record there too (-: to stdout)"
+            "--json", type=Path, metavar="FILE", help="also write the record to this file (-: to stdout)"
         )
 
     def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """Return what was asked for.
+        """Parse the command line.
 
         Raises:
-            UsageError: an argument is unknown, or its value is not one of those it takes.
+            UsageError: an unknown argument or an invalid value.
         """
         given, unknown = self.parse_known_args(arguments)
         if unknown:
@@ -35,12 +36,12 @@ class Parser(argparse.ArgumentParser):
         return given
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing and exiting."""
-        raise UsageError(f"{message}; {self.prog} --help lists what is taken")
+        """Raise `UsageError` instead of printing and exiting."""
+        raise UsageError(f"{message}; {self.prog} --help lists the arguments")
 
 
 def one_of(valid: Collection[str]) -> Callable[[str], str]:
-    """Return a reader of one of `valid`, for `type=`."""
+    """Return a parser of one word of `valid`, for `type=`."""
 
     def read(word: str) -> str:
         if word not in valid:
@@ -53,17 +54,22 @@ def one_of(valid: Collection[str]) -> Callable[[str], str]:
 
 
 def several_of(valid: Collection[str]) -> Callable[[str], list[str]]:
-    """Return a reader of some of `valid`, separated by commas."""
+    """Return a parser of comma-separated words of `valid`."""
     read = one_of(valid)
     return lambda words: [read(word) for word in words.split(",")]
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from `least` on."""
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers not below `minimum`."""
 
     def read(word: str) -> int:
-        if not word.lstrip("-").isdigit() or int(word) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, got {word!r}")
+        if not word.lstrip("-").isdigit() or int(word) < minimum:
+            raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {word!r}")
         return int(word)
 
     return read
+
+
+def say(message: str) -> None:
+    """Print a progress message to stderr."""
+    print(message, file=sys.stderr, flush=True)

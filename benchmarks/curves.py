@@ -1,8 +1,8 @@
-"""Learning curves of many configurations over many seeds: recorded once, replayed often.
+"""Record and read learning curves of many configurations over many seeds.
 
-A Parquet file of one row per epoch: `config` (number), `params` (JSON, as the sampler gave them), `seed`
-(number), `epoch`, `epochs`, `validation_accuracy`, `validation_loss`, `epoch_s`. What was recorded (space,
-overrides, data, versions) stands in the file's metadata under `settings`.
+The Parquet file has one row per epoch: `config` (number), `params` (JSON from the sampler), `seed` (number),
+`epoch`, `epochs`, `validation_accuracy`, `validation_loss`, `epoch_s`. The file's metadata has space,
+overrides, data and versions under `settings`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Curves:
 
     @property
     def truth(self) -> NDArray[np.float64]:
-        """Mean over all seeds of the last epoch's accuracy, [configurations]: the best there is to know."""
+        """Mean of the last epoch's accuracy over all seeds, [configurations]: the best estimate."""
         return np.asarray(self.accuracy[:, :, -1].mean(axis=1))
 
 
@@ -56,7 +56,7 @@ def read_curves(path: Path) -> Curves:
     """Read a complete recording.
 
     Raises:
-        UserError: there is no file, it is another kind of file, or runs are missing.
+        UserError: the file is missing or invalid, or runs are missing.
     """
     rows, settings = _read(path)
     if not rows:
@@ -71,15 +71,15 @@ def read_curves(path: Path) -> Curves:
     missing = int(np.isnan(accuracy).any(axis=2).sum())
     if missing:
         raise UserError(
-            f"{path}: {missing} of {configs * seeds} runs are not recorded (yet): "
-            "python -m benchmarks.selection --record goes on"
+            f"{path}: {missing} of {configs * seeds} runs are not recorded; "
+            "continue with: python -m benchmarks.selection --record"
         )
     params = {row["config"]: json.loads(row["params"]) for row in rows}
     return Curves(accuracy, tuple(params[config] for config in range(configs)), settings)
 
 
 def draw_configurations(spec: SweepSpec, count: int) -> list[dict[str, Any]]:
-    """Return `count` random points of a space; the first ones are the same for any `count`."""
+    """Return `count` random points of a space; a larger `count` only appends points."""
     import optuna
 
     from platform.tuning.sampling.sampler import suggest
@@ -97,19 +97,19 @@ def record_curves(
     settings: Mapping[str, Any],
     train: Train,
 ) -> None:
-    """Train what the file lacks; it is whole after every run, so that a recording may be stopped at any time.
+    """Train the runs that are missing from the file, which is rewritten after each run.
 
-    All configurations get a seed before any gets the next one.
+    Each seed is trained for all configurations before the next seed.
 
     Args:
-        path: the file; it is made if it is not there.
-        configurations: what to train.
-        seeds: runs of each.
-        settings: what is recorded; a file of other settings is refused.
+        path: the file; created if missing.
+        configurations: parameters of each configuration.
+        seeds: number of runs per configuration.
+        settings: description of the recording; must equal the file's.
         train: trains (number, parameters, seed) and returns the epochs.
 
     Raises:
-        UserError: the file holds a recording of something else.
+        UserError: the file has other settings.
     """
     rows, before = _read(path)
     if rows and dict(before) != dict(settings):
@@ -154,7 +154,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
         settings = json.loads((table.schema.metadata or {})[b"settings"])
         return table.select(list(_COLUMNS)).to_pylist(), settings
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no learning curves: {error}") from None
+        raise UserError(f"{path} is not a file of learning curves: {error}") from None
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:

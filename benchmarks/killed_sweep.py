@@ -1,6 +1,6 @@
-"""A sweep as a process that is killed at random moments, resumed, and compared with one that was not.
+"""Run a sweep that is killed at random moments and resumed, and compare it with an undisturbed one.
 
-`benchmarks.random_kills` is the program; the tests use a short version of it.
+`benchmarks.random_kills` is the command line; the tests use a short version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,64 +23,66 @@ from typing import Any
 
 import psutil
 
+from platform import nested
 from platform.errors import UserError
 from platform.tracking.sweep_folder import SweepFolder, all_sweeps
-from platform.tuning.journal.journal import Event, read_journal
+from platform.tuning.journal.event import Event
+from platform.tuning.journal.journal import read_journal
 
 KINDS = ("driver", "actor", "worker", "raylet", "machine")
-"""The driver with its process group; a trial's actor in the search; a worker of Ray Train; Ray's own process;
-everything at once."""
+"""The driver with its process group; a trial's actor in the search; a Ray Train worker; the raylet; all
+processes at once."""
 
 _MARK = "RANDOM_KILLS_MARK"
 _POLL_S = 0.2
-_PATIENCE_S = 1200.0
+_TIMEOUT_S = 1200.0
 _CLOCKS = ("epoch_s", "evaluation_s", "images_per_s", "mfu", "overhead_s")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """One kill, and what followed."""
+    """One kill and its consequences."""
 
     kind: str
     moment: str
-    """Where the sweep was: the last event of its journal."""
+    """The last event of the sweep's journal before the kill."""
     after_s: float
-    """Seconds since the command was started."""
+    """Seconds since the start of the command."""
     resumed: bool
-    """Whether the driver died of it, so that `--resume` had to follow; else the sweep went on by itself."""
+    """Whether the driver died and `--resume` was required; otherwise the sweep continued on its own."""
     left: tuple[str, ...]
-    """Processes of the dead sweep that lived on, after some grace."""
+    """Processes that were still alive one minute after the driver's death."""
 
 
 @dataclass
 class KilledSweep:
-    """A sweep in a folder of its own: its space file, its runs, its MLflow store."""
+    """A sweep in its own folder, with its runs and its MLflow store."""
 
     path: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Every process that descends from the sweep has it in its environment."""
+    """Environment value that identifies every process of the sweep."""
 
     @property
     def folder(self) -> SweepFolder | None:
-        """Return the sweep's folder; None before there is one."""
+        """The sweep's folder; None before it exists."""
         sweeps = all_sweeps(self.path / "runs")
         return sweeps[-1] if sweeps else None
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether the sweep has finished."""
         folder = self.folder
         return folder is not None and folder.get_state() == "finished"
 
     def events(self) -> tuple[Event, ...]:
-        """Return its journal."""
+        """Return the events of its journal."""
         folder = self.folder
         return read_journal(folder.journal) if folder else ()
 
     @contextmanager
-    def life(self, space: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Start the sweep, or resume it; whatever happens, nothing of it outlives the block."""
+    def running(self, space: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Start or resume the sweep; all of its processes are killed when the context exits."""
         begun = self.folder is not None and (self.folder.path / "spec.yaml").exists()
         words = ["--resume"] if begun else [str(space.absolute())]
         self.path.mkdir(parents=True, exist_ok=True)
@@ -105,12 +107,12 @@ class KilledSweep:
                 process.wait()
 
     def run(self, space: Path) -> int:
-        """Run it to its end, or go on with it; return the exit code."""
-        with self.life(space) as process:
-            return process.wait(timeout=_PATIENCE_S)
+        """Start or resume the sweep, wait for its end, and return the exit code."""
+        with self.running(space) as process:
+            return process.wait(timeout=_TIMEOUT_S)
 
     def processes(self) -> list[psutil.Process]:
-        """Return the living processes that descend from the sweep."""
+        """Return the live processes of the sweep."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -118,37 +120,37 @@ class KilledSweep:
                     found.append(process)
         return found
 
-    def possible(self) -> tuple[str, ...]:
-        """Return what may still be killed: a search that is over has no actors of trials any more."""
-        over = any(event.task is not None and event.task.stage != "search" for event in self.events())
-        return tuple(kind for kind in KINDS if not (over and kind == "actor"))
+    def killable(self) -> tuple[str, ...]:
+        """Return the kinds that can still be killed: there are no trial actors after the search."""
+        searched = any(event.task is not None and event.task.stage != "search" for event in self.events())
+        return tuple(kind for kind in KINDS if not (searched and kind == "actor"))
 
     def kill(
         self,
         process: subprocess.Popen[bytes],
         kind: str,
-        luck: random.Random,
+        rng: random.Random,
         *,
         events: tuple[int, int] = (0, 6),
     ) -> Kill | None:
-        """Kill a part of the sweep at a random moment; None if it ended before.
+        """Kill a part of the sweep at a random moment; return None if the sweep ended first.
 
-        The moment is some events after now (a trial's process: when there is one), between the two numbers
-        of `events`, and then up to two seconds.
+        The moment is a random number of journal events from now, within the range `events`, plus a random
+        delay of up to 2 s, or 12 s at zero events. A trial's process is killed once it exists.
         """
         began_s, seen = time.monotonic(), self._lines()
-        wanted = seen + (luck.randint(*events) if kind not in ("actor", "worker") else 0)
-        delay_s = luck.uniform(0.0, 12.0 if wanted == seen and kind in ("driver", "machine") else 2.0)
+        wanted = seen + (rng.randint(*events) if kind not in ("actor", "worker") else 0)
+        delay_s = rng.uniform(0.0, 12.0 if wanted == seen and kind in ("driver", "machine") else 2.0)
         while process.poll() is None:
             time.sleep(_POLL_S)
-            if time.monotonic() - began_s > _PATIENCE_S:
-                raise UserError(f"{self.path}: nothing more happened; see output.txt there")
-            if self._lines() < wanted or not self._victims(kind, process, luck):
+            if time.monotonic() - began_s > _TIMEOUT_S:
+                raise UserError(f"{self.path}: no progress for {_TIMEOUT_S:.0f} s; see output.txt there")
+            if self._lines() < wanted or not self._victims(kind, process, rng):
                 continue
             time.sleep(delay_s)
-            victims = self._victims(kind, process, luck)
+            victims = self._victims(kind, process, rng)
             if not victims or process.poll() is not None:
-                delay_s = luck.uniform(0.0, 1.0)
+                delay_s = rng.uniform(0.0, 1.0)
                 continue
             moment, after_s = self._moment(), time.monotonic() - began_s
             for victim in victims:
@@ -161,8 +163,8 @@ class KilledSweep:
         fatal = kind not in ("actor", "worker")
         left: list[str] = []
         if fatal:
-            # A driver whose raylet is gone has to notice by itself.
-            process.wait(timeout=_PATIENCE_S)
+            # The driver must detect the loss of its raylet on its own.
+            process.wait(timeout=_TIMEOUT_S)
             end_s = time.monotonic() + 60
             while (alive := self.processes()) and time.monotonic() < end_s:
                 time.sleep(0.2)
@@ -171,7 +173,7 @@ class KilledSweep:
                     left.append(" ".join(one.cmdline())[:120])
         return Kill(kind=kind, moment=moment, after_s=round(after_s, 1), resumed=fatal, left=tuple(left))
 
-    def _victims(self, kind: str, process: subprocess.Popen[bytes], luck: random.Random) -> list[int]:
+    def _victims(self, kind: str, process: subprocess.Popen[bytes], rng: random.Random) -> list[int]:
         if kind == "driver":
             return [one.pid for one in self.processes() if _group(one.pid) == process.pid]
         if kind == "machine":
@@ -190,7 +192,7 @@ class KilledSweep:
             and (found := re.findall(r"in process (\d+)", log.read_text(errors="replace")))
         ]
         running = [pid for pid in running if pid in alive]
-        return [luck.choice(running)] if running else []
+        return [rng.choice(running)] if running else []
 
     def _moment(self) -> str:
         events = self.events()
@@ -201,24 +203,24 @@ class KilledSweep:
         status = f" {last.status}" if last.status is not None else ""
         return f"{last.trial_id} {last.kind}{number}{status}".strip()
 
-    def _begun(self) -> SweepFolder:
+    def _existing_folder(self) -> SweepFolder:
         folder = self.folder
         if folder is None:
-            raise UserError(f"no sweep has begun in {self.path}; see output.txt there")
+            raise UserError(f"no sweep was started in {self.path}; see output.txt there")
         return folder
 
     def _lines(self) -> int:
-        """Return how many events have been noted; cheaper than reading them."""
+        """Return the number of journal lines, without parsing them."""
         folder = self.folder
         if folder is None or not folder.journal.exists():
             return 0
         return folder.journal.read_bytes().count(b"\n")
 
     def outcome(self) -> dict[str, Any]:
-        """Return everything that must be equal between two sweeps of one seed: all but clocks and paths."""
+        """Return the results that must be equal for two sweeps of one seed: all except times and paths."""
         from platform.tracking.parquet_tables import read_epochs, read_trials
 
-        folder = self._begun()
+        folder = self._existing_folder()
         trials = {
             row.trial_id: {
                 "stage": row.stage,
@@ -233,7 +235,7 @@ class KilledSweep:
             }
             for row in read_trials(folder)
         }
-        epochs = {name: list(map(_timeless, records)) for name, records in read_epochs(folder).items()}
+        epochs = {name: list(map(_without_times, records)) for name, records in read_epochs(folder).items()}
         return {
             "trials": trials,
             "epochs": epochs,
@@ -245,7 +247,7 @@ class KilledSweep:
         }
 
     def _mlflow(self, folder: SweepFolder) -> dict[str, Any]:
-        """Return status and steps of each run in the sweep's MLflow store."""
+        """Return status and metric of each run in the sweep's MLflow store."""
         from platform.tracking.mlflow_store import open_store
 
         client = open_store(f"sqlite:///{self.path}/mlflow.db")
@@ -260,38 +262,28 @@ class KilledSweep:
         return found
 
     def repeated(self) -> list[str]:
-        """Return the epochs that were trained to their end more than once, by the logs and the journal."""
-        folder = self._begun()
+        """Return the epochs that were completed more than once, according to the logs and the journal."""
+        folder = self._existing_folder()
         trained = Counter(
             f"{log.name.split('.')[0]} epoch {epoch}"
             for log in folder.logs.glob("*.log")
             for epoch in re.findall(r"^epoch (\d+)/", log.read_text(errors="replace"), re.MULTILINE)
             if ".rank" not in log.name
         )
-        noted = Counter(
-            f"{event.trial_id} epoch {event.record.epoch}, noted" for event in self.events() if event.record
+        journaled = Counter(
+            f"{event.trial_id} epoch {event.record.epoch}, journaled"
+            for event in self.events()
+            if event.record
         )
-        return [name for name, count in (trained + noted).items() if count > 1]
+        return [name for name, count in (trained + journaled).items() if count > 1]
 
 
-def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Return `path: A, B` for each difference between two outcomes."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return [
-            line
-            for key in sorted(one.keys() | other.keys())
-            for line in differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return [
-            line
-            for number, (a, b) in enumerate(zip(one, other, strict=True))
-            for line in differences(a, b, f"{path}[{number}]")
-        ]
-    return [] if one == other else [f"{path}: {one!r}, {other!r}"]
+def differences(one: Any, other: Any) -> list[str]:
+    """Return `path: A, B` for each difference between two outcomes, sorted."""
+    return sorted(f"{path}: {a!r}, {b!r}" for path, a, b in nested.differences(one, other))
 
 
-def _timeless(record: Any) -> dict[str, Any]:
+def _without_times(record: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(record).items() if name not in _CLOCKS}
 
 

@@ -1,24 +1,22 @@
-"""Kill sweeps at random moments, resume them, and compare with one that was left alone.
+"""Kill sweeps at random moments, resume them, and compare the results with an undisturbed sweep.
 
     python -m benchmarks.random_kills --rounds 20                               # half an hour on two cores
-    python -m benchmarks.random_kills --rounds 20 --folder kills --minutes 9    # in slices: again goes on
+    python -m benchmarks.random_kills --rounds 20 --folder kills --minutes 9    # repeat to continue
 
 A round is one SIGKILL at a random moment: of the driver and its process group, of a trial's actor, of a Ray
-Train worker (in the confirmation or the final run, two workers each), of the raylet, or of everything at once
-(the machine). Where the driver has died, `python -m platform.sweep --resume` follows, and after the last kill
-the sweep runs to its end. Then its tables, its selection, its test figure and its MLflow runs must be those
-of the same sweep without a kill, every number of every epoch bit by bit; nothing may have been trained to
-the end of an epoch twice; and no process may have lived on.
+Train worker (in the confirmation or the final run, two workers each), of the raylet, or of all processes (the
+machine). If the driver died, `python -m platform.sweep --resume` follows; after the last kill the sweep runs
+to its end. Its tables, selection, test accuracy and MLflow runs must equal those of the undisturbed sweep bit
+by bit, no epoch may have been completed twice, and no process may have survived the driver.
 
-The sweep is one of seconds, with one slot (several would finish in any order): five trials of up to four
-epochs, TPE, ASHA, two seeds of the best, a final run, the export and the engine's benchmark.
+The sweep takes seconds and has one slot, since several would finish in random order: five trials of up to
+four epochs, TPE, ASHA, two confirmation seeds, a final run, the export and the engine's benchmark.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from benchmarks.command import Parser, at_least
+from benchmarks.command import Parser, at_least, say
 from benchmarks.killed_sweep import Kill, KilledSweep, differences
 from platform.errors import UserError, run_command
 
 SPACE = """\
-about: A sweep of seconds, to be killed.
+about: A short sweep for random kills.
 base:
   model: {name: resnet20_cifar}
   data: {name: generated, train_limit: 256, validation_size: 128}
@@ -53,17 +51,17 @@ confirm: {candidates: 1, seeds: 2}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Kill, resume, compare; print the table, write the record."""
+    """Kill, resume and compare sweeps; print the table, write the record."""
     given = _parser().parse(arguments)
     where = record.context()
     root = (given.folder or Path(tempfile.mkdtemp(prefix="random-kills-"))).absolute()
     root.mkdir(parents=True, exist_ok=True)
     space = root / "killed.yaml"
     space.write_text(SPACE, encoding="utf-8")
-    _say(f"in {root}")
-    whole = KilledSweep(root / "whole")
-    if not whole.finished and whole.run(space) != 0:
-        raise UserError(f"the sweep without kills failed; see {whole.path / 'output.txt'}")
+    say(f"folder: {root}")
+    reference = KilledSweep(root / "whole")
+    if not reference.finished and reference.run(space) != 0:
+        raise UserError(f"the undisturbed sweep failed; see {reference.path / 'output.txt'}")
     end_s = time.monotonic() + 60 * given.minutes
     results: list[dict[str, Any]] = []
     killed = 0
@@ -72,22 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         most = min(given.kills_per_sweep, given.rounds - killed)
         sweep = KilledSweep(root / f"sweep-{number}")
         counts = _kinds(results)
-        kills = run_through(sweep, space, kills=most, seed=given.seed + number, end_s=end_s, counts=counts)
+        kills = run_with_kills(sweep, space, kills=most, seed=given.seed + number, end_s=end_s, counts=counts)
         if kills is None:
             break
-        results.append(verdict(sweep, whole, kills) | {"sweep": number})
+        results.append(compare_outcomes(sweep, reference, kills) | {"sweep": number})
         killed += len(kills)
     print(table(where, results))
     if given.json:
         settings = {"rounds": given.rounds, "kills_per_sweep": given.kills_per_sweep, "seed": given.seed}
         record.write(given.json, record.document("random_kills", where, settings, results))
     if killed < given.rounds:
-        _say(f"{killed} of {given.rounds} rounds; the same command with --folder {root} goes on")
+        say(f"{killed} of {given.rounds} rounds; to continue, repeat the command with --folder {root}")
         return 0
     return 0 if all(result["equal"] for result in results) else 1
 
 
-def run_through(
+def run_with_kills(
     sweep: KilledSweep,
     space: Path,
     *,
@@ -96,53 +94,55 @@ def run_through(
     end_s: float = float("inf"),
     counts: Mapping[str, int] | None = None,
 ) -> list[Kill] | None:
-    """Run a sweep to its end through `kills` kills; what was done before goes on.
+    """Run a sweep to its end with `kills` kills; an earlier call's sweep and kills are continued.
 
     Args:
-        sweep: where.
+        sweep: the sweep.
         space: its space file.
-        kills: how many.
-        seed: of the moments and the victims.
-        end_s: when to begin no more lives, on the monotonic clock.
-        counts: how often each kind was killed so far; rare ones come first.
+        kills: number of kills.
+        seed: seed of the moments and the victims.
+        end_s: time on the monotonic clock after which the sweep is not resumed.
+        counts: number of kills of each kind so far; the rarest kinds come first.
 
     Returns:
-        The kills; None if `end_s` came first.
+        the kills, or None if `end_s` was reached first.
 
     Raises:
-        UserError: the command ended with an error that nobody caused.
+        UserError: the sweep failed without a kill.
     """
     noted = sweep.path / "kills.jsonl"
     done = [Kill(**json.loads(line)) for line in noted.read_text().splitlines()] if noted.exists() else []
     while not sweep.finished:
         if time.monotonic() > end_s:
             return None
-        with sweep.life(space) as process:
+        with sweep.running(space) as process:
             while len(done) < kills and process.poll() is None:
-                luck = random.Random(f"{seed} {len(done)}")  # noqa: S311 - moments, not secrets
+                rng = random.Random(f"{seed} {len(done)}")  # noqa: S311 - moments, not secrets
                 known = Counter(counts or {}) + Counter(kill.kind for kill in done)
-                kinds = sweep.possible()
+                kinds = sweep.killable()
                 rarest = min(known[kind] for kind in kinds)
-                kind = luck.choice([kind for kind in kinds if known[kind] == rarest])
-                kill = sweep.kill(process, kind, luck)
+                kind = rng.choice([kind for kind in kinds if known[kind] == rarest])
+                kill = sweep.kill(process, kind, rng)
                 if kill is None:
                     break
                 done.append(kill)
                 with noted.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(kill)) + "\n")
-                _say(f"{sweep.path.name}: {kill.kind}, {kill.moment}")
+                say(f"{sweep.path.name}: {kill.kind}, {kill.moment}")
                 if kill.resumed:
                     break
             code = process.wait()
         died = bool(done) and done[-1].resumed and code != 0
         if code != 0 and not died:
-            raise UserError(f"a sweep that was not killed ended with {code}; see {sweep.path / 'output.txt'}")
+            raise UserError(
+                f"a sweep that was not killed exited with {code}; see {sweep.path / 'output.txt'}"
+            )
     return done
 
 
-def verdict(sweep: KilledSweep, whole: KilledSweep, kills: Sequence[Kill]) -> dict[str, Any]:
-    """Return what became of a killed sweep, beside the one that was left alone."""
-    found = differences(whole.outcome(), sweep.outcome())
+def compare_outcomes(sweep: KilledSweep, reference: KilledSweep, kills: Sequence[Kill]) -> dict[str, Any]:
+    """Compare a killed sweep with the undisturbed one; return its row of the record."""
+    found = differences(reference.outcome(), sweep.outcome())
     repeated = sweep.repeated()
     left = [name for kill in kills for name in kill.left]
     return {
@@ -160,38 +160,42 @@ def _kinds(results: Sequence[Mapping[str, Any]]) -> Counter[str]:
 
 
 def _parser() -> Parser:
-    parser = Parser("random_kills", "Kill sweeps at random moments, resume them, compare.")
+    parser = Parser("random_kills", "Kill sweeps at random moments, resume them, and compare the results.")
     add: Any = parser.add_argument
-    add("--rounds", type=at_least(1), default=20, metavar="N", help="kills; default: 20")
-    add("--kills-per-sweep", type=at_least(1), default=5, metavar="N", help="default: 5")
-    add("--seed", type=at_least(0), default=0, metavar="N", help="of moments and victims; default: 0")
-    add("--folder", type=Path, metavar="DIR", help="where; an earlier one goes on; default: a temporary one")
-    add("--minutes", type=float, default=float("inf"), metavar="M", help="begin nothing more after so long")
+    add("--rounds", type=at_least(1), default=20, metavar="N", help="number of kills; default: 20")
+    add("--kills-per-sweep", type=at_least(1), default=5, metavar="N", help="kills per sweep; default: 5")
+    add("--seed", type=at_least(0), default=0, metavar="N", help="seed of moments and victims; default: 0")
+    add("--folder", type=Path, metavar="DIR", help="folder, to continue or new; default: temporary")
+    add(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        metavar="M",
+        help="time budget in minutes; default: none",
+    )
     return parser
 
 
 def table(where: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table for people: one line per kill, one verdict per sweep."""
-    head = f"{'sweep':>5} {'round':>5}  {'killed':8} {'after':28} {'then':8} left behind"
+    """Format the results: one line per kill, one summary per sweep."""
+    head = f"{'sweep':>5} {'round':>5}  {'killed':8} {'after':28} {'then':9} survivors"
     lines = [record.describe(where), "", head]
     number = 0
     for result in results:
         for kill in result["kills"]:
             number += 1
-            then = "--resume" if kill["resumed"] else "goes on"
-            what = f"{kill['kind']:8} {kill['moment']:28} {then:8}"
+            then = "--resume" if kill["resumed"] else "continues"
+            what = f"{kill['kind']:8} {kill['moment']:28} {then:9}"
             lines.append(f"{result['sweep']:5} {number:5}  {what} {len(kill['left'])}")
         wrong = [*result["differences"], *(f"twice: {name}" for name in result["repeated"])]
-        said = "as the sweep without kills" if not wrong else f"{len(wrong)} differences: {wrong[0]}"
-        lines.append(f"{result['sweep']:5}        {result['trials']} runs, {result['epochs']} epochs: {said}")
+        summary = "equal to the undisturbed sweep" if not wrong else f"{len(wrong)} differences: {wrong[0]}"
+        lines.append(
+            f"{result['sweep']:5}        {result['trials']} runs, {result['epochs']} epochs: {summary}"
+        )
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(_kinds(results).items()))
     good = sum(bool(result["equal"]) for result in results)
-    total = f"{number} kills ({kinds}); {good} of {len(results)} sweeps as without them"
+    total = f"{number} kills ({kinds}); {good} of {len(results)} sweeps equal to the undisturbed one"
     return "\n".join([*lines, "", total])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What every benchmark writes: one JSON document that says where its numbers come from.
+"""The JSON record that every benchmark writes.
 
     {"schema_version": 1, "benchmark": "training", "context": {...}, "settings": {...}, "results": [...]}
 
-`context` is the provenance of the program's runs (commit, versions, hardware, command) with the load of the
-machine when the measurement began. `results` keeps every repetition, not only what was made of them.
+`context` has the provenance (commit, versions, hardware, command) and the machine's load at the start.
+`results` has every repetition, not only the summary.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def context(*, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Return where and when: provenance, the load of one, five and fifteen minutes."""
+    """Return the provenance and the load averages of one, five and fifteen minutes."""
     found = collect(packages=packages).as_dict()
     found["load_average"] = None
     with suppress(OSError, AttributeError):
@@ -47,12 +47,12 @@ def document(
     settings: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the record of one call of a benchmark.
+    """Return the record of one benchmark run.
 
     Args:
         benchmark: its name, as in `python -m benchmarks.NAME`.
-        where: what `context` returned when the measurement began.
-        settings: what was measured, as asked or chosen.
+        where: the value of `context()` at the start of the measurement.
+        settings: settings of the measurement.
         results: one mapping per row of the table.
     """
     return {
@@ -65,7 +65,7 @@ def document(
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record` to `path`, whole or not at all; `-` is the screen.
+    """Write `record` atomically to `path`, or to stdout for `-`.
 
     Raises:
         UserError: the file cannot be written.
@@ -83,7 +83,7 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def describe(where: Mapping[str, Any]) -> str:
-    """Return one line for the head of a table: machine, versions, load."""
+    """Return the heading of a table: machine, versions, load."""
     gpus = ", ".join(where["gpus"]) or "no GPU"
     commit = (where["git_commit"] or "no commit")[:10] + ("+" if where["git_dirty"] else "")
     load = where["load_average"]

@@ -1,10 +1,9 @@
-"""The training loop as the popular repositories write it, to compare with.
+"""The training loop of popular CIFAR-10 repositories, as a reference for throughput.
 
-It follows kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10 line by line where speed is concerned:
-torchvision's transforms on PIL images in the workers of a DataLoader, fp32 in the default memory layout, SGD
-without fused or foreach kernels, `.item()` of the loss and of the hits after every batch,
-cudnn.benchmark on. Two favors are done to it: pinned memory, and as many workers as there are cores (up
-to 8), where those repositories take 2 and 4.
+Everything that affects speed follows kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10: torchvision
+transforms on PIL images in DataLoader workers, fp32 in the default memory layout, SGD without fused or
+foreach kernels, `.item()` of the loss and of the correct predictions after every batch, cudnn.benchmark. Two
+changes favor the reference: pinned memory, and one worker per core (up to 8) instead of 2 or 4.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from platform.models.config import ModelConfig
 from platform.models.networks import build_network
 
 WARMUP_STEPS = 2
-"""Steps of each repetition that are not timed: the workers' start, and cuDNN's choice of algorithms."""
+"""Untimed steps of each repetition, for the start of the workers and cuDNN's choice of algorithms."""
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Images as torchvision's CIFAR10 gives them: an array in memory, a PIL image per access."""
+    """A data set like torchvision's CIFAR10: an array in memory, a PIL image per access."""
 
     def __init__(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalization: Normalization
@@ -55,7 +54,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 
 class ReferenceLoop:
-    """A network under training by the usual loop; it goes on from one repetition to the next."""
+    """Trains a network with the reference loop; each repetition continues the training."""
 
     def __init__(
         self, model: ModelConfig, images: PilImages, *, batch_size: int, workers: int, device: torch.device
@@ -76,8 +75,8 @@ class ReferenceLoop:
         )
 
     def images_per_s(self) -> float:
-        """Train one epoch; returns the rate after the first steps."""
-        with _usual_flags():
+        """Train one epoch; return the images per second after the warm-up steps."""
+        with _cudnn_benchmark():
             return self._epoch()
 
     def _epoch(self) -> float:
@@ -102,7 +101,7 @@ class ReferenceLoop:
 
 
 @contextmanager
-def _usual_flags() -> Iterator[None]:
-    """Let cuDNN choose by trial, as those repositories do, whatever the caller had set."""
+def _cudnn_benchmark() -> Iterator[None]:
+    """Enable cuDNN's benchmark mode, as those repositories do."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False):
         yield

@@ -1,8 +1,8 @@
-"""What the machine could do, and what a training step asks of it.
+"""Roofline model of a training step on this machine.
 
-The compute roof is the fastest matrix product that torch reaches on this machine in the precision of the
-run, the memory roof the rate of a large copy: figures of this machine as it is now, not of a data sheet.
-A step cannot take less time than its arithmetic at the one, or its traffic at the other.
+The compute roof is the rate of torch's fastest matrix product in the precision of the run, the memory roof
+that of a large copy; both are measured, not taken from a data sheet. A step takes at least the time of its
+arithmetic at the compute roof, and of its memory traffic at the memory roof.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
 
 
 def gemm_flop_per_s(device: torch.device, precision: str, *, repetitions: int = 5) -> list[float]:
-    """Return the rate of each repetition, in FLOP/s, of the square matrix product that runs fastest."""
+    """Return every repetition's rate, in FLOP/s, of the fastest square matrix product."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     best: list[float] = []
     for side in _SIDES[device.type]:
@@ -34,7 +34,7 @@ def gemm_flop_per_s(device: torch.device, precision: str, *, repetitions: int = 
             began_s = time.perf_counter()
             torch.matmul(left, right)
             synchronize(device)
-            # The first one warms up.
+            # The first repetition is the warm-up.
             if repetition:
                 rates.append(2 * side**3 / (time.perf_counter() - began_s))
         best = max(best, rates, key=lambda found: sorted(found)[len(found) // 2] if found else 0.0)
@@ -42,7 +42,7 @@ def gemm_flop_per_s(device: torch.device, precision: str, *, repetitions: int = 
 
 
 def copy_byte_per_s(device: torch.device, *, repetitions: int = 5) -> list[float]:
-    """Return the memory bandwidth of each repetition, in byte/s: read and written by a copy beyond caches."""
+    """Return every repetition's memory bandwidth in byte/s: reads and writes of a copy beyond the caches."""
     source = torch.ones(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     rates = []
@@ -51,31 +51,31 @@ def copy_byte_per_s(device: torch.device, *, repetitions: int = 5) -> list[float
         began_s = time.perf_counter()
         target.copy_(source)
         synchronize(device)
-        # The first one warms up.
+        # The first repetition is the warm-up.
         if repetition:
             rates.append(2 * source.numel() / (time.perf_counter() - began_s))
     return rates
 
 
 def flop_per_image(model: ModelConfig, *, num_classes: int = 10, size: int = 32) -> int:
-    """Return the FLOP of one image's forward and backward pass: matrix products and convolutions."""
+    """Return the FLOP of matrix products and convolutions in one image's forward and backward pass."""
     return count_training_flop(model, num_classes=num_classes, input_shape=(3, size, size))
 
 
 def byte_per_image(
     model: ModelConfig, *, precision: str, batch_size: int, num_classes: int = 10, size: int = 32
 ) -> float:
-    """Return the bytes that one image's share of a step's forward and backward pass reads and writes.
+    """Return the memory traffic per image of a step's forward and backward pass, in bytes.
 
-    Counted, not measured: the inputs and outputs of every operation that computes, each once, in the
-    precision given, as if no two operations were fused and no cache kept anything from one to the next. A
-    fused step moves less: up to about 1.6 times for these networks.
+    Counted, not measured: the inputs and outputs of every operation that computes, each once, in the given
+    precision, without fusion and caches. Fusion reduces the traffic by up to about 1.6 times for these
+    networks.
 
     Args:
         model: the network.
         precision: `bf16` or `fp32`, of activations and weights.
-        batch_size: images of a step, which share the reading of the weights.
-        num_classes: classes it tells apart.
+        batch_size: images per step, which share the reads of the weights.
+        num_classes: number of classes.
         size: side of an image in pixels.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -90,7 +90,7 @@ def byte_per_image(
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes of what operations read and write; views move nothing."""
+    """Sums the bytes of the inputs and outputs of operations; views have no traffic."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -107,6 +107,6 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has finished what it was given."""
+    """Wait for all work on `device`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

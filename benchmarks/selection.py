@@ -1,13 +1,13 @@
-"""How often a way of choosing picks the truly best configuration, and what it costs: a replay study.
+"""Compare selection methods by replaying recorded learning curves: success rate, regret and cost.
 
     python -m benchmarks.selection                    # replays benchmarks/data/curves.parquet
-    python -m benchmarks.selection --record           # trains what that file lacks; stop and go on at will
+    python -m benchmarks.selection --record           # trains the missing runs; can be stopped and resumed
 
-Each replay gives every configuration one of its recorded seeds as its search run, at random and in random
-order, and lets each way choose. `protocol` is the sweep's own code: its early stopping (ASHA, one slot), its
-`top_candidates`, `summarize` and `choose_champion`, with fresh seeds for the confirmation. The truth is each
-configuration's mean over all recorded seeds, so it is itself known to within its standard error, and shares
-runs with what is judged: differences between the ways matter more than their levels.
+In each replay every configuration gets one of its recorded seeds as its search run, in random order, and each
+method selects a configuration. `protocol` is the sweep's own code: early stopping (ASHA, one slot),
+`top_candidates`, `summarize` and `choose_champion`, with other seeds for the confirmation. The true accuracy
+of a configuration is its mean over all recorded seeds. It has a standard error and shares runs with the
+methods' data, so differences between methods are more reliable than their absolute values.
 """
 
 from __future__ import annotations
@@ -35,46 +35,46 @@ CURVES = Path(__file__).parent / "data" / "curves.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What one way chose in one replay."""
+class SelectedConfig:
+    """Result of one method in one replay."""
 
     config: int
-    told: float
-    """The validation accuracy, 0..1, that it would have reported."""
+    reported_accuracy: float
+    """Validation accuracy, 0..1, that the method reports for it."""
     epochs: int
-    """Epochs it trained."""
+    """Epochs trained by the method."""
     separated: bool | None = None
-    """Whether it said that the winner is better than the second."""
+    """Whether the method reports the winner as significantly better than the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """A way of choosing: how trials are stopped, and how the best of them are confirmed."""
+class SelectionMethod:
+    """A combination of early stopping and confirmation."""
 
     name: str
     stopping: bool
     candidates: int
-    """1: the best single run wins."""
+    """Number of confirmed candidates; 1: the best search run wins."""
     seeds: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record, or replay, print the table and write the record."""
+    """Record curves, or replay them, print the table and write the record."""
     given = _parser().parse(arguments)
     if given.record:
         _record(given)
         return 0
     curves = read_curves(given.curves)
-    ways = [
-        Way(name="best single run", stopping=False, candidates=1, seeds=0),
-        Way(name="best single run, early stopping", stopping=True, candidates=1, seeds=0),
-        Way(
+    methods = [
+        SelectionMethod(name="best single run", stopping=False, candidates=1, seeds=0),
+        SelectionMethod(name="best single run, early stopping", stopping=True, candidates=1, seeds=0),
+        SelectionMethod(
             name="protocol without early stopping",
             stopping=False,
             candidates=given.candidates,
             seeds=given.seeds,
         ),
-        Way(name="protocol", stopping=True, candidates=given.candidates, seeds=given.seeds),
+        SelectionMethod(name="protocol", stopping=True, candidates=given.candidates, seeds=given.seeds),
     ]
     if curves.accuracy.shape[1] <= given.seeds:
         raise UsageError(
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reduction_factor": given.reduction_factor,
         "configurations_per_replay": given.configurations_per_replay,
     }
-    results = [study(curves, way, given) for way in ways]
+    results = [study(curves, method, given) for method in methods]
     print(table(where, settings, results))
     if given.json:
         record.write(given.json, record.document("selection", where, settings, results))
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("selection", "How often a way of choosing picks the truly best configuration.")
+    parser = Parser("selection", "Compare selection methods by replaying recorded learning curves.")
     add = parser.add_argument
     add("--curves", type=Path, default=CURVES, metavar="FILE", help="default: benchmarks/data/curves.parquet")
     add("--replays", type=at_least(1), default=2000, metavar="N", help="default: 2000")
@@ -109,32 +109,32 @@ def _parser() -> Parser:
     add("--seeds", type=at_least(1), default=3, metavar="N", help="runs of each candidate; default: 3")
     add("--grace-epochs", type=at_least(1), default=2, metavar="N", help="first rung; default: 2")
     add("--reduction-factor", type=float, default=3.0, metavar="X", help="default: 3")
-    add("--record", action="store_true", help="train what the file lacks instead")
-    add("--space", default="resnet32_cifar", help="--record: what configurations are drawn from")
-    add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="--record: settings of the space to change")
+    add("--record", action="store_true", help="train the missing runs instead")
+    add("--space", default="resnet32_cifar", help="--record: the search space")
+    add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="--record: changes of the space's settings")
     add("--configurations", type=at_least(2), default=16, metavar="N", help="--record: default 16")
     add("--recorded-seeds", type=at_least(2), default=8, metavar="N", help="--record: default 8")
-    add("--threads", type=at_least(1), metavar="N", help="--record: on the CPU; default: cores")
-    add("--data-dir", type=Path, metavar="DIR", help="--record: where the images are")
+    add("--threads", type=at_least(1), metavar="N", help="--record: CPU threads; default: cores")
+    add("--data-dir", type=Path, metavar="DIR", help="--record: folder of the images")
     return parser
 
 
-def study(curves: Curves, way: Way, given: argparse.Namespace) -> dict[str, Any]:
-    """Replay `way` and return its row of the record. Every way meets the same luck."""
+def study(curves: Curves, method: SelectionMethod, given: argparse.Namespace) -> dict[str, Any]:
+    """Replay `method` and return its row of the record; the random draws are equal for all methods."""
     draws = np.random.default_rng(0)
     truth, epochs = curves.truth, curves.accuracy.shape[2]
     count = min(given.configurations_per_replay or len(truth), len(truth))
     choices, best = [], []
     for _ in range(given.replays):
         present = draws.permutation(len(truth))[:count]
-        luck = np.array([draws.permutation(curves.accuracy.shape[1]) for _ in present])
+        seed_order = np.array([draws.permutation(curves.accuracy.shape[1]) for _ in present])
         best.append(present[np.argmax(truth[present])])
         choices.append(
-            choose(
+            select(
                 curves,
-                way,
+                method,
                 present,
-                luck,
+                seed_order,
                 grace_epochs=given.grace_epochs,
                 reduction_factor=given.reduction_factor,
             )
@@ -142,51 +142,51 @@ def study(curves: Curves, way: Way, given: argparse.Namespace) -> dict[str, Any]
     chosen = np.array([choice.config for choice in choices])
     regret = truth[np.array(best)] - truth[chosen]
     spent = np.array([choice.epochs for choice in choices])
-    sure = [
+    separated = [
         (choice, right)
         for choice, right in zip(choices, chosen == np.array(best), strict=True)
         if choice.separated
     ]
     return {
-        "way": way.name,
-        "candidates": way.candidates,
-        "seeds": way.seeds,
+        "way": method.name,
+        "candidates": method.candidates,
+        "seeds": method.seeds,
         "picked_the_best": float(np.mean(chosen == np.array(best))),
         "regret_points_mean": float(100 * regret.mean()),
         "regret_points_p95": float(100 * np.quantile(regret, 0.95)),
-        "optimism_points_mean": float(100 * np.mean([c.told for c in choices] - truth[chosen])),
+        "optimism_points_mean": float(100 * np.mean([c.reported_accuracy for c in choices] - truth[chosen])),
         "epochs_mean": float(spent.mean()),
         "epochs_of_full_search": float(count * epochs),
-        "said_separated": len(sure) / len(choices),
-        "separated_and_right": float(np.mean([right for _, right in sure])) if sure else None,
+        "said_separated": len(separated) / len(choices),
+        "separated_and_right": float(np.mean([right for _, right in separated])) if separated else None,
     }
 
 
-def choose(
+def select(
     curves: Curves,
-    way: Way,
+    method: SelectionMethod,
     present: NDArray[np.int64],
-    luck: NDArray[np.int64],
+    seed_order: NDArray[np.int64],
     *,
     grace_epochs: int,
     reduction_factor: float,
-) -> Choice:
-    """Return what `way` chooses.
+) -> SelectedConfig:
+    """Return the configuration that `method` selects.
 
     Args:
         curves: the recording.
-        way: how to choose.
-        present: numbers of the configurations, in the order in which they are tried.
-        luck: [configurations, seeds]: which recorded seed is each one's search run (column 0), and which
-            are its confirmation's.
-        grace_epochs: of the early stopping.
-        reduction_factor: of the early stopping.
+        method: the selection method.
+        present: numbers of the configurations, in the order of their trials.
+        seed_order: recorded seeds [configurations, seeds]: column 0 is the search run, the next ones are the
+            confirmation runs.
+        grace_epochs: first rung of the early stopping.
+        reduction_factor: reduction factor of the early stopping.
     """
     epochs = curves.accuracy.shape[2]
-    searched = [curves.accuracy[config, luck[place, 0]] for place, config in enumerate(present)]
+    searched = [curves.accuracy[config, seed_order[place, 0]] for place, config in enumerate(present)]
     lengths = (
         stopped_after(searched, grace_epochs=grace_epochs, reduction_factor=reduction_factor)
-        if way.stopping
+        if method.stopping
         else [epochs] * len(present)
     )
     trials = [
@@ -201,21 +201,23 @@ def choose(
         )
         for place, length in enumerate(lengths)
     ]
-    ranked = top_candidates(trials, way.candidates)
+    ranked = top_candidates(trials, method.candidates)
     spent = sum(lengths)
-    if way.candidates == 1:
+    if method.candidates == 1:
         place = int(ranked[0].trial_id)
-        return Choice(config=int(present[place]), told=ranked[0].validation_accuracy or 0.0, epochs=spent)
+        return SelectedConfig(
+            config=int(present[place]), reported_accuracy=ranked[0].validation_accuracy or 0.0, epochs=spent
+        )
     summaries = []
     for candidate in ranked:
         place = int(candidate.trial_id)
-        runs = curves.accuracy[present[place], luck[place, 1 : 1 + way.seeds], -1]
+        runs = curves.accuracy[present[place], seed_order[place, 1 : 1 + method.seeds], -1]
         summaries.append(summarize(candidate.trial_id, runs.tolist()))
     champion = choose_champion(summaries)
-    return Choice(
+    return SelectedConfig(
         config=int(present[int(champion.candidate)]),
-        told=champion.summary.mean,
-        epochs=spent + len(ranked) * way.seeds * epochs,
+        reported_accuracy=champion.summary.mean,
+        epochs=spent + len(ranked) * method.seeds * epochs,
         separated=champion.separated,
     )
 
@@ -223,7 +225,7 @@ def choose(
 def stopped_after(
     curves: Sequence[NDArray[np.float64]], *, grace_epochs: int, reduction_factor: float
 ) -> list[int]:
-    """Return the epochs that each curve is trained for, one after another, by the sweep's own scheduler."""
+    """Return the number of epochs of each curve, trained sequentially, under the sweep's own scheduler."""
     from types import SimpleNamespace
 
     from ray.tune.schedulers import TrialScheduler
@@ -244,14 +246,14 @@ def stopped_after(
 
 
 def table(where: Mapping[str, Any], settings: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table for people."""
+    """Format the results as a table."""
     recorded = (
         f"{settings['configurations']} configurations x {settings['recorded_seeds']} seeds x "
         f"{settings['epochs']} epochs recorded; {settings['replays']} replays"
     )
     header = (
-        f"{'way of choosing':32} {'best':>7} {'regret':>7} {'p95':>6} {'optimism':>9} {'epochs':>8} "
-        f"{'cost':>6}  said separated (of these right)"
+        f"{'method':32} {'best':>7} {'regret':>7} {'p95':>6} {'optimism':>9} {'epochs':>8} "
+        f"{'cost':>6}  separated (of these correct)"
     )
     units = "regret, p95, optimism: percentage points"
     return "\n".join([record.describe(where), recorded, "", header, *map(_line, results), "", units])
@@ -259,12 +261,12 @@ def table(where: Mapping[str, Any], settings: Mapping[str, Any], results: Sequen
 
 def _line(row: Mapping[str, Any]) -> str:
     right = row["separated_and_right"]
-    sure = f"{row['said_separated']:.0%}" + (f" ({right:.0%})" if right is not None else "")
+    separated = f"{row['said_separated']:.0%}" + (f" ({right:.0%})" if right is not None else "")
     cost = row["epochs_mean"] / row["epochs_of_full_search"]
     return (
         f"{row['way']:32} {row['picked_the_best']:7.1%} {row['regret_points_mean']:7.2f} "
         f"{row['regret_points_p95']:6.2f} {row['optimism_points_mean']:+9.2f} {row['epochs_mean']:8.0f} "
-        f"{cost:5.2f}x  {sure if row['seeds'] else '-'}"
+        f"{cost:5.2f}x  {separated if row['seeds'] else '-'}"
     )
 
 
@@ -275,14 +277,14 @@ def _record(given: argparse.Namespace) -> None:
     print("loading PyTorch", file=sys.stderr)
     import torch
 
-    from platform.data.catalog import prepare
+    from platform.data.catalog import prepare_dataset
     from platform.data.training_data import load_training_data
     from platform.space.spec import trial_seed
     from platform.training.distributed import single
     from platform.training.loop import fit
 
     torch.set_num_threads(given.threads or usable_cores())
-    info = prepare(spec.base.data, data_dir=given.data_dir)
+    info = prepare_dataset(spec.base.data, data_dir=given.data_dir)
     data, world = load_training_data(spec.base.data, info), single()
 
     def train(number: int, params: Mapping[str, Any], seed: int) -> Sequence[EpochRecord]:

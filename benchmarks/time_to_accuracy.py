@@ -1,21 +1,20 @@
-"""Seconds of training to a given test accuracy, over several seeds.
+"""Measure the training time to a given test accuracy over several seeds.
 
     python -m benchmarks.time_to_accuracy                             # resnet18_ddp to 94 %, 3 seeds
     python -m benchmarks.time_to_accuracy --recipe resnet32_modern --target 0.93 --set epochs=60 --json a.json
 
-A seed trains on all 50,000 training images and is tested after every epoch. Its time is that of the training
-steps up to the first epoch at or above the target; tests are not in it, and neither is what happens once
-(loading the data, building the network): `wall_s` has everything. The target is fixed beforehand and nothing
-is chosen by the test images: a recipe whose schedule follows a validation loss is refused. Every run goes on
-to its last epoch, whose accuracy is the other figure here. On a GPU one epoch is trained and discarded first
-(`warm_up_epochs` in the record): loading CUDA's libraries and kernels takes seconds, once per process. It
-runs where PyTorch, numpy, Pillow, pyarrow, psutil, ruamel.yaml and pydantic are installed.
+Each seed trains on all 50,000 training images and is evaluated on the test images after every epoch. Its time
+is that of the training steps up to the first epoch at or above the target, without evaluation and one-time
+costs such as building the network; `wall_s` includes both. The target is fixed beforehand and nothing is
+decided by the test images: a recipe whose schedule follows the validation loss is rejected. Every run
+continues to its last epoch, whose accuracy is reported too. On a GPU one epoch is trained and discarded first
+(`warm_up_epochs` in the record), since loading CUDA's libraries and kernels takes seconds per process.
+Required packages: PyTorch, numpy, Pillow, pyarrow, psutil, ruamel.yaml and pydantic.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import record
-from benchmarks.command import Parser, at_least
+from benchmarks.command import Parser, at_least, say
 from platform.cores import usable_cores
 from platform.errors import UsageError, run_command
 from platform.space.space_files import load_run
@@ -36,33 +35,33 @@ if TYPE_CHECKING:
 
 
 def _ignore(_: object) -> None:
-    """Listen to nothing."""
+    """Ignore an epoch."""
 
 
 def main(
     arguments: Sequence[str] | None = None, *, on_epoch: Callable[[dict[str, Any]], None] = _ignore
 ) -> int:
-    """Train each seed, print the table, write the record; `on_epoch` gets each epoch's row at once."""
+    """Train each seed, print the table, write the record; call `on_epoch` with each epoch's row."""
     given = _parser().parse(arguments)
     config = load_run(given.recipe, overrides=[f"base.{text}" for text in given.set])
     if config.schedule.name == "plateau" or config.report == "best":
         raise UsageError(
-            f"{given.recipe} takes decisions on held-out images (schedule {config.schedule.name}, report "
+            f"{given.recipe} makes decisions on held-out images (schedule {config.schedule.name}, report "
             f"{config.report}), and here those are the test images: give another recipe"
         )
-    _say("loading PyTorch")
+    say("loading PyTorch")
     import torch
 
-    from platform.data.catalog import prepare
-    from platform.training.acceleration.precision import choose
+    from platform.data.catalog import prepare_dataset
+    from platform.training.acceleration.precision import choose_precision
     from platform.training.distributed import single
 
-    info = prepare(config.data, data_dir=given.data_dir, progress=_say)
-    data = everything(config, info)
+    info = prepare_dataset(config.data, data_dir=given.data_dir, progress=say)
+    data = load_data(config, info)
     world = single()
     if world.device.type == "cpu":
         torch.set_num_threads(given.threads or usable_cores())
-    precision, reason = choose(config.precision, world.device)
+    precision, reason = choose_precision(config.precision, world.device)
     where = record.context()
     settings = {
         "recipe": given.recipe,
@@ -74,16 +73,16 @@ def main(
         "precision": precision,
         "warm_up_epochs": int(world.device.type == "cuda"),
     }
-    _say(f"{config.model.name} on {info.label}, {world.device}, {precision} ({reason})")
+    say(f"{config.model.name} on {info.label}, {world.device}, {precision} ({reason})")
     if settings["warm_up_epochs"]:
-        _say("one epoch to warm up")
+        say("warm-up: one epoch")
         warm_up(config, data)
     results = []
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         results.append(run_seed(config.changed(seed=seed), data, given.target, on_epoch=on_epoch))
         reached = results[-1]["train_s"]
-        said = "not reached" if reached is None else f"{reached:.1f} s"
-        _say(f"seed {seed}: {said}; last epoch {100 * results[-1]['last_accuracy']:.2f} %")
+        result = "not reached" if reached is None else f"{reached:.1f} s"
+        say(f"seed {seed}: {result}; last epoch {100 * results[-1]['last_accuracy']:.2f} %")
     print(table(where, settings, results))
     if given.json:
         record.write(given.json, record.document("time_to_accuracy", where, settings, results))
@@ -91,15 +90,24 @@ def main(
 
 
 def _parser() -> Parser:
-    parser = Parser("time_to_accuracy", "Seconds of training to a given test accuracy, over several seeds.")
+    parser = Parser(
+        "time_to_accuracy", "Measure the training time to a given test accuracy over several seeds."
+    )
     add = parser.add_argument
     add("--recipe", default="resnet18_ddp", metavar="NAME", help="a recipe or a space; default: resnet18_ddp")
     add("--target", type=_fraction, default=0.94, metavar="P", help="test accuracy, 0 to 1; default: 0.94")
-    add("--seeds", type=at_least(1), default=3, metavar="N", help="how many; default: 3")
+    add("--seeds", type=at_least(1), default=3, metavar="N", help="number of seeds; default: 3")
     add("--first-seed", type=at_least(0), default=0, metavar="N", help="default: 0")
-    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe")
-    add("--data-dir", type=Path, help="where the images are; default: $CIFAR10_DIR, else the cache")
-    add("--threads", type=at_least(1), metavar="N", help="on the CPU; default: cores")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes of the recipe's settings",
+    )
+    add("--data-dir", type=Path, help="folder of the images; default: $CIFAR10_DIR, else the cache")
+    add("--threads", type=at_least(1), metavar="N", help="CPU threads; default: cores")
     return parser
 
 
@@ -109,12 +117,12 @@ def _fraction(word: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"an accuracy lies between 0 and 1, as in 0.94; got {word!r}")
+        raise argparse.ArgumentTypeError(f"must be an accuracy between 0 and 1, as in 0.94; got {word!r}")
     return value
 
 
-def everything(config: RunConfig, info: DatasetInfo) -> TrainingData:
-    """Return all training images, or as many as `data.train_limit` says, and the test images as held out."""
+def load_data(config: RunConfig, info: DatasetInfo) -> TrainingData:
+    """Return all training images, up to `data.train_limit`, with the test images as the held-out split."""
     from dataclasses import replace
 
     from platform.data.cache import load_split
@@ -129,13 +137,13 @@ def warm_up(config: RunConfig, data: TrainingData) -> None:
     from platform.training.loop import fit
 
     def stop(_: object) -> None:
-        raise _Warm
+        raise _WarmupDone
 
-    with suppress(_Warm):
+    with suppress(_WarmupDone):
         fit(config, data, world=single(), checkpoint_dir=None, on_epoch=stop)
 
 
-class _Warm(Exception):  # noqa: N818 - the end of the warm-up, not an error
+class _WarmupDone(Exception):  # noqa: N818 - the end of the warm-up, not an error
     """Ends the warm-up."""
 
 
@@ -146,10 +154,10 @@ def run_seed(
     *,
     on_epoch: Callable[[dict[str, Any]], None] = _ignore,
 ) -> dict[str, Any]:
-    """Train once; returns the seed's row of the record.
+    """Train once; return the seed's row of the record.
 
-    `train_s` is the time of the training steps to the first epoch at `target`, None where it was not reached;
-    `wall_s` runs from the call to the same moment, `total_train_s` to the last epoch.
+    `train_s` is the time of the training steps up to the first epoch at `target`, None if it is not reached,
+    `wall_s` the wall time from the call to the same epoch, `total_train_s` the time of all training steps.
     """
     from platform.training.distributed import single
     from platform.training.loop import fit
@@ -188,7 +196,7 @@ def run_seed(
 
 
 def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
-    """Return the table for people: each seed, then mean and spread."""
+    """Format the results: each seed, then mean and standard deviation."""
     config, data = settings["config"], settings["data"]
     what = f"{config['model']['name']} on {data['train_images']:,} images of {data['label']}"
     how = f"batch {config['batch_size']}, {settings['precision']} on {settings['device']}"
@@ -207,12 +215,12 @@ def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dic
     ]
     seconds = [row["train_s"] for row in results if row["train_s"] is not None]
     reached = f"reached by {len(seconds)} of {len(results)} seeds"
-    time_said = f", in {_spread(seconds, 1)} s of training (over those)" if seconds else ""
+    time_text = f", in {_spread(seconds, 1)} s of training (mean of those seeds)" if seconds else ""
     accuracies = [100 * row["last_accuracy"] for row in results]
-    # Without the first epoch, which has what happens once: a capture, libraries' choices.
+    # Without the first epoch, which includes one-time costs such as the capture.
     shares = [epoch["mfu"] for row in results for epoch in row["epochs"][1:] if epoch["mfu"] is not None]
     used = f"; MFU {median(shares):.1%}" if shares else ""
-    return "\n".join([*lines, "", f"{reached}{time_said}; last epoch {_spread(accuracies, 2)} %{used}"])
+    return "\n".join([*lines, "", f"{reached}{time_text}; last epoch {_spread(accuracies, 2)} %{used}"])
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -220,14 +228,10 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    """Return mean and standard deviation, or the only value."""
+    """Format mean and standard deviation, or a single value."""
     if len(values) == 1:
         return f"{values[0]:.{digits}f} (n = 1)"
     return f"{mean(values):.{digits}f} +- {stdev(values):.{digits}f} (n = {len(values)})"
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

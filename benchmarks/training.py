@@ -1,24 +1,22 @@
-"""Images per second of this project's training, against the loop of the popular repositories.
+"""Compare the training throughput with the loop of popular repositories, in images per second.
 
-    python -m benchmarks.training                             # ResNet-18 and ResNet-32, CPU or GPU as found
+    python -m benchmarks.training                             # ResNet-18 and ResNet-32, on CPU or GPU
     python -m benchmarks.training --models resnet32_cifar --repetitions 9 --json training.json
-    python -m benchmarks.training --compile                   # our side through torch.compile
+    python -m benchmarks.training --compile                   # our loop with torch.compile
 
-Both sides train the same network on the same random images, in one process, in turn: an epoch of
-`platform.training.loop.fit` (all of it: shuffling, augmentation, schedule, the reading of its sums), then an
-epoch of `benchmarks.reference_loop`, again and again. A ratio is formed within each pair, so that what
-disturbs the machine for longer than a pair disturbs both sides. `of GEMM` is the share of the machine's own
-fastest matrix product in the side's precision, `of memory` that of its memory's bandwidth if every operation
-of a step read and wrote memory (fused kernels and caches let it pass 100 %); both roofs are measured first
-(`benchmarks.roofline`), and the nearer one binds. `+ s per epoch` is what an epoch takes beyond training and
-evaluation (`overhead_s`: checkpoint, probe), from a second, short run that writes checkpoints. It runs where
-PyTorch, torchvision, numpy, Pillow, pyarrow, psutil and pydantic are installed.
+Both loops train the same network on the same random images in one process. An epoch of
+`platform.training.loop.fit`, including shuffling, augmentation and schedule, alternates with an epoch of
+`benchmarks.reference_loop`. Ratios are computed per pair of epochs, so a long disturbance affects both loops.
+`of GEMM` is the fraction of the machine's fastest matrix product in the loop's precision. `of memory` is the
+fraction of the memory bandwidth if every operation of a step accessed memory; fusion and caches can raise it
+above 100 %. Both roofs are measured first (`benchmarks.roofline`). `+ s per epoch` is an epoch's time outside
+training and evaluation (`overhead_s`: checkpoint, probe), from a second, short run that writes checkpoints.
+Required packages: PyTorch, torchvision, numpy, Pillow, pyarrow, psutil and pydantic.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -26,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks import record
-from benchmarks.command import Parser, at_least, one_of, several_of
+from benchmarks.command import Parser, at_least, one_of, say, several_of
 from platform.cores import usable_cores
 from platform.errors import UsageError, run_command
 from platform.models.config import ModelName
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     from platform.training.config import RunConfig
 
 MODELS = tuple(name for name in get_args(ModelName) if name.endswith("_cifar"))
-# An epoch of a quarter of a minute or so on two cores; on a GPU, all of CIFAR-10.
+# About 15 s per epoch on two cores; on a GPU all of CIFAR-10, in whole batches.
 IMAGES_ON_CPU = {"resnet18_cifar": 1024, "resnet34_cifar": 512}
 IMAGES_ON_CPU_OF_OTHERS = 5120
 IMAGES_ON_CUDA = 49_920
@@ -46,20 +44,20 @@ _SAVED_EPOCHS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write the record."""
+    """Measure the throughput, print the table, write the record."""
     given = _parser().parse(arguments)
-    _say("loading PyTorch")
+    say("loading PyTorch")
     import torch
 
-    from platform.training.acceleration.precision import choose
+    from platform.training.acceleration.precision import choose_precision
     from platform.training.distributed import pick_device
 
     device = torch.device(given.device) if given.device else pick_device()
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda needs a GPU that PyTorch can use; there is none here")
+        raise UsageError("--device cuda requires a GPU that PyTorch can use, but it finds none")
     if device.type == "cpu":
         torch.set_num_threads(given.threads or usable_cores())
-    precision, reason = choose(given.precision, device)
+    precision, reason = choose_precision(given.precision, device)
     workers = min(8, usable_cores()) if given.workers is None else given.workers
     where = record.context()
     settings = {
@@ -73,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "repetitions": given.repetitions,
         "compile": given.compile,
     }
-    _say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roofs")
+    say(f"{device.type}, {precision} ({reason}), {torch.get_num_threads()} threads; measuring the roofs")
     roofs = _roofs(device, precision)
     results = []
     for name in given.models:
         images = given.images or _images_for(name, device)
         images = max(4, images // given.batch_size) * given.batch_size
-        _say(f"{name}: {given.repetitions} pairs of epochs of {images} images")
+        say(f"{name}: {given.repetitions} pairs of epochs of {images} images")
         results.append(_compare(name, images, device, precision, workers, roofs, given))
     print(table(where, settings, results))
     if given.json:
@@ -88,22 +86,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("training", "Images per second of training, against the popular repositories' loop.")
+    parser = Parser("training", "Compare the training throughput with the loop of popular repositories.")
     add = parser.add_argument
     add("--models", type=several_of(MODELS), default=["resnet18_cifar", "resnet32_cifar"], metavar="A,B")
     add("--batch-size", type=at_least(1), default=128, metavar="N", help="default: 128")
-    add("--images", type=at_least(1), metavar="N", help="images an epoch; default: by model and device")
+    add("--images", type=at_least(1), metavar="N", help="images per epoch; default: by model and device")
     add("--repetitions", type=at_least(1), default=5, metavar="N", help="pairs of epochs; default: 5")
     add(
         "--workers",
         type=at_least(0),
         metavar="N",
-        help="of the reference's DataLoader; default: cores, up to 8",
+        help="DataLoader workers of the reference; default: cores, up to 8",
     )
-    add("--threads", type=at_least(1), metavar="N", help="on the CPU, of either side; default: cores")
-    add("--precision", type=one_of(("auto", "fp32", "bf16")), default="auto", metavar="P", help="of our side")
-    add("--compile", action="store_true", help="torch.compile our network first")
-    add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: as found")
+    add("--threads", type=at_least(1), metavar="N", help="CPU threads of both loops; default: cores")
+    add(
+        "--precision",
+        type=one_of(("auto", "fp32", "bf16")),
+        default="auto",
+        metavar="P",
+        help="of our loop; default: auto",
+    )
+    add("--compile", action="store_true", help="compile our network with torch.compile")
+    add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: detected")
     return parser
 
 
@@ -112,7 +116,7 @@ def _images_for(name: str, device: torch.device) -> int:
 
 
 def _roofs(device: torch.device, precision: str) -> dict[str, list[float]]:
-    """Return every repetition of each roof: FLOP/s by precision, and byte/s as `copy`."""
+    """Return every repetition of each roof: FLOP/s by precision, and byte/s under `copy`."""
     from benchmarks.roofline import copy_byte_per_s, gemm_flop_per_s
 
     gemm = {kind: gemm_flop_per_s(device, kind) for kind in {precision, "fp32"}}
@@ -128,7 +132,7 @@ def _compare(
     roofs: dict[str, list[float]],
     given: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Run the pairs of one model; returns its row of the record."""
+    """Run the pairs of epochs of one model; return its row of the record."""
     from benchmarks.reference_loop import PilImages, ReferenceLoop
     from benchmarks.roofline import byte_per_image, flop_per_image
     from platform.training.distributed import World
@@ -144,7 +148,7 @@ def _compare(
         workers=workers,
         device=device,
     )
-    reference.images_per_s()  # warms up, as our first epoch does
+    reference.images_per_s()  # warm-up, like our first epoch
     ours, theirs = [], []
 
     def measure(epoch: EpochRecord) -> None:
@@ -152,7 +156,7 @@ def _compare(
             return
         ours.append(epoch.images_per_s)
         theirs.append(reference.images_per_s())
-        _say(f"  {ours[-1]:,.0f} against {theirs[-1]:,.0f} images/s, {ours[-1] / theirs[-1]:.2f}x")
+        say(f"  {ours[-1]:,.0f} against {theirs[-1]:,.0f} images/s, {ours[-1] / theirs[-1]:.2f}x")
 
     world = World(rank=0, size=1, device=device)
     result = fit(
@@ -189,8 +193,7 @@ def _compare(
         "model": name,
         "images_per_epoch": images,
         "flop_per_image": flop,
-        # Whether the step was replayed as a CUDA graph, how long torch.compile took, and each epoch's time
-        # outside training and evaluation, with a checkpoint after every one.
+        # overhead_s: each epoch's time outside training and evaluation, with a checkpoint after every epoch.
         "ours": side(ours, precision)
         | {"captured": result.captured, "compile_s": result.compile_s, "overhead_s": overheads},
         "reference": side(theirs, "fp32"),
@@ -200,7 +203,7 @@ def _compare(
 
 
 def run_config(name: str, *, batch_size: int, epochs: int, precision: str) -> RunConfig:
-    """Return the run that is measured: crop, flip, SGD with momentum, as the reference."""
+    """Return the configuration of the measured run: crop, flip, SGD with momentum, like the reference."""
     from platform.training.config import RunConfig
 
     return RunConfig.model_validate(
@@ -218,11 +221,11 @@ def run_config(name: str, *, batch_size: int, epochs: int, precision: str) -> Ru
 
 
 def random_data(images: int) -> TrainingData:
-    """Return noise in CIFAR-10's shape: what is in an image does not change what it costs."""
+    """Return random images of CIFAR-10's shape; throughput does not depend on their content."""
     import numpy as np
 
     from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
-    from platform.data.normalization import compute
+    from platform.data.normalization import compute_normalization
     from platform.data.training_data import TrainingData
 
     draws = np.random.default_rng(0)
@@ -241,12 +244,12 @@ def random_data(images: int) -> TrainingData:
         path=Path(),
     )
     return TrainingData(
-        train=split, validation=None, normalization=compute(split.images, "channel"), info=info
+        train=split, validation=None, normalization=compute_normalization(split.images, "channel"), info=info
     )
 
 
 def table(where: dict[str, Any], settings: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
-    """Return the table for people: medians, each repetition's ratio, shares of the roof."""
+    """Format the results: medians, each repetition's ratio, shares of the roofs."""
     sides = (
         f"ours in {settings['precision']}, "
         f"reference in fp32 with {settings['reference_workers']} loader workers"
@@ -278,10 +281,6 @@ def _line(row: dict[str, Any]) -> str:
     compiled = "" if ours["compile_s"] is None else f"  compiled in {ours['compile_s']:.0f} s"
     overhead = f"  +{median(ours['overhead_s']):.2f} s per epoch"
     return f"{row['model']:16} {rates} {row['ratio_median']:6.2f}x {shares}  {every}{overhead}{compiled}"
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

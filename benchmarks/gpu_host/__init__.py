@@ -1,1 +1,1 @@
-"""Everything worth measuring on a GPU host, in one command: `python -m benchmarks.gpu_host`."""
+"""All GPU benchmarks in one command: `python -m benchmarks.gpu_host`."""

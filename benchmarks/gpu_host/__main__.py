@@ -1,21 +1,20 @@
-"""Everything worth measuring on a GPU host, the most important first, as much as fits into the time.
+"""Run all GPU benchmarks, the most important first, within a time budget.
 
     python -m benchmarks.gpu_host                                   # 8 minutes
     python -m benchmarks.gpu_host --minutes 15 --data-dir ~/cifar10 --output runs/h100
     python -m benchmarks.gpu_host --only rates,he2016_resnet32 --minutes 5
-    python -m benchmarks.gpu_host --show runs/h100                  # the table again, of a killed run too
-    python -m benchmarks.gpu_host --tiny                            # on a CPU: whether every step runs
+    python -m benchmarks.gpu_host --show runs/h100                  # print the table of an earlier run
+    python -m benchmarks.gpu_host --tiny                            # check that every step runs, on a CPU too
 
-Each step is a process with a limit of its own; what it finds is on disk at once, in `facts.jsonl` of the
-output folder. At the end, or at Ctrl-C, `record.json` has everything, and the table is printed. `log.txt` has
-what the steps printed. It runs in a checkout where PyTorch, torchvision, numpy, Pillow, pyarrow, psutil,
-ruamel.yaml, pydantic and pytest are installed.
+Each step runs in its own process with its own time limit and writes each result at once to `facts.jsonl` in
+the output folder. At the end, or on Ctrl-C, it writes all results to `record.json` and prints the table;
+`log.txt` has the steps' output. Required packages: PyTorch, torchvision, numpy, Pillow, pyarrow, psutil,
+ruamel.yaml, pydantic and pytest.
 """
 
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,8 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks import record
-from benchmarks.command import Parser, at_least, several_of
-from benchmarks.gpu_host.facts import Call, append, document, read
+from benchmarks.command import Parser, at_least, say, several_of
+from benchmarks.gpu_host.facts import StepRequest, append, document, read
 from benchmarks.gpu_host.schedule import STEPS, Step, limit_of, plan
 from benchmarks.gpu_host.step_process import run_step
 from benchmarks.gpu_host.table import line, table
@@ -32,12 +31,12 @@ from platform.errors import UsageError, UserError, run_command
 
 _FACTS, _RECORD, _LOG = "facts.jsonl", "record.json", "log.txt"
 _TABLE_S = 5.0
-"""Kept for the end of the last step, the record and the table."""
+"""Reserved for the end of the last step, the record and the table."""
 _SILENCE_S = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the steps that fit, write the record, print the table; returns the exit code."""
+    """Run the steps that fit, write the record, print the table; return the exit code."""
     began_s = time.monotonic()
     given = _parser().parse(arguments)
     if given.show:
@@ -51,17 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     planned = [step.name for step in plan(steps, deadline_s - time.monotonic())]
     settings = {"minutes": given.minutes, "only": given.only, "tiny": given.tiny, "planned": planned}
     append(facts, "context", context=record.context(), settings=settings)
-    _say(f"{given.minutes} minutes: {', '.join(planned)}; results in {folder}")
-    call = Call(
+    say(f"{given.minutes} minutes: {', '.join(planned)}; results in {folder}")
+    request = StepRequest(
         facts=str(facts),
         limit_s=0.0,
         tiny=given.tiny,
         data_dir=str(given.data_dir.absolute()) if given.data_dir else None,
     )
-    # A job's end is announced by this signal: it gets its table like Ctrl-C.
+    # Schedulers send SIGTERM at the end of a job: handle it like Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        done = _run(steps, call, folder / _LOG, deadline_s)
+        done = _run(steps, request, folder / _LOG, deadline_s)
         code = 0 if done else 1
     except KeyboardInterrupt:
         code = 130
@@ -72,25 +71,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         record.write(given.json, document(found))
     print(table(found))
-    _say(f"record: {folder / _RECORD}")
+    say(f"record: {folder / _RECORD}")
     return code
 
 
 def _parser() -> Parser:
-    parser = Parser("gpu_host", "Everything worth measuring on a GPU host, as much as fits into the time.")
+    parser = Parser("gpu_host", "Run all GPU benchmarks, the most important first, within a time budget.")
     add = parser.add_argument
-    add("--minutes", type=at_least(1), default=8, metavar="N", help="for everything; default: 8")
+    add("--minutes", type=at_least(1), default=8, metavar="N", help="time budget; default: 8")
     names = ",".join(step.name for step in STEPS)
-    add("--only", type=several_of([step.name for step in STEPS]), metavar="STEP,...", help=f"of {names}")
-    add("--output", type=Path, metavar="DIR", help="a new folder; default: runs/gpu-host-<time>")
+    add(
+        "--only",
+        type=several_of([step.name for step in STEPS]),
+        metavar="STEP,...",
+        help=f"steps to run, of {names}",
+    )
+    add("--output", type=Path, metavar="DIR", help="new output folder; default: runs/gpu-host-<time>")
     add(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help="where CIFAR-10 is; default: $CIFAR10_DIR, else the cache",
+        help="folder of CIFAR-10; default: $CIFAR10_DIR, else the cache",
     )
-    add("--show", type=Path, metavar="DIR", help="print the table of an earlier run, and nothing else")
-    add("--tiny", action="store_true", help="every step at tiny size, on a CPU too; its figures mean nothing")
+    add("--show", type=Path, metavar="DIR", help="only print the table of an earlier run")
+    add(
+        "--tiny",
+        action="store_true",
+        help="run every step at tiny size, on a CPU too; its numbers are meaningless",
+    )
     return parser
 
 
@@ -126,11 +134,11 @@ def _new_folder(asked: Path | None) -> Path:
     return folder.absolute()
 
 
-def _run(steps: Sequence[Step], call: Call, log: Path, deadline_s: float) -> bool:
-    """Run each step that fits; returns whether all that ran came to a good end."""
-    facts = Path(call.facts)
+def _run(steps: Sequence[Step], request: StepRequest, log: Path, deadline_s: float) -> bool:
+    """Run each step that fits; return whether all of them succeeded."""
+    facts = Path(request.facts)
     progress = _Progress(facts, deadline_s, seen=len(read(facts)))
-    good = True
+    succeeded = True
     for number, step in enumerate(steps, start=1):
         limit_s = limit_of(step, deadline_s - time.monotonic())
         if limit_s is None:
@@ -140,19 +148,19 @@ def _run(steps: Sequence[Step], call: Call, log: Path, deadline_s: float) -> boo
         else:
             try:
                 progress.say(f"step {number} of {len(steps)}: {step.name}, at most {limit_s:.0f} s")
-                ended = run_step(step, replace(call, limit_s=limit_s), log, tick=progress.tick)
+                ended = run_step(step, replace(request, limit_s=limit_s), log, tick=progress.tick)
             except KeyboardInterrupt:
                 append(facts, "step", name=step.name, outcome="interrupted", seconds=progress.running_s)
                 raise
             append(facts, "step", name=step.name, **ended)
-            good &= ended["outcome"] == "done"
+            succeeded &= ended["outcome"] == "done"
         progress.show_new()
-    return good
+    return succeeded
 
 
 @dataclass
 class _Progress:
-    """Says on stderr what has been found, how long the step has run, and how much time is left."""
+    """Prints new results, the step's running time and the time left to stderr."""
 
     facts: Path
     deadline_s: float
@@ -162,11 +170,11 @@ class _Progress:
 
     def say(self, message: str) -> None:
         left_s = max(0.0, self.deadline_s - time.monotonic())
-        _say(f"[{left_s:4.0f} s left] {message}")
+        say(f"[{left_s:4.0f} s left] {message}")
         self._said_s = time.monotonic()
 
     def show_new(self) -> None:
-        """Say what was found since the last call: of epochs the last one, now and then."""
+        """Print the results since the last call, except epochs, which `tick` prints occasionally."""
         found = read(self.facts)
         new, self.seen = found[self.seen :], len(found)
         for fact in new:
@@ -179,10 +187,6 @@ class _Progress:
         if time.monotonic() - self._said_s > _SILENCE_S:
             epochs = [line(fact) for fact in read(self.facts) if fact["kind"] == "epoch"]
             self.say(f"running for {running_s:.0f} s; {epochs[-1] if epochs else 'nothing new'}")
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the host can run the trainer at all, and whether a captured step trains as an eager one."""
+"""Check that the host can run the trainer, and that captured and eager steps give equal losses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import platform
-from benchmarks.gpu_host.facts import Call
+from benchmarks.gpu_host.facts import StepRequest
 
 NEEDED = ("torch", "torchvision", "numpy", "pyarrow", "pydantic", "PIL", "psutil", "ruamel.yaml", "pytest")
 MODULES = ("platform.training.loop", "benchmarks.training", "benchmarks.time_to_accuracy")
 _ROOT = Path(__file__).parents[2]
-_CAPTURE_TESTS = _ROOT / "tests" / "training" / "test_capture.py"
-# Relative, of an epoch's loss. In fp32 the bound of the capture tests; bf16 keeps 8 bits of a number.
+_CAPTURE_TESTS = _ROOT / "tests" / "training" / "acceleration" / "test_cuda_graph.py"
+# Relative tolerance of an epoch's loss; in fp32 that of the capture tests. bf16 has 8 bits of precision.
 TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
 
 
-def environment(call: Call) -> None:
-    """Note versions, the GPU, what cannot be imported, and the data set, which is converted here once."""
+def environment(request: StepRequest) -> None:
+    """Record versions, GPU, failed imports and data set; convert the data set into the cache."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "standard_platform_first": Path(platform.__file__ or "").name == "platform.py",
@@ -32,18 +32,18 @@ def environment(call: Call) -> None:
     for name in (*NEEDED, *MODULES):
         try:
             versions[name] = getattr(importlib.import_module(name), "__version__", None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        except Exception as error:  # noqa: BLE001 - any error is a result here
             failed[name] = repr(error)[:300]
     try:
         from benchmarks.gpu_host.accuracy import data_set
 
-        found["data"] = data_set(call).label
+        found["data"] = data_set(request).label
     except Exception as error:  # noqa: BLE001 - as above
         failed["data"] = " ".join(str(error).split())[:300]
     found |= {"versions": {name: versions.get(name) for name in NEEDED}, "failed": failed}
     if "torch" in versions:
         found |= _device()
-    call.note("environment", **found)
+    request.note("environment", **found)
     if failed:
         sys.exit("; ".join(f"{name}: {error}" for name, error in failed.items()))
 
@@ -62,7 +62,7 @@ def _device() -> dict[str, Any]:
 
 
 class _Outcomes:
-    """A pytest plugin that keeps the outcome of each test."""
+    """A pytest plugin that counts outcomes."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -75,38 +75,38 @@ class _Outcomes:
                 self.failed.append(report.nodeid)
 
 
-def capture_tests(call: Call) -> None:
-    """Run the tests of the captured step, those that need a GPU included."""
+def capture_tests(request: StepRequest) -> None:
+    """Run the tests of the captured step, including those that require a GPU."""
     import pytest
 
     outcomes = _Outcomes()
-    # Not this project's configuration: it asks for plugins that the host lacks, and turns any warning of
-    # another torch version into a failure.
+    # Ignore the project's configuration: it requires plugins that the host lacks, and turns warnings of
+    # other torch versions into failures.
     bare = ["-c", os.devnull, f"--rootdir={_ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider"]
     code = pytest.main([*bare, "-q", "-ra", str(_CAPTURE_TESTS)], plugins=[outcomes])
-    call.note("capture_tests", counts=dict(outcomes.counts), failed=outcomes.failed)
+    request.note("capture_tests", counts=dict(outcomes.counts), failed=outcomes.failed)
     sys.exit(code)
 
 
-def equality(call: Call) -> None:
-    """Compare 20 steps captured, eager, and eager again, in bf16 and fp32."""
-    from benchmarks.gpu_host.runs import Way, sizes, train
+def equality(request: StepRequest) -> None:
+    """Compare the losses of a captured run and two eager runs, in bf16 and fp32."""
+    from benchmarks.gpu_host.runs import StepMode, sizes, train
 
-    ways: tuple[Way, ...] = ("captured", "eager", "eager")
+    modes: tuple[StepMode, ...] = ("captured", "eager", "eager")
     unequal = []
-    size = sizes(tiny=call.tiny)
+    size = sizes(tiny=request.tiny)
     for case in size.cases:
         for precision in ("auto", "fp32"):
-            # Epochs of two steps: short enough to see where losses part, and the second reads other rows.
+            # Epochs of two steps locate the first difference; the second step reads other rows.
             facts = [
                 train(
                     case,
                     images=2 * case.batch_size,
                     epochs=size.equality_epochs,
-                    way=way,
+                    mode=mode,
                     precision=precision,
                 )
-                for way in ways
+                for mode in modes
             ]
             losses = [[epoch["train_loss"] for epoch in each["epochs"]] for each in facts]
             captured = facts[0]
@@ -114,7 +114,7 @@ def equality(call: Call) -> None:
             shared = {
                 key: captured[key] for key in ("model", "batch_size", "precision", "captured", "warnings")
             }
-            call.note(
+            request.note(
                 "equality",
                 **shared,
                 **compared,
@@ -123,17 +123,18 @@ def equality(call: Call) -> None:
             if not (compared["equal"] and captured["captured"]):
                 unequal.append(f"{case.model} at {case.batch_size} in {captured['precision']}")
     if unequal:
-        sys.exit(f"captured and eager steps differ, or nothing was captured: {', '.join(unequal)}")
+        sys.exit(f"captured and eager steps differ, or the capture failed: {', '.join(unequal)}")
 
 
 def compare(
     captured: Sequence[float], eager: Sequence[float], again: Sequence[float], *, tolerance: float
 ) -> dict[str, Any]:
-    """Return how far captured losses are from eager ones, and those from themselves.
+    """Return the differences between captured and eager losses, and between two eager runs.
 
     Returns:
-        `worst` and `worst_of_itself`, relative; `first_apart`, the first epoch (from 1) in which captured and
-        eager losses differ at all, or None; `equal`, whether `worst` is within the tolerance.
+        `worst` and `worst_of_itself`: largest relative difference from the captured and from the second eager
+        run; `first_apart`: first epoch (from 1) with unequal captured and eager losses, or None; `equal`:
+        whether `worst` is within the tolerance.
     """
 
     def worst(others: Sequence[float]) -> float:

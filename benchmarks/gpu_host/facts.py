@@ -1,7 +1,7 @@
-"""The file of what was found: one JSON object a line, on disk before the next measurement begins.
+"""Append-only file of results: one JSON object per line, synced to disk before the next measurement.
 
-The command and its steps append to the same file, and a step may be killed at any moment: a line cut off then
-is left out, the others stay.
+The command and its steps append to the same file. A step may be killed while writing: readers skip
+a truncated line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 from benchmarks import record
 
 Fact = dict[str, Any]
-"""`kind` and what belongs to it; the kinds are those of `benchmarks.gpu_host.table`."""
+"""`kind` and the fields of that kind; `benchmarks.gpu_host.table` lists the kinds."""
 
 
 def append(path: Path, kind: str, **values: Any) -> None:
-    """Add one fact and wait until it is on disk; numbers that are not finite become null."""
+    """Append one fact and sync it to disk; nonfinite numbers become null."""
     fact = json.loads(json.dumps({"kind": kind, **values}), parse_constant=lambda _: None)
     data = (json.dumps(fact) + "\n").encode()
     with path.open("a+b") as file:
@@ -35,7 +35,7 @@ def append(path: Path, kind: str, **values: Any) -> None:
 
 
 def read(path: Path) -> list[Fact]:
-    """Return the facts so far, without a line that was cut off."""
+    """Return the facts so far; skip truncated lines."""
     found = []
     with suppress(FileNotFoundError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -51,17 +51,17 @@ def document(facts: Sequence[Fact]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
-    """What a step is called with; JSON by `dataclasses.asdict`."""
+class StepRequest:
+    """Arguments of a step; serialized to JSON by `dataclasses.asdict`."""
 
     facts: str
-    """The file that gets what it finds."""
+    """File to append results to."""
     limit_s: float
-    """Seconds after which it is killed."""
+    """Time limit in seconds, after which the step is killed."""
     tiny: bool = False
-    """Tiny sizes, on a CPU too."""
+    """Use tiny sizes, on a CPU too."""
     data_dir: str | None = None
-    """Where CIFAR-10 is; None: `$CIFAR10_DIR`, else the cache."""
+    """Folder of CIFAR-10; None: `$CIFAR10_DIR`, else the cache."""
 
     def note(self, kind: str, **values: Any) -> None:
         """Append a fact."""

@@ -1,4 +1,4 @@
-"""What the GPU's time goes to: the kernels of a step by name, number and time, eager and replayed."""
+"""Profile the GPU kernels of a step, eager and captured."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as Profiler  # noqa: N812 - `profile` is the step
 
-from benchmarks.gpu_host.facts import Call
-from benchmarks.gpu_host.runs import Case, Replay, Way, sizes, synchronize, train
+from benchmarks.gpu_host.facts import StepRequest
+from benchmarks.gpu_host.runs import Case, Replay, StepMode, sizes, synchronize, train
 from platform.training.acceleration.cuda_graph import WARM_UP_STEPS
 from platform.training.distributed import pick_device
 
-# The first whose pattern occurs in a kernel's name counts.
+# A kernel is in the first group whose pattern matches its name.
 GROUPS = (
     ("batch norm", r"batch_?norm|bn_fw|bn_bw"),
     ("convolution", r"cudnn|cutlass|xmma|implicit|wgrad|dgrad|fprop|conv|nhwc|nchw|gemm|im2col|cublas|nvjet"),
@@ -28,20 +28,20 @@ _ROWS = 45
 
 
 class Kernel(NamedTuple):
-    """One kernel's share of a step."""
+    """A kernel's time and calls per step."""
 
     name: str
     us: float
     calls: float
 
 
-def profile(call: Call) -> None:
-    """Note the kernels of a step of the largest case and of the one bound by their number."""
-    size = sizes(tiny=call.tiny)
+def profile(request: StepRequest) -> None:
+    """Record the kernels of a step of the largest case and of the launch-bound case."""
+    size = sizes(tiny=request.tiny)
     for case in size.cases[1:]:
-        for way in ("eager", "captured"):
-            kernels, facts = _kernels_of(case, way, size.profiled_steps)
-            call.note(
+        for mode in ("eager", "captured"):
+            kernels, facts = _kernels_of(case, mode, size.profiled_steps)
+            request.note(
                 "profile",
                 **{key: facts[key] for key in ("model", "batch_size", "way", "precision", "warnings")},
                 us=sum(kernel.us for kernel in kernels),
@@ -51,8 +51,8 @@ def profile(call: Call) -> None:
             )
 
 
-def _kernels_of(case: Case, way: Way, steps: int) -> tuple[list[Kernel], dict[str, Any]]:
-    """Profile steps after the warm-up and the first replay; returns kernels by time, and the run's facts."""
+def _kernels_of(case: Case, mode: StepMode, steps: int) -> tuple[list[Kernel], dict[str, Any]]:
+    """Profile steps after the warm-up and the first replay; return kernels by time, and the run's facts."""
     on_gpu = pick_device().type == "cuda"
     profiler = Profiler(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])
 
@@ -73,7 +73,7 @@ def _kernels_of(case: Case, way: Way, steps: int) -> tuple[list[Kernel], dict[st
         return profiled
 
     batches = WARM_UP_STEPS + 1 + steps
-    facts = train(case, images=batches * case.batch_size, epochs=1, way=way, watch=watch)
+    facts = train(case, images=batches * case.batch_size, epochs=1, mode=mode, watch=watch)
     rows = profiler.key_averages()
     found = [
         Kernel(
@@ -87,7 +87,7 @@ def _kernels_of(case: Case, way: Way, steps: int) -> tuple[list[Kernel], dict[st
 
 
 def grouped(kernels: Sequence[Kernel]) -> dict[str, dict[str, float]]:
-    """Return microseconds and calls of each group of kernels, the longest first."""
+    """Return microseconds and calls of each group of kernels, by decreasing time."""
     groups: dict[str, dict[str, float]] = {}
     for kernel in kernels:
         found = (group for group, pattern in GROUPS if re.search(pattern, kernel.name, re.IGNORECASE))

@@ -1,4 +1,4 @@
-"""Images per second: captured and eager, under other settings of cuDNN, with larger batches, compiled."""
+"""Measure images per second: captured and eager, other cuDNN settings, larger batches, compiled."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.gpu_host.facts import Call
-from benchmarks.gpu_host.runs import Case, Replay, Way, sizes, synchronize, train
+from benchmarks.gpu_host.facts import StepRequest
+from benchmarks.gpu_host.runs import Case, Replay, StepMode, sizes, synchronize, train
 from platform.training.distributed import pick_device
 from platform.training.records import EpochRecord
 
 
-def rates(call: Call) -> None:
-    """Measure every case both ways."""
-    size = sizes(tiny=call.tiny)
+def rates(request: StepRequest) -> None:
+    """Measure every case in both modes."""
+    size = sizes(tiny=request.tiny)
     for case in size.cases:
-        for way in ("captured", "eager"):
-            _measure(call, case, way=way)
+        for mode in ("captured", "eager"):
+            _measure(request, case, mode=mode)
 
 
-def knobs(call: Call) -> None:
-    """Measure larger batches and a moving average, then the cases with what cuDNN chooses by trial."""
-    size = sizes(tiny=call.tiny)
+def knobs(request: StepRequest) -> None:
+    """Measure larger batches and a moving average of the weights, then every case with `cudnn.benchmark`."""
+    size = sizes(tiny=request.tiny)
     for case, changes in size.knobs:
-        _measure(call, case, **changes)
+        _measure(request, case, **changes)
     with _chosen_by_trial():
         for case in size.cases:
-            _measure(call, case, knob="cudnn.benchmark")
+            _measure(request, case, knob="cudnn.benchmark")
 
 
-def heuristic_b(call: Call) -> None:
-    """Measure the cases with cuDNN's other heuristic (the step's environment asks for it)."""
-    for case in sizes(tiny=call.tiny).cases:
-        _measure(call, case, knob="heuristic B")
+def heuristic_b(request: StepRequest) -> None:
+    """Measure the cases with cuDNN's heuristic mode B, which the step's environment selects."""
+    for case in sizes(tiny=request.tiny).cases:
+        _measure(request, case, knob="heuristic B")
 
 
-def compiled(call: Call) -> None:
+def compiled(request: StepRequest) -> None:
     """Measure the largest case through `torch.compile`."""
-    if call.tiny:
+    if request.tiny:
         import torch._dynamo
 
-        # Compiling takes a minute on two cores, and is not what a tiny run checks.
+        # Compiling takes a minute on two cores.
         torch._dynamo.config.disable = True
-    _measure(call, sizes(tiny=call.tiny).cases[1], knob="torch.compile", compile_network=True)
+    _measure(request, sizes(tiny=request.tiny).cases[1], knob="torch.compile", compile_network=True)
 
 
 @contextmanager
 def _chosen_by_trial() -> Iterator[None]:
-    """Let cuDNN try algorithms, non-deterministic ones too, whatever the trainer asks for."""
-    own = torch.backends.cudnn.flags
+    """Override the trainer's flags: cuDNN benchmarks algorithms, nondeterministic ones included."""
+    original = torch.backends.cudnn.flags
 
-    def flags(**asked: Any) -> Any:
-        return own(**(asked | {"benchmark": True, "deterministic": False}))
+    def flags(**requested: Any) -> Any:
+        return original(**(requested | {"benchmark": True, "deterministic": False}))
 
     with patch.object(torch.backends.cudnn, "flags", flags):
         yield
 
 
 class _Timer:
-    """Times the replays of one epoch on the device, without the host's share of it."""
+    """Measures the device time of the replays of one epoch."""
 
     def __init__(self) -> None:
         self.armed = False
@@ -72,7 +72,7 @@ class _Timer:
         self._marks: list[Any] = []
 
     def watch(self, replay: Replay) -> Replay:
-        """Return `replay`, timed once armed."""
+        """Return `replay` with timing, which starts when `armed` is set."""
 
         def timed() -> None:
             if self.armed and not self._marks:
@@ -85,7 +85,7 @@ class _Timer:
         return timed
 
     def step_ms(self) -> float | None:
-        """Return the mean milliseconds of a replay, None if there were none."""
+        """Return the mean time of a replay in milliseconds, or None without replays."""
         if not self._steps:
             return None
         synchronize()
@@ -103,16 +103,16 @@ def _mark() -> Any:
 
 
 def _measure(
-    call: Call,
+    request: StepRequest,
     case: Case,
     *,
-    way: Way = "captured",
+    mode: StepMode = "captured",
     knob: str | None = None,
     compile_network: bool = False,
     **changes: Any,
 ) -> None:
-    """Note the rate of one case: the median over its epochs without the first."""
-    size = sizes(tiny=call.tiny)
+    """Record the rate of one case: the median over its epochs except the first."""
+    size = sizes(tiny=request.tiny)
     timer = _Timer()
 
     def arm(epoch: EpochRecord) -> None:
@@ -122,15 +122,15 @@ def _measure(
         case,
         images=size.images,
         epochs=size.epochs,
-        way=way,
-        watch=timer.watch if way == "captured" else None,
+        mode=mode,
+        watch=timer.watch if mode == "captured" else None,
         on_epoch=arm,
         compile_network=compile_network,
         **changes,
     )
     step_ms = timer.step_ms()
     shares = [epoch["mfu"] for epoch in facts["epochs"][1:] if epoch["mfu"] is not None]
-    call.note(
+    request.note(
         "rate",
         knob=knob,
         images_per_s=median(epoch["images_per_s"] for epoch in facts["epochs"][1:]),

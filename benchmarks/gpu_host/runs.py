@@ -1,7 +1,7 @@
-"""Short training runs on random images: what each step measures with.
+"""Short training runs on random images for the steps' measurements.
 
-The trainer asks `platform.training.loop.capture_for` how to capture a step. Replacing that one function makes
-it train kernel by kernel, or lets a step watch the replays.
+The trainer obtains its CUDA-graph capture from `platform.training.loop.capture_for`. Patching that function
+selects eager training, or wraps the replays.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from platform.training.acceleration.cuda_graph import Capture, capture_for
 from platform.training.distributed import pick_device, single
 from platform.training.records import EpochRecord
 
-Way = Literal["captured", "eager"]
+StepMode = Literal["captured", "eager"]
 Replay = Callable[[], None]
 Watch = Callable[[Replay], Replay]
 
 
 class Case(NamedTuple):
-    """A network and the images of a step."""
+    """A network and its batch size."""
 
     model: str
     batch_size: int
@@ -40,19 +40,19 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """Sizes of the measurements."""
 
     cases: tuple[Case, ...]
-    """The second is the largest, the last is bound by its number of kernels."""
+    """The second is the largest, the last is launch-bound."""
     images: int
-    """Of an epoch, rounded down to whole batches."""
+    """Images per epoch, rounded down to whole batches."""
     epochs: int
-    """Of a rate; the first one warms up."""
+    """Epochs per rate; the first is the warm-up."""
     equality_epochs: int
-    """Of two steps each."""
+    """Epochs of two steps each."""
     profiled_steps: int
     knobs: tuple[tuple[Case, dict[str, Any]], ...]
-    """Cases and changes of the configuration."""
+    """Cases with changes of the configuration."""
 
 
 _FULL = Sizes(
@@ -78,21 +78,21 @@ _TINY = Sizes(
 
 
 def sizes(*, tiny: bool) -> Sizes:
-    """Return what is measured, in full or tiny."""
+    """Return the full or the tiny sizes."""
     return _TINY if tiny else _FULL
 
 
 @contextmanager
-def _steps_issued(way: Way, watch: Watch | None) -> Iterator[None]:
-    """Let the runs inside replay a capture, or train step by step; `watch` wraps what does a step.
+def _patched_capture(mode: StepMode, watch: Watch | None) -> Iterator[None]:
+    """Train with captured or eager steps; `watch` wraps the function that runs a step.
 
-    Where nothing is captured (on a CPU), calling the step again stands in for its replay.
+    Without a capture, as on a CPU, the step itself is called in place of its replay.
     """
 
     def choose(*arguments: Any) -> Capture | None:
-        if way == "eager" and watch is None:
+        if mode == "eager" and watch is None:
             return None
-        capture = (capture_for(*arguments) if way == "captured" else None) or (lambda work: work)
+        capture = (capture_for(*arguments) if mode == "captured" else None) or (lambda work: work)
         return lambda work: (watch or (lambda replay: replay))(capture(work))
 
     with patch.object(loop, "capture_for", choose):
@@ -104,22 +104,22 @@ def train(
     *,
     images: int,
     epochs: int,
-    way: Way = "captured",
+    mode: StepMode = "captured",
     watch: Watch | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda _: None,
     compile_network: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Train once on random images; returns what a fact says of it, `epochs` with every epoch's record.
+    """Train once on random images; return the fields of a fact, with every epoch's record under `epochs`.
 
     Args:
         case: network and batch size.
-        images: of an epoch, rounded down to whole batches.
-        epochs: how many.
-        way: `captured`: as the trainer does by itself; `eager`: kernel by kernel.
-        watch: gets what does a step and returns what is called in its place, from the fourth step on.
+        images: images per epoch, rounded down to whole batches.
+        epochs: number of epochs.
+        mode: `captured` is the trainer's default, `eager` launches every kernel.
+        watch: wraps the function that runs a step, from the fourth step on.
         on_epoch: called after each epoch.
-        compile_network: through `torch.compile` first.
+        compile_network: compile the network with `torch.compile`.
         changes: fields of the run's configuration.
     """
     config = run_config(case.model, batch_size=case.batch_size, epochs=epochs, precision="auto")
@@ -132,7 +132,7 @@ def train(
         ends_s.append(time.perf_counter())
         on_epoch(epoch)
 
-    with _steps_issued(way, watch), warnings.catch_warnings(record=True) as caught:
+    with _patched_capture(mode, watch), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = loop.fit(
             config.changed(**changes),
@@ -147,12 +147,12 @@ def train(
     return {
         "model": case.model,
         "batch_size": case.batch_size,
-        "way": way,
+        "way": mode,
         "changes": changes,
         "precision": result.precision,
         "captured": result.captured,
         "compile_s": result.compile_s,
-        # What an epoch costs next to its steps; the first one has what happens once.
+        # Time of each epoch outside its steps, except the first epoch, which includes one-time costs.
         "beside_s": [wall - epoch["epoch_s"] for wall, epoch in zip(walls_s, records[1:], strict=True)],
         "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2) if on_gpu else None,
         "warnings": sorted({str(each.message)[:300] for each in caught}),
@@ -163,7 +163,7 @@ def train(
 def _free_memory(*, on_gpu: bool) -> None:
     gc.collect()
     if on_gpu:
-        # After a failed capture the allocator refuses this (an internal assertion); eager runs still work.
+        # After a failed capture this raises an internal assertion of the allocator; eager runs still work.
         with suppress(RuntimeError):
             torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

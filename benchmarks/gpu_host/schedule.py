@@ -1,4 +1,4 @@
-"""Which steps there are, in order of importance, and which of them fit into the time."""
+"""The steps in order of importance, and the choice of those that fit the time budget."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Step:
-    """One measurement, run as a process of its own."""
+    """One measurement, run in its own process."""
 
     name: str
     entry: str
-    """`module:function`; the function takes a `benchmarks.gpu_host.facts.Call`."""
+    """`module:function`; the function takes a `benchmarks.gpu_host.facts.StepRequest`."""
     expected_s: float
-    """Usual seconds. With less time left the step is skipped, and later ones get their turn."""
+    """Expected duration in seconds. The step is skipped if less time is left."""
     limit_s: float
-    """Seconds after which it is killed."""
+    """Time limit in seconds."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-# By priority. The seconds are estimates for one H100 or H200; no run has confirmed them yet.
+# By priority. The durations are estimates for one H100 or H200, not confirmed by a run yet.
 STEPS = (
     Step("environment", "benchmarks.gpu_host.correctness:environment", 15, 60),
     Step("capture_tests", "benchmarks.gpu_host.correctness:capture_tests", 30, 100),
@@ -43,19 +43,19 @@ STEPS = (
 )
 
 ITERATIONS = 64_000
-"""Of the whole he2016_resnet32."""
+"""Iterations of the complete he2016_resnet32 recipe."""
 _IMAGES_PER_EPOCH, _BATCH_SIZE = 50_000, 128
 
 
 def limit_of(step: Step, left_s: float) -> float | None:
-    """Return the seconds that `step` may take when `left_s` are left in all, None if it does not fit."""
+    """Return the time limit of `step` if `left_s` seconds are left in total, or None if it does not fit."""
     return min(step.limit_s, left_s) if step.expected_s <= left_s else None
 
 
 def plan(steps: Sequence[Step], budget_s: float) -> list[Step]:
-    """Return the steps that run if each takes its usual time: the most important first, then what still fits.
+    """Return the steps that fit if each takes its expected time, by priority.
 
-    The command decides anew before each step, by the time that is really left.
+    The command decides again before each step, from the time that is actually left.
     """
     chosen = []
     for step in steps:
@@ -66,15 +66,15 @@ def plan(steps: Sequence[Step], budget_s: float) -> list[Step]:
 
 
 def iterations_that_fit(images_per_s: float | None, left_s: float) -> int:
-    """Return the iterations of he2016_resnet32 that fit: all, or a tenth.
+    """Return the number of iterations of he2016_resnet32: all if they fit, else a tenth.
 
     Args:
-        images_per_s: measured training rate of ResNet-32 at batch 128; None: not known, hence a tenth.
-        left_s: seconds the run may take.
+        images_per_s: measured training rate of ResNet-32 at batch size 128; None: unknown, so a tenth.
+        left_s: time left in seconds.
     """
     if not images_per_s:
         return ITERATIONS // 10
-    # Start and end of the process, and each epoch's evaluation and records: estimates on the high side.
+    # High estimates: 20 s for process start and end, 0.2 s per epoch for evaluation and records.
     epochs = ITERATIONS * _BATCH_SIZE / _IMAGES_PER_EPOCH
     needed_s = 20 + ITERATIONS * _BATCH_SIZE / images_per_s + 0.2 * epochs
     return ITERATIONS if needed_s <= left_s else ITERATIONS // 10

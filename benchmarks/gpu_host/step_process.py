@@ -1,4 +1,4 @@
-"""A step in a process of its own, so that a hang, a crash or an unsound CUDA context costs that step alone.
+"""Run each step in its own process, so that a hang, a crash or a broken CUDA context affects only that step.
 
 python -m benchmarks.gpu_host.step_process MODULE:FUNCTION '{"facts": "facts.jsonl", "limit_s": 60}'
 """
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_host.facts import Call
+from benchmarks.gpu_host.facts import StepRequest
 from benchmarks.gpu_host.schedule import Step
 from platform.errors import UserError
 
@@ -27,16 +27,16 @@ _POLL_S = 0.2
 _DEATH_S = 10.0
 
 
-def run_step(step: Step, call: Call, log: Path, *, tick: Callable[[float], None]) -> dict[str, Any]:
-    """Run `step` to its end or its limit; returns `outcome`, `seconds` and, unless it is done, `why`.
+def run_step(step: Step, request: StepRequest, log: Path, *, tick: Callable[[float], None]) -> dict[str, Any]:
+    """Run `step` to its end or its time limit; return `outcome`, `seconds` and, after a failure, `why`.
 
     Args:
-        step: what to run.
-        call: what it is told; `call.limit_s` is its limit.
-        log: the file that its output is appended to.
-        tick: called several times a second with the seconds since its start.
+        step: the step to run.
+        request: its arguments, with the time limit.
+        log: file to append its output to.
+        tick: called several times a second with the seconds since the start.
     """
-    command = [sys.executable, "-m", f"{__package__}.step_process", step.entry, json.dumps(asdict(call))]
+    command = [sys.executable, "-m", f"{__package__}.step_process", step.entry, json.dumps(asdict(request))]
     log_starts = log.stat().st_size if log.exists() else 0
     began_s = time.monotonic()
     with log.open("ab") as output:
@@ -45,12 +45,12 @@ def run_step(step: Step, call: Call, log: Path, *, tick: Callable[[float], None]
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # A process group of its own, to kill its loader workers and compilers with it.
+            # A new process group, to kill loader workers and compilers together with the step.
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **step.environment},
         )
     try:
-        while process.poll() is None and time.monotonic() - began_s < call.limit_s:
+        while process.poll() is None and time.monotonic() - began_s < request.limit_s:
             time.sleep(_POLL_S)
             tick(time.monotonic() - began_s)
     finally:
@@ -58,7 +58,7 @@ def run_step(step: Step, call: Call, log: Path, *, tick: Callable[[float], None]
         if code is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            # A process that waits inside the driver may not die at once, or at all.
+            # A process blocked inside the driver may not die immediately, or at all.
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_DEATH_S)
     seconds = round(time.monotonic() - began_s, 1)
@@ -70,23 +70,23 @@ def run_step(step: Step, call: Call, log: Path, *, tick: Callable[[float], None]
 
 
 def _last_line(log: Path, start: int) -> str:
-    """Return the last line that the step has printed, shortened."""
+    """Return the last line of the step's output, truncated."""
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode("utf-8", "replace").split("\n")
     return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
 
 
-def main(entry: str, call: Call) -> None:
-    """Run one step here."""
-    # The default action of this signal ends a process whose parent was killed before it could do so.
-    signal.alarm(math.ceil(call.limit_s + _DEATH_S))
+def main(entry: str, request: StepRequest) -> None:
+    """Run one step in this process."""
+    # SIGALRM ends the step if its parent was killed before it could.
+    signal.alarm(math.ceil(request.limit_s + _DEATH_S))
     module, _, function = entry.partition(":")
     try:
-        getattr(importlib.import_module(module), function)(call)
+        getattr(importlib.import_module(module), function)(request)
     except UserError as error:
         sys.exit(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Call(**json.loads(sys.argv[2])))
+    main(sys.argv[1], StepRequest(**json.loads(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""The facts in a few lines, for people."""
+"""Format the facts as a table."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from benchmarks import record
 from benchmarks.gpu_host.facts import Fact
 
 _RATES = (
-    f"{'images/s':34} {'steps':>9} {'MFU':>6} {'on device':>10} {'next to them':>13} {'memory':>9}",
-    f"{'':34} {'':>9} {'':>6} {'alone':>10} {'s per epoch':>13} {'GiB':>9}",
+    f"{'images/s':34} {'training':>9} {'MFU':>6} {'replays':>10} {'overhead':>13} {'memory':>9}",
+    f"{'':34} {'':>9} {'':>6} {'only':>10} {'s per epoch':>13} {'GiB':>9}",
 )
 _LONGEST_GROUPS = 5
 
 
 def table(facts: Sequence[Fact]) -> str:
-    """Return everything that was found: the host, rates, checks, accuracies, and how each step ended."""
+    """Format all facts: host, rates, checks, accuracies, and the outcome of each step."""
     lines = [record.describe(fact["context"]) for fact in facts if fact["kind"] == "context"]
     for kind in ("environment", "rate", "equality", "capture_tests", "profile", "reference", "accuracy"):
         found = [line(fact) for fact in facts if fact["kind"] == kind]
@@ -25,7 +25,7 @@ def table(facts: Sequence[Fact]) -> str:
 
 
 def line(fact: Fact) -> str:
-    """Return one fact as a line; empty for a kind that has none."""
+    """Format one fact as a line; empty for other kinds."""
     write = _LINES.get(fact["kind"])
     return write(fact) if write else ""
 
@@ -46,21 +46,20 @@ def _rate(fact: Fact) -> str:
     if fact["way"] == "captured" and not fact["captured"]:
         how = how.replace("captured", "NOT CAPTURED", 1)
     name = f"{_case(fact)} {how}"
-    numbers = (
-        f"{fact['images_per_s']:9,.0f} {_share(fact['mfu']):>6} {_whole(fact['replay_images_per_s']):>10} "
-        f"{median(fact['beside_s']):13.3f} {_memory(fact['reserved_gib']):>9}"
-    )
+    mfu, replays = _number(fact["mfu"], ".1%"), _number(fact["replay_images_per_s"], ",.0f")
+    overhead_s, memory = median(fact["beside_s"]), _number(fact["reserved_gib"], ".2f")
+    numbers = f"{fact['images_per_s']:9,.0f} {mfu:>6} {replays:>10} {overhead_s:13.3f} {memory:>9}"
     compiled = f"  compiled in {fact['compile_s']:.0f} s" if fact["compile_s"] is not None else ""
     return f"{name:34} {numbers}{compiled}{_warned(fact)}"
 
 
 def _equality(fact: Fact) -> str:
-    verdict = "equal to rounding" if fact["equal"] else f"DIFFERENT from epoch {fact['first_apart']} on"
+    result = "equal up to rounding" if fact["equal"] else f"DIFFERENT from epoch {fact['first_apart']} on"
     if not fact["captured"]:
-        verdict = "NOT CAPTURED"
-    apart = f"worst {fact['worst']:.1e}, eager from itself {fact['worst_of_itself']:.1e}"
+        result = "NOT CAPTURED"
+    apart = f"worst {fact['worst']:.1e}, between eager runs {fact['worst_of_itself']:.1e}"
     name = f"{_case(fact)} {fact['precision']}"
-    return f"captured and eager losses, {name}: {verdict} ({apart}){_warned(fact)}"
+    return f"captured and eager losses, {name}: {result} ({apart}){_warned(fact)}"
 
 
 def _capture_tests(fact: Fact) -> str:
@@ -101,7 +100,7 @@ def _accuracy(fact: Fact) -> str:
 
 
 def _unfinished(facts: Sequence[Fact]) -> list[str]:
-    """Return the last epoch of each run that did not come to its end."""
+    """Format the last epoch of each unfinished run."""
     ended = {fact["recipe"] for fact in facts if fact["kind"] == "accuracy"}
     last = {fact["recipe"]: fact for fact in facts if fact["kind"] == "epoch"}
     return [f"unfinished: {_epoch(fact)}" for recipe, fact in last.items() if recipe not in ended]
@@ -115,7 +114,7 @@ def _epoch(fact: Fact) -> str:
 
 
 def _steps(facts: Sequence[Fact]) -> list[str]:
-    """Return the steps that are done in one line, each other step in its own."""
+    """Format the finished steps in one line, and each other step in its own line."""
     steps = [fact for fact in facts if fact["kind"] == "step"]
     done = ", ".join(f"{fact['name']} {fact['seconds']:.0f} s" for fact in steps if fact["outcome"] == "done")
     return [f"-- done: {done or 'nothing'}", *(_step(fact) for fact in steps if fact["outcome"] != "done")]
@@ -130,16 +129,8 @@ def _case(fact: Fact) -> str:
     return f"{fact['model'].removesuffix('_cifar')} {fact['batch_size']}"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def _whole(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _memory(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _warned(fact: Fact) -> str:

@@ -1,1 +1,1 @@
-"""Other CPU runtimes beside ncnn: the same network, weights, precision and threads, taking turns."""
+"""Compare ncnn with other CPU runtimes: same network, weights, precision and threads, interleaved."""

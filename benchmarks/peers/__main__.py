@@ -2,48 +2,54 @@
 
     python -m benchmarks.peers [MODEL_FOLDER] [--threads 1] [--precision fp32,bf16,int8] [--json FILE]
 
-Without a folder, the champion of the newest sweep under runs/ is taken. docs/engine.md tells how to read the
-table. Needs the dependency group `peers`.
+The default model is the champion of the newest sweep under runs/. docs/engine.md explains the table. The
+command requires the dependency group `peers`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from benchmarks.peers.output_formats import parse, table
+from platform.command_line import option, parse_command_line
 from platform.errors import UsageError, run_command
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None, *, prog: str = "python -m benchmarks.peers") -> None:
     """Read the command line, compare, print the table."""
-    run_command(lambda: tyro.cli(_command, prog="python -m benchmarks.peers"))
+    parse_command_line(_command, prog=prog, words=words)
 
 
 def _command(
-    model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None,
-    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.pt")] = None,
-    threads: int = 1,
-    precision: str = "fp32,bf16,int8",
-    repetitions: int = 100,
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    runs: Path = Path("runs"),
+    model_folder: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        option("[MODEL_FOLDER]", default="the champion of the newest sweep"),
+    ] = None,
+    model: Annotated[Path | None, option("MODEL.pt", default="that of the folder's sweep")] = None,
+    threads: Annotated[int, option("N", default="1")] = 1,
+    precision: Annotated[str, option("PRECISIONS", default="fp32,bf16,int8")] = "fp32,bf16,int8",
+    repetitions: Annotated[int, option("N", default="100")] = 100,
+    json: Annotated[Path | None, option("FILE")] = None,
+    runs: Annotated[Path, option("PATH", default="runs")] = Path("runs"),
 ) -> None:
-    """Compare ncnn with other runtimes: same network, precision and threads, in one process, in turns.
+    """Compare ncnn with other runtimes: same network, precision and threads, interleaved in one process.
 
     Args:
-        model_folder: an exported model; by default the champion of the newest sweep.
-        model: the trained model it was exported from; by default that of its sweep.
-        threads: of one inference, for every runtime.
+        model_folder: an exported model.
+        model: the trained model that it was exported from.
+        threads: threads of one inference, for every runtime.
         precision: some of fp32,bf16,int8.
-        repetitions: measured inferences of each row.
-        json: also keep the record, with every repetition, in this file.
-        runs: where sweeps are kept.
+        repetitions: measured inferences per row.
+        json: also write the record, with every repetition, to this file.
+        runs: folder of the sweeps.
     """
     wanted = parse(precision)
     if not 1 <= threads <= 256 or repetitions < 1:
@@ -69,4 +75,4 @@ def _command(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

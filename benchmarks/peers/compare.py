@@ -1,4 +1,4 @@
-"""The comparison: all runtimes in one process, taking turns, so that a disturbance meets them all."""
+"""Measure all runtimes interleaved in one process, so that a disturbance affects all of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.fresh_start import measure
-from benchmarks.peers.model_formats import Material, prepare
+from benchmarks.peers.model_formats import PreparedModels, prepare_models
 from benchmarks.peers.runtimes import Infer, Row, load, rows_for, version_of
+from benchmarks.peers.startup_cost import measure_startup
+from benchmarks.record import context
 from deploy.conversion.export_source import trained_model_of
 from deploy.conversion.parity import compare as compare_logits
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "bf16", "int8")
 BURST = 4
-"""Measured inferences of one turn; one more before them finds its data in the caches again."""
+"""Measured inferences per turn, after one unmeasured inference that loads the caches."""
 
 
 def compare(
@@ -36,48 +37,47 @@ def compare(
     """Measure ncnn and its peers on one network, one image at a time.
 
     Args:
-        model_folder: an fp32 model folder, or one that stands beside it.
-        model_pt: the trained model; by default that of the sweep the folder lies in.
-        threads: of one inference, the same for every runtime.
+        model_folder: an fp32 model folder, or one in a lower precision next to it.
+        model_pt: the trained model; default: that of the folder's sweep.
+        threads: threads of one inference, for every runtime.
         precisions: some of fp32, bf16, int8.
-        repetitions: measured inferences of each row, at least.
-        progress: told, in words, what is going on.
+        repetitions: minimum number of measured inferences per row.
+        progress: called with progress messages.
 
     Returns:
         `schema_version`, `benchmark`, `context`, `model`, `settings`, `results`: one mapping per row.
 
     Raises:
-        UserError: a package is missing, or the folder and the trained model are not one network.
+        UserError: a package is missing, or the folder and the trained model are different networks.
     """
     rows = rows_for(tuple(precisions))
 
     from platform.models.trained import load_trained_model
-    from platform.tracking.provenance import collect
 
     model_path = model_pt or trained_model_of(model_folder)
     model = load_trained_model(model_path)
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
-        material = prepare(
+        prepared = prepare_models(
             model_folder, model_path, model, scratch=Path(scratch), precisions=precisions, progress=progress
         )
-        results = _measure_rows(rows, material, threads=threads, repetitions=repetitions, progress=progress)
-    context = collect(packages=("torch", "ncnn", "onnx", "onnxruntime", "openvino", "numpy")).as_dict()
+        results = _measure_rows(rows, prepared, threads=threads, repetitions=repetitions, progress=progress)
+    packages = ("torch", "ncnn", "onnx", "onnxruntime", "openvino", "numpy")
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "peers",
-        "context": {**context, "load_average": _load_average(), "warnings": material.warnings},
+        "context": {**context(packages=packages), "warnings": prepared.warnings},
         "model": {
-            "name": material.fp32.document.name,
-            "sha256": material.fp32.document.files["model.bin"].sha256,
-            "test_accuracy": material.fp32.document.source.test_accuracy,
+            "name": prepared.fp32.document.name,
+            "sha256": prepared.fp32.document.files["model.bin"].sha256,
+            "test_accuracy": prepared.fp32.document.source.test_accuracy,
         },
         "settings": {
             "threads": threads,
             "batch": 1,
             "precisions": list(precisions),
             "repetitions": repetitions,
-            "images": len(material.inputs),
-            "images_label": material.images_label,
+            "images": len(prepared.inputs),
+            "images_label": prepared.images_label,
         },
         "results": with_ratios(results),
     }
@@ -85,30 +85,30 @@ def compare(
 
 def _measure_rows(
     rows: Sequence[Row],
-    material: Material,
+    prepared: PreparedModels,
     *,
     threads: int,
     repetitions: int,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    # The fresh processes first: this one is still small, and no thread of it waits in a spin.
+    # Startup costs first, while this process has no spinning worker threads.
     starts = []
     for row in rows:
-        progress(f"starting {row.name} {row.precision} in a process of its own")
-        shape = material.inputs.shape[1:]
-        starts.append(measure(row, material.path_for(row), threads=threads, input_shape=shape))
+        progress(f"starting {row.name} {row.precision} in a new process")
+        shape = prepared.inputs.shape[1:]
+        starts.append(measure_startup(row, prepared.path_for(row), threads=threads, input_shape=shape))
     nets: list[Infer] = []
     found = []
     for row, start in zip(rows, starts, strict=True):
-        infer = load(row, material.path_for(row), threads=threads)
-        logits = np.stack([infer(image[None]) for image in material.inputs])
-        parity = asdict(compare_logits(material.reference, logits))
+        infer = load(row, prepared.path_for(row), threads=threads)
+        logits = np.stack([infer(image[None]) for image in prepared.inputs])
+        parity = asdict(compare_logits(prepared.reference, logits))
         nets.append(infer)
         found.append(
             {**asdict(row), "threads": threads, "version": version_of(row.runtime), "parity": parity, **start}
         )
-    progress(f"measuring {len(rows)} networks in turns")
-    wall, cpu = take_turns(nets, material.inputs[:1], repetitions=repetitions)
+    progress(f"measuring {len(rows)} networks, interleaved")
+    wall, cpu = interleave(nets, prepared.inputs[:1], repetitions=repetitions)
     for number, record in enumerate(found):
         record["repetitions"] = wall.shape[1]
         record["latency_ms"] = summary(wall[number])
@@ -117,12 +117,12 @@ def _measure_rows(
     return found
 
 
-def take_turns(
+def interleave(
     nets: Sequence[Infer], image: NDArray[np.float32], *, repetitions: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return wall and processor times in ms, each [nets, repetitions rounded up to whole turns].
 
-    Processor time is that of the whole process: some runtimes compute in threads of their own.
+    Processor time is that of the whole process, since some runtimes use their own threads.
     """
     rounds = -(-repetitions // BURST)
     wall = np.empty((len(nets), rounds * BURST))
@@ -146,10 +146,10 @@ def summary(times: NDArray[np.float64]) -> dict[str, float]:
 
 
 def with_ratios(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows; ncnn's with `ratio_to_best_peer`: its time over the best of the same precision.
+    """Return the rows with `ratio_to_best_peer`: ncnn's time over the best peer's in the same precision.
 
-    Below 1 ncnn is faster. By median processor time, which a busy machine changes least, and, more exposed,
-    by median latency.
+    ncnn is faster if the ratio is below 1. It is given for the median processor time, which a busy machine
+    affects least, and for the median latency. It is None in other rows.
     """
     done = []
     for row in results:
@@ -170,9 +170,3 @@ def with_ratios(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         done.append({**row, "ratio_to_best_peer": ratios})
     return done
-
-
-def _load_average() -> list[float]:
-    import os
-
-    return [round(load, 2) for load in os.getloadavg()]

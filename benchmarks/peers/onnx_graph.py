@@ -1,6 +1,6 @@
-"""An exported network as an ONNX model, from its ncnn files: layer for layer, the same folded weights.
+"""Convert a model folder's ncnn files to an ONNX model, layer by layer, with the same folded weights.
 
-PyTorch's own exporter would write another graph, with its own way of folding the normalization layers.
+PyTorch's exporter would give another graph with differently folded normalization layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def write_onnx(folder: ModelFolder, path: Path) -> None:
     """Write the network of an fp32 model folder to an ONNX file; input [1, C, H, W], output [1, classes].
 
     Raises:
-        UserError: it has a layer that no ResNet of this platform has.
+        UserError: a layer is not supported.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -37,17 +37,17 @@ def write_onnx(folder: ModelFolder, path: Path) -> None:
     for layer in param.layers:
         if layer.type == "Input":
             continue
-        if layer.type in _LEARNED:
-            _LEARNED[layer.type](graph, layer, weights[layer.name])
+        if layer.type in _WEIGHTED:
+            _WEIGHTED[layer.type](graph, layer, weights[layer.name])
         elif layer.type in _WRITERS:
             _WRITERS[layer.type](graph, layer)
         else:
             raise UserError(
-                f"the comparison knows no layer {layer.type} ({layer.name}) and cannot run this network in "
-                "other runtimes"
+                f"the comparison does not support layer type {layer.type} ({layer.name}) and cannot run this "
+                "network in other runtimes"
             )
     image = document.input
-    shape = [1, image.channels, image.height, image.width]
+    shape = [1, *image.shape]
     output = graph.name(document.output.blob)
     model = helper.make_model(
         helper.make_graph(
@@ -65,7 +65,7 @@ def write_onnx(folder: ModelFolder, path: Path) -> None:
 
 
 class _Graph:
-    """What has been written so far."""
+    """Nodes and tensors of the ONNX graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -73,7 +73,7 @@ class _Graph:
         self._same: dict[str, str] = {}
 
     def name(self, blob: str) -> str:
-        """Return the ONNX name of an ncnn blob: copies of a blob are one name."""
+        """Return the ONNX name of an ncnn blob; copies of a blob share a name."""
         return self._same.get(blob, blob)
 
     def same(self, blob: str, as_blob: str) -> None:
@@ -95,15 +95,15 @@ class _Graph:
 
 # The keys below are those of ncnn's layers (docs/developer-guide/operators.md). Of a pair the key of the
 # first is the default of the second.
-def _convolution(graph: _Graph, layer: Layer, learned: LayerWeights) -> None:
+def _convolution(graph: _Graph, layer: Layer, weights: LayerWeights) -> None:
     width = layer.value(1)
     height = layer.value(11, width)
     left = layer.value(4)
     top, right = layer.value(14, left), layer.value(15, left)
-    kernel = learned.weights.reshape(layer.value(0), -1, height, width)
+    kernel = weights.weights.reshape(layer.value(0), -1, height, width)
     inputs = [layer.inputs[0], graph.tensor(f"{layer.name}.weight", kernel)]
-    if learned.bias is not None:
-        inputs.append(graph.tensor(f"{layer.name}.bias", learned.bias))
+    if weights.bias is not None:
+        inputs.append(graph.tensor(f"{layer.name}.bias", weights.bias))
     _activated(
         graph,
         layer,
@@ -116,17 +116,17 @@ def _convolution(graph: _Graph, layer: Layer, learned: LayerWeights) -> None:
     )
 
 
-def _inner_product(graph: _Graph, layer: Layer, learned: LayerWeights) -> None:
+def _inner_product(graph: _Graph, layer: Layer, weights: LayerWeights) -> None:
     inputs = [graph.add("Flatten", layer.inputs, f"{layer.name}.flat", axis=1)]
-    inputs.append(graph.tensor(f"{layer.name}.weight", learned.weights))
-    if learned.bias is not None:
-        inputs.append(graph.tensor(f"{layer.name}.bias", learned.bias))
+    inputs.append(graph.tensor(f"{layer.name}.weight", weights.weights))
+    if weights.bias is not None:
+        inputs.append(graph.tensor(f"{layer.name}.bias", weights.bias))
     _activated(graph, layer, "Gemm", inputs, transB=1)
 
 
 def _activated(graph: _Graph, layer: Layer, kind: str, inputs: list[str], **attributes: Any) -> None:
     activation, output = layer.value(9), layer.outputs[0]
-    _only(layer, activation in (0, 1))
+    _require(layer, activation in (0, 1))
     if activation == 0:
         graph.add(kind, inputs, output, **attributes)
     else:
@@ -136,10 +136,10 @@ def _activated(graph: _Graph, layer: Layer, kind: str, inputs: list[str], **attr
 def _pooling(graph: _Graph, layer: Layer) -> None:
     average, output = layer.value(0) == 1, layer.outputs[0]
     if layer.value(4) or (layer.value(7) and layer.value(8) == 1):
-        _only(layer, average)
+        _require(layer, average)
         graph.add("GlobalAveragePool", layer.inputs, output)
         return
-    _only(layer, not layer.value(7) and layer.value(5) in (0, 1))
+    _require(layer, not layer.value(7) and layer.value(5) in (0, 1))
     width, stride, left = layer.value(1), layer.value(2, 1), layer.value(3)
     top, right = layer.value(13, left), layer.value(14, left)
     attributes: dict[str, Any] = {
@@ -154,19 +154,19 @@ def _pooling(graph: _Graph, layer: Layer) -> None:
 
 
 def _padding(graph: _Graph, layer: Layer) -> None:
-    _only(layer, layer.value(4) == 0 and float(dict(layer.params).get(5, 0)) == 0)
+    _require(layer, layer.value(4) == 0 and float(dict(layer.params).get(5, 0)) == 0)
     top, bottom, left, right, front, behind = (layer.value(key) for key in (0, 1, 2, 3, 7, 8))
     pads = np.array([0, front, top, left, 0, behind, bottom, right], np.int64)
     graph.add("Pad", [layer.inputs[0], graph.tensor(f"{layer.name}.pads", pads)], layer.outputs[0])
 
 
 def _add(graph: _Graph, layer: Layer) -> None:
-    _only(layer, layer.value(0) == 0 and len(layer.inputs) == 2)
+    _require(layer, layer.value(0) == 0 and len(layer.inputs) == 2)
     graph.add("Add", layer.inputs, layer.outputs[0])
 
 
 def _relu(graph: _Graph, layer: Layer) -> None:
-    _only(layer, float(dict(layer.params).get(0, 0)) == 0)
+    _require(layer, float(dict(layer.params).get(0, 0)) == 0)
     graph.add("Relu", layer.inputs, layer.outputs[0])
 
 
@@ -179,12 +179,12 @@ def _copy(graph: _Graph, layer: Layer) -> None:
         graph.same(blob, layer.inputs[0])
 
 
-def _only(layer: Layer, supported: bool) -> None:
+def _require(layer: Layer, supported: bool) -> None:
     if not supported:
-        raise UserError(f"the comparison cannot write layer {layer.name} in ONNX: {layer.text}")
+        raise UserError(f"the comparison cannot convert layer {layer.name} to ONNX: {layer.text}")
 
 
-_LEARNED: dict[str, Callable[[_Graph, Layer, LayerWeights], None]] = {
+_WEIGHTED: dict[str, Callable[[_Graph, Layer, LayerWeights], None]] = {
     "Convolution": _convolution,
     "InnerProduct": _inner_product,
 }

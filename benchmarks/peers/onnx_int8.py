@@ -1,4 +1,4 @@
-"""The int8 model of the peers: onnxruntime's static quantization, calibrated on the same images as ours."""
+"""Write the peers' int8 model with onnxruntime's static quantization and ncnn's calibration images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 
 def write_int8_onnx(source: Path, target: Path, *, input_name: str, images: NDArray[np.float32]) -> None:
-    """Quantize an fp32 ONNX file; weights per channel in int8, activations in uint8, as x86 multiplies them.
+    """Quantize an fp32 ONNX file to per-channel int8 weights and uint8 activations, as x86 instructions take.
 
     Args:
         source: the fp32 file.
         target: the file to write.
-        input_name: the graph's input.
+        input_name: name of the graph's input.
         images: normalized calibration images [N, C, H, W].
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
-        """Gives one image after the other."""
+        """Iterates over the calibration images."""
 
         def __init__(self) -> None:
             self.rest: Iterator[NDArray[np.float32]] = iter(images)
@@ -31,7 +31,7 @@ def write_int8_onnx(source: Path, target: Path, *, input_name: str, images: NDAr
             image = next(self.rest, None)
             return None if image is None else {input_name: image[None]}
 
-    # It logs an advice to preprocess the graph: what that would fold is folded already.
+    # It logs the advice to preprocess the graph, whose layers are already folded.
     logging.disable(logging.WARNING)
     try:
         quantize_static(

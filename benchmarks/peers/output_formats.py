@@ -1,4 +1,4 @@
-"""A comparison's record as text: for people, for a document, for a spreadsheet."""
+"""Format a comparison's record as plain text, Markdown or CSV."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from platform.errors import UsageError, did_you_mean
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """Return a comparison's record as text."""
+    """Format the record as a plain-text table."""
     context, settings = record["context"], record["settings"]
     plural = "s" * (settings["threads"] != 1)
     title = (
         f"{record['model']['name']}, one image at a time, {settings['threads']} thread{plural}, "
-        f"{settings['repetitions']} repetitions in turns, on {context['cpu']}"
+        f"{settings['repetitions']} interleaved repetitions, on {context['cpu']}"
     )
     columns = ("min ms", "p50 ms", "p90 ms", "cpu ms", "max err", "top-1", "load ms", "RSS MiB")
     head = f"{'precision':<10}{'runtime':<21}" + "".join(f"{name:>9}" for name in columns)
@@ -27,14 +27,14 @@ def table(record: Mapping[str, Any]) -> str:
         lines.append(f"{line}  {cells[-1]}".rstrip())
     lines.append(
         f"max err and top-1: logits against PyTorch's in fp32, on {settings['images']} images "
-        f"({settings['images_label']}). RSS: the whole process, Python with it."
+        f"({settings['images_label']}). RSS: the whole process, including Python."
     )
     lines += [f"warning: {warning}" for warning in context["warnings"]]
     return "\n".join(lines)
 
 
 def rows_text(record: Mapping[str, Any], form: Literal["md", "csv"]) -> str:
-    """Return a comparison's rows as a Markdown table, or as csv with every digit."""
+    """Format the rows as a Markdown table, or as CSV with all digits."""
     rows = record["results"]
     if form == "csv":
         text = io.StringIO()
@@ -51,10 +51,10 @@ def rows_text(record: Mapping[str, Any], form: Literal["md", "csv"]) -> str:
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """Read `fp32,int8`.
+    """Parse comma-separated precisions such as `fp32,int8`.
 
     Raises:
-        UsageError: one of them is not compared.
+        UsageError: the comparison does not support a precision.
     """
     from benchmarks.peers.compare import PRECISIONS
 
@@ -84,7 +84,7 @@ def _shown(row: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row without its repetitions, one value to a name."""
+    """Flatten a row to single values, without its repetitions."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if key in ("latency_ms", "cpu_ms", "parity"):

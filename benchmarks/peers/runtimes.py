@@ -1,4 +1,4 @@
-"""Each runtime behind one function: load a network, get a callable from image to logits."""
+"""Load a network in any runtime, as a callable from image to logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A runtime, in a variant, in a precision."""
+    """A runtime with variant and precision."""
 
     runtime: Runtime
     precision: str
@@ -30,7 +30,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """`torch channels_last`."""
+        """Runtime and variant, as in `torch channels_last`."""
         return f"{self.runtime} {self.variant}".strip()
 
 
@@ -47,14 +47,14 @@ ROWS = (
     Row(runtime="onnxruntime", precision="int8"),
     Row(runtime="openvino", precision="int8"),
 )
-"""What is compared. onnxruntime has no bf16 kernels for CPUs; torch's int8 is another workflow."""
+"""The compared rows. onnxruntime has no bf16 kernels for CPUs; int8 in torch requires another workflow."""
 
 
 def rows_for(precisions: tuple[str, ...]) -> tuple[Row, ...]:
     """Return the rows of these precisions, in their order.
 
     Raises:
-        UserError: one of their packages is not installed.
+        UserError: a required package is not installed.
     """
     rows = tuple(row for precision in precisions for row in ROWS if row.precision == precision)
     missing = sorted(
@@ -62,8 +62,8 @@ def rows_for(precisions: tuple[str, ...]) -> tuple[Row, ...]:
     )
     if missing:
         raise UserError(
-            f"the comparison needs {', '.join(missing)}, not installed here; they are the dependency group "
-            "`peers`: uv pip install --group peers"
+            f"the comparison requires {', '.join(missing)}; install the dependency group `peers` with: "
+            "uv pip install --group peers"
         )
     return rows
 
@@ -77,27 +77,27 @@ def load(row: Row, path: Path, *, threads: int) -> Infer:
     """Load a network.
 
     Args:
-        row: the runtime, in which precision.
+        row: runtime and precision.
         path: the model folder (ncnn), the ONNX file (onnxruntime, openvino), the trained model (torch).
-        threads: of one inference.
+        threads: threads of one inference.
     """
     return _LOADERS[row.runtime](row, path, threads)
 
 
-def prepare_import(runtime: Runtime) -> None:
-    """Import the runtime's package, and what of ours is around it, to time that apart from loading."""
-    for name in (runtime, *_AROUND.get(runtime, ())):
+def import_runtime(runtime: Runtime) -> None:
+    """Import the runtime's package and our wrapper, to time the import separately from loading."""
+    for name in (runtime, *_WRAPPERS.get(runtime, ())):
         importlib.import_module(name)
 
 
-_AROUND: dict[Runtime, tuple[str, ...]] = {
+_WRAPPERS: dict[Runtime, tuple[str, ...]] = {
     "ncnn": ("deploy.conversion.ncnn_net",),
     "torch": ("platform.models.trained",),
 }
 
 
 def _ncnn(row: Row, path: Path, threads: int) -> Infer:
-    # Not deploy.model_files.model_folder: the schema's library would count as ncnn's memory and time.
+    # Not deploy.model_files.model_folder: importing pydantic would count as ncnn's memory and time.
     from deploy.conversion.ncnn_net import infer, load_net, options_for
 
     options = options_for(row.precision)
@@ -128,7 +128,7 @@ def _openvino(row: Row, path: Path, threads: int) -> Infer:
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        # Left alone it would take bf16 where the processor has it, whatever the file says.
+        # By default it computes in bf16 if the processor can, also for fp32 files.
         "INFERENCE_PRECISION_HINT": "bf16" if row.precision == "bf16" else "f32",
     }
     request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()

@@ -1,4 +1,4 @@
-"""The training benchmarks on a bare GPU host, without the sweep's libraries; a typo needs no PyTorch."""
+"""The training benchmarks run without the sweep's libraries and report typos before importing PyTorch."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
-# A name that stands for None in sys.modules cannot be imported, as if it were not installed.
+# None in sys.modules makes an import fail as if the package were not installed.
 sys.modules.update(dict.fromkeys(["ray", "mlflow", "optuna", "rich", "tyro", "matplotlib"]))
 from benchmarks import time_to_accuracy, training
 from platform.errors import UsageError
@@ -23,7 +23,7 @@ import platform.data.catalog, platform.tracking.provenance, platform.training.lo
 """
 
 
-def test_the_benchmarks_run_there_and_a_typo_answers_before_torch_is_loaded() -> None:
+def test_benchmarks_import_without_the_sweeps_libraries_and_report_typos_before_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The command for a GPU host: what fits into the time, what is kept, what is printed."""
+"""The GPU host benchmark: plan, result file, table, usage errors."""
 
 import importlib
 import itertools
@@ -22,7 +22,7 @@ BUDGETS_S = range(0, 1200, 7)
 
 
 @pytest.mark.parametrize("sizes", list(itertools.permutations((10, 40, 90, 200))))
-def test_a_step_is_left_out_only_where_it_does_not_fit_behind_more_important_ones(
+def test_step_is_skipped_only_if_it_does_not_fit_after_more_important_ones(
     sizes: tuple[int, ...],
 ) -> None:
     steps = [Step(f"{seconds}", "", seconds, 2 * seconds) for seconds in sizes]
@@ -35,7 +35,7 @@ def test_a_step_is_left_out_only_where_it_does_not_fit_behind_more_important_one
             left_s -= step.expected_s if step in chosen else 0
 
 
-def test_no_budget_is_exceeded_even_if_every_step_hangs() -> None:
+def test_budget_is_kept_even_if_every_step_hangs() -> None:
     for budget_s in BUDGETS_S:
         left_s = float(budget_s)
         for step in STEPS:
@@ -43,7 +43,7 @@ def test_no_budget_is_exceeded_even_if_every_step_hangs() -> None:
         assert left_s >= 0
 
 
-def test_eight_minutes_are_planned_with_every_step_and_one_with_the_first_ones() -> None:
+def test_eight_minutes_fit_every_step_and_one_minute_the_first_two() -> None:
     assert plan(STEPS, 8 * 60 - 10) == list(STEPS)
     assert [step.name for step in plan(STEPS, 50)] == ["environment", "capture_tests"]
 
@@ -59,13 +59,13 @@ def test_every_step_names_a_function() -> None:
     ("images_per_s", "left_s", "share"),
     [(None, 1000, 0.1), (80_000, 300, 1), (80_000, 60, 0.1), (20_000, 300, 0.1), (20_000, 600, 1)],
 )
-def test_the_long_recipe_runs_in_full_where_its_rate_lets_it_fit(
+def test_long_recipe_runs_completely_if_its_measured_rate_fits(
     images_per_s: float | None, left_s: float, share: float
 ) -> None:
     assert iterations_that_fit(images_per_s, left_s) == share * ITERATIONS
 
 
-def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
+def test_truncated_line_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
     assert read(path) == []
     append(path, "rate", images_per_s=1.5, worst=math.nan, several=[math.inf, 2])
@@ -80,7 +80,7 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
     ]
 
 
-def test_losses_are_compared_with_the_eager_ones() -> None:
+def test_captured_losses_are_compared_with_eager_losses() -> None:
     eager = [2.0, 4.0, 5.0]
     same = compare(eager, eager, eager, tolerance=1e-3)
     assert (same["equal"], same["worst"], same["first_apart"]) == (True, 0.0, None)
@@ -90,7 +90,7 @@ def test_losses_are_compared_with_the_eager_ones() -> None:
     assert not compare([2.0, 4.02, 5.0], eager, eager, tolerance=1e-3)["equal"]
 
 
-def test_jpeg_images_have_a_target_of_their_own() -> None:
+def test_jpeg_data_set_has_a_lower_target() -> None:
     assert target_on("cifar10-jpeg75", 0.94) == 0.915
     assert target_on("cifar10", 0.94) == 0.94
 
@@ -202,20 +202,20 @@ FACTS = [
 ]
 
 
-def test_the_table_says_what_was_found_and_what_was_not() -> None:
-    said = table(FACTS)
+def test_table_has_every_result_and_unfinished_runs() -> None:
+    text = table(FACTS)
     assert (
-        "a GPU 80.0 GiB, cuDNN 91002; Python 3.12.3, torch 2.11.0, standard `platform` loaded first" in said
+        "a GPU 80.0 GiB, cuDNN 91002; Python 3.12.3, torch 2.11.0, standard `platform` loaded first" in text
     )
-    assert "pydantic: ModuleNotFoundError()" in said
-    assert "tests of the captured step: 1 failed, 15 passed\n  test_a" in said
-    assert "resnet32 128 bf16: DIFFERENT from epoch 3 on (worst 2.5e-01, eager from itself 0.0e+00)" in said
-    lines = said.splitlines()
+    assert "pydantic: ModuleNotFoundError()" in text
+    assert "tests of the captured step: 1 failed, 15 passed\n  test_a" in text
+    assert "resnet32 128 bf16: DIFFERENT from epoch 3 on (worst 2.5e-01, between eager runs 0.0e+00)" in text
+    lines = text.splitlines()
     assert "resnet18 512 captured                  1,234  12.5%      1,300         0.200      3.50" in lines
     assert "resnet18 512 eager                     1,234      -          -         0.200      3.50" in lines
-    assert "resnet18 512 NOT CAPTURED ema_decay=0.99" in said
+    assert "resnet18 512 NOT CAPTURED ema_decay=0.99" in text
     assert "  warning: could not be captured" in lines
-    assert "compiled in 47 s" in said
+    assert "compiled in 47 s" in text
     assert "resnet32 128 eager, a step: 1,000 us in 590 kernels: convolution 60% (100)" in lines
     reached = "94 % on cifar10 after 25.0 s of training, epoch 30"
     assert f"resnet18_ddp: {reached}; 94.12 % after 32 epochs, 26.5 s (n = 1)" in lines
@@ -226,14 +226,14 @@ def test_the_table_says_what_was_found_and_what_was_not() -> None:
     assert lines[-2:] == ["-- done: rates 33 s", "-- he2016_resnet32: timed out, 90 s: epoch 7"]
 
 
-def test_the_record_has_the_context_and_every_fact() -> None:
+def test_record_has_the_context_and_every_fact() -> None:
     written = document(FACTS)
     assert (written["schema_version"], written["benchmark"]) == (1, "gpu_host")
     assert (written["context"], written["settings"]) == (WHERE, {"minutes": 8})
     assert written["results"] == FACTS[1:]
 
 
-def test_a_killed_run_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_table_of_a_killed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [json.dumps(fact) for fact in FACTS]
     (tmp_path / "facts.jsonl").write_text("\n".join([*lines, '{"kind": "ra']))
     assert command.main(["--show", str(tmp_path)]) == 0
@@ -250,12 +250,14 @@ def test_a_killed_run_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--show", "nowhere"], "facts.jsonl is not there"),
     ],
 )
-def test_a_mistake_is_one_message(arguments: list[str], message: str) -> None:
+def test_usage_errors(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         command.main(arguments)
 
 
-def test_without_a_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_gpu_the_command_fails_before_creating_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UsageError, match=r"needs a GPU that PyTorch can use: .* --tiny runs every step"):
         command.main(["--output", str(tmp_path / "out")])

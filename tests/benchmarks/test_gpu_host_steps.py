@@ -1,4 +1,4 @@
-"""The steps as processes: killed at their limit, crashed, interrupted, and the whole chain on a bare host."""
+"""The steps as processes: timeout, crash, interrupt, and all steps on a bare host."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def refuse(call):
 def work(call):
     call.note("found", limit_s=call.limit_s)
 """
-# As on a host without the sweep's libraries, whose .pth files import the standard library's `platform`.
+# A host without the sweep's libraries, whose .pth files import the standard library's `platform`.
 BARE_HOST = """
 import os, sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -46,12 +46,12 @@ spec.loader.exec_module(sys.modules["platform"])
 """
 
 
-def test_a_step_that_hangs_or_crashes_costs_no_other(
+def test_hanging_or_crashing_step_does_not_affect_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "fake_steps.py").write_text(FAKES)
     path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    # The hanging step gets the time to start on a busy machine.
+    # The limit of the hanging step must allow for its start on a busy machine.
     steps = [
         Step(name, f"fake_steps:{name}", 1, 5 if name == "hang" else 50, path)
         for name in ("hang", "crash", "refuse", "work")
@@ -78,7 +78,7 @@ def test_a_step_that_hangs_or_crashes_costs_no_other(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_prints_what_is_there(sent: signal.Signals, tmp_path: Path) -> None:
+def test_interrupt_writes_record_and_table(sent: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu_host", "--tiny", "--only", "equality", "--output", str(out)],
@@ -91,9 +91,9 @@ def test_interrupted_it_prints_what_is_there(sent: signal.Signals, tmp_path: Pat
         while "step 1 of 1" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(sent)
-        said, _ = process.communicate()
+        printed, _ = process.communicate()
     assert process.returncode == 130
-    assert "-- equality: interrupted" in said
+    assert "-- equality: interrupted" in printed
     assert json.loads((out / "record.json").read_text())["results"][-1]["outcome"] == "interrupted"
 
 

@@ -1,4 +1,4 @@
-"""What the program of the kills says of what it found; tests/sweep kills a real sweep with it."""
+"""Comparison of outcomes, table and usage errors of random_kills; tests/sweep kills a real sweep."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml
 from platform.tuning.planning.plan import make_plan
 
-WHOLE: dict[str, Any] = {
+OUTCOME: dict[str, Any] = {
     "trials": {"t000": {"status": "finished"}, "t001": {"status": "pruned"}},
     "epochs": {"t000": [{"train_loss": 2.0}, {"train_loss": 1.5}], "t001": [{"train_loss": 2.1}]},
 }
 
 
 def test_equal_outcomes_have_no_differences() -> None:
-    assert differences(WHOLE, {**WHOLE}) == []
+    assert differences(OUTCOME, {**OUTCOME}) == []
 
 
-def test_every_difference_is_named() -> None:
+def test_every_difference_is_reported_with_its_path() -> None:
     other = {
         "trials": {"t000": {"status": "finished"}, "t001": {"status": "finished"}},
         "epochs": {"t000": [{"train_loss": 2.0}, {"train_loss": 1.5000001}], "t001": []},
     }
-    assert differences(WHOLE, other) == [
+    assert differences(OUTCOME, other) == [
         "epochs.t000[1].train_loss: 1.5, 1.5000001",
         "epochs.t001: [{'train_loss': 2.1}], []",
         "trials.t001.status: 'pruned', 'finished'",
     ]
 
 
-def test_an_epoch_that_was_trained_twice_is_found(tmp_path: Path) -> None:
+def test_epoch_trained_twice_is_detected(tmp_path: Path) -> None:
     logs = tmp_path / "runs" / "killed-20260101-000000" / "logs"
     logs.mkdir(parents=True)
     line = "epoch {}/3: train loss 2.0000, validation accuracy 0.1000, 0.5 s\n"
@@ -47,7 +47,7 @@ def test_an_epoch_that_was_trained_twice_is_found(tmp_path: Path) -> None:
     assert KilledSweep(tmp_path).repeated() == ["c1-s0 epoch 1"]
 
 
-def test_the_table_counts_kills_and_names_what_is_wrong() -> None:
+def test_table_counts_kills_and_reports_differences() -> None:
     where = {
         "cpu": "a CPU", "cores": 2, "gpus": [], "versions": {}, "git_commit": None, "git_dirty": False,
         "load_average": None, "started_at": "2026-01-01",
@@ -56,18 +56,18 @@ def test_the_table_counts_kills_and_names_what_is_wrong() -> None:
     good = {"sweep": 1, "kills": [kill] * 2, "differences": [], "repeated": [], "epochs": 9, "trials": 4}
     bad = {**good, "sweep": 2, "repeated": ["t000 epoch 1"], "equal": False}
     lines = table(where, [{**good, "equal": True}, bad]).splitlines()
-    assert " ".join(lines[5].split()) == "1 4 runs, 9 epochs: as the sweep without kills"
+    assert " ".join(lines[5].split()) == "1 4 runs, 9 epochs: equal to the undisturbed sweep"
     assert " ".join(lines[8].split()) == "2 4 runs, 9 epochs: 1 differences: twice: t000 epoch 1"
-    assert lines[-1] == "4 kills (4 raylet); 1 of 2 sweeps as without them"
+    assert lines[-1] == "4 kills (4 raylet); 1 of 2 sweeps equal to the undisturbed one"
 
 
-def test_its_sweep_has_one_slot_and_a_confirmation_by_two_workers() -> None:
+def test_sweep_has_one_slot_and_two_confirmation_workers() -> None:
     spec = validate(SweepSpec, {"name": "killed", **parse_yaml(SPACE, source="killed")}, source="killed")
     plan = make_plan(spec, {"CPU": 8.0})
     assert (plan.search.concurrency, plan.search.backend) == (1, "inproc")
     assert (plan.confirm.workers, plan.confirm.backend, plan.final.workers) == (2, "ddp", 2)
 
 
-def test_a_wrong_number_is_refused() -> None:
+def test_zero_rounds_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="must be a whole number, 1 or more, got '0'"):
         main(["--rounds", "0"])

@@ -1,4 +1,4 @@
-"""The record and the command line that all benchmarks share."""
+"""The shared record and command line of the benchmarks."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.command import Parser, at_least, one_of, several_of
 from platform.errors import UsageError, UserError
 
 
-def test_a_record_says_where_its_numbers_come_from(tmp_path: Path) -> None:
+def test_record_has_context_settings_and_results(tmp_path: Path) -> None:
     where = record.context()
     record.write(tmp_path / "new" / "a.json", record.document("training", where, {"batch": 1}, [{"x": 2}]))
     written = json.loads((tmp_path / "new" / "a.json").read_text())
@@ -26,7 +26,7 @@ def test_a_record_says_where_its_numbers_come_from(tmp_path: Path) -> None:
     assert record.describe(where).startswith(where["cpu"])
 
 
-def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the record"):
         record.write(tmp_path / "file" / "a.json", {})
@@ -35,7 +35,7 @@ def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_record_goes_to_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_is_written_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     record.write(Path("-"), {"schema_version": 1})
     assert json.loads(capsys.readouterr().out) == {"schema_version": 1}
 
@@ -69,6 +69,6 @@ def test_arguments_are_read(parser: Parser) -> None:
         (["stray"], "unknown argument 'stray'"),
     ],
 )
-def test_a_mistake_is_one_message(parser: Parser, arguments: list[str], message: str) -> None:
+def test_usage_errors(parser: Parser, arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parser.parse(arguments)

@@ -1,4 +1,4 @@
-"""Time to a given accuracy: what counts, what is refused, what is said."""
+"""Time to a given accuracy: measured time, rejected recipes, table."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(48, num_classes)
         )
 
-    monkeypatch.setattr("platform.training.loop.build", build)
+    monkeypatch.setattr("platform.training.loop.build_network", build)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE.replace("SCHEDULE", "cosine"))
@@ -57,7 +57,7 @@ def test_seeds_are_trained_and_recorded(
     written = json.loads(path.read_text())
     assert written["settings"]["config"]["batch_size"] == 16
     assert written["settings"]["warm_up_epochs"] == 0, "on a CPU"
-    # Under a limit, training and validation images together: none is held out here.
+    # With train_limit, training and validation images together: no image is held out.
     assert written["settings"]["data"]["train_images"] == 64 + 32
     first, second = written["results"]
     assert (first["seed"], second["seed"]) == (0, 1)
@@ -88,7 +88,7 @@ def epoch(number: int, accuracy: float) -> EpochRecord:
 
 
 @pytest.mark.parametrize(("target", "train_s", "at"), [(0.9, 20.0, 2), (0.99, None, None)])
-def test_the_first_epoch_at_the_target_counts_without_its_tests(
+def test_time_to_target_excludes_evaluation(
     target: float, train_s: float | None, at: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(config, data, *, world, checkpoint_dir, on_epoch):
@@ -101,7 +101,7 @@ def test_the_first_epoch_at_the_target_counts_without_its_tests(
     assert (row["last_accuracy"], row["total_train_s"]) == (0.95, 40.0)
 
 
-def test_a_warm_up_is_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_is_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
 
     def fit(config, data, *, world, checkpoint_dir, on_epoch):
@@ -115,7 +115,7 @@ def test_a_warm_up_is_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trained == [1]
 
 
-def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
+def test_spread_covers_the_seeds_that_reached_the_target() -> None:
     def row(seed: int, train_s: float | None, accuracy: float, *mfu: float | None) -> dict[str, object]:
         reached = {"train_s": train_s, "wall_s": train_s, "epoch": None if train_s is None else 9}
         epochs = [{"mfu": share} for share in mfu]
@@ -143,14 +143,14 @@ def test_the_spread_is_over_the_seeds_that_reached_it() -> None:
     table = tta.table(where, settings, [row(0, 50.0, 0.941), row(1, 52.0, 0.942), row(2, None, 0.937)])
     assert "bf16 on cuda:0, after a warm-up epoch" in table
     assert table.splitlines()[-1] == (
-        "reached by 2 of 3 seeds, in 51.0 +- 1.4 (n = 2) s of training (over those); "
+        "reached by 2 of 3 seeds, in 51.0 +- 1.4 (n = 2) s of training (mean of those seeds); "
         "last epoch 94.00 +- 0.26 (n = 3) %"
     )
     measured = [row(0, 50.0, 0.941, 0.1, 0.4, 0.42), row(1, 52.0, 0.942, 0.2, 0.41, None)]
     assert tta.table(where, settings, measured).endswith("last epoch 94.15 +- 0.07 (n = 2) %; MFU 41.0%")
 
 
-def test_a_recipe_that_looks_at_held_out_images_is_refused() -> None:
+def test_recipe_with_decisions_on_held_out_images_is_rejected() -> None:
     with pytest.raises(UsageError, match="here those are the test images"):
         tta.main(["--recipe", "resnet18_cutout_plateau"])
 
@@ -163,6 +163,6 @@ def test_a_recipe_that_looks_at_held_out_images_is_refused() -> None:
         (["--set", "epoch=3"], "did you mean 'epochs'"),
     ],
 )
-def test_a_mistake_is_one_message(arguments: list[str], message: str) -> None:
+def test_usage_errors(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tta.main(arguments)

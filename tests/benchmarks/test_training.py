@@ -1,4 +1,4 @@
-"""The comparison with the popular loop: its arithmetic, its record, what the reference does."""
+"""Throughput comparison with the reference loop: record, table, roofline, reference data."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "_COPY_BYTES", {"cpu": 1 << 20})
 
 
-def test_a_comparison_prints_a_table_and_writes_every_repetition(
+def test_comparison_prints_a_table_and_records_every_repetition(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "training.json"
@@ -51,7 +51,7 @@ def test_a_comparison_prints_a_table_and_writes_every_repetition(
     assert "  compiled in 47 s" in training.table(where, settings, [row])
 
 
-def test_compile_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_option_reaches_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*_: object, compile_network: bool, **__: object) -> None:
         raise RuntimeError(f"compile_network={compile_network}")
 
@@ -65,45 +65,45 @@ def test_compile_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "gflop"),
     [("resnet18_cifar", 3.329), ("resnet32_cifar", 0.412)],
 )
-def test_flop_of_an_image_are_three_times_the_forward_pass_less_the_first_layers_input(
+def test_flop_per_image_are_three_forward_passes_minus_the_first_layers_input_gradient(
     name: str, gflop: float
 ) -> None:
     assert roofline.flop_per_image(ModelConfig(name=name)) / 1e9 == pytest.approx(gflop, abs=5e-4)
 
 
-def test_the_traffic_of_an_image_lies_where_others_have_estimated_it() -> None:
-    """By hand, 21.5 accesses for each output of a convolution: 126 and 32 FLOP per byte in bf16."""
+def test_traffic_per_image_is_close_to_a_manual_estimate() -> None:
+    """Estimate: 21.5 accesses per convolution output, so 126 and 32 FLOP per byte in bf16."""
     for name, flop_per_byte in (("resnet18_cifar", 126), ("resnet32_cifar", 32)):
         model = ModelConfig(name=name)
         byte = roofline.byte_per_image(model, precision="bf16", batch_size=128)
         assert roofline.flop_per_image(model) / byte == pytest.approx(flop_per_byte, rel=0.25)
 
 
-def test_traffic_counts_what_is_read_and_written_and_views_move_nothing() -> None:
+def test_traffic_counts_reads_and_writes_but_not_views() -> None:
     images = torch.zeros(3, 4, dtype=torch.float32)
     with roofline._Traffic() as traffic:
         turned = images.t()[1:]
     assert traffic.byte == 0
     with roofline._Traffic() as traffic:
         turned + turned
-    # 36 byte read twice and written once.
+    # 36 bytes are read twice and written once.
     assert traffic.byte == 3 * 36
 
 
-def test_the_roof_is_that_of_the_faster_size() -> None:
+def test_gemm_rate_has_every_repetition() -> None:
     rates = roofline.gemm_flop_per_s(torch.device("cpu"), "fp32", repetitions=3)
     assert len(rates) == 3
     assert min(rates) > 0
 
 
-def test_the_reference_trains_on_the_same_images() -> None:
+def test_reference_trains_on_the_same_images() -> None:
     data = training.random_data(16)
     images = PilImages(data.train.images, data.train.labels, data.normalization)
     assert len(images) == 16
     shape = (3, 1, 1)
     mean, std = (torch.tensor(part).view(shape) for part in (data.normalization.mean, data.normalization.std))
     plain = (torch.from_numpy(data.train.images[3]) / 255 - mean) / std
-    # Whatever the shift, the middle of a view is a part of the image, or of the mirrored image.
+    # For every shift, the center of the crop is a part of the image or of its mirror image.
     parts = torch.cat([plain, plain.flip(-1)], dim=-1).unfold(1, 8, 1).unfold(2, 8, 1)
     for _ in range(10):
         middle = images[3][0][:, 12:20, 12:20].view(3, 1, 1, 8, 8)

@@ -1,8 +1,8 @@
-"""What a runtime costs before its first answer: import, load, first inference, memory, in a new process.
+"""Measure a runtime's startup cost in a new process: import, load, first inference, memory.
 
-    python -m benchmarks.peers.fresh_start REQUEST
+    python -m benchmarks.peers.startup_cost REQUEST
 
-is how `measure` starts that process; REQUEST is JSON. The answer, JSON too, is its last line on stdout.
+`measure_startup` runs this command. REQUEST is JSON; the result is the last line of stdout, as JSON.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.runtimes import Row, load, prepare_import
+from benchmarks.peers.runtimes import Row, import_runtime, load
 from platform.errors import UserError
 
 TIMEOUT_S = 600
 
 
-def measure(row: Row, path: Path, *, threads: int, input_shape: tuple[int, int, int]) -> dict[str, float]:
-    """Return what a new process measured of itself.
+def measure_startup(
+    row: Row, path: Path, *, threads: int, input_shape: tuple[int, int, int]
+) -> dict[str, float]:
+    """Return the startup cost that a new process measures.
 
     `import_ms`, `load_ms`, `first_inference_ms`, `load_cpu_ms` (processor time, steadier than the clock on a
-    busy machine), `start_rss_mb`, `peak_rss_mb`. Memory is in MiB and that of the whole process, Python with
-    it; `start_rss_mb` is what it had before it imported the runtime.
+    busy machine), `start_rss_mb`, `peak_rss_mb`. Memory is in MiB and that of the whole process, including
+    Python; `start_rss_mb` is the memory before the import of the runtime.
 
     Raises:
         UserError: the process failed.
     """
     request = {**asdict(row), "path": str(path), "threads": threads, "input_shape": input_shape}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.peers.fresh_start", json.dumps(request)],
+        [sys.executable, "-m", "benchmarks.peers.startup_cost", json.dumps(request)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -43,21 +45,21 @@ def measure(row: Row, path: Path, *, threads: int, input_shape: tuple[int, int, 
         check=False,
     )
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise UserError(f"{row.name} in {row.precision} failed in a process of its own: {said[0]}")
-    answer: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise UserError(f"{row.name} in {row.precision} failed in a new process: {last[0]}")
+    costs: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return costs
 
 
-def answer(request: dict[str, Any]) -> dict[str, float]:
-    """Do what `measure` asks for, in this process."""
+def startup_cost(request: dict[str, Any]) -> dict[str, float]:
+    """Measure the startup cost in this process."""
     import numpy as np
 
     row = Row(runtime=request["runtime"], precision=request["precision"], variant=request["variant"])
     image = np.zeros((1, *request["input_shape"]), np.float32)
     start_rss_mb = _memory_mb("VmRSS")
     moments = [time.perf_counter()]
-    prepare_import(row.runtime)
+    import_runtime(row.runtime)
     moments.append(time.perf_counter())
     cpu_begin = time.process_time()
     infer = load(row, Path(request["path"]), threads=request["threads"])
@@ -74,7 +76,7 @@ def answer(request: dict[str, Any]) -> dict[str, float]:
         "load_cpu_ms": load_cpu_ms,
         "first_inference_ms": steps[2],
         "start_rss_mb": start_rss_mb,
-        # Not getrusage: a process started by another one inherits the other's peak there.
+        # Not getrusage: its peak includes the parent's.
         "peak_rss_mb": _memory_mb("VmHWM"),
     }
 
@@ -83,8 +85,8 @@ def _memory_mb(key: str) -> float:
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(f"{key}:"):
             return round(int(line.split()[1]) / 1024, 1)
-    raise UserError(f"this system tells no {key} in /proc/self/status; the comparison needs Linux")
+    raise UserError(f"/proc/self/status has no {key}; the comparison requires Linux")
 
 
 if __name__ == "__main__":
-    print(json.dumps(answer(json.loads(sys.argv[1]))))
+    print(json.dumps(startup_cost(json.loads(sys.argv[1]))))
