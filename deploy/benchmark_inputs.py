@@ -38,10 +38,9 @@ def write_test_images(
     from platform.models.trained import load_trained_model
 
     document = read_document(folder)
-    image = document.input
     label = document.source.data or "unknown"
     info = find_cached_by_label(default_cache_dir(), label)
-    if info is None or info.image_shape != (image.channels, image.height, image.width):
+    if info is None or info.image_shape != document.input.shape:
         raise UserError(
             f"--accuracy needs the test images of {label}, which are not in the cache at this size; "
             "run a sweep on them first, or measure without --accuracy"

@@ -164,8 +164,7 @@ def _cpu_ms(folders: Mapping[str, Path]) -> dict[str, float]:
     work = []
     for path in folders.values():
         folder = mf.open_model_folder(path)
-        image = folder.document.input
-        shape = (image.channels, image.height, image.width)
+        shape = folder.document.input.shape
         net = load_net(folder.param, folder.weights, options_for(folder.document.precision))
         work.append(
             partial(run_inference, net, np.random.default_rng(0).standard_normal(shape).astype(np.float32))

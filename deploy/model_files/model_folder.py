@@ -52,8 +52,13 @@ class InputInfo(Frozen):
     shorter_side: PositiveInt | None = None
     """Pixels, for `shorter_side_crop`; at least the input's longer side."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.channels, self.height, self.width
+
     @model_validator(mode="after")
-    def _cut_fits(self) -> Self:
+    def _crop_fits(self) -> Self:
         if (self.resize == "shorter_side_crop") != (self.shorter_side is not None):
             raise ValueError("resize: shorter_side_crop requires shorter_side, and no other resize takes it")
         if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
@@ -163,11 +168,10 @@ class ModelDocument(BaseModel):
 
     def normalize(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 images [N, C, H, W] to the network's float32 input of the same shape."""
-        shape = (self.input.channels, self.input.height, self.input.width)
         mean = np.array(self.normalization.mean, np.float32)
         std = np.array(self.normalization.std, np.float32)[:, None, None]
         pixels = images.astype(np.float32) / np.float32(255)
-        return (pixels - mean.reshape(shape if mean.size > len(std) else (-1, 1, 1))) / std
+        return (pixels - mean.reshape(self.input.shape if mean.size > len(std) else (-1, 1, 1))) / std
 
 
 @dataclass(frozen=True)

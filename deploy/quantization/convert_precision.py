@@ -99,11 +99,10 @@ def _write_files(
     progress: Callable[[str], None],
 ) -> dict[str, object]:
     """Write the two ncnn files into `new`; return their `tuning` and `quantization` entries of model.json."""
-    image = source.document.input
     text, no_winograd = tune_by_rule(
         source.param.read_text(encoding="utf-8"),
         source.weights,
-        input_shape=(image.channels, image.height, image.width),
+        input_shape=source.document.input.shape,
         precision=precision,
     )
     param = parse(text)
@@ -134,7 +133,7 @@ def _tune(
     tuned = tune_by_measurement(
         (new / mf.PARAM).read_text(encoding="utf-8"),
         new / mf.WEIGHTS,
-        input_shape=(image.channels, image.height, image.width),
+        input_shape=image.shape,
         precision=precision,
         progress=progress,
     )
@@ -157,8 +156,7 @@ def _describe(
     inputs = document.normalize(images)
     parity = compare(run(before, inputs), run(after, inputs))
 
-    image = document.input
-    patterns = mf.self_test_images((image.channels, image.height, image.width))
+    patterns = mf.self_test_images(document.input.shape)
     expected = np.array(document.self_test.logits, np.float32)
     error = compare(expected, run(after, document.normalize(patterns))).max_abs
 

@@ -108,8 +108,7 @@ def converted_model(
             "int8 is calibrated and checked on images of the model's training data, which are not in the "
             "cache; give their folder with --data-dir"
         )
-    image = mf.open_model_folder(source).document.input
-    random = random_images(MIN_IMAGES, (image.channels, image.height, image.width))
+    random = random_images(MIN_IMAGES, mf.open_model_folder(source).document.input.shape)
     with tempfile.TemporaryDirectory(prefix="precision-") as scratch:
         result = convert_precision(
             source,
