@@ -80,7 +80,7 @@ def world_from_env() -> Iterator[World]:
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if 0 < torch.cuda.device_count() <= local_rank:
         raise UserError(
-            f"each worker needs a GPU of its own: worker {local_rank} was started on a machine with "
+            f"each worker needs its own GPU: worker {local_rank} was started on a machine with "
             f"{torch.cuda.device_count()}; lower --nproc_per_node"
         )
     device = pick_device(local_rank)

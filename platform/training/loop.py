@@ -233,7 +233,9 @@ class _TrainingRun:
         self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]
     ) -> None:
         state, budget = self._state, self._budget
-        report = _StepReport(on_step, budget, self._world, first_step=state.step)
+        report = _StepReport(
+            on_step, self._check_divergence, budget=budget, world=self._world, first_step=state.step
+        )
         while state.step < budget.total_steps:
             epoch = state.step // budget.steps_per_epoch
             report.start_epoch(epoch)
@@ -244,19 +246,13 @@ class _TrainingRun:
     def _train_epoch(self, epoch: int, report: _StepReport) -> EpochRecord:
         """Train and evaluate `epoch` (from 0)."""
         config, state, budget = self._config, self._state, self._budget
-
-        def check_and_report(done: int, metrics: StepMetrics) -> None:
-            if self._world.size == 1:
-                self._check_divergence(metrics, epoch)
-            report(done, metrics)
-
         began_s = time.monotonic()
         steps, images = budget.steps_in(epoch), budget.images_in(epoch)
         # A shortened last epoch samples all steps, too: a captured step needs tensors of constant shape.
         randomness = self._training_set.sample_randomness(
             epoch, seed=config.seed, steps=budget.steps_per_epoch
         )
-        reporter = ProgressReporter(check_and_report, after_step=self._checkpoints.poll)
+        reporter = ProgressReporter(report, after_step=self._checkpoints.poll)
         metrics = self._steps.run_epoch(randomness, steps=steps, reporter=reporter)
         self._check_divergence(metrics, epoch)
         losses, grad_norms = metrics.losses.cpu().double(), metrics.grad_norms.cpu().double()
@@ -333,12 +329,19 @@ class _TrainingRun:
 
 
 class _StepReport:
-    """Computes the `StepProgress` of a run and passes it to `on_step`."""
+    """Computes the progress of a run within an epoch, and checks for divergence."""
 
     def __init__(
-        self, on_step: Callable[[StepProgress], None], budget: Budget, world: World, *, first_step: int
+        self,
+        on_step: Callable[[StepProgress], None],
+        check_divergence: Callable[[StepMetrics, int], None],
+        *,
+        budget: Budget,
+        world: World,
+        first_step: int,
     ) -> None:
-        self._on_step, self._budget, self._world = on_step, budget, world
+        self._on_step, self._check_divergence = on_step, check_divergence
+        self._budget, self._world = budget, world
         self._first_step, self._began_s = first_step, time.monotonic()
         self.start_epoch(0)
 
@@ -348,6 +351,9 @@ class _StepReport:
 
     def __call__(self, done: int, metrics: StepMetrics) -> None:
         """Report `done` steps of the epoch, as finished by the device: the host may be some steps ahead."""
+        if self._world.size == 1:
+            # Several workers check the sum of their losses at the epoch's end, so that all stop together.
+            self._check_divergence(metrics, self._epoch)
         budget, now_s = self._budget, time.monotonic()
         step = self._epoch * budget.steps_per_epoch + done
         step_s = (now_s - self._began_s) / (step - self._first_step)

@@ -109,7 +109,9 @@ def test_evaluate_reproduces_the_validation_results_and_writes_its_files(
     assert sum(map(sum, record["confusion"])) == record["data"]["images"]
     assert f"top-1 accuracy {100 * record['accuracy']:.2f} %" in out
     flip = record["test_time_flip"]
-    assert f"top-1 accuracy with test-time flip {100 * flip['accuracy']:.2f} %, loss {flip['loss']:.4f}" in out
+    assert (
+        f"top-1 accuracy with test-time flip {100 * flip['accuracy']:.2f} %, loss {flip['loss']:.4f}" in out
+    )
     assert (folder / "evaluation" / "confusion.svg").read_text().startswith("<?xml")
 
 
