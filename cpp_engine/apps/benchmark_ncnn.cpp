@@ -192,7 +192,7 @@ class Peaks {
   [[nodiscard]] Json for_cores(const std::string& precision, int cores) const {
     const auto found = best_.find(precision);
     if (found == best_.end() || !found->second) return {};
-    return Json(*found->second * cores);
+    return {*found->second * cores};
   }
 
   [[nodiscard]] Json record() const {

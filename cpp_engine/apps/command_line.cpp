@@ -75,7 +75,7 @@ Parsed parse(int argc, char** argv, const std::vector<Flag>& flags) {
     } else if (i + 1 < argc) {
       value = argv[++i];
     } else {
-      parsed.error = name + " needs a value: " + name + " " + flag->value;
+      parsed.error = name + " needs a value: " + flag->value;
     }
     if (!parsed.error.empty()) return parsed;
     parsed.flags[name] = value;

@@ -24,8 +24,8 @@ struct Parsed {
   std::vector<std::string> positionals;
   std::string error;  ///< empty on success
 
-  bool has(const std::string& name) const { return flags.count(name) != 0; }
-  std::string get(const std::string& name, const std::string& fallback) const;
+  [[nodiscard]] bool has(const std::string& name) const { return flags.count(name) != 0; }
+  [[nodiscard]] std::string get(const std::string& name, const std::string& fallback) const;
 };
 
 /// Parse `--flag value`, `--flag=value` and `--`. The error for an unknown flag suggests the closest one.

@@ -64,14 +64,16 @@ Result<ColdStart> measure_cold_start(const std::string& folder, int threads) {
   ::close(ends[0]);
   int exit_status = 0;
   ::waitpid(child, &exit_status, 0);
-  if (message.empty())
+  if (message.empty()) {
     return Status(StatusCode::inference_failed,
                   "the process that loads the model terminated without a result");
+  }
   if (message[0] != 'v') return Status(static_cast<StatusCode>(message[0] - 'A'), message.substr(1));
   ColdStart cold;
-  if (message.size() != 1 + sizeof cold)
+  if (message.size() != 1 + sizeof cold) {
     return Status(StatusCode::inference_failed,
                   "the process that loads the model returned an incomplete result");
+  }
   std::memcpy(&cold, message.data() + 1, sizeof cold);
   return cold;
 }

@@ -19,6 +19,8 @@ constexpr int accumulators = 12;
 constexpr int steps = 20000;
 constexpr int repetitions = 40;
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types, variables and macro names.
+
 // One step of one accumulator. The empty assembly prevents the compiler from folding the loop.
 #define SWEEP_ENGINE_STEP(sum, instruction) \
   do {                                      \
@@ -48,6 +50,8 @@ constexpr int repetitions = 40;
       SWEEP_ENGINE_STEP(m, instruction(m));                               \
     }                                                                     \
   }
+
+// NOLINTEND(bugprone-macro-parentheses)
 
 #define SWEEP_ENGINE_FMA_256(sum) _mm256_fmadd_ps(x, x, sum)
 #define SWEEP_ENGINE_FMA_512(sum) _mm512_fmadd_ps(x, x, sum)

@@ -22,7 +22,7 @@ struct ErrorState {
 [[noreturn]] void on_error(j_common_ptr info) {
   auto* state = reinterpret_cast<ErrorState*>(info->err);
   info->err->format_message(info, state->message);
-  std::longjmp(state->escape, 1);  // NOLINT(cert-err52-cpp): libjpeg's C error handling requires it
+  std::longjmp(state->escape, 1);
 }
 
 void on_message(j_common_ptr info, int level) {

@@ -32,7 +32,7 @@ struct Cleanup {
 [[noreturn]] void on_error(png_structp png, png_const_charp message) {
   auto* state = static_cast<DecodeState*>(png_get_error_ptr(png));
   std::strncpy(state->message, message, sizeof state->message - 1);
-  std::longjmp(state->escape, 1);  // NOLINT(cert-err52-cpp): libpng's C error handling requires it
+  std::longjmp(state->escape, 1);
 }
 
 // Warnings concern metadata such as color profiles; read_header() turns checksum warnings into errors.

@@ -18,6 +18,7 @@ struct Window {
   std::vector<int> weights;
 };
 
+// NOLINTBEGIN(bugprone-incorrect-roundings): Pillow rounds with (int)(x + 0.5).
 std::vector<Window> triangle_windows(int in, int out) {
   const double scale = static_cast<double>(in) / out;
   const double support = std::max(scale, 1.0);  // the triangle's half-width, in input pixels
@@ -42,6 +43,7 @@ std::vector<Window> triangle_windows(int in, int out) {
   }
   return windows;
 }
+// NOLINTEND(bugprone-incorrect-roundings)
 
 std::uint8_t to_pixel(int sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255));
@@ -60,7 +62,7 @@ Image resize_rows(const Image& image, int width) {
       int sum[3] = {1 << (precision_bits - 1), 1 << (precision_bits - 1), 1 << (precision_bits - 1)};
       const std::uint8_t* from = row + static_cast<std::size_t>(window.first) * 3;
       for (const int weight : window.weights) {
-        for (int c = 0; c < 3; ++c) sum[c] += *from++ * weight;
+        for (int& channel : sum) channel += *from++ * weight;
       }
       for (const int value : sum) *to++ = to_pixel(value);
     }

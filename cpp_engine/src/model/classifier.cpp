@@ -253,6 +253,7 @@ Result<std::vector<Score>> Classifier::classify(const Image& image, int top) con
                    [&](std::size_t a, std::size_t b) { return probabilities[a] > probabilities[b]; });
   order.resize(std::min(order.size(), static_cast<std::size_t>(std::max(top, 0))));
   std::vector<Score> scores;
+  scores.reserve(order.size());
   for (const std::size_t i : order) {
     scores.push_back({static_cast<int>(i), impl_->manifest.classes[i], probabilities[i]});
   }

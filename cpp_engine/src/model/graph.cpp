@@ -165,7 +165,7 @@ Status parse_layer(std::string_view line, LayerLine& layer) {
   for (int i = 0; i < *bottoms; ++i) layer.bottoms.emplace_back(words[at++]);
   for (int i = 0; i < *tops; ++i) layer.tops.emplace_back(words[at++]);
   for (; at < words.size(); ++at) {
-    const Status status = parse_param(words[at], layer);
+    Status status = parse_param(words[at], layer);
     if (!status.ok()) return status;
   }
   return {};
@@ -188,9 +188,10 @@ Status check_connections(const Graph& graph) {
     for (const std::string& blob : layer.tops) {
       if (!is_valid_name(blob))
         return invalid_param(layer.name + ": a blob name is not printable ASCII of at most 255 characters");
-      if (!consumed.emplace(blob, false).second)
+      if (!consumed.emplace(blob, false).second) {
         return invalid_param(layer.name + ": output blob '" + blob +
                              "' is already produced by another layer");
+      }
     }
   }
   if (consumed.size() != graph.blob_count) {

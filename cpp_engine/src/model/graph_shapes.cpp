@@ -53,7 +53,7 @@ int checked_extent(LayerChecker& check, int extent, int kernel, int stride, int 
                    bool round_up) {
   const int room = extent + before + after - kernel;
   check.require(room >= 0, "the window is larger than the input");
-  check.require(room < 0 || room <= max_extent, "the output is too large");
+  check.require(room <= max_extent, "the output is too large");
   return room < 0 ? 1 : (round_up ? (room + stride - 1) / stride : room / stride) + 1;
 }
 

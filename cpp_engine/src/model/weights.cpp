@@ -133,7 +133,7 @@ Status check_layer(const LayerLine& layer, FileCursor& cursor, Precision precisi
 Status check_weights(const Graph& graph, std::FILE* bin, std::uint64_t bytes, Precision precision) {
   FileCursor cursor(bin, bytes);
   for (const LayerLine& layer : graph.layers) {
-    const Status status = check_layer(layer, cursor, precision);
+    Status status = check_layer(layer, cursor, precision);
     if (!status.ok()) return status;
   }
   if (cursor.offset() != bytes) {
