@@ -101,8 +101,12 @@ def settings_text(params: Mapping[str, Any]) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return the name of a setting without its section: `cutout.length` for `augment.cutout.length`."""
-    return name.partition(".")[2] or name
+    """Return a setting's name without its section: `cutout.length` for `augment.cutout.length`.
+
+    `model.name` becomes `model`.
+    """
+    section, _, rest = name.partition(".")
+    return section if rest in ("", "name") else rest
 
 
 def _owner(name: str, params: Mapping[str, Any]) -> str | None:

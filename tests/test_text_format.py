@@ -10,6 +10,7 @@ from platform.text_format import (
     evaluation_text,
     percent,
     plural,
+    settings_cells,
     settings_text,
     sweep_warnings,
 )
@@ -55,6 +56,13 @@ def test_settings_in_one_line():
     assert settings_text(params) == (
         "batch_size=128 sgd(lr=0.123, weight_decay=0.0005) cosine cutout.length=8 flip=True"
     )
+
+
+def test_the_name_of_a_section_has_the_name_of_the_section():
+    assert settings_cells({"model.name": "resnet20_cifar", "epochs": 3}) == {
+        "model": "resnet20_cifar",
+        "epochs": "3",
+    }
 
 
 def test_a_setting_of_another_alternative_stays_outside_the_brackets():

@@ -22,7 +22,6 @@ from platform.text_format import (
     plural,
     settings_cells,
     sweep_warnings,
-    value_text,
 )
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TrialRow
@@ -61,7 +60,7 @@ def render(results: SweepResults) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "value": value_text, "plural": plural}
+    environment.filters |= {"percent": percent, "duration": duration, "plural": plural}
     return environment.get_template("report.html.j2").render(context(results))
 
 
@@ -97,7 +96,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "failures": [row for row in results.trials if row.status is TrialStatus.FAILED],
         "plan_rows": plan.get("rows", ()),
         "plan_facts": [
-            (key, value_text(value))
+            (key, _cell_text(value))
             for key, value in flatten({k: v for k, v in plan.items() if k not in ("rows", "provenance")})
             if value not in (None, "", (), [])
         ],
@@ -284,6 +283,8 @@ def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _cell_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_cell_text(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell_text, value)) or "-"
     if value is None:

@@ -18,6 +18,7 @@ _WORDS = {
     "multiply_accumulates": "multiply-accumulates per image",
     "latency_ms": "latency per image, ms",
 }
+_UNITS = {"multiply_accumulates": "multiply-accumulates", "latency_ms": "ms"}
 _LOG_FROM = 8  # costs that vary by more than this factor are drawn on a log scale
 
 
@@ -96,7 +97,7 @@ def _chart(name: str, rows: Sequence[TrialRow], best: Sequence[TrialRow], chosen
         css = "best" if row.trial_id == chosen else "c1" if on_front else other
         title = (
             f"{row.trial_id}: {percent(row.validation_accuracy)}, {_amount(name, row.costs[name])} "
-            f"{_WORDS.get(name, name)}\n{settings_text(row.params)}"
+            f"{_UNITS.get(name, name)}\n{settings_text(row.params)}"
         )
         chart.dot(
             row.costs[name],
