@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
 def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, view: LiveView) -> int:
     """Plan the sweep and, unless it is a dry run, run every stage."""
     from platform.tuning.extend_sweep import check_test_set_unread, extend, extended_spec
-    from platform.tuning.sampling.warm_start import earlier_trials, keep_earlier_trials
+    from platform.tuning.sampling.warm_start import earlier_trials, write_earlier_trials
     from platform.tuning.start_sweep import find_data, open_sweep, plan_here
 
     quick = arguments.quick or is_quick_sweep(folder)
@@ -93,7 +93,7 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
         return 0
     folder = folder or new_sweep_folder(output.root, spec.name)
     if earlier is not None:
-        keep_earlier_trials(folder, earlier)
+        write_earlier_trials(folder, earlier)
     if resume.extend is not None:
         extend(folder, spec)
     # With an existing test accuracy, --again measures it again only on a finished sweep without --extend.

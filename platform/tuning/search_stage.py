@@ -8,7 +8,7 @@ from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials
 from platform.tuning.journal.journal import Journal, open_journal
 from platform.tuning.journal.trial import TrialOutcome, TrialTask
-from platform.tuning.sampling.objectives import costs_wanted, read_architectures
+from platform.tuning.sampling.objectives import cost_objectives, read_architectures
 from platform.tuning.sampling.warm_start import read_earlier_trials
 from platform.tuning.stop_criteria import StopCriteria
 
@@ -96,7 +96,7 @@ class _Search:
             waiting=waiting,
             next_task=self._next_task,
             scheduler=self._scheduler,
-            learners=(self._study, self._stops),
+            listeners=(self._study, self._stops),
             stop_running=self._is_over,
             max_failures=self._spec.max_failures,
         )
@@ -118,7 +118,7 @@ class _Search:
         trial_id = f"t{number:03d}"
         params = self._study.ask(trial_id)
         config = self._spec.resolve(params, seed=trial_seed(self._spec, number))
-        costs = self._architectures.costs(config) if costs_wanted(self._spec) else {}
+        costs = self._architectures.costs(config) if cost_objectives(self._spec) else {}
         trial = TrialInfo(
             trial_id=trial_id, stage="search", number=number, config=config, params=params, costs=costs
         )

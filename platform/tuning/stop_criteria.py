@@ -61,7 +61,7 @@ class StopCriteria:
         self._earlier_s += self._session_s()
         self._began, self._last = self._clock(), None
 
-    def epoch(self, trial_id: str, record: EpochRecord) -> None:  # noqa: ARG002 - a learner's signature
+    def epoch(self, trial_id: str, record: EpochRecord) -> None:  # noqa: ARG002 - a TrialListener's signature
         """Add the GPU time of an epoch of any trial."""
         self._gpu_s += self._gpus * (record.epoch_s + record.evaluation_s)
 

@@ -172,7 +172,7 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
             with _longer_node_timeout():
                 ray.init(**options)
         except BaseException as error:
-            # Ray forgets the processes of a start that failed or was interrupted.
+            # Ray does not end the processes of a start that failed or was interrupted.
             _end(set(psutil.Process().children()) - before)
             # Ray raises a plain Exception on a timeout (ray/_private/node.py).
             if attempt == attempts or "timed out during startup" not in str(error):

@@ -24,7 +24,7 @@ _CLEANUP_FOR_S, _CLEANUP_EVERY_S = 60.0, 1.0
 _RETRY_PIECES = 2  # pieces of a batch after a trial ran out of GPU memory
 
 
-class Learner(Protocol):
+class TrialListener(Protocol):
     """Receives the results of trials: the sampler's study, the limits of the search."""
 
     def epoch(self, trial_id: str, record: EpochRecord) -> None:
@@ -35,7 +35,7 @@ class Learner(Protocol):
 
 
 class DriverCallback(Callback):
-    """Handles each event of Tune in this order: journal, learners, observer.
+    """Handles each event of Tune in this order: journal, listeners, observer.
 
     If one of them raises an error, Tune's loop ends at its next step and the error is kept in `error`. Tune
     would convert an exception raised inside it to text.
@@ -47,12 +47,12 @@ class DriverCallback(Callback):
         *,
         observer: SweepObserver,
         interrupts: Interrupts,
-        learners: Sequence[Learner],
+        listeners: Sequence[TrialListener],
         queue: TaskQueue,
         max_failures: int | None,
     ) -> None:
         self._journal, self._observer, self._interrupts = journal, observer, interrupts
-        self._learners, self._queue, self._max_failures = learners, queue, max_failures
+        self._listeners, self._queue, self._max_failures = listeners, queue, max_failures
         self._attempts: dict[str, int] = {}
         self._failures: dict[str, str] = {}
         self._out_of_memory: set[str] = set()
@@ -107,8 +107,8 @@ class DriverCallback(Callback):
 
         def handle() -> None:
             self._journal.epoch(task.trial_id, record)
-            for learner in self._learners:
-                learner.epoch(task.trial_id, record)
+            for listener in self._listeners:
+                listener.epoch(task.trial_id, record)
             self._observer.epoch_finished(task.info(), record)
 
         self._guard(handle)
@@ -183,8 +183,8 @@ class DriverCallback(Callback):
         def handle() -> None:
             self._journal.ended(task.trial_id, status, error)
             accuracy = ledger.trials[task.trial_id].accuracy
-            for learner in self._learners:
-                learner.ended(task.trial_id, status, accuracy)
+            for listener in self._listeners:
+                listener.ended(task.trial_id, status, accuracy)
             self._observer.trial_ended(task.info(), status, error=error)
 
         self.running.discard(task.trial_id)

@@ -21,7 +21,7 @@ from platform.tuning.journal.trial import TrialTask
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from platform.tuning.execution.driver_callback import DriverCallback, Learner
+    from platform.tuning.execution.driver_callback import DriverCallback, TrialListener
     from platform.tuning.sampling.task_queue import TaskQueue
 
 _DRIVER_RESOURCES = {"node:__internal_head__": 0.001}  # a trial that only waits for its workers takes no CPU
@@ -39,7 +39,7 @@ class TunerJob:
     """Creates and journals the next new trial; returns None when there are no more."""
     scheduler: TrialScheduler | None = None
     """None to stop no trial early."""
-    learners: Sequence[Learner] = ()
+    listeners: Sequence[TrialListener] = ()
     """Receive every epoch and every end of a trial, in order."""
     stop_running: Callable[[], bool] | None = None
     """Called after each epoch; True stops the trial, unless that epoch was its last."""
@@ -71,7 +71,7 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
             journal,
             observer=context.observer,
             interrupts=signals,
-            learners=job.learners,
+            listeners=job.listeners,
             queue=queue,
             max_failures=job.max_failures,
         )

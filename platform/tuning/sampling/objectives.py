@@ -54,7 +54,7 @@ class Architectures(Frozen):
         )
 
 
-def costs_wanted(spec: SweepSpec) -> tuple[Objective, ...]:
+def cost_objectives(spec: SweepSpec) -> tuple[Objective, ...]:
     """Return the objectives of a space other than accuracy; most spaces have none."""
     return tuple(name for name in spec.objectives if name != ACCURACY)
 
@@ -95,7 +95,7 @@ def measure_architectures(
     Raises:
         UserError: a network could not be exported or timed.
     """
-    path, wanted = folder.path / FILE, costs_wanted(spec)
+    path, wanted = folder.path / FILE, cost_objectives(spec)
     if not wanted or path.exists():
         return
     from platform.models.costs import count_multiply_accumulates, count_parameters

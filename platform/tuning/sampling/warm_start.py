@@ -78,7 +78,7 @@ def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
     return EarlierTrials(sweep=source.sweep_id, trials=fitting, left_out=len(whole) - len(fitting))
 
 
-def keep_earlier_trials(folder: SweepFolder, earlier: EarlierTrials) -> None:
+def write_earlier_trials(folder: SweepFolder, earlier: EarlierTrials) -> None:
     """Write earlier trials into the new sweep's folder."""
     write_text(folder.path / FILE, earlier.model_dump_json(indent=2) + "\n")
 

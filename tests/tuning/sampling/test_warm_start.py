@@ -13,7 +13,7 @@ from platform.space.space_files import SweepSpec
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.sampling.warm_start import earlier_trials, keep_earlier_trials, read_earlier_trials
+from platform.tuning.sampling.warm_start import earlier_trials, read_earlier_trials, write_earlier_trials
 from tests.space.examples import spec
 from tests.tuning.test_stop_criteria import RECORD
 
@@ -49,7 +49,7 @@ def test_finished_trials_are_copied_and_read_back(tmp_path: Path) -> None:
     assert [(trial.trial_id, trial.accuracy) for trial in known.trials] == [("t000", 0.1), ("t002", 0.3)]
     after = SweepFolder(tmp_path / "after")
     assert read_earlier_trials(after) == ()
-    keep_earlier_trials(after, known)
+    write_earlier_trials(after, known)
     assert read_earlier_trials(after) == known.trials
 
 
