@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo, Split
     from platform.data.image_folders import ImageFolderSplit
     from platform.models.trained import TrainedModel
+    from platform.training.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +81,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
         flip=not arguments.no_flip,
         size=info.image_shape[1],
     )
-    print(
-        f"top-1 accuracy {percent(done.accuracy)} on {len(split):,} {arguments.split} images ({info.label})"
-    )
+    images = f"{arguments.split} images ({info.label})"
+    print(f"top-1 accuracy {percent(done.accuracy)} on {len(split):,} {images}")
     print(f"loss {done.loss:.4f}")
     if done.flip is not None:
         print(
@@ -93,32 +93,38 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     print(class_table(done, model.class_names) + "\n")
     print(confusion_table(done, model.class_names))
     if arguments.output:
-        title = f"{model.model.name}: {percent(done.accuracy)} on {info.label} {arguments.split}"
-        record = {
-            "schema_version": 1,
-            "model": str(path),
-            "provenance": model.provenance,
-            "data": {
-                "label": info.label,
-                "sha256": info.sha256,
-                "split": arguments.split,
-                "images": len(split),
-            },
-            "precision": precision,
-            "loss": done.loss,
-            "accuracy": done.accuracy,
-            "per_class_accuracy": dict(zip(model.class_names, done.per_class_accuracy, strict=True)),
-            "confusion": done.confusion,
-            "test_time_flip": asdict(done.flip) if done.flip is not None else None,
+        data = {
+            "label": info.label,
+            "sha256": info.sha256,
+            "split": arguments.split,
+            "images": len(split),
         }
-        write_text_file(
-            arguments.output / "evaluation.json", json.dumps(record, indent=2, allow_nan=False) + "\n"
-        )
-        write_text_file(
-            arguments.output / "confusion.svg", confusion_svg(done, model.class_names, title=title)
-        )
+        record = _record(done, model, path, data=data, precision=precision)
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        write_text_file(arguments.output / "evaluation.json", text)
+        title = f"{model.model.name}: {percent(done.accuracy)} on {info.label} {arguments.split}"
+        svg = confusion_svg(done, model.class_names, title=title)
+        write_text_file(arguments.output / "confusion.svg", svg)
         _say(f"written: {arguments.output}/evaluation.json, confusion.svg")
     return 0
+
+
+def _record(
+    done: Evaluation, model: TrainedModel, path: Path, *, data: dict[str, Any], precision: str
+) -> dict[str, Any]:
+    """Return the content of evaluation.json."""
+    return {
+        "schema_version": 1,
+        "model": str(path),
+        "provenance": model.provenance,
+        "data": data,
+        "precision": precision,
+        "loss": done.loss,
+        "accuracy": done.accuracy,
+        "per_class_accuracy": dict(zip(model.class_names, done.per_class_accuracy, strict=True)),
+        "confusion": done.confusion,
+        "test_time_flip": asdict(done.flip) if done.flip is not None else None,
+    }
 
 
 def _data_config(model: TrainedModel) -> DataConfig:
