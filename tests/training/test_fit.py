@@ -19,7 +19,7 @@ from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
 from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.distributed import World, single
-from platform.training.evaluation.evaluate import evaluate, evaluation_batch_size
+from platform.training.evaluation.evaluate import Evaluation, evaluate, evaluation_batch_size
 from platform.training.inputs.augment import (
     BatchPosition,
     DeviceEvaluationSet,
@@ -235,6 +235,19 @@ def test_report_best_saves_the_best_epoch(
     assert saved_accuracy(tmp_path, data) == pytest.approx(result.validation_accuracy)
     last = run(config.changed(report="last"), data)
     assert last.validation_accuracy == accuracies[-1]
+
+
+def test_report_best_saves_the_earliest_of_equal_epochs(
+    config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter((0.9, 0.8, 0.7))
+    monkeypatch.setattr(
+        loop,
+        "evaluate_set",
+        lambda *_, **__: Evaluation(loss=next(losses), accuracy=0.5, per_class_accuracy=(), confusion=[]),
+    )
+    result = run(config_of(epochs=3, report="best"), data)
+    assert (result.validation_accuracy, result.validation_loss) == (0.5, 0.9)
 
 
 def saved_accuracy(folder: Path, data: TrainingData) -> float:
