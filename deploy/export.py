@@ -24,12 +24,14 @@ from deploy.model_files.folder_swap import replacing_folder
 from deploy.model_files.model_folder import ModelPrecision
 from platform.command_line import Flag, option, parse_command_line
 from platform.errors import UsageError, UserError, did_you_mean, run_command
+from platform.text_format import percent
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from deploy.conversion.parity import Parity
+    from deploy.model_files.model_folder import SelfTest
     from platform.models.trained import TrainedModel
 
 SELF_TEST_TOLERANCE = 1e-3
@@ -117,46 +119,11 @@ def _export(
     tuned: bool,
     progress: Callable[[str], None],
 ) -> ExportResult:
-    from deploy.conversion.ncnn_net import load_net, run
-    from deploy.conversion.parity import FP32_TOLERANCE, compare, reference_logits
-    from deploy.conversion.torch_to_ncnn import convert
     from deploy.model_files import model_folder as mf
-    from deploy.winograd.measured_choice import tune_by_measurement
-    from deploy.winograd.rule import tune_by_rule
 
-    with tempfile.TemporaryDirectory() as scratch:
-        progress(f"converting {model.model.name} to ncnn")
-        param, weights = convert(model.network(), input_shape=model.input_shape, scratch=Path(scratch))
-        text, plain = tune_by_rule(param.read_text(encoding="utf-8"), weights, input_shape=model.input_shape)
-        tuning: dict[str, object] = {"method": "rule", "no_winograd": plain}
-        if tuned:
-            found = tune_by_measurement(
-                text, weights, input_shape=model.input_shape, precision="fp32", progress=progress
-            )
-            text, plain, tuning = found.text, found.no_winograd, found.record()
-        (folder / mf.PARAM).write_text(text, encoding="utf-8")
-        shutil.copyfile(weights, folder / mf.WEIGHTS)
-
+    no_winograd, tuning = _write_files(model, folder, tuned, progress)
     progress(f"comparing ncnn with PyTorch on {len(images)} images ({images_label})")
-    inputs, reference = reference_logits(model, images)
-    net = load_net(folder / mf.PARAM, folder / mf.WEIGHTS)
-    parity = compare(reference, run(net, inputs))
-    if parity.max_relative > FP32_TOLERANCE:
-        raise UserError(
-            f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "
-            f"largest logit {parity.max_logit:.3g}, top-1 agreement {parity.top1_agreement:.2%}); an fp32 "
-            f"export must stay within {FP32_TOLERANCE:g} of the largest logit. Nothing was exported: ncnn "
-            "computes some layer of the network differently"
-        )
-
-    inputs, self_test = reference_logits(model, mf.self_test_images(model.input_shape))
-    patterns = compare(self_test, run(net, inputs))
-    tolerance = SELF_TEST_TOLERANCE * patterns.max_logit
-    if patterns.max_abs > tolerance:
-        raise UserError(
-            f"ncnn's logits for the self-test images differ from PyTorch's by {patterns.max_abs:.2g}, "
-            f"more than the engine allows ({tolerance:.2g}); nothing was exported"
-        )
+    parity, self_test = _check_logits(model, folder, images)
     channels, height, width = model.input_shape
     document = mf.ModelDocument(
         name=model.model.name,
@@ -173,10 +140,7 @@ def _export(
         output=mf.OutputInfo(classes=model.class_names),
         precision="fp32",
         files={name: mf.describe_file(folder / name) for name in (mf.PARAM, mf.WEIGHTS)},
-        self_test=mf.SelfTest(
-            tolerance=tolerance,
-            logits=tuple(tuple(row) for row in self_test.astype(float).tolist()),
-        ),
+        self_test=self_test,
         parity=mf.ParityInfo(**asdict(parity), data=images_label),
         source=mf.SourceInfo(**origin),
         exporter=exporter_versions(),
@@ -190,8 +154,65 @@ def _export(
         bytes=document.files[mf.WEIGHTS].bytes,
         parity=parity,
         parity_data=images_label,
-        tuned_layers=plain,
+        tuned_layers=no_winograd,
     )
+
+
+def _write_files(
+    model: TrainedModel, folder: Path, tuned: bool, progress: Callable[[str], None]
+) -> tuple[tuple[str, ...], dict[str, object]]:
+    """Write the two ncnn files; return the layers with the transform off, and `tuning` of model.json."""
+    from deploy.conversion.torch_to_ncnn import convert
+    from deploy.model_files.model_folder import PARAM, WEIGHTS
+    from deploy.winograd.measured_choice import tune_by_measurement
+    from deploy.winograd.rule import tune_by_rule
+
+    shape = model.input_shape
+    with tempfile.TemporaryDirectory() as scratch:
+        progress(f"converting {model.model.name} to ncnn")
+        param, weights = convert(model.network(), input_shape=shape, scratch=Path(scratch))
+        text, no_winograd = tune_by_rule(param.read_text(encoding="utf-8"), weights, input_shape=shape)
+        tuning: dict[str, object] = {"method": "rule", "no_winograd": no_winograd}
+        if tuned:
+            measured = tune_by_measurement(
+                text, weights, input_shape=shape, precision="fp32", progress=progress
+            )
+            text, no_winograd, tuning = measured.text, measured.no_winograd, measured.record()
+        (folder / PARAM).write_text(text, encoding="utf-8")
+        shutil.copyfile(weights, folder / WEIGHTS)
+    return no_winograd, tuning
+
+
+def _check_logits(model: TrainedModel, folder: Path, images: NDArray[np.uint8]) -> tuple[Parity, SelfTest]:
+    """Compare the logits of ncnn and PyTorch on `images` and on the self-test images.
+
+    Raises:
+        UserError: they differ by more than the tolerances.
+    """
+    from deploy.conversion.ncnn_net import load_net, run
+    from deploy.conversion.parity import FP32_TOLERANCE, compare, reference_logits
+    from deploy.model_files import model_folder as mf
+
+    net = load_net(folder / mf.PARAM, folder / mf.WEIGHTS)
+    inputs, reference = reference_logits(model, images)
+    parity = compare(reference, run(net, inputs))
+    if parity.max_relative > FP32_TOLERANCE:
+        raise UserError(
+            f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "
+            f"largest logit {parity.max_logit:.3g}, top-1 agreement {percent(parity.top1_agreement)}); an "
+            f"fp32 export must stay within {FP32_TOLERANCE:g} of the largest logit. Nothing was exported: "
+            "ncnn computes some layer of the network differently"
+        )
+    inputs, reference = reference_logits(model, mf.self_test_images(model.input_shape))
+    patterns = compare(reference, run(net, inputs))
+    tolerance = SELF_TEST_TOLERANCE * patterns.max_logit
+    if patterns.max_abs > tolerance:
+        raise UserError(
+            f"ncnn's logits for the self-test images differ from PyTorch's by {patterns.max_abs:.2g}, "
+            f"more than the engine allows ({tolerance:.2g}); nothing was exported"
+        )
+    logits = tuple(tuple(row) for row in reference.astype(float).tolist())
+    return parity, mf.SelfTest(tolerance=tolerance, logits=logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +270,7 @@ def _run(arguments: Arguments) -> int:
     _say(
         f"ncnn against PyTorch on {parity.images} images ({result.parity_data}): largest logit difference "
         f"{parity.max_abs:.1e} (mean {parity.mean_abs:.1e}) of logits up to {parity.max_logit:.3g}, "
-        f"top-1 agreement {parity.top1_agreement:.2%}"
+        f"top-1 agreement {percent(parity.top1_agreement)}"
     )
     print(result.folder)
     lower = [one for one in wanted if one != "fp32"]
