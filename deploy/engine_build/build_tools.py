@@ -15,7 +15,7 @@ from pathlib import Path
 
 from platform.cores import usable_cores
 from platform.errors import UserError
-from platform.text_format import duration
+from platform.text_format import duration, percent
 
 _PROGRESS_EVERY_S = 5.0
 _STEP = re.compile(r"\[\d+/\d+\] ")
@@ -168,7 +168,7 @@ class _ProgressMeter:
         if now - self._last < _PROGRESS_EVERY_S or self._done >= self._total:
             return
         left_s = (now - self._started) / self._done * (self._total - self._done)
-        self._progress(f"{self._what}: {self._done / self._total:.0%}, {duration(left_s)} left")
+        self._progress(f"{self._what}: {percent(self._done / self._total, 0)}, {duration(left_s)} left")
         self._last = now
 
 

@@ -24,6 +24,7 @@ from deploy.quantization.accuracy import Accuracy, Evaluator
 from deploy.quantization.activation_scales import Method
 from deploy.quantization.convert_precision import ConversionResult, convert_precision
 from platform.errors import UserError
+from platform.text_format import percent
 
 if TYPE_CHECKING:
     from deploy.quantization.evaluation_images import EvaluationData
@@ -74,7 +75,7 @@ class AccuracyGate:
         if loss > LARGEST_LOSS and not self.accept_loss:
             raise PrecisionRefused(
                 f"{precision} costs {100 * loss:.2f} points of top-1 accuracy on {found.images:,} {images} "
-                f"images ({found.top1:.2%} instead of {reference.top1:.2%}), more than "
+                f"images ({percent(found.top1)} instead of {percent(reference.top1)}), more than "
                 f"{100 * LARGEST_LOSS:g}; it was not exported. Use another precision, or --accept-loss"
             )
 

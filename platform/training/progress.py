@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from platform.text_format import duration
+from platform.text_format import duration, percent
 from platform.training.records import EpochRecord, StepProgress
 from platform.training.run_folder import write_metrics
 
@@ -95,9 +95,9 @@ def format_epoch(record: EpochRecord) -> str:
     width = len(str(record.epochs))
     held_out = ""
     if record.validation_loss is not None and record.validation_accuracy is not None:
-        held_out = f"  validation {record.validation_loss:.3f} {100 * record.validation_accuracy:6.2f} %"
+        held_out = f"  validation {record.validation_loss:.3f} {percent(record.validation_accuracy):>8}"
     return (
         f"epoch {record.epoch:{width}}/{record.epochs}  train {record.train_loss:.3f} "
-        f"{100 * record.train_accuracy:6.2f} %{held_out}  lr {record.lr:.4g}  "
+        f"{percent(record.train_accuracy):>8}{held_out}  lr {record.lr:.4g}  "
         f"{record.images_per_s:,.0f} images/s"
     )

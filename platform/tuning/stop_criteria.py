@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from platform.space.settings import Stop
+from platform.text_format import percent
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event
@@ -85,7 +86,7 @@ class StopCriteria:
         if target is not None and self._best is not None and self._best[1] >= target:
             name, accuracy = self._best
             return (
-                f"stop.target_accuracy: {name} reached {100 * accuracy:.2f} % on validation "
+                f"stop.target_accuracy: {name} reached {percent(accuracy)} on validation "
                 f"(target: {100 * target:g} %)"
             )
         return None

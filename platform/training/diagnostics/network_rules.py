@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
+from platform.text_format import percent
 from platform.training.diagnostics.findings import Finding, peak_lr
 from platform.training.records import EpochRecord
 
@@ -99,12 +100,12 @@ def plasticity(records: Sequence[EpochRecord], _: int) -> Finding | None:
     widest = max(probed, key=lambda record: record.feature_rank or 0.0)
     rank, largest_rank = last.feature_rank or 0.0, widest.feature_rank or 0.0
     if dead > 0.25 and dead > at_first + 0.15:
-        seen = f"{100 * dead:.0f} % of the units are dead ({100 * at_first:.0f} % in epoch {first.epoch})"
+        seen = f"{percent(dead, 0)} of the units are dead ({percent(at_first, 0)} in epoch {first.epoch})"
     elif rank < 0.5 * largest_rank:
         seen = f"the effective rank of the features fell from {largest_rank:.1f} to {rank:.1f}"
     else:
         return None
-    stagnation = f"training accuracy has stayed at {100 * last.train_accuracy:.1f} % for {len(late)} epochs"
+    stagnation = f"training accuracy has stayed at {percent(last.train_accuracy, 1)} for {len(late)} epochs"
     return Finding(
         name="loss of plasticity",
         epochs=tuple(record.epoch for record in late),

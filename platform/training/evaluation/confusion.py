@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from platform.text_format import percent
 from platform.training.evaluation.evaluate import Evaluation
 
 _WIDEST_TABLE = 30
@@ -19,7 +20,7 @@ def class_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
         mistakes = [(count, other) for other, count in enumerate(counts) if other != index and count]
         count, other = max(mistakes, default=(0, 0))
         confused_with = f"{class_names[other]} ({count})" if count else "-"
-        share = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+        share = percent(accuracy)
         lines.append(f"{name:{width}}  {share:>8}  {sum(counts):6}  {confused_with}")
     return "\n".join(lines)
 

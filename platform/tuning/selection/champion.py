@@ -17,6 +17,7 @@ from platform.schema import Frozen
 from platform.space.distributions import Scalar
 from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
+from platform.text_format import percent
 from platform.tracking.events import TrialStatus
 
 _CONFIDENCE = 0.95
@@ -230,5 +231,5 @@ def _verdict(
 
 
 def _accuracy(summary: CandidateSummary) -> str:
-    mean = f"{100 * summary.mean:.2f} %"
+    mean = percent(summary.mean)
     return mean if summary.std is None else f"{mean} ± {100 * summary.std:.2f}"

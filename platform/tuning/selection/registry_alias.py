@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from platform.text_format import percent
 from platform.tracking.mlflow_registry import CHAMPION, AliasChoice
 from platform.tuning.selection.champion import CandidateSummary, welch_interval
 
@@ -40,7 +41,7 @@ def choose_alias(new: Mapping[str, str], champion: Mapping[str, str] | None) -> 
     if summary is None or champion_summary is None:
         missing = "this model" if summary is None else f"the champion of {sweep_id}"
         return AliasChoice(CANDIDATE, f"{missing} has no confirmed validation accuracy")
-    means = f"{100 * summary.mean:.2f} % on validation, {100 * champion_summary.mean:.2f} % for {sweep_id}"
+    means = f"{percent(summary.mean)} on validation, {percent(champion_summary.mean)} for {sweep_id}"
     if summary.mean <= champion_summary.mean:
         return AliasChoice(CANDIDATE, f"not better than the champion: {means}")
     interval = welch_interval(summary, champion_summary)

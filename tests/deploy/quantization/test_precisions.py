@@ -114,7 +114,7 @@ def test_loss_of_more_than_one_point_is_refused(make_gate, tmp_path, part):
     gate = make_gate(**{f"bf16_{part}": 0.889})
     (refusal,) = export_precisions(gate.source, tmp_path / "export", ["bf16"], gate=gate)
     assert isinstance(refusal, PrecisionRefused)
-    assert f"bf16 costs 1.10 points of top-1 accuracy on 1,000 {part} images (88.90%" in str(refusal)
+    assert f"bf16 costs 1.10 points of top-1 accuracy on 1,000 {part} images (88.90 %" in str(refusal)
     assert list(tmp_path.iterdir()) == []
 
 
