@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from platform.tracking import provenance
-from platform.tracking.provenance import collect, git_state
+from platform.tracking.provenance import collect, command_line, git_state
 
 
 def git(folder, *arguments):
@@ -64,3 +66,15 @@ def test_no_heavy_library_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["/venv/bin/python", "-m", "platform.sweep", "a b"], "python -m platform.sweep 'a b'"),
+        (["/venv/bin/python", "/venv/bin/resnet-sweep", "sweep", "x"], "resnet-sweep sweep x"),
+    ],
+)
+def test_the_command_line_can_be_pasted(monkeypatch, words, command):
+    monkeypatch.setattr(sys, "orig_argv", words)
+    assert command_line() == command
