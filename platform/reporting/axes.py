@@ -113,8 +113,8 @@ def _observed(name: str, rows: Sequence[TrialRow]) -> Axis:
 
 
 def _plot(axis: Axis, rows: Sequence[TrialRow], best: TrialRow | None) -> Markup:
-    accuracies = [100 * (row.validation_accuracy or 0.0) for row in rows]
-    y = focused(accuracies, [100 * (row.validation_accuracy or 0.0) for row in rows if row.completed])
+    accuracies = [row.validation_percent for row in rows]
+    y = focused(accuracies, [row.validation_percent for row in rows if row.completed])
     categories = axis.categories
     if categories:
         chart = framed((-0.5, len(categories) - 0.5), y, width=380, height=230)

@@ -77,9 +77,9 @@ def best_so_far(results: SweepResults) -> Markup | None:
     rows = sorted(results.leaderboard(), key=lambda row: row.number)
     if not rows:
         return None
-    accuracies = [100 * (row.validation_accuracy or 0.0) for row in rows]
+    accuracies = [row.validation_percent for row in rows]
     count = max(row.number for row in rows) + 1
-    ends = focused(accuracies, [100 * (row.validation_accuracy or 0.0) for row in rows if row.completed])
+    ends = focused(accuracies, [row.validation_percent for row in rows if row.completed])
     chart = framed((0, count + 1), ends, height=260)
     chart.axes(x_label="trial", y_label="validation accuracy, %")
     chart.line(_steps(rows, count), "c1")
@@ -96,7 +96,7 @@ def _steps(rows: Sequence[TrialRow], count: int) -> list[tuple[float, float]]:
         # Only completed trials count for the best accuracy.
         if not row.completed:
             continue
-        accuracy = 100 * (row.validation_accuracy or 0.0)
+        accuracy = row.validation_percent
         if best is None or accuracy > best:
             if best is not None:
                 points.append((row.number + 1, best))

@@ -79,8 +79,8 @@ def _chart(name: str, rows: Sequence[TrialRow], best: Sequence[TrialRow], chosen
     costs = [row.costs[name] for row in rows]
     log = min(costs) > 0 and max(costs) / min(costs) > _LOG_FROM
     # Pruned trials do not extend the axis: they would compress the front.
-    accuracies = [100 * (row.validation_accuracy or 0.0) for row in rows if row.completed]
-    low = min(100 * (row.validation_accuracy or 0.0) for row in best)
+    accuracies = [row.validation_percent for row in rows if row.completed]
+    low = min(row.validation_percent for row in best)
     ends = padded(low, max(accuracies), 0.1)
     chart = framed(
         padded(min(costs), max(costs), 0.06, log=log), (max(0.0, ends[0]), min(100.0, ends[1])), x_log=log
@@ -88,7 +88,7 @@ def _chart(name: str, rows: Sequence[TrialRow], best: Sequence[TrialRow], chosen
     label = _WORDS.get(name, name) + (" (log scale)" if log else "")
     ticks = [(value, _short(value)) for value in chart.x.ticks(6)]
     chart.axes(x_label=label, y_label="validation accuracy, %", x_ticks=ticks)
-    line = _staircase([(row.costs[name], 100 * (row.validation_accuracy or 0.0)) for row in best])
+    line = _staircase([(row.costs[name], row.validation_percent) for row in best])
     chart.line(line, "c1")
     names = {row.trial_id for row in best}
     for row in sorted(rows, key=lambda row: (row.trial_id in names, row.completed)):
@@ -101,7 +101,7 @@ def _chart(name: str, rows: Sequence[TrialRow], best: Sequence[TrialRow], chosen
         )
         chart.dot(
             row.costs[name],
-            100 * (row.validation_accuracy or 0.0),
+            row.validation_percent,
             css,
             title,
             radius=5.5 if on_front else 3.5,

@@ -88,6 +88,11 @@ class TrialRow:
         """Whether the trial ran all epochs, so that its accuracy is comparable."""
         return self.status is TrialStatus.FINISHED
 
+    @property
+    def validation_percent(self) -> float:
+        """Validation accuracy in percent; 0 without one."""
+        return 100 * (self.validation_accuracy or 0.0)
+
     def run_config(self) -> RunConfig:
         """Return the validated configuration of the trial."""
         return RunConfig.model_validate(self.config)
