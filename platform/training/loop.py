@@ -17,13 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from platform.data.image_folders import ImageFolderTrainingData, evaluation_side
+from platform.data.image_folders import ImageFolderTrainingData
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
-from platform.models.networks import build_network
-from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.acceleration.cuda_graph import capture_for
 from platform.training.acceleration.mfu import mfu_per_image_per_s
 from platform.training.acceleration.precision import (
@@ -32,16 +28,17 @@ from platform.training.acceleration.precision import (
     reproducible_convolutions,
 )
 from platform.training.acceleration.torch_compile import compile_ahead
-from platform.training.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
+from platform.training.checkpoint import CheckpointWriter, save_checkpoint
 from platform.training.config import RunConfig
 from platform.training.diagnostics.divergence import divergence_error
 from platform.training.diagnostics.network_probe import NetworkProbe, count_spikes
-from platform.training.distributed import World, single
+from platform.training.distributed import World
 from platform.training.evaluation.evaluate import Evaluation, evaluate_set
 from platform.training.inputs.batches import open_evaluation_set, open_training_set
 from platform.training.inputs.budget import Budget, budget_of
 from platform.training.records import EpochRecord, RunResult, StepProgress
-from platform.training.run_folder import LAST, MODEL, discard_unfinished
+from platform.training.run_folder import LAST, discard_unfinished
+from platform.training.run_result import cpu_state_dict, data_key, initialize_network, restore, save_result
 from platform.training.state import BestEpoch, RunState, initial_state
 from platform.training.step import ProgressReporter, StepMetrics, StepRunner, check_accumulation
 
@@ -95,7 +92,7 @@ def fit(
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
     check_accumulation(accumulate, config, world)
     precision, _ = choose_precision(config.precision, world.device)
-    network = _initialize_network(config, data)
+    network = initialize_network(config, data)
     compiled_batch_size = math.ceil(config.batch_size // world.size / accumulate) if compile_network else None
     state = initial_state(
         config, network, budget=budget, world=world, compiled_batch_size=compiled_batch_size
@@ -103,7 +100,7 @@ def fit(
     if checkpoint_dir is not None and world.is_first:
         discard_unfinished(checkpoint_dir)
     if resume and checkpoint_dir is not None:
-        _restore(state, config, data, world=world, folder=checkpoint_dir)
+        restore(state, config, data, world=world, folder=checkpoint_dir)
     execution: dict[str, Any] = {"accumulate": accumulate}
     if state.step < budget.total_steps:
         if compiled_batch_size is not None:
@@ -119,43 +116,8 @@ def fit(
         with reproducible_convolutions():
             run.train(on_epoch, on_step)
         execution["captured"] = run.captured
-    result = _save_result(
-        state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {}
-    )
+    result = save_result(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
     return replace(result, **execution)
-
-
-def write_model_from_checkpoint(
-    config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
-    *,
-    checkpoint_dir: Path,
-    out_dir: Path,
-    provenance: Mapping[str, str] | None = None,
-) -> Path:
-    """Write the model of the last checkpoint of a run that has not finished.
-
-    Args:
-        config: the run.
-        data: its training data.
-        checkpoint_dir: the folder of its last.pt.
-        out_dir: where model.pt is written.
-        provenance: origin of the model, stored in model.pt.
-
-    Returns:
-        The path of model.pt.
-
-    Raises:
-        UserError: there is no checkpoint, or it is damaged or belongs to another run.
-    """
-    world = single("cpu")
-    budget = budget_of(config, images=len(data.train.labels))
-    state = initial_state(config, _initialize_network(config, data), budget=budget, world=world)
-    _restore(state, config, data, world=world, folder=checkpoint_dir)
-    if not state.records:
-        raise UserError(f"{checkpoint_dir} has no checkpoint of this run: it has not finished an epoch")
-    _save_result(state, config, data, world=world, folder=out_dir, provenance=provenance or {})
-    return out_dir / MODEL
 
 
 class _TrainingRun:
@@ -303,7 +265,7 @@ class _TrainingRun:
                 epoch=epoch + 1,
                 accuracy=validation.accuracy,
                 loss=validation.loss,
-                weights=_cpu_state_dict(self._state.evaluated_network),
+                weights=cpu_state_dict(self._state.evaluated_network),
             )
 
     def _check_divergence(self, metrics: StepMetrics, epoch: int) -> None:
@@ -325,7 +287,7 @@ class _TrainingRun:
 
     def _save_checkpoint(self, state: Mapping[str, Any]) -> None:
         if self._folder is not None and self._world.is_first:
-            save_checkpoint(self._folder, config=self._config, data_key=_data_key(self._data), state=state)
+            save_checkpoint(self._folder, config=self._config, data_key=data_key(self._data), state=state)
 
 
 class _StepReport:
@@ -377,94 +339,6 @@ def _saves_in_background(world: World) -> bool:
     workers must report in lockstep, which is not possible during the next epoch.
     """
     return world.device.type == "cuda" and world.size == 1
-
-
-def _initialize_network(config: RunConfig, data: TrainingData | ImageFolderTrainingData) -> nn.Module:
-    """Build the network from the run's seed, without changing the global random generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_network(config.model, num_classes=len(data.info.class_names))
-
-
-def _data_key(data: TrainingData | ImageFolderTrainingData) -> str:
-    """Identify the training images: data set, number of training images, number of validation images."""
-    held_out = 0 if data.validation is None else len(data.validation.labels)
-    return f"{data.info.label} {data.info.sha256[:12]}, {len(data.train.labels)} + {held_out} held out"
-
-
-def _restore(
-    state: RunState,
-    config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
-    *,
-    world: World,
-    folder: Path,
-) -> None:
-    """Resume from the checkpoint in `folder` if there is one; only rank 0 reads the folder."""
-    found: dict[str, object] | UserError | None = None
-    if world.is_first and (folder / LAST).is_file():
-        try:
-            found = load_checkpoint(folder, config=config, data_key=_data_key(data))
-        except UserError as error:
-            # The other workers wait for rank 0: send them its error, so that all raise it.
-            found = error
-    found = world.broadcast_from_first(found)
-    if isinstance(found, UserError):
-        raise found
-    if found is not None:
-        state.load_state_dict(found)
-
-
-def _save_result(
-    state: RunState,
-    config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
-    *,
-    world: World,
-    folder: Path | None,
-    provenance: Mapping[str, str],
-) -> RunResult:
-    """Write model.pt to `folder` and return the result of the run."""
-    last, best = state.records[-1], state.best
-    loss = best.loss if best else last.validation_loss
-    accuracy = best.accuracy if best else last.validation_accuracy
-    path = None
-    if folder is not None and world.is_first:
-        metrics = {"train_loss": last.train_loss}
-        if loss is not None and accuracy is not None:
-            metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
-        path = folder / MODEL
-        size = data.info.image_shape[1]
-        save_trained_model(
-            path,
-            TrainedModel(
-                model=config.model,
-                state_dict=best.weights if best else _cpu_state_dict(state.evaluated_network),
-                mean=torch.tensor(data.normalization.mean),
-                std=torch.tensor(data.normalization.std),
-                class_names=data.info.class_names,
-                input_shape=data.info.image_shape,
-                shorter_side=evaluation_side(size) if isinstance(data, ImageFolderTrainingData) else None,
-                data_label=data.info.label,
-                provenance={"config": config.model_dump_json(), **provenance},
-                metrics=metrics,
-            ),
-        )
-    precision, _ = choose_precision(config.precision, world.device)
-    return RunResult(
-        epochs=tuple(state.records),
-        model_path=path,
-        train_loss=last.train_loss,
-        validation_loss=loss,
-        validation_accuracy=accuracy,
-        device=str(world.device),
-        precision=precision,
-    )
-
-
-def _cpu_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of a network's state dict on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 def _length(rows: slice) -> int:

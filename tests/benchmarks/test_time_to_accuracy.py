@@ -31,7 +31,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(48, num_classes)
         )
 
-    monkeypatch.setattr("platform.training.loop.build_network", build)
+    monkeypatch.setattr("platform.training.run_result.build_network", build)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE.replace("SCHEDULE", "cosine"))

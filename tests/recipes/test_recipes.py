@@ -66,7 +66,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.nn.Linear(8 * 64, num_classes),
         )
 
-    monkeypatch.setattr("platform.training.loop.build_network", build)
+    monkeypatch.setattr("platform.training.run_result.build_network", build)
     torch.set_num_threads(1)
 
 

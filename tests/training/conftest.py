@@ -91,4 +91,4 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.nn.Linear(8 * 16, num_classes),
         )
 
-    monkeypatch.setattr("platform.training.loop.build_network", build)
+    monkeypatch.setattr("platform.training.run_result.build_network", build)

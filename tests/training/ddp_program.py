@@ -17,7 +17,7 @@ from platform.data.dataset import DatasetInfo, Split
 from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
-from platform.training import loop
+from platform.training import loop, run_result
 from platform.training.config import RunConfig
 from platform.training.distributed import world_from_env
 from platform.training.inputs.augment import Batch, BatchPosition, DeviceTrainingSet, EpochRandomness
@@ -91,7 +91,7 @@ def main() -> None:
     """Train in two calls: the first stops after an epoch, the second resumes."""
     folder, config = Path(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2])
     torch.set_num_threads(1)
-    loop.build_network = network
+    run_result.build_network = network
     data = training_data()
     seen: list[int] = []
 
@@ -119,7 +119,7 @@ def main() -> None:
             on_epoch=lambda record: seen.append(record.epoch),
         )
         micro_batches = loop.fit(config, data, world=world, checkpoint_dir=None, accumulate=4)
-        loop.build_network = normalized_network
+        run_result.build_network = normalized_network
         normalized = {
             synchronized: loop.fit(
                 config.changed(sync_batch_norm=synchronized),

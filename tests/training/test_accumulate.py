@@ -9,7 +9,7 @@ from torch import nn
 
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
-from platform.training import loop
+from platform.training import run_result
 from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit
@@ -43,7 +43,7 @@ def use_network(monkeypatch: pytest.MonkeyPatch, normalization: Callable[[int], 
             nn.Linear(8 * 16, num_classes),
         )
 
-    monkeypatch.setattr(loop, "build_network", build)
+    monkeypatch.setattr(run_result, "build_network", build)
 
 
 def run(config: RunConfig, data: TrainingData, accumulate: int) -> RunResult:

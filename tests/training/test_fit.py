@@ -14,7 +14,7 @@ import torch
 from platform.data.training_data import TrainingData
 from platform.errors import UserError
 from platform.models.trained import load_trained_model
-from platform.training import loop, step
+from platform.training import loop, run_result, step
 from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
 from platform.training.diagnostics.divergence import TrainingDiverged
@@ -196,9 +196,11 @@ def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
 ) -> None:
     """With a tiny learning rate, the epoch's loss is that of the untrained network."""
     networks = []
-    build = loop.build_network
+    build = run_result.build_network
     monkeypatch.setattr(
-        loop, "build_network", lambda *args, **more: networks.append(build(*args, **more)) or networks[-1]
+        run_result,
+        "build_network",
+        lambda *args, **more: networks.append(build(*args, **more)) or networks[-1],
     )
     config = config_of(epochs=1, optimizer={"name": "sgd", "lr": 1e-30}, augment={"mixup": 0.0})
     result = run(config, data)

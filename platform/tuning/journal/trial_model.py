@@ -48,7 +48,7 @@ def trial_model(folder: SweepFolder, task: TrialTask) -> Iterator[Path]:
         )
     from platform.data.cache import open_info
     from platform.data.training_data import load_training_data
-    from platform.training.loop import write_model_from_checkpoint
+    from platform.training.run_result import write_model_from_checkpoint
 
     data = load_training_data(task.run.data, open_info(Path(task.data_path)), final=task.final)
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:
