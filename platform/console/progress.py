@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from platform.tracking.events import Stage, SweepInfo, SweepObserver, TrialInfo, TrialStatus
+from platform.tracking.events import (
+    Stage,
+    SweepInfo,
+    SweepObserver,
+    TrialInfo,
+    TrialStatus,
+    reported_accuracy,
+)
 from platform.tracking.parquet_tables import read_trials
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
@@ -94,10 +101,8 @@ class SweepProgress(SweepObserver):
             trial=trial, started_s=known.started_s, last=record, first_epoch=known.first_epoch
         )
         self._epochs[trial.trial_id] = record.epoch
-        if record.validation_accuracy is not None:
-            accuracy = record.validation_accuracy
-            if trial.config.report == "best":
-                accuracy = max(accuracy, self._accuracy.get(trial.trial_id, 0.0))
+        accuracy = reported_accuracy(trial, record, self._accuracy.get(trial.trial_id))
+        if accuracy is not None:
             self._accuracy[trial.trial_id] = accuracy
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:

@@ -49,6 +49,20 @@ class TrialInfo:
     """Cost of the network by objective (`parameters`, `latency_ms`, ...); empty for accuracy alone."""
 
 
+def reported_accuracy(trial: TrialInfo, record: EpochRecord, previous: float | None) -> float | None:
+    """Return the validation accuracy of a trial after an epoch: of this epoch, or of the best one so far.
+
+    Args:
+        trial: its configuration selects the epoch (`report: last` or `best`).
+        record: the epoch.
+        previous: the result after the epoch before.
+    """
+    accuracy = record.validation_accuracy
+    if accuracy is None:
+        return previous
+    return max(accuracy, previous or 0.0) if trial.config.report == "best" else accuracy
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialHistory:
     """The journal's record of a trial when its sweep is resumed. Observers add the events they missed."""

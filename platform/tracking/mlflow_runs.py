@@ -19,6 +19,7 @@ from platform.tracking.events import (
     TrialHistory,
     TrialInfo,
     TrialStatus,
+    reported_accuracy,
 )
 from platform.tracking.mlflow_registry import register_champion
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
@@ -97,12 +98,9 @@ class MlflowObserver(SweepObserver):
             self._put(lambda runs: runs.log_best(best, step=step, time_ms=time_ms))
 
     def _update_accuracy(self, trial: TrialInfo, record: EpochRecord) -> None:
-        if record.validation_accuracy is None:
-            return
-        accuracy = record.validation_accuracy
-        if trial.config.report == "best":
-            accuracy = max(accuracy, self._accuracy.get(trial.trial_id, 0.0))
-        self._accuracy[trial.trial_id] = accuracy
+        accuracy = reported_accuracy(trial, record, self._accuracy.get(trial.trial_id))
+        if accuracy is not None:
+            self._accuracy[trial.trial_id] = accuracy
 
     def _update_best(self, trial: TrialInfo, status: TrialStatus) -> bool:
         """Update the best accuracy of the search; return whether this trial counts as a step of it."""
