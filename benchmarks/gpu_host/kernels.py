@@ -10,7 +10,8 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as Profiler  # noqa: N812 - `profile` is the step
 
 from benchmarks.gpu_host.facts import StepRequest
-from benchmarks.gpu_host.runs import Case, Replay, StepMode, sizes, synchronize, train
+from benchmarks.gpu_host.runs import Case, Replay, StepMode, sizes, train
+from benchmarks.roofline import synchronize
 from platform.training.acceleration.cuda_graph import WARM_UP_STEPS
 from platform.training.distributed import pick_device
 
@@ -63,11 +64,11 @@ def _kernels_of(case: Case, mode: StepMode, steps: int) -> tuple[list[Kernel], d
             nonlocal seen
             seen += 1
             if seen == 2:
-                synchronize()
+                synchronize(pick_device())
                 profiler.start()
             replay()
             if seen == 1 + steps:
-                synchronize()
+                synchronize(pick_device())
                 profiler.stop()
 
         return profiled

@@ -12,7 +12,8 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.gpu_host.facts import StepRequest
-from benchmarks.gpu_host.runs import Case, Replay, StepMode, sizes, synchronize, train
+from benchmarks.gpu_host.runs import Case, Replay, StepMode, sizes, train
+from benchmarks.roofline import synchronize
 from platform.training.distributed import pick_device
 from platform.training.records import EpochRecord
 
@@ -88,7 +89,7 @@ class _Timer:
         """Return the mean time of a replay in milliseconds, or None without replays."""
         if not self._steps:
             return None
-        synchronize()
+        synchronize(pick_device())
         begin, end = self._marks
         ms = 1000 * (end - begin) if isinstance(begin, float) else begin.elapsed_time(end)
         return float(ms) / self._steps

@@ -20,15 +20,15 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.training import random_data, run_config
-from platform.data.training_data import TrainingData
 from platform.training import loop
 from platform.training.acceleration.cuda_graph import Capture, capture_for
-from platform.training.distributed import pick_device, single
+from platform.training.distributed import single
 from platform.training.records import EpochRecord
 
 StepMode = Literal["captured", "eager"]
 Replay = Callable[[], None]
 Watch = Callable[[Replay], Replay]
+_data = cache(random_data)
 
 
 class Case(NamedTuple):
@@ -167,14 +167,3 @@ def _free_memory(*, on_gpu: bool) -> None:
         with suppress(RuntimeError):
             torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-@cache
-def _data(images: int) -> TrainingData:
-    return random_data(images)
-
-
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if pick_device().type == "cuda":
-        torch.cuda.synchronize()

@@ -65,7 +65,7 @@ def run_step(step: Step, request: StepRequest, log: Path, *, tick: Callable[[flo
     if code == 0:
         return {"outcome": "done", "seconds": seconds}
     outcome = "timed out" if code is None else "failed"
-    why = _last_line(log, log_starts) or f"exit code {code}"
+    why = _last_line(log, log_starts) or ("no output" if code is None else f"exit code {code}")
     return {"outcome": outcome, "seconds": seconds, "why": why}
 
 
