@@ -119,7 +119,8 @@ Status check_layer(const LayerLine& layer, FileCursor& cursor, Precision precisi
     return int8_mode != 0 ? check_int8_scales(layer, cursor, outputs, int8_mode) : Status();
   }
   if (layer.type == "BatchNorm") {
-    return cursor.skip(4 * 4 * integer_param(layer, 0)) ? Status() : truncated(layer, cursor);
+    // Scale, mean, variance and bias, fp32 per channel.
+    return cursor.skip(16 * integer_param(layer, 0)) ? Status() : truncated(layer, cursor);
   }
   if (layer.type == "MemoryData") {
     return cursor.skip(4 * static_cast<std::uint64_t>(layer.output.total())) ? Status()

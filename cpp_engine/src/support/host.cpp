@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
@@ -38,7 +39,7 @@ std::string field_value(const char* path, const std::string& key) {
 double stall_seconds() {
   const std::string line = field_value("/proc/pressure/cpu", "some");
   const std::size_t at = line.find("total=");
-  return at == std::string::npos ? -1.0 : std::atof(line.c_str() + at + 6) * 1e-6;
+  return at == std::string::npos ? -1.0 : std::strtod(line.c_str() + at + 6, nullptr) * 1e-6;
 }
 
 double steal_seconds() {
@@ -95,7 +96,7 @@ Json describe_noise(const LoadSample& before, const LoadSample& after) {
     noise.set(key, value);
     if (value > limit) {
       reason += (reason.empty() ? "" : "; ") + std::string(what) + " for " +
-                std::to_string(static_cast<int>(value * 100.0 + 0.5)) + " % of the time";
+                std::to_string(std::lround(value * 100.0)) + " % of the time";
     }
   };
   share("cpu_stall_share", before.stall_s, after.stall_s, 1.0, max_stall_share, "tasks waited for a CPU");

@@ -32,7 +32,7 @@ std::uint32_t rotate_right(std::uint32_t value, int count) {
 void blocks_portable(std::array<std::uint32_t, 8>& state, const std::uint8_t* data, std::size_t count) {
   for (; count > 0; --count, data += 64) {
     std::uint32_t w[64];
-    for (int i = 0; i < 16; ++i) {
+    for (std::size_t i = 0; i < 16; ++i) {
       w[i] = static_cast<std::uint32_t>(data[4 * i]) << 24 |
              static_cast<std::uint32_t>(data[4 * i + 1]) << 16 |
              static_cast<std::uint32_t>(data[4 * i + 2]) << 8 | static_cast<std::uint32_t>(data[4 * i + 3]);
@@ -69,7 +69,7 @@ bool has_sha_instructions() {
 __attribute__((target("sha,sse4.1,ssse3"))) void blocks_sha(std::array<std::uint32_t, 8>& state,
                                                             const std::uint8_t* data, std::size_t count) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-  __m128i* stored = reinterpret_cast<__m128i*>(state.data());
+  auto* stored = reinterpret_cast<__m128i*>(state.data());
   __m128i low = _mm_shuffle_epi32(_mm_loadu_si128(stored), 0xB1);
   __m128i high = _mm_shuffle_epi32(_mm_loadu_si128(stored + 1), 0x1B);
   __m128i abef = _mm_alignr_epi8(low, high, 8);
