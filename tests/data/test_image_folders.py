@@ -40,7 +40,11 @@ def test_image_files_are_listed_once_and_then_cached(root: Path, tmp_path: Path)
     assert prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache", progress=said.append) == info
     assert len(said) == 1
     assert open_info(info.path) == info
-    assert (info.name, info.label, info.class_names) == ("image_folder", "image_folder:photos", ("cat", "dog"))
+    assert (info.name, info.label, info.class_names) == (
+        "image_folder",
+        "image_folder:photos",
+        ("cat", "dog"),
+    )
     assert (info.train_images, info.test_images, info.image_shape) == (16, 6, (3, 28, 28))
     test = load_image_folder_split(info, "test")
     assert [Path(file).parent.name for file in test.files] == ["cat"] * 3 + ["dog"] * 3
