@@ -101,7 +101,7 @@ def test_an_extension_repeats_only_the_affected_stages(copy: Place, folder: Swee
     assert done.returncode == 0, done.stderr
     rows = {row.trial_id: row for row in read_trials(folder)}
     assert {trial_id: rows[trial_id].starts for trial_id in before} == before, "no trial ran twice"
-    assert rows["t002"].whole
+    assert rows["t002"].completed
     assert folder.get_state() == "finished"
     selection = json.loads(folder.selection.read_text())
     assert (selection["planned_trials"], len(selection["candidates"])) == (3, len(_stage(rows, "confirm")))
