@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from platform.errors import UsageError, did_you_mean
+from platform.common.errors import UsageError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):

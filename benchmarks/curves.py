@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.atomic import replacing
-from platform.errors import UserError
+from platform.common.atomic import replacing
+from platform.common.errors import UserError
 from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import Any
 
 import psutil
 
-from platform import nested
-from platform.errors import UserError
+from platform.common import nested
+from platform.common.errors import UserError
 from platform.tracking.sweep_folder import SweepFolder, all_sweeps
 from platform.tuning.journal.event import Event
 from platform.tuning.journal.journal import read_journal

@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks import record
 from benchmarks.command import Parser, at_least, say
 from benchmarks.killed_sweep import Kill, KilledSweep, differences
-from platform.errors import UserError, run_command
+from platform.common.errors import UserError, run_command
 
 SPACE = """\
 about: A short sweep for random kills.

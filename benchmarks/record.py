@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from platform.atomic import write_text
-from platform.errors import UserError
+from platform.common.atomic import write_text
+from platform.common.errors import UserError
 from platform.tracking.provenance import collect
 
 SCHEMA_VERSION = 1

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from benchmarks import record
 from benchmarks.command import Parser, at_least
 from benchmarks.curves import Curves, draw_configurations, read_curves, record_curves
-from platform.cores import usable_cores
-from platform.errors import UsageError, run_command
+from platform.common.cores import usable_cores
+from platform.common.errors import UsageError, run_command
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.selection.champion import RankedTrial, choose_champion, summarize, top_candidates

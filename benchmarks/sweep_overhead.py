@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least, one_of, several_of
-from platform.errors import UserError, run_command
+from platform.common.errors import UserError, run_command
 from platform.tuning.journal.event import Event
 from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.ledger import replay
@@ -150,8 +150,8 @@ def _parser() -> Parser:
 
 
 def _search(backend: str, given: argparse.Namespace) -> dict[str, Any]:
+    from platform.common.schema import validate
     from platform.data.catalog import prepare_dataset
-    from platform.schema import validate
     from platform.space.spec import SweepSpec
     from platform.tracking.events import SweepObserver
     from platform.tracking.parquet_tables import TableWriter

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least, say
-from platform.cores import usable_cores
-from platform.errors import UsageError, run_command
+from platform.common.cores import usable_cores
+from platform.common.errors import UsageError, run_command
 from platform.space.space_files import load_run
 
 if TYPE_CHECKING:

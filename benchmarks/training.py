@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least, one_of, say, several_of
-from platform.cores import usable_cores
-from platform.errors import UsageError, run_command
+from platform.common.cores import usable_cores
+from platform.common.errors import UsageError, run_command
 from platform.models.config import ModelName
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from platform.command_line import Flag, option, parse_command_line
-from platform.errors import UsageError, UserError, run_command
+from platform.common.command_line import Flag, option, parse_command_line
+from platform.common.errors import UsageError, UserError, run_command
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -214,7 +214,7 @@ def _compare_with_peers(folder: Path, threads: int, arguments: Arguments) -> str
         raise UsageError(
             f"--peers needs {error.name}: run it in a checkout of the project, after make setup"
         ) from None
-    from platform.atomic import write_json
+    from platform.common.atomic import write_json
 
     record = compare(
         folder,

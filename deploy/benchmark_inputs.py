@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.model_files.image_file import write_image_file, write_logits_file
 from deploy.model_files.precision_folders import find_precision_folder
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 def write_test_images(

@@ -29,8 +29,8 @@ from deploy.quantization.precisions import (
     publish,
 )
 from deploy.winograd.measured_choice import cpu_times_ms, run_inference
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.models.trained import load_trained_model
 
 ROUNDS = 16

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.atomic import read_json
-from platform.errors import UserError
+from platform.common.atomic import read_json
+from platform.common.errors import UserError
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95

@@ -22,9 +22,9 @@ import tyro
 from deploy.conversion.export_source import exporter_versions, find_images, find_target, source_info
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.model_files.model_folder import ModelPrecision
-from platform.command_line import Flag, option, parse_command_line
-from platform.errors import UsageError, UserError, did_you_mean, run_command
-from platform.text_format import percent
+from platform.common.command_line import Flag, option, parse_command_line
+from platform.common.errors import UsageError, UserError, did_you_mean, run_command
+from platform.common.text_format import percent
 
 if TYPE_CHECKING:
     import numpy as np

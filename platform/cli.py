@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from platform.errors import UsageError, did_you_mean, run_command
+from platform.common.errors import UsageError, did_you_mean, run_command
 
 COMMANDS = {
     "sweep": ("platform.sweep", "search, confirm, train the champion, export, benchmark, report"),

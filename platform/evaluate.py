@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from platform.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.errors import UserError, run_command
+from platform.common.schema import validate
+from platform.common.text_format import percent
 from platform.data.config import DataConfig
-from platform.errors import UserError, run_command
-from platform.schema import validate
-from platform.text_format import percent
 from platform.training.config import RunConfig
 from platform.training.run_folder import find_model, write_text_file
 

@@ -15,9 +15,9 @@ from typing import Annotated
 
 import tyro
 
-from platform.command_line import option, parse_command_line
-from platform.errors import run_command
-from platform.text_format import percent
+from platform.common.command_line import option, parse_command_line
+from platform.common.errors import run_command
+from platform.common.text_format import percent
 from platform.training.run_folder import find_model
 
 

@@ -17,8 +17,8 @@ from typing import Annotated
 
 import tyro
 
-from platform.command_line import option, parse_command_line
-from platform.errors import run_command
+from platform.common.command_line import option, parse_command_line
+from platform.common.errors import run_command
 from platform.tracking.sweep_folder import find_sweep
 
 

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platform.common.errors import Interrupted, UserError, run_command
 from platform.console.sweep_command import Arguments, is_quick_sweep, read_command, spec_and_folder
-from platform.errors import Interrupted, UserError, run_command
 from platform.space.space_files import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, new_sweep_folder
 

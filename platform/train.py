@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from platform.command_line import DataDir, Flag, option, parse_command_line
-from platform.errors import Interrupted, UsageError, UserError, run_command
+from platform.common.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.errors import Interrupted, UsageError, UserError, run_command
+from platform.common.text_format import percent, plural
 from platform.space.space_files import load_run
-from platform.text_format import percent, plural
 from platform.training import run_folder
 from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of

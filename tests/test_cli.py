@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from platform import cli
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ["torch", "torchvision", "ray", "mlflow", "pyarrow", "optuna", "matplotlib", "scipy", "pandas"]

@@ -27,7 +27,7 @@ from benchmarks.gpu_host.facts import StepRequest, append, document, read
 from benchmarks.gpu_host.schedule import STEPS, Step, limit_of, plan
 from benchmarks.gpu_host.step_process import run_step
 from benchmarks.gpu_host.table import line, table
-from platform.errors import UsageError, UserError, run_command
+from platform.common.errors import UsageError, UserError, run_command
 
 _FACTS, _RECORD, _LOG = "facts.jsonl", "record.json", "log.txt"
 _TABLE_S = 5.0

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.gpu_host.facts import StepRequest
 from benchmarks.gpu_host.schedule import Step
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 _POLL_S = 0.2
 _DEATH_S = 10.0

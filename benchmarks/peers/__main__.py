@@ -16,8 +16,8 @@ from typing import Annotated
 import tyro
 
 from benchmarks.peers.output_formats import parse, table
-from platform.command_line import option, parse_command_line
-from platform.errors import UsageError, run_command
+from platform.common.command_line import option, parse_command_line
+from platform.common.errors import UsageError, run_command
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +59,7 @@ def _command(
 
     from benchmarks.peers.compare import compare
     from deploy.benchmark import newest_champion
-    from platform.atomic import write_json
+    from platform.common.atomic import write_json
 
     record = compare(
         model_folder or newest_champion([runs, _ROOT / "runs"]),

@@ -19,7 +19,7 @@ from deploy.model_files.precision_folders import is_same_network, precision_fold
 from deploy.quantization.activation_scales import MIN_IMAGES
 from deploy.quantization.convert_precision import convert_precision
 from deploy.winograd.measured_choice import tuning_warning
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.models.trained import TrainedModel
 
 IMAGES = 64

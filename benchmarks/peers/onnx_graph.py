@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deploy.conversion.param_file import Layer, parse
 from deploy.conversion.weights_file import LayerWeights, read_weights
 from deploy.model_files.model_folder import ModelFolder
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 OPSET = 17
 IR_VERSION = 9

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from platform.errors import UsageError, did_you_mean
+from platform.common.errors import UsageError, did_you_mean
 
 
 def table(record: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 Runtime = Literal["ncnn", "onnxruntime", "openvino", "torch"]
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.runtimes import Row, import_runtime, load
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 TIMEOUT_S = 600
 

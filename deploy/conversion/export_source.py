@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform.atomic import read_json
-from platform.errors import UserError
+from platform.common.atomic import read_json
+from platform.common.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

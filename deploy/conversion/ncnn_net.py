@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 INPUT_BLOB = "in0"
 OUTPUT_BLOB = "out0"

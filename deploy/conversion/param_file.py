@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 MAGIC = "7767517"
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.models.trained import TrainedModel
 
 FP32_TOLERANCE = 1e-4

@@ -17,7 +17,7 @@ from torch import nn
 
 from deploy.conversion.ncnn_net import INPUT_BLOB, OUTPUT_BLOB
 from deploy.conversion.param_file import ParamFile, parse
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 TIMEOUT_S = 600
 # ncnn's layer types are single words; `Tensor.slice`, `aten::cummax`, `pnnx.Expression` are not.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.conversion.param_file import Layer, ParamFile
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 Storage = Literal["fp32", "fp16", "bf16"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from platform.cores import usable_cores
-from platform.errors import UserError
-from platform.text_format import duration, percent
+from platform.common.cores import usable_cores
+from platform.common.errors import UserError
+from platform.common.text_format import duration, percent
 
 _PROGRESS_EVERY_S = 5.0
 _STEP = re.compile(r"\[\d+/\d+\] ")

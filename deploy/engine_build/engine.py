@@ -20,9 +20,9 @@ from typing import Annotated, Any
 
 from deploy.engine_build.build_tools import BuildTools, find_build_tools, run_cmake, run_ninja
 from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn, locked, ncnn_recipe
-from platform.command_line import option, parse_command_line
+from platform.common.command_line import option, parse_command_line
+from platform.common.errors import UserError, run_command
 from platform.data.cache import default_cache_dir
-from platform.errors import UserError, run_command
 
 Progress = Callable[[str], None]
 
@@ -108,7 +108,7 @@ def run_benchmark(
     Raises:
         UserError: the engine cannot be built, or rejects a model; the message is the engine's.
     """
-    from platform.atomic import write_json
+    from platform.common.atomic import write_json
     from platform.tracking.provenance import git_state
 
     engine = ensure_engine(progress=progress)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from deploy.engine_build.build_tools import BuildTools, run_cmake, run_ninja
 from deploy.engine_build.package_index import IndexSettings, index_settings
+from platform.common.errors import UserError
 from platform.data.cache import default_cache_dir
-from platform.errors import UserError
 
 NCNN_VERSION = "20261020"
 SDIST_NAME = f"ncnn-1.0.{NCNN_VERSION}.tar.gz"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 @contextmanager

@@ -24,9 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from platform.atomic import read_json
-from platform.errors import UserError
-from platform.schema import Frozen, describe_problems
+from platform.common.atomic import read_json
+from platform.common.errors import UserError
+from platform.common.schema import Frozen, describe_problems
 
 SCHEMA_VERSION = 1
 PARAM, WEIGHTS, DOCUMENT = "model.param", "model.bin", "model.json"

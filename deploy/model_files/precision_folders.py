@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from deploy.model_files import model_folder as mf
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 def precision_folder(out_dir: Path, precision: str) -> Path:

@@ -11,8 +11,8 @@ from typing import Literal
 from deploy.conversion.ncnn_net import load_net, options_for, run
 from deploy.model_files.image_file import write_image_file
 from deploy.model_files.model_folder import open_model_folder
+from platform.common.errors import UserError
 from platform.data.dataset import Split
-from platform.errors import UserError
 
 ComputedBy = Literal["the C++ engine", "ncnn in Python"]
 

@@ -24,7 +24,7 @@ from deploy.quantization import activation_scales as cal
 from deploy.quantization.int8_weights import write_int8
 from deploy.winograd.measured_choice import tune_by_measurement
 from deploy.winograd.rule import tune_by_rule
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 
 SELF_TEST_MARGIN = 4
 """Self-test tolerance as a multiple of the error on this machine; other processors round differently."""

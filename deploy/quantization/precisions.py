@@ -23,8 +23,8 @@ from deploy.model_files.precision_folders import precision_folder
 from deploy.quantization.accuracy import Accuracy, Evaluator
 from deploy.quantization.activation_scales import Method
 from deploy.quantization.convert_precision import ConversionResult, convert_precision
-from platform.errors import UserError
-from platform.text_format import percent
+from platform.common.errors import UserError
+from platform.common.text_format import percent
 
 if TYPE_CHECKING:
     from deploy.quantization.evaluation_images import EvaluationData

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from platform.text_format import approximate_duration, duration
+from platform.common.text_format import approximate_duration, duration
 from platform.tracking.results import read_results
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.planning.records import Plan

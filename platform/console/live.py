@@ -22,14 +22,14 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from platform.console.progress import EndedTrial, SweepProgress
-from platform.text_format import (
+from platform.common.text_format import (
     approximate_duration,
     duration,
     percent,
     plural,
     settings_text,
 )
+from platform.console.progress import EndedTrial, SweepProgress
 from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from platform.text_format import approximate_duration, percent, plural, sweep_warnings
+from platform.common.text_format import approximate_duration, percent, plural, sweep_warnings
 from platform.tuning.planning.records import Plan, Resources, StagePlan
 
 

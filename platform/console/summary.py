@@ -12,8 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from platform.common.text_format import percent, plural, sweep_warnings
 from platform.console.live import stderr_console
-from platform.text_format import percent, plural, sweep_warnings
 from platform.tracking.events import TrialStatus
 from platform.tracking.mlflow_store import ui_command
 from platform.tracking.results import SweepResults, read_results

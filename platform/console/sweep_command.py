@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from platform.command_line import DataDir, Flag, option, parse_command_line
-from platform.errors import UsageError
+from platform.common.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.errors import UsageError
 from platform.space.quick import quick_variant
 from platform.space.space_files import SweepSpec, changed_fields, find_spaces, load_space, load_spec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, latest

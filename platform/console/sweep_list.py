@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from platform.errors import UserError
-from platform.text_format import duration, percent
+from platform.common.errors import UserError
+from platform.common.text_format import duration, percent
 from platform.tracking.events import TrialStatus
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.sweep_folder import SweepFolder, all_sweeps

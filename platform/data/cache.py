@@ -24,9 +24,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.atomic import read_json, write_json
+from platform.common.atomic import read_json, write_json
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset, Split
-from platform.errors import UserError
 
 SCHEMA_VERSION = 1
 _STALE_S = 24 * 3600

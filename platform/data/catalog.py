@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from platform.common.errors import UsageError, UserError
 from platform.data import cache, image_folders
 from platform.data.cache import load_split, open_info
 from platform.data.config import DataConfig
@@ -25,7 +26,6 @@ from platform.data.dataset import (
     ignore_message,
 )
 from platform.data.formats import archive, class_folders, download, generated, parquet
-from platform.errors import UsageError, UserError
 
 __all__ = ["DataNotFound", "DatasetInfo", "Split", "load_split", "open_info", "prepare_dataset"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from platform.schema import Frozen
+from platform.common.schema import Frozen
 
 
 class DataConfig(Frozen):

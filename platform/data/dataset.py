@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.common.errors import UserError
 from platform.data import cache, splits
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo, DatasetSource, Labels, Notify, RawDataset, ignore_message
 from platform.data.formats.class_folders import ClassFolders, list_class_folders
 from platform.data.images import statistics
 from platform.data.normalization import Normalization
-from platform.errors import UserError
 
 DATA_NAME = "image_folder"
 DEFAULT_SIZE = 224

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.common.errors import UsageError
 from platform.data.config import DataConfig
 from platform.data.dataset import Labels
-from platform.errors import UsageError
 
 Indices = NDArray[np.int64]
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from platform.schema import Frozen
+from platform.common.schema import Frozen
 
 ModelName = Literal[
     "resnet18_cifar",

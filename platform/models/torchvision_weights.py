@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from platform.errors import UsageError, UserError, run_command
+from platform.common.errors import UsageError, UserError, run_command
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
 from platform.models.trained import (

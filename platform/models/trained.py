@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from platform.atomic import replacing
+from platform.common.atomic import replacing
+from platform.common.errors import UserError
+from platform.common.schema import validate
 from platform.data.images.cropping import resize_and_center_crop
 from platform.data.images.decode import resize_image
-from platform.errors import UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
-from platform.schema import validate
 
 FORMAT = "resnet-sweep-platform/trained-model"
 SCHEMA_VERSION = 1

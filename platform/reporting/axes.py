@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from platform.errors import UserError
+from platform.common.errors import UserError
+from platform.common.text_format import percent, settings_text, value_text
 from platform.reporting.svg import Chart, Scale, focused, framed, padded
 from platform.space.distributions import Choice, Range
 from platform.space.space_files import load_spec
-from platform.text_format import percent, settings_text, value_text
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from platform.common.text_format import percent, settings_text
 from platform.reporting.svg import focused, framed, padded
-from platform.text_format import percent, settings_text
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults

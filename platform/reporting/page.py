@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from platform.atomic import write_text
-from platform.errors import UserError
-from platform.nested import flatten
-from platform.reporting import axes, curves, pareto, spread
-from platform.space.space_files import load_spec
-from platform.text_format import (
+from platform.common.atomic import write_text
+from platform.common.errors import UserError
+from platform.common.nested import flatten
+from platform.common.text_format import (
     duration,
     evaluation_text,
     percent,
@@ -23,6 +21,8 @@ from platform.text_format import (
     settings_cells,
     sweep_warnings,
 )
+from platform.reporting import axes, curves, pareto, spread
+from platform.space.space_files import load_spec
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults, read_results

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from platform.common.text_format import percent, settings_cells, settings_text
 from platform.reporting.svg import framed, number, padded
 from platform.space.pareto import non_dominated
-from platform.text_format import percent, settings_cells, settings_text
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
 

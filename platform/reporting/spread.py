@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from platform.common.text_format import percent, plural
 from platform.reporting.svg import BOTTOM, RIGHT, TOP, WIDTH, Chart, Scale, padded
-from platform.text_format import percent, plural
 
 ROW_HEIGHT = 34
 

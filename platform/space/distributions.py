@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from platform.errors import not_one_of
+from platform.common.errors import not_one_of
 
 Scalar = str | int | float | bool
 """A parameter value that samplers, tables and MLflow support."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from platform.errors import UsageError, did_you_mean
-from platform.schema import nested_records
+from platform.common.errors import UsageError, did_you_mean
+from platform.common.schema import nested_records
 from platform.space.distributions import tuples_to_lists
 from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from platform.errors import did_you_mean, not_one_of
-from platform.nested import flatten
+from platform.common.errors import did_you_mean, not_one_of
+from platform.common.nested import flatten
 from platform.space.distributions import (
     Alternatives,
     Constant,

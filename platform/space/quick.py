@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from platform.schema import validate
+from platform.common.schema import validate
 from platform.space.spec import SweepSpec
 
 TRIALS = 4

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from platform.schema import Frozen
+from platform.common.schema import Frozen
 
 
 class Tpe(Frozen):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from platform.errors import UsageError, did_you_mean
-from platform.schema import Frozen, validate
+from platform.common.errors import UsageError, did_you_mean
+from platform.common.schema import Frozen, validate
 from platform.space.overrides import apply_overrides
 from platform.space.spec import SweepSpec, changed_fields, trial_seed
 from platform.space.yaml_text import parse_yaml

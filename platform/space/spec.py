@@ -23,9 +23,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from platform.errors import UsageError, did_you_mean
-from platform.nested import differences
-from platform.schema import Frozen, validate
+from platform.common.errors import UsageError, did_you_mean
+from platform.common.nested import differences
+from platform.common.schema import Frozen, validate
 from platform.space.distributions import (
     Choice,
     Dimension,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from platform.schema import validation_problems
+from platform.common.schema import validation_problems
 from platform.space.distributions import (
     Alternatives,
     Choice,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from platform.errors import did_you_mean
+from platform.common.errors import did_you_mean
 from platform.space.distributions import (
     Alternatives,
     Choice,

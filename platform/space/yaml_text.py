@@ -11,7 +11,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 
 _MAX_VALUES = 100_000
 _TAGS = "tag:yaml.org,2002:"

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from platform.text_format import sweep_warnings
+from platform.common.text_format import sweep_warnings
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
 from platform.tracking.sweep_folder import SweepFolder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

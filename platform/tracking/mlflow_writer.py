@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform.nested import flatten
+from platform.common.nested import flatten
 from platform.tracking.events import SweepInfo, SweepOutcome, TrialHistory, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
 

@@ -42,8 +42,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from platform.atomic import replacing
-from platform.errors import UserError
+from platform.common.atomic import replacing
+from platform.common.errors import UserError
 from platform.tracking.events import (
     Stage,
     SweepInfo,

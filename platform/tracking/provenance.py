@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import platform
-from platform.cores import usable_cores
+from platform.common.cores import usable_cores
 
 PACKAGES = (
     "resnet-sweep-platform",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from platform.atomic import read_json
-from platform.errors import UserError
+from platform.common.atomic import read_json
+from platform.common.errors import UserError
 from platform.tracking.events import Stage, TrialStatus
 from platform.tracking.parquet_tables import TrialRow, read_epochs, read_trials
 from platform.tracking.sweep_folder import State, SweepFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from platform.text_format import evaluation_text, percent, plural, settings_text
+from platform.common.text_format import evaluation_text, percent, plural, settings_text
 from platform.tracking.results import SweepResults
 
 

@@ -31,8 +31,8 @@ from typing import Any, Literal, get_args
 
 import psutil
 
-from platform.atomic import read_json, write_json
-from platform.errors import UsageError, UserError, did_you_mean
+from platform.common.atomic import read_json, write_json
+from platform.common.errors import UsageError, UserError, did_you_mean
 
 State = Literal["running", "finished", "failed", "interrupted"]
 

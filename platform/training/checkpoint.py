@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from platform.atomic import replacing
-from platform.errors import UserError
+from platform.common.atomic import replacing
+from platform.common.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 from platform.training.run_folder import LAST

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from platform.common.schema import Frozen
 from platform.data.config import DataConfig
 from platform.models.config import ModelConfig
-from platform.schema import Frozen
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

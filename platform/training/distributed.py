@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from platform.text_format import duration, percent
+from platform.common.text_format import duration, percent
 from platform.training.records import EpochRecord, StepProgress
 from platform.training.run_folder import write_metrics
 

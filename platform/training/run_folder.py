@@ -20,9 +20,9 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from platform import atomic
-from platform.errors import UserError
-from platform.schema import Frozen, validate
+from platform.common import atomic
+from platform.common.errors import UserError
+from platform.common.schema import Frozen, validate
 from platform.training.config import RunConfig
 from platform.training.diagnostics.findings import Finding
 from platform.training.records import EpochRecord, RunResult

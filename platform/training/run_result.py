@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from platform.common.errors import UserError
 from platform.data.image_folders import ImageFolderTrainingData, evaluation_side
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
 from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.acceleration.precision import choose_precision

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, Capture, on_side_stream
 from platform.training.acceleration.precision import ComputePrecision, autocast
 from platform.training.config import RunConfig

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from platform.atomic import write_text
-from platform.errors import UsageError
-from platform.schema import validate
+from platform.common.atomic import write_text
+from platform.common.errors import UsageError
+from platform.common.schema import validate
 from platform.space.space_files import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.config import RunConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform.atomic import read_json, write_json
-from platform.errors import UserError
+from platform.common.atomic import read_json, write_json
+from platform.common.errors import UserError
 from platform.space.spec import SweepSpec
 from platform.tracking.results import read_results
 from platform.tracking.sweep_folder import SweepFolder

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from platform.atomic import discard_unfinished, read_json, write_json, write_text
-from platform.cores import usable_cores
+from platform.common.atomic import discard_unfinished, read_json, write_json, write_text
+from platform.common.cores import usable_cores
+from platform.common.errors import UserError
+from platform.common.schema import validate
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
-from platform.schema import validate
 from platform.space.spec import SweepSpec
 from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.provenance import collect, command_line

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from platform.common.text_format import percent
 from platform.space.settings import Stop
-from platform.text_format import percent
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from platform.atomic import write_json
+from platform.common.atomic import write_json
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.space.distributions import Scalar
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus

@@ -11,7 +11,7 @@ import sys
 # None in sys.modules makes an import fail as if the package were not installed.
 sys.modules.update(dict.fromkeys(["ray", "mlflow", "optuna", "rich", "tyro", "matplotlib"]))
 from benchmarks import time_to_accuracy, training
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 for main, arguments in ((training.main, ["--modles", "x"]), (time_to_accuracy.main, ["--recipe", "nothing"])):
     try:
         main(arguments)

@@ -16,7 +16,7 @@ from benchmarks.gpu_host.facts import append, document, read
 from benchmarks.gpu_host.kernels import Kernel, grouped
 from benchmarks.gpu_host.schedule import ITERATIONS, STEPS, Step, iterations_that_fit, limit_of, plan
 from benchmarks.gpu_host.table import table
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 
 BUDGETS_S = range(0, 1200, 7)
 

@@ -17,7 +17,7 @@ from benchmarks.gpu_host.schedule import STEPS, Step
 ROOT = Path(__file__).parents[2]
 FAKES = """
 import os, subprocess, time
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 def hang(call):
     child = subprocess.Popen(["sleep", "600"])

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.killed_sweep import KilledSweep, differences
 from benchmarks.random_kills import SPACE, main, table
-from platform.errors import UsageError
-from platform.schema import validate
+from platform.common.errors import UsageError
+from platform.common.schema import validate
 from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml
 from platform.tuning.planning.plan import make_plan

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least, one_of, several_of
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 
 
 def test_record_has_context_settings_and_results(tmp_path: Path) -> None:

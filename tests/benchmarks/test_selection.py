@@ -13,7 +13,7 @@ import pytest
 from benchmarks import selection
 from benchmarks.curves import Curves, draw_configurations, read_curves, record_curves
 from benchmarks.selection import SelectionMethod, select, stopped_after, study
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 from platform.training.records import EpochRecord
 from tests.benchmarks.examples import epoch_record
 from tests.space.examples import EVERY_KIND, spec

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import sweep_overhead
 from benchmarks.sweep_overhead import lost_time
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.journal.event import Event
 from tests.benchmarks.examples import epoch_record

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import time_to_accuracy as tta
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.space_files import load_run
 from platform.training.records import EpochRecord
 

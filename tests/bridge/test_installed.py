@@ -51,8 +51,8 @@ def run(interpreter: Path, *arguments: str, **environment: str) -> str:
 
 
 IMPORT_BOTH = (
-    "import uuid, platform, platform.errors; from platform.training.config import RunConfig; "
-    "print(platform.system(), platform.errors.did_you_mean('a', []) == '')"
+    "import uuid, platform, platform.common.errors; from platform.training.config import RunConfig; "
+    "print(platform.system(), platform.common.errors.did_you_mean('a', []) == '')"
 )
 
 
@@ -67,7 +67,7 @@ def test_a_script_and_its_spawned_processes_import_the_package(interpreter: Path
     script = tmp_path / "console_script.py"
     script.write_text(
         "import multiprocessing\n"
-        "from platform.errors import did_you_mean\n"
+        "from platform.common.errors import did_you_mean\n"
         "if __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.apply(did_you_mean, ('color', ['color'])))\n"

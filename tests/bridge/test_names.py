@@ -94,9 +94,9 @@ def test_file_and_resources_are_the_packages() -> None:
 
 
 def test_a_reload_keeps_the_submodules() -> None:
-    errors = importlib.import_module("platform.errors")
+    errors = importlib.import_module("platform.common.errors")
     importlib.reload(platform)
-    assert platform.errors is errors
+    assert platform.common.errors is errors
     assert platform.system() == STANDARD.system()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import platform
-from platform.errors import did_you_mean
+from platform.common.errors import did_you_mean
 
 ROOT = Path(__file__).parents[2]
 

@@ -27,11 +27,11 @@ def started() -> Iterator[None]:
 def platform_facts() -> dict[str, str]:
     """Return the path of this process's `platform` package and some results of the standard functions."""
     import platform
-    import platform.errors
+    import platform.common.errors
 
     return {
         "package": str(Path(platform.__path__[0])),
-        "exit_code": str(platform.errors.UsageError.exit_code),
+        "exit_code": str(platform.common.errors.UsageError.exit_code),
         "system": platform.system(),
         "python": platform.python_version(),
     }

@@ -6,10 +6,10 @@ import re
 import pytest
 from rich.console import Console
 
+from platform.common.text_format import GENERATED, QUICK, percent
 from platform.console.plan_table import plan_table
 from platform.models.config import ModelConfig
 from platform.space.spec import SweepSpec
-from platform.text_format import GENERATED, QUICK, percent
 from platform.training.config import Cosine, RunConfig, Sgd
 from platform.tuning.planning.plan import make_plan
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from platform.common.errors import UserError
 from platform.data.formats.archive import load_plain_pickle
-from platform.errors import UserError
 
 
 class RunsACommand:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from platform.common.errors import UserError
 from platform.data import cache
 from platform.data.cache import load_split, open_info
 from platform.data.dataset import DatasetInfo, DatasetSource, RawDataset, ignore_message
-from platform.errors import UserError
 from tests.data.examples import TEST, TRAIN, split
 
 DATASET = RawDataset(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from platform.common.errors import UsageError, UserError
 from platform.data import cache, catalog
 from platform.data.catalog import DataNotFound, load_split, prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import CIFAR10_CLASSES
 from platform.data.formats import archive, download
-from platform.errors import UsageError, UserError
 from tests.data.examples import accept_checksums, make_archive, make_parquet, make_tree
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from platform.common.errors import UserError
 from platform.data.images.decode import decode_image, decode_with_encoding, resize_image
-from platform.errors import UserError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from platform.common.errors import UsageError, UserError
 from platform.data.catalog import load_split, open_info, prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.image_folders import (
@@ -15,7 +16,6 @@ from platform.data.image_folders import (
 )
 from platform.data.images import statistics
 from platform.data.images.cropping import resize_and_center_crop
-from platform.errors import UsageError, UserError
 
 CONFIG = DataConfig(name="image_folder", normalization="pixel", validation_size=4, image_size=28)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from platform.common.errors import UserError
 from platform.data.catalog import load_split, prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import CIFAR10_CLASSES
 from platform.data.formats import archive
-from platform.errors import UserError
 from tests.data.examples import (
     TEST,
     TRAIN,

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from platform.common.errors import UsageError
 from platform.data.config import DataConfig
 from platform.data.splits import train_validation_indices
-from platform.errors import UsageError
 
 
 @st.composite

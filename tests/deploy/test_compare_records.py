@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.compare_records import bootstrap_ratio, comparison, comparison_text
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 def noisy(median_ms: float, seed: int, count: int = 400) -> np.ndarray:

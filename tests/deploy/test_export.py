@@ -15,9 +15,9 @@ from deploy.conversion.export_source import find_images, find_target
 from deploy.conversion.ncnn_net import load_net, run
 from deploy.export import export_model
 from deploy.model_files.model_folder import open_model_folder, self_test_images
+from platform.common.errors import UserError
 from platform.data import cache, catalog
 from platform.data.config import DataConfig
-from platform.errors import UserError
 from platform.models.trained import save_trained_model
 
 ROOT = Path(__file__).parents[2]

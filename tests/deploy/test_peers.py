@@ -26,8 +26,8 @@ from deploy.conversion.parity import compare as compare_logits
 from deploy.conversion.parity import random_images
 from deploy.model_files.model_folder import open_model_folder
 from deploy.quantization.convert_precision import convert_precision
+from platform.common.errors import UserError
 from platform.data import cache
-from platform.errors import UserError
 from platform.models.trained import save_trained_model
 from tests.deploy.examples import trained_like
 

@@ -15,7 +15,7 @@ from deploy.engine_build.engine import EngineBinaries, run_benchmark
 from deploy.engine_build.ncnn_source import ENGINE_DIR
 from deploy.model_files.image_file import write_image_file, write_logits_file
 from deploy.winograd.measured_choice import processor_name
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 
 from .conftest import TinyModel
 

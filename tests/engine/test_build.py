@@ -10,7 +10,7 @@ from deploy.engine_build import build_tools, ncnn_source, package_index
 from deploy.engine_build.build_tools import BuildTools, find_build_tools
 from deploy.engine_build.ncnn_source import SDIST_NAME, ensure_ncnn, fetch_sdist
 from deploy.engine_build.package_index import IndexSettings, index_settings
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 EMPTY = {"PIP_CONFIG_FILE": "/dev/null"}
 

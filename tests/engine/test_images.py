@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from platform.common.errors import UserError
 from platform.data.images.decode import decode_image
-from platform.errors import UserError
 
 RNG = np.random.default_rng(11)
 

@@ -8,10 +8,10 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
+from platform.common.schema import validate
 from platform.models.config import ModelConfig
 from platform.models.networks import BasicBlock, PadShortcut, build_network
-from platform.schema import validate
 
 # name, shortcut, parameters, multiply-accumulates per 32x32 image; for ten classes.
 SIZES = [

@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
 
+from platform.common.errors import UsageError, UserError
 from platform.data.images.cropping import resize_and_center_crop, resize_and_crop
-from platform.errors import UsageError, UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
 from platform.models.torchvision_weights import load_model, main, read_class_names

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.models import trained
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,8 @@ def test_the_lock_file_holds_hashes_and_no_address() -> None:
     assert len(packages) >= len(declared())
     assert all(re.match(r"\S+==.*--hash=sha256:", package, re.DOTALL) for package in packages)
     assert "://" not in text
+
+
+def test_no_folder_has_more_than_14_files() -> None:
+    counts = Counter(path.parent for path in tree())
+    assert not {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > 14}

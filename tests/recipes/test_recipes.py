@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from platform.common.errors import UsageError
 from platform.data.dataset import CIFAR10_CLASSES, DatasetInfo, Split
 from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
-from platform.errors import UsageError
 from platform.space.space_files import find_spaces, load_run, load_space
 from platform.training.distributed import single
 from platform.training.inputs.budget import budget_of

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import optuna
 
-from platform.atomic import write_json
+from platform.common.atomic import write_json
 from platform.space.space_files import SweepSpec, load_space
 from platform.space.spec import trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from platform.atomic import write_json
-from platform.errors import UserError
+from platform.common.atomic import write_json
+from platform.common.errors import UserError
+from platform.common.text_format import percent
 from platform.reporting.page import render, write_report
 from platform.reporting.pareto import pareto_view
-from platform.text_format import percent
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.results import read_results

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from platform.schema import validate
+from platform.common.schema import validate
 from platform.space.spec import SweepSpec
 
 BASE: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.distributions import Scalar
 from platform.space.point_parser import OutsideSpaceError, read_point
 from platform.space.spec import SweepSpec

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.space_files import load_run, load_space, load_spec
 from platform.space.spec import SweepSpec, changed_fields, trial_seed
 from tests.space.examples import EVERY_KIND, PLAIN, spec
@@ -237,7 +237,7 @@ def test_trial_seeds_are_reproducible_and_distinct_across_stages_and_sweeps() ->
 def test_validation_imports_no_heavy_library() -> None:
     program = (
         "import sys\n"
-        "from platform.errors import UsageError\n"
+        "from platform.common.errors import UsageError\n"
         "from platform.space.space_files import load_space\n"
         "load_space('resnet18_cifar')\n"
         "try:\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.spec import SweepSpec
 from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
 

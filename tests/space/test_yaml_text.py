@@ -2,7 +2,7 @@
 
 import pytest
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.yaml_text import dump_yaml, parse_yaml
 
 

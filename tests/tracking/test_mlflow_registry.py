@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model

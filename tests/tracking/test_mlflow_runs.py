@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 from platform.tracking import mlflow_writer
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking import parquet_tables
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.parquet_tables import TableWriter, read_epochs, read_trials

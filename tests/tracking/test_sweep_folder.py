@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from platform.atomic import replacing, write_json
-from platform.errors import UsageError, UserError
+from platform.common.atomic import replacing, write_json
+from platform.common.errors import UsageError, UserError
 from platform.tracking.sweep_folder import SweepFolder, all_sweeps, find_sweep, latest, new_sweep_folder
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo, Split
 from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
 from platform.training import loop, run_result
 from platform.training.config import RunConfig
 from platform.training.distributed import world_from_env

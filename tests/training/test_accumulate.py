@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
 from platform.training import run_result
 from platform.training.config import RunConfig
 from platform.training.distributed import single

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit

@@ -17,7 +17,7 @@ from PIL import Image
 import platform.evaluate
 import platform.predict
 import platform.train
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 from platform.training.run_folder import read_request
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
 from platform.models.trained import load_trained_model
 from platform.training import loop, run_result, step
 from platform.training.checkpoint import read_records

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 from platform.space.settings import Stop
 from platform.space.space_files import load_spec
 from platform.tracking.sweep_folder import SweepFolder

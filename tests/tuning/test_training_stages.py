@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning import training_stages

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from platform.common.errors import UserError
 from platform.data.dataset import CIFAR10_CLASSES, DatasetSource, Notify, RawDataset, Split, files_fingerprint
-from platform.errors import UserError
 
 ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetSource, Notify, RawDataset, Split, files_fingerprint
 from platform.data.images.parallel_decode import decode_all, lossy_suffix
-from platform.errors import UserError
 
 SIZE = 32
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from platform.common.errors import UserError
 from platform.data.dataset import (
     CIFAR10_CLASSES,
     DatasetSource,
@@ -26,7 +27,6 @@ from platform.data.dataset import (
     files_fingerprint,
 )
 from platform.data.images.parallel_decode import decode_all, lossy_suffix
-from platform.errors import UserError
 
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from platform.common.errors import UserError
 from platform.data.dataset import Images
-from platform.errors import UserError
 
 # Pillow only warns above 89 megapixels; this project rejects such files.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)

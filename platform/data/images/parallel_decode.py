@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from platform.cores import usable_cores
+from platform.common.cores import usable_cores
+from platform.common.errors import UserError
 from platform.data.dataset import Images
 from platform.data.images.decode import decode_with_encoding, resize_image
-from platform.errors import UserError
 
 _CHUNK = 500
 

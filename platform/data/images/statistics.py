@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.atomic import write_bytes
+from platform.common.atomic import write_bytes
 from platform.data.dataset import Notify, ignore_message
 from platform.data.images.cropping import resize_and_center_crop
 from platform.data.images.decode import decode_image

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.training.acceleration.precision import ComputePrecision, autocast
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 class TrainingDiverged(UserError):  # noqa: N818 - the name of an event, shown by sweeps

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from platform.text_format import percent
+from platform.common.text_format import percent
 from platform.training.diagnostics.findings import Finding, peak_lr
 from platform.training.records import EpochRecord
 

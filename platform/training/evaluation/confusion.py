@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from platform.text_format import percent
+from platform.common.text_format import percent
 from platform.training.evaluation.evaluate import Evaluation
 
 _WIDEST_TABLE = 30

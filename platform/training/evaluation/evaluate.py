@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from platform.common.errors import UserError
 from platform.data.dataset import Split
 from platform.data.image_folders import ImageFolderSplit
 from platform.data.normalization import Normalization
-from platform.errors import UserError
 from platform.training.acceleration.precision import ComputePrecision, autocast, reproducible_convolutions
 from platform.training.distributed import World
 from platform.training.inputs.augment import DeviceEvaluationSet

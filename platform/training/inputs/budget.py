@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.training.config import RunConfig
 
 

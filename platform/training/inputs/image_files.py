@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from platform.cores import usable_cores
+from platform.common.cores import usable_cores
+from platform.common.errors import UserError
 from platform.data.image_folders import ImageFolderSplit, ImageFolderTrainingData, evaluation_side
 from platform.data.images.cropping import resize_and_center_crop, resize_and_crop, resized_shape
 from platform.data.images.decode import decode_image
 from platform.data.normalization import Normalization
-from platform.errors import UserError
 from platform.training.config import AugmentConfig
 from platform.training.distributed import World
 from platform.training.inputs.augment import Batch, BatchPosition

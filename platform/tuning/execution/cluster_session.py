@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 import platform
-from platform.cores import usable_cores
-from platform.errors import UserError
+from platform.common.cores import usable_cores
+from platform.common.errors import UserError
 from platform.tuning.execution import placement_groups
 from platform.tuning.execution.interrupts import sigterm_as_sigint
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from platform.errors import Interrupted, UserError
+from platform.common.errors import Interrupted, UserError
 from platform.tracking.events import Stage, TrialStatus
 from platform.tuning.execution import interrupts
 from platform.tuning.execution.stage_context import Placement, StageContext

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event, Kind, event_from

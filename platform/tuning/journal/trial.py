@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from platform.errors import UserError
-from platform.schema import Frozen
+from platform.common.errors import UserError
+from platform.common.schema import Frozen
 from platform.tracking.events import Stage, TrialInfo, TrialStatus
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from platform.errors import UserError, did_you_mean
+from platform.common.errors import UserError, did_you_mean
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.ledger import replay

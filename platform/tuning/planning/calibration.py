@@ -24,11 +24,11 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from platform.atomic import write_text
-from platform.cores import usable_cores
+from platform.common.atomic import write_text
+from platform.common.cores import usable_cores
+from platform.common.errors import UserError
+from platform.common.schema import Frozen
 from platform.data.cache import default_cache_dir
-from platform.errors import UserError
-from platform.schema import Frozen
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 from platform.tuning.execution.cluster_session import worker_environment

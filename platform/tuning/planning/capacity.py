@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.settings import WorkerResources
 from platform.tuning.planning.records import Resources
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.space.distributions import Choice, Range
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from platform.schema import Frozen
+from platform.common.schema import Frozen
 
 Backend = Literal["inproc", "ddp"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from platform.atomic import read_json, write_text
+from platform.common.atomic import read_json, write_text
+from platform.common.errors import UserError
+from platform.common.schema import Frozen, validate
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.models.config import ModelConfig
-from platform.schema import Frozen, validate
 from platform.space.distributions import SearchTree, apply_settings, walk_tree
 from platform.space.settings import Objective
 from platform.space.spec import SweepSpec, changes_network

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.distributions import Alternatives, Choice, Dimension, Range, Scalar, SearchTree, walk_tree
 from platform.space.settings import Grid, Nsga2, Random, Tpe
 from platform.space.spec import SweepSpec

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.space.distributions import Scalar
 from platform.space.pareto import HIGHER_IS_BETTER
 from platform.space.settings import Nsga2, Random, Tpe

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from platform.atomic import read_json, write_text
-from platform.errors import UsageError
-from platform.schema import Frozen, validate
+from platform.common.atomic import read_json, write_text
+from platform.common.errors import UsageError
+from platform.common.schema import Frozen, validate
 from platform.space.distributions import Scalar
 from platform.space.settings import Grid, Qmc, Random
 from platform.space.space_files import SweepSpec, load_spec

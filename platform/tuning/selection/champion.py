@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from platform.errors import UserError
-from platform.schema import Frozen
+from platform.common.errors import UserError
+from platform.common.schema import Frozen
+from platform.common.text_format import percent
 from platform.space.distributions import Scalar
 from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
-from platform.text_format import percent
 from platform.tracking.events import TrialStatus
 
 _CONFIDENCE = 0.95

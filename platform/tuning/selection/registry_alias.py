@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from platform.text_format import percent
+from platform.common.text_format import percent
 from platform.tracking.mlflow_registry import CHAMPION, AliasChoice
 from platform.tuning.selection.champion import CandidateSummary, welch_interval
 

@@ -14,9 +14,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from platform.atomic import write_text
-from platform.errors import UserError
-from platform.schema import Frozen
+from platform.common.atomic import write_text
+from platform.common.errors import UserError
+from platform.common.schema import Frozen
 
 RECORD_FILE = "test_opened.json"
 RESULT_FILE = "test.json"

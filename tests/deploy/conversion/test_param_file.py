@@ -3,7 +3,7 @@
 import pytest
 
 from deploy.conversion.param_file import FEATURE_MASK, parse
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 TEXT = """7767517
 3 3

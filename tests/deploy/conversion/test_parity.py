@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.conversion.parity import compare, random_images
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 def test_differences_of_a_hand_made_case():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from deploy.conversion import torch_to_ncnn
 from deploy.conversion.param_file import parse
 from deploy.conversion.torch_to_ncnn import check_converted, convert
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 class Strided(nn.Module):

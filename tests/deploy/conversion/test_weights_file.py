@@ -10,7 +10,7 @@ from deploy.conversion.param_file import parse
 from deploy.conversion.weights_file import LayerWeights, float_layer, read_weights, write_weights
 from deploy.model_files.model_folder import open_model_folder
 from deploy.winograd.rule import is_3x3_stride_1, without_winograd
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 @pytest.fixture(scope="module")

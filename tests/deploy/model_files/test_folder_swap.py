@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.model_files.folder_swap import replacing_folder
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 OWN = {"a"}
 

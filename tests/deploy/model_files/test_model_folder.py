@@ -9,7 +9,7 @@ import pytest
 
 from deploy.export import ExportResult
 from deploy.model_files.model_folder import open_model_folder, self_test_images
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from deploy.conversion.parity import random_images
 from deploy.model_files.model_folder import open_model_folder, self_test_images
 from deploy.quantization import activation_scales
 from deploy.quantization.convert_precision import convert_precision
-from platform.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError
 
 IMAGES = random_images(32, (3, 32, 32), seed=1)
 CALIBRATION = random_images(64, (3, 32, 32), seed=2)

@@ -25,11 +25,11 @@ from deploy.quantization.precisions import (
     export_precisions,
     publish,
 )
+from platform.common.errors import UsageError, UserError
 from platform.data import cache, catalog
 from platform.data.cache import load_split
 from platform.data.config import DataConfig
 from platform.data.dataset import Split
-from platform.errors import UsageError, UserError
 
 
 @pytest.fixture(scope="module")

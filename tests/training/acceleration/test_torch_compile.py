@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
-from platform.errors import UserError
 from platform.training.acceleration import torch_compile
 from platform.training.config import RunConfig
 from platform.training.distributed import single

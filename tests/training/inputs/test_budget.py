@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.training.config import RunConfig
 from platform.training.inputs.budget import Budget, budget_of
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from platform.common.errors import UsageError, UserError
+from platform.common.schema import validate
 from platform.data.dataset import DatasetInfo
 from platform.data.image_folders import ImageFolderSplit, ImageFolderTrainingData
 from platform.data.images.cropping import resize_and_center_crop, resized_shape
 from platform.data.normalization import Normalization
-from platform.errors import UsageError, UserError
-from platform.schema import validate
 from platform.space.space_files import load_run
 from platform.training.config import AugmentConfig, RunConfig
 from platform.training.distributed import World, single

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from platform.common.errors import run_command
 from platform.data.cache import open_info
-from platform.errors import run_command
 from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.execution.cluster_session import session

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.models.trained import load_trained_model
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.training.records import EpochRecord

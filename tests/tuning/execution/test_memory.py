@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ray.util.queue import Empty
 
+from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.tracking.events import Observers, TrialStatus
 from platform.tracking.parquet_tables import TableWriter, read_trials
 from platform.tracking.sweep_folder import SweepFolder

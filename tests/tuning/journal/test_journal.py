@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.journal.journal import Journal, open_journal, read_journal, refuse_running
 from tests.tuning.journal.examples import a_record, a_task

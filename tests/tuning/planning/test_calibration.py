@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from platform.common.errors import UserError
 from platform.data.catalog import prepare_dataset
 from platform.data.config import DataConfig
 from platform.data.dataset import DatasetInfo
-from platform.errors import UserError
 from platform.tracking import provenance
 from platform.tuning.planning import calibration
 from platform.tuning.planning.calibration import CalibrationRequest, calibrate, load_cached_speed

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from platform.common.errors import UserError
 from platform.data.image_folders import DATA_NAME
-from platform.errors import UserError
 from platform.tuning.planning.calibration import CalibrationRequest
 from platform.tuning.planning.capacity import worker_slots
 from platform.tuning.planning.gpu_share import gpu_share, gpu_sharing_notes, resolve_measured_gpu

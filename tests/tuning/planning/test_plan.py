@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.quick import CHANGES, quick_variant
 from platform.space.settings import WorkerResources
 from platform.space.space_files import load_space

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from platform.common.errors import UsageError, UserError
 from platform.data.dataset import DatasetInfo
-from platform.errors import UsageError, UserError
 from platform.models.config import ModelConfig
 from platform.models.costs import count_multiply_accumulates, count_parameters
 from platform.space.pareto import non_dominated

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from platform.errors import UsageError
+from platform.common.errors import UsageError
 from platform.space.distributions import Alternatives, Choice, Dimension, walk_tree
 from platform.space.point_parser import read_point
 from platform.space.spec import SweepSpec

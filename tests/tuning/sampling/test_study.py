@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.sampling.study import Study
 from tests.tuning.execution.examples import sgd, tiny_spec

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from platform.atomic import write_text
-from platform.errors import UsageError
+from platform.common.atomic import write_text
+from platform.common.errors import UsageError
 from platform.space.settings import Grid, Tpe
 from platform.space.space_files import SweepSpec
 from platform.tracking.events import TrialInfo, TrialStatus

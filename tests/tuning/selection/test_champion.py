@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.selection.champion import (
     RankedTrial,

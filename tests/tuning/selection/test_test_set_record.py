@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 from platform.tuning.selection import test_set_record
 from platform.tuning.selection.test_set_record import RECORD_FILE, RESULT_FILE, record_test_set_reading
 

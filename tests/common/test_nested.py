@@ -1,6 +1,6 @@
 """Flattening and comparison of nested mappings."""
 
-from platform.nested import differences, flatten
+from platform.common.nested import differences, flatten
 
 
 def test_flatten_returns_dotted_paths():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from platform.text_format import (
+from platform.common.text_format import (
     GENERATED,
     QUICK,
     approximate_duration,

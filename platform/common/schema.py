@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from platform.errors import UsageError, did_you_mean, not_one_of
+from platform.common.errors import UsageError, did_you_mean, not_one_of
 
 
 class Frozen(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from platform import cores
+from platform.common import cores
 from platform.tuning.execution import cluster_session
 
 V2 = "0::/pod/container\n"
@@ -103,14 +103,14 @@ def test_a_process_in_a_cgroup_sees_its_quota(cgroup_of_half_a_cpu: Path) -> Non
     program = (
         "import os, sys\n"
         "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-        "from platform.cores import cgroup_quota, usable_cores\n"
+        "from platform.common.cores import cgroup_quota, usable_cores\n"
         "print(cgroup_quota(), usable_cores())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, cgroup_of_half_a_cpu / "cgroup.procs"],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         check=False,
     )
     assert done.stdout.split() == ["0.5", "1"], done.stderr

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from platform.errors import UserError
+from platform.common.errors import UserError
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 import pytest
 
-from platform.atomic import discard_unfinished, read_json, replacing, write_json, write_text
-from platform.errors import UserError
+from platform.common.atomic import discard_unfinished, read_json, replacing, write_json, write_text
+from platform.common.errors import UserError
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):

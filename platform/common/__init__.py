@@ -1,0 +1,1 @@
+"""Errors, validated records, files, text and command lines: used by every other package."""
