@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-QUICK = "QUICK SWEEP: a test of the pipeline; its accuracies are meaningless"
+QUICK = "QUICK SWEEP: runs of minutes on 2,000 images; a full sweep reaches far higher accuracies"
 GENERATED = "GENERATED DATA: trained on synthetic images, so the accuracies say nothing about CIFAR-10"
 
 

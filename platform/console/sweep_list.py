@@ -18,7 +18,7 @@ def sweep_list(root: Path, *, now: datetime | None = None) -> str:
     """Return a table of the sweeps under `root`, newest last.
 
     `best validation` is the champion's mean over seeds, or the accuracy of the best trial so far. An asterisk
-    marks a quick sweep, whose accuracies are meaningless.
+    marks a quick sweep, whose runs are too short for final accuracies.
     """
     sweeps = all_sweeps(root)
     if not sweeps:

@@ -82,7 +82,7 @@ class SweepResults:
 
     @property
     def quick(self) -> bool:
-        """Whether this is a quick sweep, whose accuracies are meaningless."""
+        """Whether this is a quick sweep, with short runs on few images."""
         return bool((self.plan or {}).get("quick"))
 
     @property
