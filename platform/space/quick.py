@@ -14,7 +14,7 @@ TRAIN_IMAGES = 2000
 BATCH_SIZES = (32, 64)
 """188 and 94 steps in three epochs on 2,000 images; with 128 and more a ResNet-18 stays near chance."""
 CHANGES = (
-    f"quick sweep: {TRIALS} trials of {EPOCHS} epochs on {TRAIN_IMAGES:,} images or fewer, 1 candidate, 1 seed",
+    f"quick sweep: {TRIALS} trials of {EPOCHS} epochs on {TRAIN_IMAGES:,} images, 1 candidate, 1 seed",
     f"quick sweep: batch sizes {BATCH_SIZES[0]} and {BATCH_SIZES[1]}, with scaled learning rates",
     "quick sweep: triangular instead of cosine, for its warm-up; no plateau schedule, which would never act",
     "quick sweep: no cutout, which needs longer runs; no early stopping, which would decide on noise",
