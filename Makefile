@@ -45,8 +45,7 @@ engine: setup
 	$(PYTHON_OF_VENV) -m deploy.engine_build.engine $(ARGS)
 
 ui: setup
-	@echo "MLflow: http://127.0.0.1:5000 (Ctrl-C ends it)"
-	.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 $(ARGS)
+	@$(PYTHON_OF_VENV) -m platform.ui $(ARGS)
 
 clean:
 	rm -rf build dist cpp_engine/build* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("platform.evaluate", "evaluate a trained model on the test or validation split"),
     "predict": ("platform.predict", "classify image files"),
     "report": ("platform.report", "write the HTML report of a sweep"),
+    "ui": ("platform.ui", "compare the trials of the newest sweep in MLflow"),
     "export": ("deploy.export", "export a trained model to ncnn"),
     "benchmark": ("deploy.benchmark", "measure the latency of exported models with the C++ engine"),
     "engine": ("deploy.engine_build.engine", "build the C++ engine"),

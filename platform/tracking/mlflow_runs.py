@@ -23,6 +23,7 @@ from platform.tracking.events import (
 )
 from platform.tracking.mlflow_registry import register_champion
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
+from platform.tracking.mlflow_views import write_saved_views
 from platform.tracking.mlflow_writer import SweepRuns
 from platform.tracking.write_queue import WriteQueue
 from platform.training.records import EpochRecord
@@ -57,6 +58,7 @@ class MlflowObserver(SweepObserver):
         client = open_store(self.tracking_uri)
         experiment = experiment_id(client, self.tracking_uri, sweep.space)
         runs = SweepRuns(client, experiment, sweep)
+        write_saved_views(client, experiment, sweep, time_ms=_now_ms())
         self._best = list(runs.best)
         self._folder = sweep.folder
         self._open = (runs, WriteQueue(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))

@@ -39,10 +39,8 @@ def resolve_tracking_uri(option: str | None = None) -> str:
 
 
 def ui_command(tracking_uri: str) -> str:
-    """Return the command that shows the store in a browser, or the URL of a server."""
-    if tracking_uri.startswith(("http://", "https://")):
-        return tracking_uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+    """Return the command that compares the trials of the newest sweep in MLflow's UI."""
+    return f"python -m platform.ui --tracking-uri {shlex.quote(tracking_uri)}"
 
 
 def open_store(tracking_uri: str) -> MlflowClient:
@@ -89,6 +87,15 @@ def open_store(tracking_uri: str) -> MlflowClient:
                 f"start it, or give another store with --tracking-uri"
             ) from None
     return client
+
+
+def newest_experiment(client: MlflowClient) -> str | None:
+    """Return the id of the experiment with the sweep that started last; None without sweeps."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(
+        experiments, "tags.stage = 'sweep'", max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    return str(runs[0].info.experiment_id) if runs else None
 
 
 def experiment_id(client: MlflowClient, tracking_uri: str, space: str) -> str:

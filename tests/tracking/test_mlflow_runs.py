@@ -264,7 +264,7 @@ def test_the_tracking_uri(tmp_path, monkeypatch):
     assert resolve_tracking_uri("sqlite:////abs/x.db") == "sqlite:////abs/x.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert resolve_tracking_uri() == "http://127.0.0.1:5000"
-    assert ui_command("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    assert ui_command("sqlite:////a b/x.db") == "python -m platform.ui --tracking-uri 'sqlite:////a b/x.db'"
     for folder in ("file:/x", "mlruns"):
         with pytest.raises(UsageError, match="not a folder"):
             resolve_tracking_uri(folder)

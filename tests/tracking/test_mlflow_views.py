@@ -1,0 +1,69 @@
+"""The saved views of MLflow's UI, and the command that opens them."""
+
+import json
+
+import pytest
+
+from platform import ui
+from platform.common.errors import UserError
+from platform.tracking.events import SweepOutcome, TrialStatus
+from platform.tracking.mlflow_runs import MlflowObserver
+from platform.tracking.mlflow_store import newest_experiment, open_store
+from platform.tracking.mlflow_views import comparison_url
+from tests.tracking.examples import epoch, sweep, trial
+
+
+def views(client, experiment):
+    prefix = "mlflow.sharedViewState."
+    tags = client.get_experiment(experiment).tags
+    return {
+        key.removeprefix(prefix): json.loads(text) for key, text in tags.items() if key.startswith(prefix)
+    }
+
+
+def test_the_views_of_a_sweep_list_its_trials_by_accuracy(mlflow_uri, tmp_path):
+    plan = {"rows": [{"name": name} for name in ("batch_size", "optimizer.sgd.lr", "augment.cutout.length")]}
+    info = sweep(tmp_path / "viewed-20260301-120000", space="viewed", plan=plan)
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(info)
+    for number, accuracy in enumerate((0.5, 0.7)):
+        one = trial(number)
+        observer.trial_started(one)
+        observer.epoch_finished(one, epoch(1, accuracy=accuracy))
+        observer.trial_ended(one, TrialStatus.FINISHED)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+
+    client = open_store(mlflow_uri)
+    experiment = newest_experiment(client)
+    found = views(client, experiment)
+    assert {key: view["name"] for key, view in found.items()} == {
+        "compare-recipes": "Compare recipes",
+        "confirmation": "Confirmation",
+        info.sweep_id: info.sweep_id,
+    }
+    state = json.loads(found["compare-recipes"]["state"])
+    assert state["selectedColumns"] == [
+        "metrics.`val/accuracy`",
+        *(
+            f"params.`{name}`"
+            for name in ("optimizer", "lr", "schedule", "batch_size", "augment.cutout.length")
+        ),
+    ]
+    order = "ASC" if state["orderByAsc"] else "DESC"
+    runs = client.search_runs(
+        [experiment], state["searchFilter"], order_by=[f"{state['orderByKey']} {order}"]
+    )
+    assert [run.data.tags["trial_id"] for run in runs] == ["t001", "t000"]
+
+
+def test_the_address_of_the_comparison():
+    assert comparison_url("http://127.0.0.1:5000/", "3") == (
+        "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning&viewStateShareKey=compare-recipes"
+    )
+
+
+def test_the_command_needs_a_sweep_and_creates_no_database(tmp_path):
+    store = tmp_path / "mlflow.db"
+    with pytest.raises(UserError, match="has no sweep yet; run one with: make sweep"):
+        ui.main(["--tracking-uri", f"sqlite:///{store}"])
+    assert not store.exists()
