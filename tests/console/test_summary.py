@@ -31,7 +31,7 @@ def test_a_finished_sweep(finished):
         "12.10 ms",
         str(finished.export),
         "top-1 agreement 100.00 % on 256 images, largest logit difference 9.5e-06 (largest logit 11.2)",
-        "mlflow ui --backend-store-uri sqlite:////x/mlflow.db",
+        "python -m platform.ui --tracking-uri sqlite:////x/mlflow.db",
         "1 trial failed (t009)",
     ):
         assert wanted in text

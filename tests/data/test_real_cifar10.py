@@ -14,7 +14,7 @@ from platform.data.training_data import load_training_data
 CIFAR10_DIR = os.environ.get("CIFAR10_DIR")
 
 
-@pytest.mark.skipif(CIFAR10_DIR is None, reason="CIFAR10_DIR is not set: no real CIFAR-10 to test with")
+@pytest.mark.skipif(not CIFAR10_DIR, reason="CIFAR10_DIR is not set: no real CIFAR-10 to test with")
 def test_real_cifar10_is_complete(tmp_path: Path) -> None:
     info = prepare_dataset(DataConfig(), data_dir=Path(str(CIFAR10_DIR)), cache_dir=tmp_path)
     assert (info.train_images, info.test_images) == (50_000, 10_000)

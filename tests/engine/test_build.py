@@ -149,5 +149,5 @@ def test_progress_has_percentage_and_time_left(tmp_path: Path, monkeypatch: pyte
     build_tools.run_ninja(
         find_build_tools(), tmp_path, log=tmp_path / "log", what="building x", progress=messages.append
     )
-    assert messages[0].startswith("building x: 25%, ")
+    assert messages[0].startswith("building x: 25 %, ")
     assert all(line.endswith("left") for line in messages)
