@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
+from platform.common.errors import UsageError
 from platform.common.schema import validate
 from platform.space.spec import SweepSpec
 
@@ -18,6 +20,7 @@ CHANGES = (
     f"quick sweep: batch sizes {BATCH_SIZES[0]} and {BATCH_SIZES[1]}, with scaled learning rates",
     "quick sweep: triangular instead of cosine, for its warm-up; no plateau schedule, which would never act",
     "quick sweep: no cutout, which needs longer runs; no early stopping, which would decide on noise",
+    "quick sweep: changes that this space does not allow are omitted",
 )
 """The differences from the full sweep, for the plan."""
 
@@ -42,10 +45,14 @@ def quick_variant(spec: SweepSpec) -> SweepSpec:
         search.pop(length, None)
         for point in values["start_from"]:
             point.pop(length, None)
-    _shrink_batches(base, search, values["start_from"])
-    _shorten_schedules(base, search, values["start_from"])
-    _remove_cutout(base, search, values["start_from"])
-    return validate(SweepSpec, values, source=f"{spec.name} --quick")
+    quick = validate(SweepSpec, values, source=f"{spec.name} --quick")
+    for adapt in (_shrink_batches, _shorten_schedules, _remove_cutout):
+        values = quick.to_dict()
+        adapt(values["base"], values["search"], values["start_from"])
+        # A space that searches only cutout, say, or has three workers, does not allow every change.
+        with suppress(UsageError):
+            quick = validate(SweepSpec, values, source=f"{spec.name} --quick")
+    return quick
 
 
 def _shrink_batches(base: dict[str, Any], search: dict[str, Any], points: list[dict[str, Any]]) -> None:

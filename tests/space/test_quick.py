@@ -1,5 +1,7 @@
 """The quick variant of a sweep."""
 
+from typing import Any
+
 import pytest
 
 from platform.space.quick import quick_variant
@@ -69,3 +71,27 @@ def test_searched_lengths_are_fixed() -> None:
     assert [dimension.name for dimension in quick.dimensions] == ["batch_size"]
     assert quick.start_from == ({"batch_size": 32},)
     assert quick_variant(spec(base={**BASE, "epochs": None, "iterations": 64_000})).base.epochs == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": {"augment.cutout.length": {"choice": [0, 8]}}},
+        {"search": {"schedule": [{"name": "cosine"}, {"name": "plateau"}]}},
+        {
+            "base": {**BASE, "schedule": {"name": "plateau"}},
+            "search": {"schedule.factor": {"uniform": [0.1, 0.5]}},
+        },
+        {
+            "base": {**BASE, "batch_size": 96},
+            "search": {"clip_grad_norm": {"choice": [1.0, 2.0]}},
+            "workers_per_trial": 3,
+        },
+    ],
+    ids=["only cutout", "only schedules", "a setting of a schedule", "three workers"],
+)
+def test_a_change_that_the_space_does_not_allow_is_omitted(changes: dict[str, Any]) -> None:
+    full = spec(PLAIN, **changes)
+    quick = quick_variant(full)
+    assert quick.search == full.search
+    assert (quick.trials, quick.base.epochs, quick.scheduler.name) == (4, 3, "none")
