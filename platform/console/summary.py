@@ -21,6 +21,8 @@ from platform.tracking.summary_sentences import summary_sentences
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tracking.trial_findings import grouped_findings
 
+_PIPED_WIDTH = 4096
+
 
 def final_summary(
     folder: SweepFolder,
@@ -53,6 +55,8 @@ def final_summary(
         console.print(Panel(text, title=folder.sweep_id, title_align="left", padding=(0, 1)))
     else:
         console.print(text)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH  # a path in a file or a pipe must stay on one line
     console.print(_locations(results, tracking_uri))
     for line in (*_failures(results), *_champion_findings(results)):
         console.print(line, style="yellow")

@@ -38,6 +38,13 @@ def test_a_finished_sweep(finished):
     assert "QUICK" not in text
 
 
+def test_paths_in_a_pipe_are_not_wrapped(finished):
+    console = Console(file=io.StringIO(), width=20)
+    final_summary(finished, console=console, stdout=io.StringIO())
+    assert str(finished.export) in console.file.getvalue()
+    assert str(finished.trials) in console.file.getvalue()
+
+
 def test_a_lower_precision_is_shown_with_its_accuracy(tmp_path):
     folder = write_example(tmp_path, trials=5)
     write_int8(folder)
