@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,9 @@ from platform.common.text_format import (
 from platform.console.progress import EndedTrial, SweepProgress
 from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
+
+_TICK_S = 1.0
+_BACKGROUND_EVERY_S = 30.0
 
 STATUS_STYLE = {
     TrialStatus.FINISHED: "green",
@@ -72,15 +75,19 @@ class LiveView(SweepObserver):
         # The refresh thread reads the state that the driver's thread writes.
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._exited = False
+        self._exited = threading.Event()
+        self._background: Callable[[], str | None] = lambda: None
+        self._background_shown: tuple[str | None, float] = (None, -_BACKGROUND_EVERY_S)
 
     def __enter__(self) -> Self:
+        if not (self._is_terminal or self.console.quiet):
+            threading.Thread(target=self._tick_until_exit, name="console", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exited = True
+        self._exited.set()
         self.close()
 
     def close(self) -> None:
@@ -106,6 +113,15 @@ class LiveView(SweepObserver):
             self._phase = (text, started) if text else None
         if text and not self._start_live() and not same:
             self._line(f"[dim]…[/dim] {escape(text)}")
+
+    def set_background(self, status: Callable[[], str | None]) -> None:
+        """Show work that runs in the background, such as the build of ncnn.
+
+        Args:
+            status: returns its state as text, or None if there is nothing to show. It is called at each
+                refresh, from another thread. Without a terminal its text is printed at most every 30 s.
+        """
+        self._background = status
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
@@ -178,6 +194,9 @@ class LiveView(SweepObserver):
                     parts.append(self._leaderboard())
                 if self._progress.running:
                     parts += [Text(""), self._running()]
+            background = self._background()
+            if background:
+                parts.insert(len(sweep.warnings) + 1 if sweep else 0, Text(background, style="dim"))
             if self._phase is not None:
                 text, started = self._phase
                 elapsed = duration(time.monotonic() - started)
@@ -185,10 +204,25 @@ class LiveView(SweepObserver):
                 parts.append(Spinner("dots", Text(f"{text}  ({elapsed})")))
             return Group(*parts)
 
+    @property
+    def _is_terminal(self) -> bool:
+        return self.console.is_terminal and not (self.console.quiet or self.console.is_dumb_terminal)
+
+    def _tick_until_exit(self) -> None:
+        while not self._exited.wait(_TICK_S):
+            self._tick()
+
+    def _tick(self) -> None:
+        """Print the state of the background work if it has changed."""
+        text, now = self._background(), time.monotonic()
+        shown, shown_s = self._background_shown
+        if text and text != shown and now - shown_s >= _BACKGROUND_EVERY_S:
+            self._background_shown = (text, now)
+            self._line(f"[dim]… {escape(text)}[/dim]")
+
     def _start_live(self) -> bool:
         """Start the updated view if the console is a terminal; return whether it is active."""
-        able = self.console.is_terminal and not (self.console.quiet or self.console.is_dumb_terminal)
-        if self._live is None and able and not self._exited:
+        if self._live is None and self._is_terminal and not self._exited.is_set():
             self._live = Live(
                 get_renderable=self.render,
                 console=self.console,

@@ -220,3 +220,33 @@ def test_the_later_stages_print_their_progress(tmp_path, progress):
     assert lines[0] == "confirming the best trials over several seeds"
     assert len(lines) == 11
     assert lines[-1] == "c1-s0  epoch 40/40  1,000 images/s  val 50.00 %"
+
+
+def test_background_work_is_shown_under_the_header(tmp_path, progress):
+    view = LiveView(console=terminal(), progress=progress)
+    view.set_background(lambda: "building ncnn 120/269")
+    progress.sweep_started(sweep(tmp_path))
+    console = terminal()
+    console.print(view.render())
+    assert "building ncnn 120/269" in text_of(console)
+    view.set_background(lambda: None)
+    console = terminal()
+    console.print(view.render())
+    assert "building ncnn" not in text_of(console)
+
+
+def test_background_work_is_one_line_per_half_minute_in_a_log(progress, monkeypatch):
+    console, clock = plain_console(), Clock()
+    monkeypatch.setattr("platform.console.live.time.monotonic", clock)
+    view = LiveView(console=console, progress=progress)
+    view.set_background(lambda: f"building ncnn {int(clock.now // 10)}/9")
+    for clock.now in range(0, 70, 5):
+        view._tick()
+    view.set_background(lambda: "building ncnn 6/9")
+    clock.now = 100
+    view._tick()
+    assert text_of(console).splitlines() == [
+        "… building ncnn 0/9",
+        "… building ncnn 3/9",
+        "… building ncnn 6/9",
+    ]
