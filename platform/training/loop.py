@@ -30,7 +30,7 @@ from platform.training.acceleration.precision import (
 from platform.training.acceleration.torch_compile import compile_ahead
 from platform.training.checkpoint import CheckpointWriter, save_checkpoint
 from platform.training.config import RunConfig
-from platform.training.diagnostics.divergence import divergence_error
+from platform.training.diagnostics.divergence import TrainingDiverged, divergence_error
 from platform.training.diagnostics.network_probe import NetworkProbe, count_spikes
 from platform.training.distributed import World
 from platform.training.evaluation.evaluate import Evaluation, evaluate_set
@@ -87,7 +87,7 @@ def fit(
     Raises:
         UserError: the batch size is not divisible by the workers, `accumulate` exceeds the images per worker,
             or the checkpoint is damaged or belongs to another run.
-        TrainingDiverged: the loss became NaN or infinite.
+        TrainingDiverged: a loss, a gradient or the weights became NaN or infinite.
     """
     budget = budget_of(config, images=len(data.train.labels), workers=world.size)
     check_accumulation(accumulate, config, world)
@@ -225,6 +225,7 @@ class _TrainingRun:
         lr = state.lr.at(state.step - 1)
         state.average_buffers(self._world)
         validation = self._evaluate()
+        self._require_finite_results(validation)
         evaluated_s = time.monotonic()
         state.lr.epoch_ended(validation.loss if validation else train_loss)
         self._keep_best(epoch, validation)
@@ -271,14 +272,25 @@ class _TrainingRun:
     def _check_divergence(self, metrics: StepMetrics, epoch: int) -> None:
         """Raise `TrainingDiverged` if a loss or gradient norm of `epoch` (from 0) is not finite."""
         bad = metrics.first_nonfinite_step()
-        if bad is None:
-            return
+        if bad is not None:
+            raise self._divergence("training loss", step=epoch * self._budget.steps_per_epoch + bad)
+
+    def _require_finite_results(self, validation: Evaluation | None) -> None:
+        """Raise `TrainingDiverged` if weights or validation loss are not finite at the epoch's end."""
+        weights = torch.nn.utils.get_total_norm([each.detach() for each in self._state.network.parameters()])
+        if not bool(weights.isfinite()):
+            raise self._divergence("norm of the weights", step=self._state.step - 1)
+        if validation is not None and not math.isfinite(validation.loss):
+            raise self._divergence("validation loss", step=self._state.step - 1)
+
+    def _divergence(self, value: str, *, step: int) -> TrainingDiverged:
+        """Return the error for a `value` that is not finite after `step` (from 0)."""
         # Report earlier epochs first; the message names their checkpoint.
         self._checkpoints.finish()
-        step = epoch * self._budget.steps_per_epoch + bad
         path = self._folder / LAST if self._folder is not None else None
-        raise divergence_error(
-            epoch=epoch + 1,
+        return divergence_error(
+            value,
+            epoch=step // self._budget.steps_per_epoch + 1,
             step=step + 1,
             lr=self._state.lr.at(step),
             checkpoint=path if path is not None and path.is_file() else None,

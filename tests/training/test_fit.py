@@ -347,6 +347,51 @@ def test_a_diverged_run_names_the_last_good_checkpoint(
     assert not (tmp_path / MODEL).exists()
 
 
+class Overflowing(torch.nn.Module):
+    """Logits that are finite in training mode and infinite in evaluation mode."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(images)
+        return logits if self.training else logits * math.inf
+
+
+def test_a_validation_loss_that_is_not_finite_ends_a_run_as_diverged(
+    config_of: ConfigOf,
+    data: TrainingData,
+    tmp_path: Path,
+    small_network: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = run_result.build_network
+    monkeypatch.setattr(
+        "platform.training.run_result.build_network", lambda *args, **more: Overflowing(build(*args, **more))
+    )
+    with pytest.raises(TrainingDiverged, match=r"the validation loss must stay finite: .* epoch 1, step 3"):
+        run(config_of(), data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    optimizer = {"name": "sgd", "lr": 1e39}  # infinite as a float32
+    config = config_of(iterations=1, optimizer=optimizer, schedule={"name": "constant"})
+    with pytest.raises(TrainingDiverged, match="the norm of the weights must stay finite"):
+        run(config, replace(data, validation=None), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_test_loss_that_is_not_finite_is_an_error(data: TrainingData) -> None:
+    network = Overflowing(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10)))
+    assert data.validation is not None
+    with pytest.raises(UserError, match=r"must be finite, but on 20 images it is nan: the model diverged"):
+        evaluate(network, data.validation, data.normalization, device=CPU, precision="fp32")
+
+
 def test_progress_is_reported_during_an_epoch(
     config_of: ConfigOf, data: TrainingData, small_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ with the last layer, Zhang et al. 2021 (ICSE, "AUTOTRAINER").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class NetworkProbe:
         """Run the images through `network`, forward and backward; its mode and gradients stay unchanged.
 
         Returns:
-            None if a value is not finite (the run is about to end with an error), or if the network has no
+            None if a value is not finite (the run may be about to diverge), or if the network has no
             convolution or no linear classifier.
         """
         first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
@@ -94,13 +95,15 @@ class NetworkProbe:
         if features is None or not all(bool(part.isfinite().all()) for part in (*gradients, features)):
             return None
         weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-        return NetworkStatistics(
+        statistics = NetworkStatistics(
             first_grad_norm=float(gradients[0].float().norm()),
             last_grad_norm=float(gradients[1].float().norm()),
             dead_units=float(torch.cat(dead).float().mean()) if dead else 0.0,
             feature_rank=_effective_rank(features),
             weight_norm=float(torch.nn.utils.get_total_norm([weight.detach() for weight in weights])),
         )
+        # A norm can overflow although its summands are finite.
+        return statistics if all(map(math.isfinite, statistics.as_dict().values())) else None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -71,11 +72,14 @@ def evaluate(
         keep_logits: whether to return the logits, too.
         flip: whether to evaluate with test-time flip, too.
         size: side in pixels of the network's input, for an `ImageFolderSplit`.
+
+    Raises:
+        UserError: the loss is NaN or infinite.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     world = World(rank=0, size=1, device=device)
     images = open_evaluation_set(split, normalization, size=size, world=world)
-    return evaluate_set(
+    result = evaluate_set(
         network,
         images,
         world=world,
@@ -84,6 +88,12 @@ def evaluate(
         keep_logits=keep_logits,
         flip=flip,
     )
+    if not all(math.isfinite(each.loss) for each in (result, result.flip) if each is not None):
+        raise UserError(
+            f"the loss of a model must be finite, but on {len(split):,} images it is {result.loss}: the "
+            "model diverged in training; train again with a lower optimizer.lr, or use another model"
+        )
+    return result
 
 
 def evaluation_batch_size(evaluation_set: EvaluationSet, device: torch.device) -> int:
