@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from platform.common.errors import UsageError, did_you_mean, not_one_of
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""A seed that every random generator in use accepts; NumPy's `RandomState`, in Optuna, has 32 bits."""
 
 
 class Frozen(BaseModel):

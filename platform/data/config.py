@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from platform.common.schema import Frozen
+from platform.common.schema import Frozen, Seed
 
 
 class DataConfig(Frozen):
@@ -26,7 +26,7 @@ class DataConfig(Frozen):
     validation_size: PositiveInt = 5000
     """Number of training images held out for model selection, stratified by class."""
 
-    split_seed: NonNegativeInt = 0
+    split_seed: Seed = 0
     """Seed of the train/validation split; the same for all trials of a sweep."""
 
     train_limit: PositiveInt | None = Field(default=None)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from platform.common.schema import Frozen
+from platform.common.schema import Frozen, Seed
 
 
 class Tpe(Frozen):
@@ -15,7 +15,7 @@ class Tpe(Frozen):
     name: Literal["tpe"]
     startup_trials: NonNegativeInt = 10
     """Number of random trials before the estimator is used."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Seed of the sampler; `null`: the sweep's."""
 
 
@@ -23,7 +23,7 @@ class Random(Frozen):
     """Independent random sampling."""
 
     name: Literal["random"]
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Seed of the sampler; `null`: the sweep's."""
 
 
@@ -31,7 +31,7 @@ class Qmc(Frozen):
     """Scrambled Sobol points, which cover the space more evenly than random sampling."""
 
     name: Literal["qmc"]
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Seed of the sampler; `null`: the sweep's."""
 
 
@@ -47,7 +47,7 @@ class Nsga2(Frozen):
     name: Literal["nsga2"]
     population_size: Annotated[int, Field(ge=2)] = 10
     """Number of trials per generation; the first generation is random."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Seed of the sampler; `null`: the sweep's."""
 
 

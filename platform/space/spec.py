@@ -25,7 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from platform.common.errors import UsageError, did_you_mean
 from platform.common.nested import differences
-from platform.common.schema import Frozen, validate
+from platform.common.schema import Frozen, Seed, validate
 from platform.space.distributions import (
     Choice,
     Dimension,
@@ -87,7 +87,7 @@ class SweepSpec(Frozen):
     stop: Stop = Stop()
     confirm: Confirm = Confirm()
     final: Final = Final()
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the sweep; the seeds of its runs are derived from it."""
     cost_per_hour: PositiveFloat | None = None
     """Price of the whole cluster per hour, in any currency, for the cost estimate in the plan."""

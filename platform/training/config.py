@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from platform.common.schema import Frozen
+from platform.common.schema import Frozen, Seed
 from platform.data.config import DataConfig
 from platform.models.config import ModelConfig
 
@@ -186,7 +186,7 @@ class RunConfig(Frozen):
     """Compute batch statistics over all workers instead of per worker."""
     report: Literal["last", "best"] = "last"
     """The reported accuracy and saved model: those of the last epoch, or of the best validation epoch."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of initialization, order and augmentation."""
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - a table of cases reads best one to a line
 """The errors of an invalid sweep specification."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -246,3 +247,20 @@ def test_a_spec_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         spec().trials = 3
     assert isinstance(spec(), SweepSpec)
+
+
+@pytest.mark.parametrize("too_large", [2**32, 10**30])
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("seed", lambda seed: {"seed": seed}),
+        ("base.seed", lambda seed: {"base": {**BASE, "seed": seed}}),
+        ("base.data.split_seed", lambda seed: {"base": {**BASE, "data": {"split_seed": seed}}}),
+        ("sampler.seed", lambda seed: {"sampler": {"name": "random", "seed": seed}}),
+    ],
+)
+def test_a_seed_has_at_most_32_bits(
+    path: str, changes: Callable[[int], dict[str, Any]], too_large: int
+) -> None:
+    spec(**changes(2**32 - 1))
+    assert refused(**changes(too_large)) == [f"{path}: Input should be less than 4294967296"]
