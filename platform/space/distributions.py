@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from platform.common.errors import not_one_of
@@ -42,7 +43,7 @@ class Choice:
 
     values: tuple[Any, ...]
 
-    @property
+    @cached_property
     def labels(self) -> tuple[Scalar, ...]:
         """The labels of the values, in order."""
         return tuple(label_of(tuples_to_lists(value)) for value in self.values)
@@ -95,12 +96,17 @@ class Range:
         """Whether values are uniform on a logarithmic scale."""
         return self.kind in ("log_uniform", "log_int")
 
-    def grid(self) -> tuple[float, ...]:
-        """Return all values of a quantized range; ValueError for other kinds."""
+    def steps(self) -> int:
+        """Return the number of values of a quantized range; ValueError for other kinds."""
         if self.step is None:
             raise ValueError(f"{self.kind} has no steps")
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self._at(index, self.step) for index in range(count))
+        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    def at(self, index: int) -> float:
+        """Return the value of a quantized range at a step, from 0."""
+        value = self.low + index * (self.step or 0)
+        # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits remove the rounding error.
+        return int(value) if self.integral else float(f"{value:.12g}")
 
     def parameter(self, value: Any) -> float:
         """Return `value`, rounded to the nearest step if it differs by rounding error only.
@@ -115,22 +121,17 @@ class Range:
         if self.integral and value != int(value):
             raise ValueError(f"must be in the range {self.text()}; got {value!r}")
         if self.step is not None:
-            snapped = self._at(round((value - self.low) / self.step), self.step)
+            snapped = self.at(round((value - self.low) / self.step))
             if not math.isclose(snapped, value, rel_tol=1e-9, abs_tol=abs(self.step) * 1e-9):
                 raise ValueError(f"must be in the range {self.text()}; got {value!r}")
             return snapped
         return int(value) if self.integral else float(value)
 
-    def _at(self, index: int, step: float) -> float:
-        value = self.low + index * step
-        # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits remove the rounding error.
-        return int(value) if self.integral else float(f"{value:.12g}")
-
     def values_to_check(self) -> tuple[float, ...]:
         """Return values that a run must accept: both ends and, unless integral, one in between."""
         if self.step is not None:
-            values = self.grid()
-            return tuple(dict.fromkeys((values[0], values[-1], values[len(values) // 2])))
+            steps = self.steps()
+            return tuple(dict.fromkeys(self.at(index) for index in (0, steps - 1, steps // 2)))
         if self.integral:
             return tuple(dict.fromkeys((int(self.low), int(self.high))))
         between = self.low + (self.high - self.low) * 0.381966

@@ -253,7 +253,7 @@ class SweepSpec(Frozen):
 
     def indivisible_by(self, workers: int) -> bool:
         """Return whether some batch size is not divisible by `workers`."""
-        sizes = _batch_sizes(self.base, self.search)
+        sizes = _batch_sizes(self.base, self.search, workers)
         return sizes is None or any(size % workers for size in sizes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -291,15 +291,18 @@ def changes_network(path: str) -> bool:
     return path == "model" or (path.startswith("model.") and path != "model.zero_init_residual")
 
 
-def _batch_sizes(base: RunConfig, tree: SearchTree) -> tuple[Any, ...] | None:
-    """Return all possible batch sizes; None if they are a range without steps."""
+def _batch_sizes(base: RunConfig, tree: SearchTree, workers: int) -> Sequence[Any] | None:
+    """Return batch sizes with every possible remainder by `workers`; None for a range without steps."""
     searched = [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]
     if not searched:
         return (base.batch_size,)
     node = searched[0]
     if isinstance(node, Choice):
         return node.values_to_check()
-    return node.grid() if isinstance(node, Range) and node.step is not None else None
+    if isinstance(node, Range) and node.step is not None:
+        # The remainders repeat after `workers` steps.
+        return [node.at(index) for index in range(min(node.steps(), workers))]
+    return None
 
 
 def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
@@ -307,12 +310,12 @@ def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
     base, tree = info.data.get("base"), info.data.get("search")
     if workers == 1 or base is None or tree is None:
         return []
-    sizes = _batch_sizes(base, tree)
+    sizes = _batch_sizes(base, tree, workers)
     rule = f"every batch size must be divisible by the number of workers, {workers}"
     if sizes is None:
         return [("", f"{rule}; search batch_size with choice or quantized")]
-    wrong = ", ".join(str(size) for size in sizes if size % workers)
-    return [("", f"{rule}; got {wrong}")] if wrong else []
+    wrong = [str(size) for size in sizes if size % workers]
+    return [("", f"{rule}; got {', '.join(wrong[:5])}{', ...' * (len(wrong) > 5)}")] if wrong else []
 
 
 def trial_seed(spec: SweepSpec, number: int, *, stage: str = "search") -> int:

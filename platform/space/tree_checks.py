@@ -1,7 +1,7 @@
 """Check that all values of a search tree give valid runs.
 
-Both ends of each range, a value in between, and each choice are validated in a `RunConfig`. So are all pairs
-of values of settings in the same section, because one may exclude the other (`nesterov` needs momentum).
+Both ends of each range, a value in between, and each choice are validated in a `RunConfig`. So are pairs of
+values of settings in the same section, because one may exclude the other (`nesterov` needs momentum).
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
     # (flat name, pydantic's message, value) -> problem: the first problem of each kind is kept.
     found: dict[tuple[str, ...], Problem] = {}
     all_dimensions = list(dimensions(tree))
+    by_name = {dimension.name: dimension for dimension in all_dimensions}
     for dimension in all_dimensions:
         reason = FIXED_BY_THE_SWEEP.get(dimension.path)
         if reason:
@@ -74,7 +75,7 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
             inside = {key: got for key, got in chosen.params.items() if key.startswith(f"{name}.")}
             given = ", ".join(f"{key.removeprefix(f'{name}.')} {got!r}" for key, got in inside.items())
             found.setdefault((name, text), (name, f"{text} (with {given})" if given else text))
-        coerced = _coerced_values(all_dimensions, chosen, dump) if dump is not None else []
+        coerced = _coerced_values(by_name, chosen, dump) if dump is not None else []
         found.update({problem: problem for problem in coerced})
         return not wrong and not coerced
 
@@ -83,13 +84,23 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
         for value in _values_to_check(dimension.node):
             if is_valid({**dict(dimension.conditions), dimension.name: value}):
                 good.setdefault(dimension.name, []).append(value)
-    for first, second in itertools.combinations(all_dimensions, 2):
-        neighbors = first.conditions == second.conditions and _parent(first.path) == _parent(second.path)
-        if neighbors and base is not None:
-            for pair in itertools.product(good.get(first.name, []), good.get(second.name, [])):
+    sections: dict[Any, list[Dimension]] = {}
+    for dimension in all_dimensions if base is not None else ():
+        sections.setdefault((dimension.conditions, _parent(dimension.path)), []).append(dimension)
+    for neighbors in sections.values():
+        for first, second in itertools.combinations(neighbors, 2):
+            some = (_representatives(good.get(each.name, [])) for each in (first, second))
+            for pair in itertools.product(*some):
                 is_valid({**dict(first.conditions), first.name: pair[0], second.name: pair[1]})
-    names = [dimension.name for dimension in all_dimensions]
+    names = list(by_name)
     return sorted(found.values(), key=lambda problem: _position_in_file(problem[0], names))
+
+
+def _representatives(values: list[Any]) -> list[Any]:
+    """Return at most 15 of `values`, evenly spaced, and those that turn a setting off."""
+    # The number of pairs is quadratic.
+    spread = values[:: max(1, len(values) // 8)]
+    return [value for value in values if not value or value in spread]
 
 
 def _position_in_file(name: str, names: list[str]) -> int:
@@ -115,14 +126,14 @@ def _try_values(
 
 
 def _coerced_values(
-    all_dimensions: list[Dimension], chosen: ChosenSettings, dump: dict[str, Any]
+    by_name: dict[str, Dimension], chosen: ChosenSettings, dump: dict[str, Any]
 ) -> list[Problem]:
     """Return the values that pydantic converts ('128' to 128): tables would show the unconverted value."""
     found = []
-    for dimension in all_dimensions:
-        if dimension.name not in chosen.params or isinstance(dimension.node, Alternatives):
+    for name, label in chosen.params.items():
+        dimension = by_name[name]
+        if isinstance(dimension.node, Alternatives):
             continue
-        label = chosen.params[dimension.name]
         given = dimension.node.value(label) if isinstance(dimension.node, Choice) else label
         kept = value_at(dump, dimension.path)
         if kept != given or isinstance(kept, bool) != isinstance(given, bool):

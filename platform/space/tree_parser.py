@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from platform.common.errors import did_you_mean
@@ -26,6 +27,8 @@ Problem = tuple[str, str]
 
 _RANGES: tuple[RangeKind, ...] = get_args(RangeKind)
 _DISTRIBUTIONS = ("choice", *_RANGES)
+_MAX_VALUES = 1000
+"""Each value is tried in a complete configuration, which takes about 0.2 ms."""
 _SYNTAX = (
     "expected {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
     "{int: [low, high]}, {log_int: [low, high]}, {quantized: [low, high, step]}, "
@@ -41,9 +44,22 @@ def parse_search(raw: Any) -> tuple[SearchTree, list[Problem]]:
     found: list[Problem] = []
     if not isinstance(raw, Mapping) or not raw:
         return SearchTree(()), [("", f"must be a section of settings, got {raw!r}; for each, {_SYNTAX}")]
+    values = _count_values(raw)
+    if values > _MAX_VALUES:
+        text = f"may list at most {_MAX_VALUES:,} values in choices and alternatives, got {values:,}; "
+        return SearchTree(()), [("", text + "use int, quantized or uniform for a range of numbers")]
     entries = _entries(raw, "", found, fixed_allowed=False)
     found += _overlaps(entries)
     return SearchTree(tuple(entries)), found
+
+
+def _count_values(raw: Any) -> int:
+    """Return the number of values in all choices and lists of alternatives of a search section."""
+    if isinstance(raw, Mapping):
+        return sum(_count_values(value) for key, value in raw.items() if key not in _RANGES)
+    if not isinstance(raw, list | tuple):
+        return 0
+    return len(raw) + sum(_count_values(item) for item in raw if isinstance(item, Mapping))
 
 
 def _entries(
@@ -139,7 +155,8 @@ def _range(kind: RangeKind, ends: Any) -> Range:
     whole = all(isinstance(end, int) for end in ends)
     values = tuple(ends) if whole else tuple(float(end) for end in ends)
     # The range ends at its last step, which may be below `high`, so that tables show the actual end.
-    return Range(kind, values[0], Range(kind, *values).grid()[-1], values[2])
+    range_ = Range(kind, *values)
+    return replace(range_, high=range_.at(range_.steps() - 1))
 
 
 def _alternatives(raw: list[Any] | tuple[Any, ...], where: str, found: list[Problem]) -> Alternatives:

@@ -264,3 +264,36 @@ def test_a_seed_has_at_most_32_bits(
 ) -> None:
     spec(**changes(2**32 - 1))
     assert refused(**changes(too_large)) == [f"{path}: Input should be less than 4294967296"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"optimizer.weight_decay": {"choice": [index / 1e6 for index in range(50_000)]}},
+        {"optimizer": [{"name": "sgd", "lr": (index + 1) / 1e6} for index in range(50_000)]},
+    ],
+)
+def test_a_space_with_too_many_values_is_refused_with_their_number(search: dict[str, Any]) -> None:
+    (line,) = refused(search=search)
+    assert line.startswith(
+        "search: may list at most 1,000 values in choices and alternatives, got 50,000; use"
+    )
+
+
+def test_large_spaces_are_not_expanded() -> None:
+    """Each of these has at least a million points; expanding them would exceed the time limit of a test."""
+    choices = {"choice": [(index + 1) / 1e6 for index in range(490)]}
+    spec(search={"optimizer.weight_decay": choices, "optimizer.lr": choices})
+    spec(search={"optimizer.weight_decay": {"quantized": [0, 0.2, 1e-12]}})
+    (line,) = refused(search={"batch_size": {"quantized": [2, 10**6, 2]}}, workers_per_trial=30)
+    assert line.endswith("divisible by the number of workers, 30; got 2, 4, 6, 8, 10, ...")
+    assert spec(search={"batch_size": {"quantized": [30, 900_000, 30]}}, workers_per_trial=30)
+
+
+def test_a_value_that_turns_a_setting_off_is_checked_with_its_neighbors_in_a_large_space() -> None:
+    momenta = [index / 1000 for index in range(1, 400)]
+    momenta.insert(201, 0)
+    (line,) = searching(
+        **{"optimizer.momentum": {"choice": momenta}, "optimizer.nesterov": {"choice": [True, False]}}
+    )
+    assert "nesterov needs momentum above 0" in line

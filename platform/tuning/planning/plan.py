@@ -98,7 +98,11 @@ def longest_run(spec: SweepSpec, train_images: int = CIFAR10_TRAINING_IMAGES) ->
 
 def _extremes(dimension: Dimension) -> tuple[object, ...]:
     node = dimension.node
-    return () if isinstance(node, Alternatives) else node.values_to_check()
+    if isinstance(node, Alternatives):
+        return ()
+    values = node.values_to_check()
+    numbers = [value for value in values if value is not None]
+    return tuple(dict.fromkeys((min(numbers), max(numbers), *(None for value in values if value is None))))
 
 
 def _plan_search(

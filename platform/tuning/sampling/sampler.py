@@ -6,6 +6,7 @@ values chosen before. Optuna's history therefore never mixes the learning rates 
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -62,12 +63,14 @@ def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
 
 
 def initial_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
-    """Return the distinct points to try first: `start_from`, then those of a grid."""
-    points = [dict(point) for point in spec.start_from]
-    if isinstance(spec.sampler, Grid):
-        points += grid_points(spec)
-    distinct = {tuple(point.items()): point for point in points}
-    return list(distinct.values())[: spec.trials]
+    """Return the distinct points to try first, at most `trials`: `start_from`, then those of a grid."""
+    grid = grid_points(spec) if isinstance(spec.sampler, Grid) else ()
+    distinct: dict[tuple[tuple[str, Scalar], ...], dict[str, Scalar]] = {}
+    for point in itertools.chain(map(dict, spec.start_from), grid):
+        if len(distinct) == spec.trials:
+            break
+        distinct.setdefault(tuple(point.items()), point)
+    return list(distinct.values())
 
 
 def planned_trials(spec: SweepSpec) -> int:
@@ -75,8 +78,8 @@ def planned_trials(spec: SweepSpec) -> int:
     return len(initial_points(spec)) if isinstance(spec.sampler, Grid) else spec.trials
 
 
-def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
-    """Return every combination of a space of choices and quantized ranges, in file order.
+def grid_points(spec: SweepSpec) -> Iterator[dict[str, Scalar]]:
+    """Return an iterator over every combination of choices and quantized ranges, in file order.
 
     Raises:
         UsageError: the space has ranges without a step; the message names them.
@@ -91,7 +94,7 @@ def grid_points(spec: SweepSpec) -> list[dict[str, Scalar]]:
             f"{spec.name}: sampler 'grid' needs choice or quantized for every setting; "
             f"these are ranges: {', '.join(unquantized)}"
         )
-    return list(combinations(spec.search))
+    return combinations(spec.search)
 
 
 def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
@@ -105,9 +108,10 @@ def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
 
         def choose(dimension: Dimension, digits: list[tuple[str, int]] = digits) -> Any:
             node = dimension.node
-            values = node.grid() if isinstance(node, Range) else node.labels
-            digits.append((dimension.name, len(values)))
-            return values[positions.get(dimension.name, 0)]  # noqa: B023 - called before `positions` changes
+            count = node.steps() if isinstance(node, Range) else len(node.labels)
+            digits.append((dimension.name, count))
+            position = positions.get(dimension.name, 0)  # noqa: B023 - called before `positions` changes
+            return node.at(position) if isinstance(node, Range) else node.labels[position]
 
         yield walk_tree(tree, choose).params
         while digits and positions.get(digits[-1][0], 0) == digits[-1][1] - 1:
