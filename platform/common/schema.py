@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -73,6 +74,8 @@ def _message(item: ErrorDetails, record: type[BaseModel]) -> str:
             return f"the key {item['ctx']['discriminator']} is missing"
         case "literal_error":
             return not_one_of(item["input"], _names_in(item["ctx"]["expected"].replace(" or ", ", ")))
+        case "int_parsing_size":
+            return f"Input should be a smaller number, got {reprlib.repr(item['input'])}"
         case _:
             return item["msg"].removeprefix("Value error, ")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
 from platform.common.schema import Frozen, Seed
+
+ImageSide = Annotated[int, Field(gt=0, le=4096)]
+"""A length in pixels: a batch of 128 images of 4096x4096 pixels needs 24 GiB."""
 
 
 class DataConfig(Frozen):
@@ -16,7 +19,7 @@ class DataConfig(Frozen):
     """`cifar10` (Python archive or Parquet files), `folder` (one folder per class, resized to 32x32 once),
     `image_folder` (class folders of larger images, decoded during training), or `generated` images."""
 
-    image_size: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
+    image_size: ImageSide | None = Field(default=None, exclude_if=lambda value: value is None)
     """Side in pixels of the square network input, with `image_folder` only; `null`: 224."""
 
     normalization: Literal["channel", "pixel"] = "channel"

@@ -45,7 +45,7 @@ class Nsga2(Frozen):
     """Genetic algorithm (NSGA-II, Deb et al. 2002), for one or several objectives."""
 
     name: Literal["nsga2"]
-    population_size: Annotated[int, Field(ge=2)] = 10
+    population_size: Annotated[int, Field(ge=2, le=100_000)] = 10
     """Number of trials per generation; the first generation is random."""
     seed: Seed | None = None
     """Seed of the sampler; `null`: the sweep's."""
@@ -63,7 +63,7 @@ class Asha(Frozen):
     name: Literal["asha"]
     grace_epochs: PositiveInt = 5
     """Epochs before the first rung; no trial is stopped earlier."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
+    reduction_factor: Annotated[float, Field(ge=1.1, le=1000)] = 3
     """At a rung, 1 / `reduction_factor` of the trials continue; the next rung is this factor later."""
 
 
@@ -85,7 +85,7 @@ class NoStopping(Frozen):
 
 Scheduler = Annotated[Asha | Median | NoStopping, Field(discriminator="name")]
 
-Workers = PositiveInt | Literal["auto"]
+Workers = Annotated[int, Field(gt=0, le=10_000)] | Literal["auto"]
 
 
 class Stop(Frozen):
@@ -105,9 +105,9 @@ class Stop(Frozen):
 class Confirm(Frozen):
     """Repetition of the best trials over several seeds at the full budget, to measure the noise of seeds."""
 
-    candidates: PositiveInt = 3
+    candidates: PositiveInt = Field(default=3, le=1000)
     """Number of distinct configurations to repeat."""
-    seeds: PositiveInt = 3
+    seeds: PositiveInt = Field(default=3, le=1000)
     """Number of runs per configuration, with different seeds; a spread needs at least 2."""
     workers_per_run: Workers = "auto"
     """Data-parallel processes per run; `auto`: two if two slots are free, else one."""

@@ -69,13 +69,13 @@ class SweepSpec(Frozen):
     """The searched settings: dotted path -> distribution or alternatives."""
     start_from: tuple[Mapping[str, Scalar], ...] = ()
     """Starting points, tried first."""
-    trials: PositiveInt = 40
+    trials: PositiveInt = Field(default=40, le=100_000)
     """Number of trials, including the starting points."""
     objectives: tuple[Objective, ...] = ("validation_accuracy",)
     """Objectives of the sampler: accuracy is maximized, costs of the network are minimized."""
     sampler: Sampler = Tpe(name="tpe")
     scheduler: Scheduler = Asha(name="asha")
-    workers_per_trial: PositiveInt = 1
+    workers_per_trial: PositiveInt = Field(default=1, le=10_000)
     """Data-parallel processes per trial of the search."""
     concurrent_trials: PositiveInt | None = None
     """Maximum number of concurrent trials; `null`: all that fit. 1 makes the search reproducible."""

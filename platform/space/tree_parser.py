@@ -29,6 +29,8 @@ _RANGES: tuple[RangeKind, ...] = get_args(RangeKind)
 _DISTRIBUTIONS = ("choice", *_RANGES)
 _MAX_VALUES = 1000
 """Each value is tried in a complete configuration, which takes about 0.2 ms."""
+_MAX_STEPS = 1e15
+"""A float64 has 15 exact digits."""
 _SYNTAX = (
     "expected {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]}, "
     "{int: [low, high]}, {log_int: [low, high]}, {quantized: [low, high, step]}, "
@@ -152,6 +154,8 @@ def _range(kind: RangeKind, ends: Any) -> Range:
         return Range(kind, float(low), float(high))
     if not 0 < ends[2] <= high - low:
         raise ValueError(f"quantized needs 0 < step <= high - low, got {list(ends)!r}")
+    if (high - low) / ends[2] > _MAX_STEPS:
+        raise ValueError(f"quantized allows at most {_MAX_STEPS:.0e} steps, got {list(ends)!r}; use uniform")
     whole = all(isinstance(end, int) for end in ends)
     values = tuple(ends) if whole else tuple(float(end) for end in ends)
     # The range ends at its last step, which may be below `high`, so that tables show the actual end.

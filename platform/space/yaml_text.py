@@ -22,13 +22,18 @@ class _Constructor(SafeConstructor):
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         """Return the value of a node; a scalar that its tag does not allow is an error with its place."""
+        kind = str(node.tag).removeprefix(_TAGS)
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
         except (ValueError, LookupError):
-            kind = str(node.tag).removeprefix(_TAGS)
-            raise ConstructorError(
-                None, None, f"{reprlib.repr(node.value)} is not a valid {kind}", node.start_mark
-            ) from None
+            text = f"{reprlib.repr(node.value)} is not a valid {kind}"
+            raise ConstructorError(None, None, text, node.start_mark) from None
+        if isinstance(value, int) and value.bit_length() > 63:
+            text = f"{reprlib.repr(node.value)} is too large: an integer has at most 63 bits and a sign"
+            raise ConstructorError(None, None, text, node.start_mark)
+        if kind in ("binary", "set"):
+            raise ConstructorError(None, None, f"the type {kind} is not supported", node.start_mark)
+        return value
 
     def check_mapping_key(self, node: Node, key_node: Node, mapping: Any, key: Any, value: Any) -> bool:  # noqa: ARG002 - the signature of ruamel.yaml
         """Refuse a duplicate key; ruamel.yaml's own message would contain both values."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from platform.common.schema import Frozen, Seed
-from platform.data.config import DataConfig
+from platform.data.config import DataConfig, ImageSide
 from platform.models.config import ModelConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -133,25 +133,25 @@ Schedule = Annotated[
 class Cutout(Frozen):
     """Cutout (DeVries and Taylor 2017): square holes at random centers, filled with the mean."""
 
-    holes: NonNegativeInt = 1
-    length: NonNegativeInt = 0
+    holes: NonNegativeInt = Field(default=1, le=64)
+    length: NonNegativeInt = Field(default=0, le=1024)
     """Side of a hole in pixels; 0 disables cutout."""
 
 
 class AugmentConfig(Frozen):
     """Random augmentation of each training image, on the device."""
 
-    crop_padding: NonNegativeInt = 4
+    crop_padding: NonNegativeInt = Field(default=4, le=32)
     """Zero padding in pixels on each side before a random crop to the original size; 0 for no crop."""
     flip: bool = True
     """Mirror each image left to right with probability 1/2."""
     cutout: Cutout = Cutout()
-    mixup: NonNegativeFloat = 0.0
+    mixup: NonNegativeFloat = Field(default=0.0, le=1000)
     """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 disables it."""
-    cutmix: NonNegativeFloat = Field(default=0.0, exclude_if=lambda value: value == 0)
+    cutmix: NonNegativeFloat = Field(default=0.0, le=1000, exclude_if=lambda value: value == 0)
     """Alpha of CutMix's Beta distribution (1 in Yun et al. 2019); 0 disables it. With mixup enabled, too,
     each batch uses one of the two, with probability 1/2."""
-    shorter_side: tuple[PositiveInt, PositiveInt] | None = Field(
+    shorter_side: tuple[ImageSide, ImageSide] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     """Smallest and largest length in pixels to which an image's shorter side is resized before the random
@@ -166,11 +166,11 @@ class RunConfig(Frozen):
 
     model: ModelConfig
     data: DataConfig = DataConfig()
-    epochs: PositiveInt | None = None
+    epochs: PositiveInt | None = Field(default=None, le=100_000)
     """Passes over the training images; set this or `iterations`."""
-    iterations: PositiveInt | None = None
+    iterations: PositiveInt | None = Field(default=None, le=1_000_000_000)
     """Optimizer steps; set this or `epochs`."""
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = Field(default=128, le=1_000_000)
     """Images per optimizer step over all workers; must be divisible by the number of workers."""
     optimizer: Optimizer
     schedule: Schedule

@@ -60,6 +60,9 @@ def test_the_examples_are_valid() -> None:
         ("batch_size", {"quantized": [64, 512]}, "quantized needs 3 finite numbers, [low, high, step]"),
         ("batch_size", {"quantized": [64, 512, 0]}, "0 < step"),
         ("batch_size", {"quantized": [64, 512, 500]}, "0 < step <= high - low"),
+        ("optimizer.lr", {"quantized": [0, 1e308, 1e-300]}, "quantized allows at most 1e+15 steps"),
+        ("optimizer.lr", {"uniform": [-1e308, 1e308]}, "Input should be greater than 0"),
+        ("batch_size", {"int": [64, 2**62]}, "Input should be less than or equal to 1000000"),
         ("batch_size", {"int": [64, 512], "step": 2}, "'int' must be the only key, got also 'step'"),
         ("batch_size", 128, "fixed values belong in 'base', got 128"),
         ("batch_size", [128, 256], "fixed values belong in 'base', got [128, 256]"),
@@ -297,3 +300,25 @@ def test_a_value_that_turns_a_setting_off_is_checked_with_its_neighbors_in_a_lar
         **{"optimizer.momentum": {"choice": momenta}, "optimizer.nesterov": {"choice": [True, False]}}
     )
     assert "nesterov needs momentum above 0" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("base.augment.crop_padding", {"base": {**BASE, "augment": {"crop_padding": 100_000}}}),
+        ("base.augment.cutout.holes", {"base": {**BASE, "augment": {"cutout": {"holes": 10**8}}}}),
+        ("base.augment.mixup", {"base": {**BASE, "augment": {"mixup": 1e300}}}),
+        ("base.batch_size", {"base": {**BASE, "batch_size": 1e20}}),
+        ("base.epochs", {"base": {**BASE, "epochs": 10**12}}),
+        ("base.data.image_size", {"base": {**BASE, "data": {"image_size": 10**6}}}),
+        ("trials", {"trials": 10**9}),
+        ("workers_per_trial", {"workers_per_trial": 10**9}),
+        ("confirm.candidates", {"confirm": {"candidates": 10**9}}),
+        ("confirm.seeds", {"confirm": {"seeds": 10**9}}),
+        ("scheduler.reduction_factor", {"scheduler": {"name": "asha", "reduction_factor": 1e300}}),
+        ("scheduler.reduction_factor", {"scheduler": {"name": "asha", "reduction_factor": 1 + 1e-9}}),
+    ],
+)
+def test_sizes_have_limits(path: str, changes: dict[str, Any]) -> None:
+    (line,) = refused(**changes)
+    assert line.startswith(f"{path}: Input should be ")

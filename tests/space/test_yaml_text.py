@@ -55,6 +55,14 @@ def test_dumped_values_are_read_back_in_order() -> None:
         ("x: !!bool maybe", "a.yaml:1:4: not valid YAML: 'maybe' is not a valid bool"),
         ("0b_", "a.yaml:1:1: not valid YAML: '0b_' is not a valid int"),
         ("x: " + "1" * 5000, "a.yaml:1:4: not valid YAML: '111111111111...1111111111111' is not a valid int"),
+        ("x: 0x" + "f" * 5000, "a.yaml:1:4: not valid YAML: '0xffffffffff...fffffffffffff' is too large"),
+        ("x: -9223372036854775809", "a.yaml:1:4: not valid YAML: '-9223372036854775809' is too large"),
+        (
+            "x: {uniform: [1, 1" + "0" * 400 + "]}",
+            "a.yaml:1:18: not valid YAML: '100000000000...0000000000000' is",
+        ),
+        ("x: !!binary aGk=", "a.yaml:1:4: not valid YAML: the type binary is not supported"),
+        ("x: !!set {a: null}", "a.yaml:1:4: not valid YAML: the type set is not supported"),
         ("[" * 5000, "a.yaml: not valid YAML: maximum recursion depth exceeded"),
     ],
 )
