@@ -29,6 +29,13 @@ class Frozen(BaseModel):
         validate_default=True,
     )
 
+    def all_values(self) -> dict[str, Any]:
+        """Return the fields as nested mappings, including those that `model_dump` omits when off."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: each.all_values() if isinstance(each, Frozen) else each for name, each in values.items()
+        }
+
 
 Record = TypeVar("Record", bound=BaseModel)
 

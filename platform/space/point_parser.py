@@ -64,7 +64,7 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
 
     chosen = walk_tree(tree, choose)
     try:
-        resolved = RunConfig.model_validate(apply_settings(base.model_dump(), chosen.settings)).model_dump()
+        resolved = RunConfig.model_validate(apply_settings(base.all_values(), chosen.settings)).all_values()
     except ValidationError as error:
         raise OutsideSpaceError("", str(error.errors()[0]["msg"])) from None
     _check_other_values(given, chosen.params, resolved, tree)
@@ -73,7 +73,7 @@ def read_point(point: Mapping[str, Any], tree: SearchTree, base: RunConfig) -> d
 
 def _base_values(tree: SearchTree, given: Mapping[str, Any], base: RunConfig) -> dict[str, Any]:
     """Return the base's values of the tree's entries that are missing in a point."""
-    values = base.model_dump()
+    values = base.all_values()
     found: dict[str, Any] = {}
     for entry in tree.entries:
         if not any(key == entry.path or key.startswith(f"{entry.path}.") for key in given):

@@ -52,7 +52,7 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
         base: the base run; None if it is invalid. A placeholder then replaces it, and only values whose
             validity does not depend on the base are checked.
     """
-    values = _PLACEHOLDER_BASE if base is None else base.model_dump()
+    values = _PLACEHOLDER_BASE if base is None else base.all_values()
     # (flat name, pydantic's message, value) -> problem: the first problem of each kind is kept.
     found: dict[tuple[str, ...], Problem] = {}
     all_dimensions = list(dimensions(tree))
@@ -122,7 +122,7 @@ def _try_values(
     except ValidationError as error:
         wrong = [(_flat_name(path, chosen), text) for path, text in validation_problems(error, RunConfig)]
         return chosen, None, wrong
-    return chosen, config.model_dump(), []
+    return chosen, config.all_values(), []
 
 
 def _coerced_values(

@@ -9,6 +9,7 @@ from platform.common.errors import UsageError
 from platform.space.distributions import Scalar
 from platform.space.point_parser import OutsideSpaceError, read_point
 from platform.space.spec import SweepSpec
+from platform.space.tree_checks import value_at
 from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
 
 SGD_STEP = {
@@ -156,3 +157,35 @@ def test_an_alternative_replaces_exactly_its_section() -> None:
 
 def test_start_from_is_empty_by_default() -> None:
     assert spec(PLAIN).start_from == ()
+
+
+IMAGES = {
+    **BASE,
+    "data": {"name": "image_folder", "image_size": 64},
+    "augment": {"crop_padding": 0, "shorter_side": [64, 96]},
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "off", "on"),
+    [
+        (BASE, "augment.cutmix", 0, 1.0),
+        (BASE, "augment.mixup", 0, 0.2),
+        (BASE, "clip_grad_norm", None, 1.0),
+        (BASE, "model.shortcut", None, "A"),
+        (IMAGES, "augment.color", None, 0.1),
+        (IMAGES, "data.image_size", None, 32),
+    ],
+)
+def test_a_setting_may_be_searched_with_the_value_that_turns_it_off(
+    base: dict[str, Any], path: str, off: Any, on: Any
+) -> None:
+    if path == "data.image_size":  # null means 224
+        base = {**base, "augment": {"crop_padding": 0, "shorter_side": [256, 480]}}
+    space = spec(base=base, search={path: {"choice": [off, on]}})
+    label = "null" if off is None else off
+    assert flat({path: off}, space) == {path: label}
+    assert value_at(space.resolve({path: label}).all_values(), path) == off
+    nearby = spec(base=base, search={"batch_size": {"choice": [32, 64]}})
+    kept = value_at(nearby.base.all_values(), path)
+    assert flat({"batch_size": 32, path: kept}, nearby) == {"batch_size": 32}
