@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-QUICK = "QUICK SWEEP: runs of minutes on 2,000 images; a full sweep reaches far higher accuracies"
-GENERATED = "GENERATED DATA: trained on synthetic images, so the accuracies say nothing about CIFAR-10"
+QUICK = "QUICK SWEEP: short runs on few images; a full sweep is far more accurate"
+GENERATED = "GENERATED DATA: synthetic images; the accuracies say nothing about CIFAR-10"
+
+_SHORT_NAMES = {"batch_size": "bs", "weight_decay": "wd", "label_smoothing": "ls"}
 
 
 def sweep_warnings(*, quick: bool, generated: bool) -> list[str]:
@@ -31,6 +33,12 @@ def duration(seconds: float | None) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def clock(seconds: float) -> str:
+    """Return a time as `4:12` or `1:04:12`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def approximate_duration(seconds: float) -> str:
@@ -98,6 +106,31 @@ def settings_text(params: Mapping[str, Any]) -> str:
     words = {short_name(name): isinstance(value, str) for name, value in params.items()}
     cells = settings_cells(params)
     return " ".join(text if words[name] else f"{name}={text}" for name, text in cells.items())
+
+
+def different_settings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each of several flat settings what differs between them: `sgd lr=0.1 wd=5e-4 bs=128`.
+
+    Names are short: the last part, abbreviated. A text value stands without its name.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    if len(rows) > 1:
+        names = {name: None for name in names if len({row.get(name) for row in rows}) > 1}
+    sections = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    names = dict.fromkeys(sorted(names, key=lambda name: sections.index(name.partition(".")[0])))
+    return [" ".join(_short_setting(name, row[name]) for name in names if name in row) for row in rows]
+
+
+def _short_setting(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    *_, section, last = ("", *name.split("."))
+    last = section if last == "length" else _SHORT_NAMES.get(last, last)
+    text = value_text(value)
+    if isinstance(value, float) and 0 < abs(value) < 0.001:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
+    return f"{last}={text}"
 
 
 def short_name(name: str) -> str:

@@ -38,5 +38,5 @@ def wall_time_text(folder: SweepFolder) -> str:
     """Return the wall time of the sweep and the estimate of its plan."""
     plan = read_results(folder).plan or {}
     expected = (plan.get("estimate") or {}).get("wall_s")
-    text = f"wall time {duration(folder.active_s)}"
+    text = f"wall time {duration(folder.elapsed_s())}"
     return text if expected is None else f"{text} (estimated: {approximate_duration(float(expected))})"

@@ -1,4 +1,4 @@
-"""The live view of a sweep on stderr: an updated table on a terminal, else one line per event.
+"""The view of a running sweep on stderr: an updated frame on a terminal, else lines.
 
 Stdout is reserved for results.
 """
@@ -8,40 +8,24 @@ from __future__ import annotations
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from rich.segment import ControlType, Segment
 
-from platform.common.text_format import (
-    approximate_duration,
-    duration,
-    percent,
-    plural,
-    settings_text,
-)
-from platform.console.progress import EndedTrial, SweepProgress
+from platform.console.frame import frame
+from platform.console.log_lines import LogLines
+from platform.console.progress import SweepProgress
 from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, TrialInfo, TrialStatus
 from platform.training.records import EpochRecord
 
 _TICK_S = 1.0
-_BACKGROUND_EVERY_S = 30.0
-
-STATUS_STYLE = {
-    TrialStatus.FINISHED: "green",
-    TrialStatus.PRUNED: "dim",
-    TrialStatus.FAILED: "red",
-    TrialStatus.INTERRUPTED: "yellow",
-}
 
 
 def stderr_console(*, quiet: bool = False) -> Console:
@@ -57,7 +41,6 @@ class LiveView(SweepObserver):
         *,
         console: Console | None = None,
         quiet: bool = False,
-        top: int = 8,
         progress: SweepProgress | None = None,
     ) -> None:
         """Create the view; it is empty until the first phase or event.
@@ -65,19 +48,19 @@ class LiveView(SweepObserver):
         Args:
             console: output; stderr by default.
             quiet: show nothing.
-            top: rows of the leaderboard.
             progress: state of the sweep; tests pass one with their own clock.
         """
         self.console = console or stderr_console(quiet=quiet)
         self._progress = progress or SweepProgress()
-        self._top = top
+        self._log = LogLines(self.console, self._progress)
         self._phase: tuple[str, float] | None = None
         # The refresh thread reads the state that the driver's thread writes.
         self._lock = threading.RLock()
         self._live: Live | None = None
+        self._shown: tuple[int, list[int]] | None = None
+        self._stopping = False
         self._exited = threading.Event()
         self._background: Callable[[], str | None] = lambda: None
-        self._background_shown: tuple[str | None, float] = (None, -_BACKGROUND_EVERY_S)
 
     def __enter__(self) -> Self:
         if not (self._is_terminal or self.console.quiet):
@@ -99,20 +82,18 @@ class LiveView(SweepObserver):
     def set_phase(self, text: str | None) -> None:
         """Show the current activity between trials; None clears it.
 
-        An update of the same phase (`building the engine [120/269]`) replaces the line on a terminal and is
-        not printed elsewhere.
+        An update of the same phase (`building the engine [120/269]`) replaces the line on a terminal, and is
+        printed at most every 10 s elsewhere.
         """
+        live = text is not None and self._start_live()
         with self._lock:
-            previous = self._phase
-            same = (
-                previous is not None
-                and text is not None
-                and _without_numbers(previous[0]) == _without_numbers(text)
-            )
-            started = previous[1] if previous is not None and same else time.monotonic()
-            self._phase = (text, started) if text else None
-        if text and not self._start_live() and not same:
-            self._line(f"[dim]…[/dim] {escape(text)}")
+            previous, self._phase = self._phase, None
+            if text is None:
+                return
+            same = previous is not None and _without_numbers(previous[0]) == _without_numbers(text)
+            self._phase = (text, previous[1] if previous and same else self._progress.clock())
+            if not live:
+                self._log.phase(text, new=not same)
 
     def set_background(self, status: Callable[[], str | None]) -> None:
         """Show work that runs in the background, such as the build of ncnn.
@@ -126,6 +107,8 @@ class LiveView(SweepObserver):
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
         """Show the current activity while the block runs."""
+        with self._lock:
+            self._progress.phase_started(text)
         self.set_phase(text)
         try:
             yield
@@ -133,76 +116,83 @@ class LiveView(SweepObserver):
             self.set_phase(None)
 
     def sweep_started(self, sweep: SweepInfo) -> None:
+        live = self._start_live()
         with self._lock:
             self._progress.sweep_started(sweep)
-        if not self._start_live():
-            self._line(f"[bold]{escape(sweep.sweep_id)}[/bold]  {escape(str(sweep.folder))}")
-            for warning in sweep.warnings:
-                self._line(f"[bold yellow]{warning}[/bold yellow]")
-            before = len(self._progress.ended["search"])
-            if before:
-                self._line(f"resuming: {before} of {plural(sweep.trials, 'trial')} done")
+            if not live:
+                self._log.sweep_started(sweep)
 
     def trial_started(self, trial: TrialInfo) -> None:
+        live = self._start_live()
         with self._lock:
-            first = not any(self._progress.running.values())
-            new_stage = trial.stage != self._progress.stage
+            new_stage = not self._progress.has_started(trial.stage)
             self._progress.trial_started(trial)
             self._phase = None
-        if not self._start_live() and new_stage and first:
-            self._line(
-                {"confirm": "confirming the best trials over several seeds"}.get(
-                    trial.stage, "final training"
-                )
-            )
+            if new_stage and not live:
+                self._log.stage_started(trial)
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
+        live = self._start_live()
         with self._lock:
             self._progress.epoch_finished(trial, record)
-        # In the search one line per trial is enough; the later stages have few, long runs.
-        if not self._start_live() and trial.stage != "search" and _is_milestone(record):
-            accuracy = record.validation_accuracy
-            where = f"epoch {record.epoch}/{record.epochs}  {record.images_per_s:,.0f} images/s"
-            shown = f"  val {percent(accuracy)}" if accuracy is not None else ""
-            self._line(f"[dim]{trial.trial_id}  {where}{shown}[/dim]")
+            if not live:
+                self._log.epoch_finished(trial, record)
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
-        self._line(f"{trial.trial_id}  [yellow]{escape(note)}[/yellow]")
+        self._log.line(f"{trial.trial_id}  [yellow]{escape(note)}[/yellow]")
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
+        live = self._start_live()
         with self._lock:
             self._progress.trial_ended(trial, status, error=error)
-            ended = self._progress.ended[trial.stage][trial.trial_id]
-        if status is TrialStatus.FAILED or not self._start_live():
-            self._line(self._ended_line(ended, in_search=trial.stage == "search"))
+            ended = self._progress.ended[trial.stage].get(trial.trial_id)
+        if ended is not None and (status is TrialStatus.FAILED or not live):
+            self._log.trial_ended(trial, ended)
 
-    def sweep_ended(self, outcome: SweepOutcome) -> None:
+    def stop_requested(self) -> bool:
+        self._stopping = self._live is not None
+        return self._stopping
+
+    def sweep_ended(self, outcome: SweepOutcome) -> None:  # noqa: ARG002 - the error has the message
         self.close()
-        if outcome.message:
-            style = "red" if outcome.status == "failed" else "yellow"
-            self._line(f"[{style}]{escape(outcome.message)}[/{style}]")
 
     def render(self) -> RenderableType:
-        """Return the current view."""
+        """Return the current view of a terminal."""
         with self._lock:
-            parts: list[RenderableType] = []
-            sweep = self._progress.sweep
-            if sweep is not None:
-                parts += [Text(warning, style="bold yellow") for warning in sweep.warnings]
-                parts.append(self._header(sweep))
-                if self._progress.leaderboard():
-                    parts.append(self._leaderboard())
-                if self._progress.running:
-                    parts += [Text(""), self._running()]
-            background = self._background()
-            if background:
-                parts.insert(len(sweep.warnings) + 1 if sweep else 0, Text(background, style="dim"))
-            if self._phase is not None:
-                text, started = self._phase
-                elapsed = duration(time.monotonic() - started)
-                parts += [Text("")] * bool(parts)
-                parts.append(Spinner("dots", Text(f"{text}  ({elapsed})")))
-            return Group(*parts)
+            now = self._progress.clock()
+            phase = None if self._phase is None else (self._phase[0], now - self._phase[1])
+            if self._stopping:
+                phase = ("stopping; press Ctrl-C again to stop immediately", 0.0)
+            return frame(self._progress, phase=phase, background=self._background(), size=self.console.size)
+
+    def _start_live(self) -> bool:
+        """Start the updated view if the console is a terminal; return whether it is active."""
+        if self._live is None and self._is_terminal and not self._exited.is_set():
+            self._live = Live(
+                get_renderable=self._frame_for_live,
+                console=self.console,
+                refresh_per_second=4,
+                transient=True,
+                # Redirected output would end up on stderr, but stdout is for results.
+                redirect_stdout=False,
+            )
+            self._live.start()
+        return self._live is not None
+
+    def _frame_for_live(self) -> RenderableType:
+        """Return the view, after clearing what a narrower terminal has wrapped of the previous one.
+
+        `Live` moves the cursor up by the lines it has printed. A terminal that becomes narrower wraps them
+        into more lines.
+        """
+        view, width = self.render(), self.console.width
+        if self._shown is not None and width < self._shown[0]:
+            extra = sum(max(0, -(-length // width) - 1) for length in self._shown[1])
+            erase_and_up = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+            self.console.control(Control(*erase_and_up * extra))
+        lines = self.console.render_lines(view, pad=False)[: self.console.height]
+        self._shown = (width, [Segment.get_line_length(line) for line in lines])
+        return view
 
     @property
     def _is_terminal(self) -> bool:
@@ -213,129 +203,10 @@ class LiveView(SweepObserver):
             self._tick()
 
     def _tick(self) -> None:
-        """Print the state of the background work if it has changed."""
-        text, now = self._background(), time.monotonic()
-        shown, shown_s = self._background_shown
-        if text and text != shown and now - shown_s >= _BACKGROUND_EVERY_S:
-            self._background_shown = (text, now)
-            self._line(f"[dim]… {escape(text)}[/dim]")
-
-    def _start_live(self) -> bool:
-        """Start the updated view if the console is a terminal; return whether it is active."""
-        if self._live is None and self._is_terminal and not self._exited.is_set():
-            self._live = Live(
-                get_renderable=self.render,
-                console=self.console,
-                refresh_per_second=4,
-                transient=True,
-                # Redirected output would end up on stderr, but stdout is for results.
-                redirect_stdout=False,
-            )
-            self._live.start()
-        return self._live is not None
-
-    def _line(self, markup: str) -> None:
-        self.console.print(markup)
-
-    def _header(self, sweep: SweepInfo) -> RenderableType:
-        counts = self._progress.counts()
-        ended = sum(counts.values())
-        line = Text.assemble((sweep.sweep_id, "bold"))
-        line.append(f"   {duration(self._progress.elapsed_s())}")
-        eta_s = self._progress.search_eta_s()
-        if self._progress.stage != "search":
-            stage = {"confirm": "confirmation", "final": "final training"}[self._progress.stage]
-            line.append(f"   {stage}", "cyan")
-        elif eta_s is not None:
-            line.append(f"   search: {approximate_duration(eta_s)} left", "cyan")
-        best = self._progress.leaderboard()[:1]
-        tally = Text(f"{ended}/{sweep.trials} trials")
-        running = sum(running.trial.stage == "search" for running in self._progress.running.values())
-        for count, word, style in (
-            (running, "running", "cyan"),
-            (counts[TrialStatus.PRUNED], "pruned", STATUS_STYLE[TrialStatus.PRUNED]),
-            (counts[TrialStatus.FAILED], "failed", STATUS_STYLE[TrialStatus.FAILED]),
-        ):
-            if count:
-                tally.append(f"   {count} {word}", style)
-        if best:
-            tally.append(f"   best {percent(best[0].accuracy)}", "bold green")
-            tally.append(f" ({best[0].trial_id})")
-        bar = ProgressBar(total=max(1, sweep.trials), completed=ended, width=40)
-        return Group(line, tally, bar, Text(""))
-
-    def _leaderboard(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        table.add_column("best trials", no_wrap=True)
-        for name in ("val acc", "epochs", "time"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-        for ended in self._progress.leaderboard()[: self._top]:
-            table.add_row(
-                ended.trial_id,
-                percent(ended.accuracy),
-                str(ended.epochs_done),
-                duration(ended.duration_s),
-                Text(settings_text(ended.params), no_wrap=True, overflow="ellipsis"),
-                style=STATUS_STYLE.get(ended.status, "") if ended.status is TrialStatus.PRUNED else "",
-            )
-        return table
-
-    def _running(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        table.add_column("running", no_wrap=True)
-        table.add_column("", width=16)
-        for name in ("epoch", "val acc", "images/s"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-        for running in self._progress.running.values():
-            last = running.last
-            table.add_row(
-                running.trial.trial_id,
-                ProgressBar(total=1.0, completed=running.fraction(), width=16),
-                f"{last.epoch}/{last.epochs}" if last else "starting",
-                percent(self._progress.accuracy(running.trial.trial_id)),
-                f"{last.images_per_s:,.0f}" if last else "-",
-                Text(settings_text(running.trial.params), no_wrap=True, overflow="ellipsis"),
-            )
-        return table
-
-    def _ended_line(self, ended: EndedTrial, *, in_search: bool) -> str:
-        style = STATUS_STYLE.get(ended.status, "")
-        parts = [f"{ended.trial_id}  [{style}]{ended.status}[/{style}]"]
-        if ended.accuracy is not None:
-            parts.append(f"val {percent(ended.accuracy)}")
-        parts.append(f"{plural(ended.epochs_done, 'epoch')} in {duration(ended.duration_s)}")
-        if ended.params:
-            parts.append(escape(settings_text(ended.params)))
-        if ended.error:
-            parts.append(f"[red]{escape(_last_line(ended.error))}[/red]")
-        if in_search and self._progress.sweep is not None:
-            done = sum(self._progress.counts().values())
-            tail = f"{done}/{self._progress.sweep.trials}"
-            best = self._progress.leaderboard()[:1]
-            if best:
-                tail += f", best {percent(best[0].accuracy)} ({best[0].trial_id})"
-            eta_s = self._progress.search_eta_s()
-            if eta_s:
-                tail += f", {approximate_duration(eta_s)} left"
-            parts.append(f"[dim]{tail}[/dim]")
-        return "  ".join(parts)
+        with self._lock:
+            self._log.tick(self._background, self._phase)
 
 
 def _without_numbers(phase: str) -> str:
     """Return the text of a phase without its counters: `building the engine`."""
     return re.sub(r"\[.*|[\d.,]+", "", phase).strip()
-
-
-def _is_milestone(record: EpochRecord) -> bool:
-    tenth = max(1, record.epochs // 10)
-    return record.epoch % tenth == 0 or record.epoch == record.epochs
-
-
-def _last_line(error: str) -> str:
-    """Return the last line of an error, followed by the line with the log's path if there is one."""
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
-    logs = [line for line in lines if line.startswith("log: ")]
-    others = [line for line in lines if not line.startswith("log: ")]
-    return "; ".join([*others[-1:], *logs[-1:]])

@@ -1,12 +1,14 @@
-"""State of a running sweep for the console: counts, ranking, remaining time."""
+"""State of a running sweep for the console: counts, ranking, rungs, remaining time."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from platform.console.time_left import HAND_OVER, STAGES, Progress, StageProgress, TimeLeft, time_left
 from platform.tracking.events import (
     Stage,
     SweepInfo,
@@ -18,6 +20,7 @@ from platform.tracking.events import (
 from platform.tracking.parquet_tables import read_trials
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
+from platform.tuning.selection.champion import CandidateSummary, summarize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,27 @@ class RunningTrial:
     started_s: float
     """Time on the clock of `SweepProgress`."""
     last: EpochRecord | None = None
+    last_s: float
+    """Time of its start or last epoch on the same clock."""
+    epochs: int
+    """Epochs of the run, as far as it is known."""
     first_epoch: int = 0
     """Number of epochs done before this start of the sweep."""
 
-    def fraction(self) -> float:
-        """Return the share of epochs done, 0..1."""
-        return self.last.epoch / self.last.epochs if self.last else 0.0
+    def fraction(self, now_s: float | None = None, epoch_s: float = 0.0) -> float:
+        """Return the share of epochs done, 0..1.
+
+        Args:
+            now_s: the time, to count the current epoch in parts; None to count whole epochs.
+            epoch_s: the expected seconds of an epoch, until one is measured.
+        """
+        epoch = self.last.epoch if self.last else self.first_epoch
+        part = 0.0
+        if self.last is not None:
+            epoch_s = self.last.epoch_s + self.last.evaluation_s
+        if now_s is not None and epoch_s > 0:
+            part = min(0.95, (now_s - self.last_s) / epoch_s)
+        return min(1.0, (epoch + part) / self.epochs) if self.epochs else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +60,8 @@ class EndedTrial:
 
     trial_id: str
     number: int
+    candidate: str | None = None
+    """In the confirmation: the search trial that is retrained."""
     status: TrialStatus
     accuracy: float | None
     epochs_done: int
@@ -50,31 +70,52 @@ class EndedTrial:
     error: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """An epoch after which the scheduler may stop trials."""
+
+    epoch: int
+    reached: int
+    """Trials that trained up to it."""
+    stopped: int
+    """Trials that were stopped at it."""
+
+
 class SweepProgress(SweepObserver):
     """Tracks the trials of each stage; for a resumed sweep it starts from the tables in its folder."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self.sweep: SweepInfo | None = None
         self.stage: Stage = "search"
         self.started_s = clock()
         self.running: dict[str, RunningTrial] = {}
-        self.ended: dict[Stage, dict[str, EndedTrial]] = {"search": {}, "confirm": {}, "final": {}}
+        self.ended: dict[Stage, dict[str, EndedTrial]] = {stage: {} for stage in STAGES}
+        self.confirmed: dict[str, CandidateSummary] = {}
+        """The confirmed means by candidate, over the runs that have finished so far."""
+        self._hand_over: tuple[str, float] | None = None
+        self._earlier_s = 0.0
         self._accuracy: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
+        self._stages: dict[Stage, StageProgress] = {}
         self._stage_started_s: dict[Stage, float] = {}
-        self._ended_before = 0
 
     def sweep_started(self, sweep: SweepInfo) -> None:
         self.sweep = sweep
-        for row in read_trials(SweepFolder(sweep.folder)):
+        folder = SweepFolder(sweep.folder)
+        self._earlier_s = folder.elapsed_s()
+        done_before = dict.fromkeys(STAGES, 0.0)
+        for row in read_trials(folder):
+            ended = row.status not in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
+            done_before[row.stage] += 1 if ended else row.epochs_done / (row.epochs_planned or 1)
             if row.validation_accuracy is not None:
                 self._accuracy[row.trial_id] = row.validation_accuracy
             self._epochs[row.trial_id] = row.epochs_done
-            if row.status not in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED):
+            if ended:
                 self.ended[row.stage][row.trial_id] = EndedTrial(
                     trial_id=row.trial_id,
                     number=row.number,
+                    candidate=row.candidate,
                     status=row.status,
                     accuracy=row.validation_accuracy,
                     epochs_done=row.epochs_done,
@@ -82,14 +123,27 @@ class SweepProgress(SweepObserver):
                     duration_s=row.duration_s,
                     error=row.error,
                 )
-        self._ended_before = len(self.ended["search"])
+        for run in list(self.ended["confirm"].values()):
+            self._summarize(run.candidate)
+        for stage in STAGES:
+            planned, estimate = self.plan_of(stage), (self._estimate() or {}).get(stage) or {}
+            self._stages[stage] = StageProgress(
+                runs=sweep.trials if stage == "search" else planned.get("runs", 1),
+                slots=planned.get("concurrency", 1),
+                done_before=done_before[stage],
+                epoch_s=estimate.get("epoch_s", 0.0),
+            )
 
     def trial_started(self, trial: TrialInfo) -> None:
-        now = self._clock()
+        now = self.clock()
         self.stage = trial.stage
         self._stage_started_s.setdefault(trial.stage, now)
         self.running[trial.trial_id] = RunningTrial(
-            trial=trial, started_s=now, first_epoch=self._epochs.get(trial.trial_id, 0)
+            trial=trial,
+            started_s=now,
+            last_s=now,
+            first_epoch=self._epochs.get(trial.trial_id, 0),
+            epochs=trial.config.epochs or self.plan_of(trial.stage).get("epochs", 0),
         )
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
@@ -97,20 +151,27 @@ class SweepProgress(SweepObserver):
         if known is None:
             self.trial_started(trial)
             known = self.running[trial.trial_id]
-        self.running[trial.trial_id] = RunningTrial(
-            trial=trial, started_s=known.started_s, last=record, first_epoch=known.first_epoch
-        )
+        self.running[trial.trial_id] = replace(known, last=record, last_s=self.clock(), epochs=record.epochs)
         self._epochs[trial.trial_id] = record.epoch
         accuracy = reported_accuracy(trial, record, self._accuracy.get(trial.trial_id))
         if accuracy is not None:
             self._accuracy[trial.trial_id] = accuracy
+        state = self._stages.get(trial.stage)
+        if state is not None:
+            took_s = record.epoch_s + record.evaluation_s + (record.overhead_s or 0.0)
+            self._stages[trial.stage] = replace(
+                state, measured_s=state.measured_s + took_s, planned_s=state.planned_s + state.epoch_s
+            )
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
-        now = self._clock()
+        now = self.clock()
         known = self.running.pop(trial.trial_id, None)
+        if status is TrialStatus.INTERRUPTED:
+            return
         self.ended[trial.stage][trial.trial_id] = EndedTrial(
             trial_id=trial.trial_id,
             number=trial.number,
+            candidate=trial.candidate,
             status=status,
             accuracy=self._accuracy.get(trial.trial_id),
             epochs_done=self._epochs.get(trial.trial_id, 0),
@@ -118,6 +179,31 @@ class SweepProgress(SweepObserver):
             duration_s=now - known.started_s if known else 0.0,
             error=error,
         )
+        if trial.stage == "confirm":
+            self._summarize(trial.candidate)
+
+    def phase_started(self, text: str) -> None:
+        """Note the start of a phase, if it is one of the hand-over."""
+        phase = next((phase for phase in HAND_OVER if text.startswith(phase)), None)
+        if phase is not None:
+            self._hand_over = (phase, self.clock())
+
+    @property
+    def hand_over(self) -> str | None:
+        """The current or last phase of the hand-over; None before the first one."""
+        return self._hand_over[0] if self._hand_over else None
+
+    def has_started(self, stage: Stage) -> bool:
+        """Return whether a run of the stage has started since this start of the sweep."""
+        return stage in self._stage_started_s
+
+    def runs_of(self, stage: Stage) -> int | None:
+        """Return the number of planned runs of a stage; None if it is unknown."""
+        return self._stages[stage].runs if stage in self._stages else None
+
+    def plan_of(self, stage: Stage) -> Mapping[str, Any]:
+        """Return the plan of a stage; empty if it is unknown."""
+        return (self.sweep.plan.get(stage) or {}) if self.sweep is not None else {}
 
     def accuracy(self, trial_id: str) -> float | None:
         """Return the current validation accuracy of a trial."""
@@ -130,7 +216,7 @@ class SweepProgress(SweepObserver):
     def leaderboard(self) -> list[EndedTrial]:
         """Return the ended search trials that have an accuracy and did not fail, best first.
 
-        Completed trials come before pruned ones.
+        Confirmed trials come before completed ones, and those before pruned ones.
         """
         ranked = [
             ended
@@ -140,37 +226,86 @@ class SweepProgress(SweepObserver):
         return sorted(
             ranked,
             key=lambda ended: (
+                *self._confirmed_rank(ended.trial_id),
                 ended.status is not TrialStatus.FINISHED,
                 -(ended.accuracy or 0.0),
                 ended.number,
             ),
         )
 
-    def elapsed_s(self) -> float:
-        """Return the seconds since this start of the sweep."""
-        return self._clock() - self.started_s
+    def _confirmed_rank(self, trial_id: str) -> tuple[int, float]:
+        """Return the rank among the confirmed candidates: those with more runs first, then by their mean."""
+        summary = self.confirmed.get(trial_id)
+        return (-summary.n, -summary.mean) if summary is not None else (0, 0.0)
 
-    def search_eta_s(self) -> float | None:
-        """Return the estimated remaining seconds of the search; None while unknown.
-
-        The estimate extrapolates the trials done since this start, where running trials count by their share
-        of epochs. It therefore includes the early stopping so far.
-        """
-        start = self._stage_started_s.get("search")
-        if self.sweep is None or start is None or self.stage != "search":
-            return None
-        done = len(self.ended["search"]) - self._ended_before
-        partly_done = sum(
-            running.fraction() - _share(running.first_epoch, running.last)
+    def rungs(self) -> list[Rung]:
+        """Return the rungs that a trial has reached."""
+        epochs = (self.sweep.plan.get("rungs") or ()) if self.sweep is not None else ()
+        search = list(self.ended["search"].values())
+        trained = [ended.epochs_done for ended in search]
+        trained += [
+            running.last.epoch
             for running in self.running.values()
-        )
-        total_done = done + partly_done
-        # The estimate is too noisy before a tenth of a trial is done.
-        if total_done < 0.1:
+            if running.last is not None and running.trial.stage == "search"
+        ]
+        stopped = Counter(ended.epochs_done for ended in search if ended.status is TrialStatus.PRUNED)
+        rungs = [
+            Rung(epoch=epoch, reached=sum(done >= epoch for done in trained), stopped=stopped[epoch])
+            for epoch in epochs
+        ]
+        return [rung for rung in rungs if rung.reached]
+
+    def best(self) -> tuple[str, float, CandidateSummary | None] | None:
+        """Return the best trial, its accuracy, and its summary once it is confirmed; None without one."""
+        if self.confirmed:
+            best = min(self.confirmed.values(), key=lambda summary: (-summary.n, -summary.mean))
+            return best.candidate, best.mean, best
+        ranked = self.leaderboard()[:1]
+        return (ranked[0].trial_id, ranked[0].accuracy or 0.0, None) if ranked else None
+
+    def elapsed_s(self) -> float:
+        """Return the seconds that the sweep has run, over all starts."""
+        return self._earlier_s + self.clock() - self.started_s
+
+    def budget_s(self) -> float | None:
+        """Return the time budget of the sweep; None without one."""
+        within = self.sweep.plan.get("within") if self.sweep is not None else None
+        return float(within["budget_s"]) if within else None
+
+    def time_left(self) -> TimeLeft | None:
+        """Return the estimated remaining time; None while it is unknown."""
+        if not self._stages:
             return None
-        left = max(0.0, self.sweep.trials - self._ended_before - total_done)
-        return (self._clock() - start) / total_done * left
+        now = self.clock()
+        phase, phase_s = self._hand_over or (None, now)
+        stages = {stage: self._stage_progress(stage, now) for stage in STAGES}
+        return time_left(
+            self._estimate(),
+            Progress(stages=stages, stage=self.stage, hand_over=phase, hand_over_s=now - phase_s),
+        )
 
+    def _stage_progress(self, stage: Stage, now: float) -> StageProgress:
+        state = self._stages[stage]
+        running = [running for running in self.running.values() if running.trial.stage == stage]
+        return replace(
+            state,
+            done=(
+                *(1.0 for _ in self.ended[stage]),
+                *(trial.fraction(now, state.epoch_s) for trial in running),
+            ),
+            elapsed_s=now - self._stage_started_s.get(stage, now),
+        )
 
-def _share(epochs_done: int, last: EpochRecord | None) -> float:
-    return min(1.0, epochs_done / last.epochs) if last else 0.0
+    def _estimate(self) -> Mapping[str, Any] | None:
+        return self.sweep.plan.get("estimate") if self.sweep is not None else None
+
+    def _summarize(self, candidate: str | None) -> None:
+        accuracies = [
+            ended.accuracy
+            for ended in self.ended["confirm"].values()
+            if ended.candidate == candidate
+            and ended.status is TrialStatus.FINISHED
+            and ended.accuracy is not None
+        ]
+        if candidate is not None and accuracies:
+            self.confirmed[candidate] = summarize(candidate, accuracies)

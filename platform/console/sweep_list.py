@@ -34,7 +34,7 @@ def sweep_list(root: Path, *, now: datetime | None = None) -> str:
 def _row(folder: SweepFolder, now: datetime) -> tuple[str, ...]:
     started = folder.started_at
     age = duration((now - started).total_seconds()) if started else "-"
-    wall_time = duration(folder.active_s) if folder.active_s else "-"
+    wall_time = duration(folder.elapsed_s() or None)
     try:
         results = read_results(folder)
     except UserError:

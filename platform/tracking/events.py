@@ -147,6 +147,14 @@ class SweepObserver:
     def artifact_written(self, path: Path, *, name: str) -> None:
         """Called when a result file or folder has been written (export, benchmark, report)."""
 
+    def stop_requested(self) -> bool:
+        """Called in the handler of the first Ctrl-C, so it may only set a flag.
+
+        Returns:
+            Whether this observer shows that the sweep is stopping.
+        """
+        return False
+
     def sweep_ended(self, outcome: SweepOutcome) -> None:
         """Called at the end of the sweep, also after a failure or an interruption."""
 
@@ -184,6 +192,10 @@ class Observers(SweepObserver):
     def artifact_written(self, path: Path, *, name: str) -> None:
         for observer in self._observers:
             observer.artifact_written(path, name=name)
+
+    def stop_requested(self) -> bool:
+        asked = [observer.stop_requested() for observer in self._observers]
+        return any(asked)
 
     def sweep_ended(self, outcome: SweepOutcome) -> None:
         for observer in self._observers:

@@ -134,10 +134,6 @@ class SweepFolder:
         now = datetime.now(UTC)
         now_text = now.isoformat(timespec="seconds")
         known = self._state_record()
-        since = known.get("running_since") if known.get("state") == "running" else None
-        active_s = float(known.get("active_s", 0.0))
-        if since is not None and known.get("pid") == os.getpid():
-            active_s += max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
         write_json(
             self.state,
             {
@@ -146,7 +142,7 @@ class SweepFolder:
                 "started_at": known.get("started_at", now_text),
                 "updated_at": now_text,
                 "running_since": now.isoformat() if state == "running" else None,
-                "active_s": round(active_s, 1),
+                "active_s": round(self.elapsed_s(), 1),
                 "pid": os.getpid(),
             },
         )
@@ -155,6 +151,22 @@ class SweepFolder:
     def active_s(self) -> float:
         """Wall seconds that the sweep has run, without pauses, up to the last change of its state."""
         return float(self._state_record().get("active_s", 0.0))
+
+    def elapsed_s(self) -> float:
+        """Return the wall seconds that the sweep has run until now, without pauses.
+
+        A start that was killed counts up to its last event.
+        """
+        record = self._state_record()
+        since = record.get("running_since") if record.get("state") == "running" else None
+        if since is None:
+            return self.active_s
+        until = datetime.now(UTC)
+        pid = int(record.get("pid", -1))
+        if pid != os.getpid() and not psutil.pid_exists(pid):
+            files = [path for path in (self.state, self.journal, self.test, self.benchmark) if path.exists()]
+            until = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC)
+        return self.active_s + max(0.0, (until - datetime.fromisoformat(since)).total_seconds())
 
     @property
     def started_at(self) -> datetime | None:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from platform.console.live import LiveView, stderr_console
 from platform.console.progress import SweepProgress
+from platform.console.time_left import TimeLeft
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
@@ -64,14 +65,14 @@ def test_completed_trials_rank_before_pruned_ones(tmp_path, progress, clock):
 
 def test_the_remaining_time_is_extrapolated(tmp_path, progress, clock):
     progress.sweep_started(sweep(tmp_path, trials=4))
-    assert progress.search_eta_s() is None
+    assert progress.time_left() is None
     run_one(progress, trial(0), clock)
-    assert progress.search_eta_s() == pytest.approx(90)
+    assert progress.time_left() == TimeLeft(seconds=pytest.approx(90), whole=False)
     progress.trial_started(trial(1))
     clock.now += 15
     progress.epoch_finished(trial(1), epoch(1))
     # 45 s for a trial and a third; two and two thirds are left.
-    assert progress.search_eta_s() == pytest.approx(45 / (4 / 3) * (8 / 3))
+    assert progress.time_left().seconds == pytest.approx(45 / (4 / 3) * (8 / 3))
 
 
 def test_a_resume_ranks_earlier_trials_and_leaves_them_out_of_the_remaining_time(tmp_path, progress, clock):
@@ -86,7 +87,7 @@ def test_a_resume_ranks_earlier_trials_and_leaves_them_out_of_the_remaining_time
     clock.now += 20
     progress.epoch_finished(trial(2), epoch(2))
     # This start did one third of trial 2; one third of it and all of trial 3 are left.
-    assert progress.search_eta_s() == pytest.approx(20 / (1 / 3) * (4 - 2 - 1 / 3), rel=1e-6)
+    assert progress.time_left().seconds == pytest.approx(20 / (1 / 3) * (4 - 2 - 2 / 3), rel=1e-6)
 
 
 def test_without_a_terminal_each_event_is_one_line(tmp_path, progress, clock):
@@ -104,27 +105,65 @@ def test_without_a_terminal_each_event_is_one_line(tmp_path, progress, clock):
     assert lines[0] == "… starting Ray"
     assert lines[2].startswith("QUICK SWEEP")
     assert lines[3].startswith("GENERATED DATA")
-    assert lines[4] == (
-        "t000  finished  val 50.00 %  3 epochs in 30 s  sgd(lr=0.1)  "
-        "1/4, best 50.00 % (t000), about 2 min left"
+    assert lines[4] == "search"
+    assert lines[5] == (
+        "t000  finished  val 50.00 %  3 epochs in 30 s  sgd lr=0.1  "
+        "1/4, best t000 50.00 %, search: about 2 min left"
     )
-    assert "failed" in lines[5]
-    assert "ValueError: the loss is NaN; log: /runs/t001.log" in lines[5]
-    assert len(lines) == 6
+    assert "failed" in lines[6]
+    assert "ValueError: the loss is NaN; log: /runs/t001.log" in lines[6]
+    assert len(lines) == 7
 
 
-def test_a_phase_with_a_counter_is_one_line_in_a_log(progress):
+def test_the_counter_of_a_phase_is_one_line_per_ten_seconds_in_a_log(progress, clock):
     console = plain_console()
     view = LiveView(console=console, progress=progress)
-    for done in range(1, 270):
+    for done in range(1, 25):
+        clock.now += 1
         view.set_phase(f"building the engine [{done}/269] 2 min left")
     for done in range(0, 50_000, 5000):
         view.set_phase(f"converting {done:,} of 50,000 images")
     view.set_phase("measuring the latency")
     assert text_of(console).splitlines() == [
         "… building the engine [1/269] 2 min left",
+        "… building the engine [11/269] 2 min left",
+        "… building the engine [21/269] 2 min left",
         "… converting 0 of 50,000 images",
         "… measuring the latency",
+    ]
+
+
+def test_a_long_phase_is_a_line_per_minute_in_a_log(progress, clock):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    view.set_phase("exporting to ncnn")
+    for clock.now in range(1, 130):
+        view._tick()
+    assert text_of(console).splitlines() == [
+        "… exporting to ncnn",
+        "… exporting to ncnn  (1 min 00 s)",
+        "… exporting to ncnn  (2 min 00 s)",
+    ]
+
+
+def test_epochs_are_a_line_per_minute_in_a_log_and_long_epochs_are_not_silent(tmp_path, progress, clock):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    view.sweep_started(sweep(tmp_path))
+    view.trial_started(trial(0))
+    for number in range(1, 13):
+        clock.now += 20
+        view.epoch_finished(trial(0), epoch(number, epochs=100, accuracy=0.5))
+    for _ in range(301):
+        clock.now += 1
+        view._tick()
+    assert text_of(console).splitlines()[1:] == [
+        "search",
+        "1:00 elapsed  search, trial 1 of 4  t000 epoch 3/100 val 50.00 %",
+        "2:00 elapsed  search, trial 1 of 4  t000 epoch 6/100 val 50.00 %",
+        "3:00 elapsed  search, trial 1 of 4  t000 epoch 9/100 val 50.00 %",
+        "4:00 elapsed  search, trial 1 of 4  t000 epoch 12/100 val 50.00 %  search: about 2.2 h left",
+        "9:00 elapsed  search, trial 1 of 4  1 run  search: about 4.5 h left",
     ]
 
 
@@ -135,7 +174,7 @@ def test_the_terminal_view_shows_all_parts(tmp_path, progress, clock):
     run_one(progress, trial(1), clock, epochs=1, accuracy=0.2, status=TrialStatus.PRUNED)
     progress.trial_started(trial(2))
     progress.epoch_finished(trial(2), epoch(1, accuracy=0.33))
-    progress.trial_started(trial(3))
+    progress.trial_started(trial(3, params={"optimizer": "adam"}))
     # set_phase would start the live display.
     view._phase = ("building the engine [120/269] 2 min left", 0.0)
     console = terminal()
@@ -143,10 +182,11 @@ def test_the_terminal_view_shows_all_parts(tmp_path, progress, clock):
     shown = text_of(console)
     for wanted in (
         "QUICK SWEEP",
-        "2/4 trials   2 running   1 pruned   best 50.00 % (t000)",
-        "sgd(lr=0.1)",
-        "1/3  33.00 %     1,000",
-        "starting",
+        "search, trial 4 of 4   2 done (1 stopped)",
+        "best t000 50.00 %",
+        "sgd lr=0.1",
+        "1/3  33.00 %  1,000",
+        "start",
         "building the engine [120/269] 2 min left",
     ):
         assert wanted in shown
@@ -208,20 +248,6 @@ def test_no_color_is_respected(monkeypatch):
     assert stderr_console().no_color
 
 
-def test_the_later_stages_print_their_progress(tmp_path, progress):
-    console = plain_console()
-    view = LiveView(console=console, progress=progress)
-    view.sweep_started(sweep(tmp_path))
-    run = trial(0, stage="confirm", trial_id="c1-s0", candidate="t003")
-    view.trial_started(run)
-    for number in range(1, 41):
-        view.epoch_finished(run, epoch(number, epochs=40, accuracy=0.5))
-    lines = text_of(console).splitlines()[1:]
-    assert lines[0] == "confirming the best trials over several seeds"
-    assert len(lines) == 11
-    assert lines[-1] == "c1-s0  epoch 40/40  1,000 images/s  val 50.00 %"
-
-
 def test_background_work_is_shown_under_the_header(tmp_path, progress):
     view = LiveView(console=terminal(), progress=progress)
     view.set_background(lambda: "building ncnn 120/269")
@@ -235,9 +261,8 @@ def test_background_work_is_shown_under_the_header(tmp_path, progress):
     assert "building ncnn" not in text_of(console)
 
 
-def test_background_work_is_one_line_per_half_minute_in_a_log(progress, monkeypatch):
-    console, clock = plain_console(), Clock()
-    monkeypatch.setattr("platform.console.live.time.monotonic", clock)
+def test_background_work_is_one_line_per_half_minute_in_a_log(progress, clock):
+    console = plain_console()
     view = LiveView(console=console, progress=progress)
     view.set_background(lambda: f"building ncnn {int(clock.now // 10)}/9")
     for clock.now in range(0, 70, 5):

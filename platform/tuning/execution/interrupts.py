@@ -41,11 +41,15 @@ class Interrupts:
 
 
 @contextmanager
-def catch_signals(*, before_exit: Callable[[], object] = lambda: None) -> Iterator[Interrupts]:
+def catch_signals(
+    *, before_exit: Callable[[], object] = lambda: None, announce: Callable[[], bool] = lambda: False
+) -> Iterator[Interrupts]:
     """Turn the first SIGINT or SIGTERM into `Interrupts.requested`; the second one exits with status 130.
 
     Args:
         before_exit: called before the immediate exit, for at most five seconds (it ends the Ray session).
+        announce: called in the handler of the first signal; returns whether it tells the user that the work
+            is stopping. Otherwise a message is printed to stderr.
     """
     interrupts = Interrupts()
 
@@ -53,6 +57,8 @@ def catch_signals(*, before_exit: Callable[[], object] = lambda: None) -> Iterat
         if interrupts.requested:
             _exit_now(before_exit)
         interrupts.requested = True
+        if announce():
+            return
         # A handler must not print to a buffered stream, which the interrupted code may be writing to.
         os.write(
             sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping; repeat to stop immediately\n"

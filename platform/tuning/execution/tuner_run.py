@@ -66,7 +66,9 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
         job.next_task, waiting=job.waiting, concurrent=concurrent, epochs_known=ledger.epochs_known
     )
     interrupted = False
-    with interrupts.catch_signals(before_exit=ray.shutdown) as signals:
+    with interrupts.catch_signals(
+        before_exit=ray.shutdown, announce=context.observer.stop_requested
+    ) as signals:
         callback = DriverCallback(
             journal,
             observer=context.observer,
