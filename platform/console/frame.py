@@ -18,7 +18,7 @@ from platform.common.text_format import (
     percent,
 )
 from platform.console.progress import EndedTrial, RunningTrial, SweepProgress
-from platform.console.time_left import HAND_OVER
+from platform.console.remaining_time import HAND_OVER
 from platform.tracking.events import Stage, SweepInfo, TrialInfo, TrialStatus
 from platform.tuning.selection.champion import CandidateSummary
 
@@ -82,13 +82,18 @@ def frame(
     return Group(*parts)
 
 
-def time_text(progress: SweepProgress) -> str:
-    """Return the remaining time: `about 4 min left`; empty while it is unknown."""
-    left = progress.time_left()
+def time_text(progress: SweepProgress, *, whole: str = "") -> str:
+    """Return the remaining time: `about 4 min left`; empty while it is unknown.
+
+    Args:
+        progress: the state of the sweep.
+        whole: what to write before the time of the whole sweep; that of a stage has the stage's name.
+    """
+    left = progress.remaining_time()
     if left is None:
         return ""
-    stage = "" if left.whole else f"{STAGE_NAME[progress.stage]}: "
-    return f"{stage}{approximate_duration(left.seconds)} left"
+    of = whole if left.whole else f"{STAGE_NAME[progress.stage]}: "
+    return f"{of}{approximate_duration(left.seconds)} left"
 
 
 def elapsed_text(progress: SweepProgress) -> str:
@@ -184,7 +189,7 @@ def _stage_line(progress: SweepProgress) -> Text:
 
 def _bar(sweep: SweepInfo, progress: SweepProgress) -> RenderableType:
     """Return the bar of the whole sweep, or of the search if the remaining time is unknown."""
-    left, elapsed_s = progress.time_left(), progress.elapsed_s()
+    left, elapsed_s = progress.remaining_time(), progress.elapsed_s()
     if left is not None and left.whole:
         share, what = elapsed_s / max(1e-9, elapsed_s + left.seconds), ""
     else:

@@ -209,4 +209,4 @@ class LiveView(SweepObserver):
 
 def _without_numbers(phase: str) -> str:
     """Return the text of a phase without its counters: `building the engine`."""
-    return re.sub(r"\[.*|[\d.,]+", "", phase).strip()
+    return re.sub(r"[\s:(\[]*(?<!\w)\d.*", "", phase)

@@ -113,7 +113,7 @@ class LogLines:
         self.line(f"[dim]{escape('  '.join(word for word in words if word))}[/dim]")
 
     def _with_time_left(self, text: str) -> str:
-        left = time_text(self._progress)
+        left = time_text(self._progress, whole="sweep: ")
         return f"{text}  ({left})" if left else text
 
 

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from platform.console.time_left import HAND_OVER, STAGES, Progress, StageProgress, TimeLeft, time_left
+from platform.console.remaining_time import (
+    HAND_OVER,
+    STAGES,
+    Progress,
+    RemainingTime,
+    StageProgress,
+    remaining_time,
+)
 from platform.tracking.events import (
     Stage,
     SweepInfo,
@@ -272,14 +279,14 @@ class SweepProgress(SweepObserver):
         within = self.sweep.plan.get("within") if self.sweep is not None else None
         return float(within["budget_s"]) if within else None
 
-    def time_left(self) -> TimeLeft | None:
+    def remaining_time(self) -> RemainingTime | None:
         """Return the estimated remaining time; None while it is unknown."""
         if not self._stages:
             return None
         now = self.clock()
         phase, phase_s = self._hand_over or (None, now)
         stages = {stage: self._stage_progress(stage, now) for stage in STAGES}
-        return time_left(
+        return remaining_time(
             self._estimate(),
             Progress(stages=stages, stage=self.stage, hand_over=phase, hand_over_s=now - phase_s),
         )

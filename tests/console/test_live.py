@@ -8,7 +8,7 @@ from rich.console import Console
 
 from platform.console.live import LiveView, stderr_console
 from platform.console.progress import SweepProgress
-from platform.console.time_left import TimeLeft
+from platform.console.remaining_time import RemainingTime
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
@@ -65,14 +65,14 @@ def test_completed_trials_rank_before_pruned_ones(tmp_path, progress, clock):
 
 def test_the_remaining_time_is_extrapolated(tmp_path, progress, clock):
     progress.sweep_started(sweep(tmp_path, trials=4))
-    assert progress.time_left() is None
+    assert progress.remaining_time() is None
     run_one(progress, trial(0), clock)
-    assert progress.time_left() == TimeLeft(seconds=pytest.approx(90), whole=False)
+    assert progress.remaining_time() == RemainingTime(seconds=pytest.approx(90), whole=False)
     progress.trial_started(trial(1))
     clock.now += 15
     progress.epoch_finished(trial(1), epoch(1))
     # 45 s for a trial and a third; two and two thirds are left.
-    assert progress.time_left().seconds == pytest.approx(45 / (4 / 3) * (8 / 3))
+    assert progress.remaining_time().seconds == pytest.approx(45 / (4 / 3) * (8 / 3))
 
 
 def test_a_resume_ranks_earlier_trials_and_leaves_them_out_of_the_remaining_time(tmp_path, progress, clock):
@@ -87,7 +87,7 @@ def test_a_resume_ranks_earlier_trials_and_leaves_them_out_of_the_remaining_time
     clock.now += 20
     progress.epoch_finished(trial(2), epoch(2))
     # This start did one third of trial 2; one third of it and all of trial 3 are left.
-    assert progress.time_left().seconds == pytest.approx(20 / (1 / 3) * (4 - 2 - 2 / 3), rel=1e-6)
+    assert progress.remaining_time().seconds == pytest.approx(20 / (1 / 3) * (4 - 2 - 2 / 3), rel=1e-6)
 
 
 def test_without_a_terminal_each_event_is_one_line(tmp_path, progress, clock):
@@ -122,13 +122,13 @@ def test_the_counter_of_a_phase_is_one_line_per_ten_seconds_in_a_log(progress, c
         clock.now += 1
         view.set_phase(f"building the engine [{done}/269] 2 min left")
     for done in range(0, 50_000, 5000):
-        view.set_phase(f"converting {done:,} of 50,000 images")
+        view.set_phase(f"converting: {done:,} of 50,000 images, {'2 min 01 s' if done else '3 s'} left")
     view.set_phase("measuring the latency")
     assert text_of(console).splitlines() == [
         "… building the engine [1/269] 2 min left",
         "… building the engine [11/269] 2 min left",
         "… building the engine [21/269] 2 min left",
-        "… converting 0 of 50,000 images",
+        "… converting: 0 of 50,000 images, 3 s left",
         "… measuring the latency",
     ]
 

@@ -57,7 +57,7 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeLeft:
+class RemainingTime:
     """An estimated remaining time."""
 
     seconds: float
@@ -65,7 +65,7 @@ class TimeLeft:
     """Whether it is that of the whole sweep; otherwise that of the current stage only."""
 
 
-def time_left(estimate: Mapping[str, Any] | None, progress: Progress) -> TimeLeft | None:
+def remaining_time(estimate: Mapping[str, Any] | None, progress: Progress) -> RemainingTime | None:
     """Return the remaining time of a sweep; None while it is unknown.
 
     Each stage contributes the remaining part of its estimate, scaled by the measured time per epoch relative
@@ -83,15 +83,15 @@ def time_left(estimate: Mapping[str, Any] | None, progress: Progress) -> TimeLef
         position = phases.index(progress.hand_over)
         later = sum(HAND_OVER[phase] for phase in phases[position + 1 :])
         now_s = max(0.0, after_s * HAND_OVER[progress.hand_over] - progress.hand_over_s)
-        return TimeLeft(seconds=after_s * later + now_s, whole=True)
+        return RemainingTime(seconds=after_s * later + now_s, whole=True)
     left_s = after_s
     for stage in STAGES[STAGES.index(progress.stage) :]:
         state = progress.stages[stage]
         left_s += estimate[stage]["wall_s"] * _share_left(state) * _slowdown(state, progress.stages)
-    return TimeLeft(seconds=left_s, whole=True)
+    return RemainingTime(seconds=left_s, whole=True)
 
 
-def _extrapolated(progress: Progress) -> TimeLeft | None:
+def _extrapolated(progress: Progress) -> RemainingTime | None:
     """Return the remaining time of the current stage at its speed so far."""
     state = progress.stages[progress.stage]
     done = sum(state.done) - state.done_before
@@ -99,7 +99,7 @@ def _extrapolated(progress: Progress) -> TimeLeft | None:
     if done < 0.1 or progress.hand_over is not None:
         return None
     left = max(0.0, state.runs - sum(state.done))
-    return TimeLeft(seconds=state.elapsed_s / done * left, whole=False)
+    return RemainingTime(seconds=state.elapsed_s / done * left, whole=False)
 
 
 def _share_left(state: StageProgress) -> float:
