@@ -18,7 +18,7 @@ from typing import Annotated
 from platform.common.command_line import option, parse_command_line
 from platform.common.errors import UserError, run_command
 from platform.tracking.mlflow_store import newest_experiment, open_store, resolve_tracking_uri
-from platform.tracking.mlflow_views import comparison_url
+from platform.tracking.mlflow_views import view_addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +38,17 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     arguments = parse_command_line(Arguments, prog=prog, words=words)
     uri = resolve_tracking_uri(arguments.tracking_uri)
     is_missing = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
-    experiment = None if is_missing else newest_experiment(open_store(uri))
-    if experiment is None:
+    client = None if is_missing else open_store(uri)
+    experiment = client and newest_experiment(client)
+    if client is None or experiment is None:
         raise UserError(f"the MLflow store {uri} has no sweep yet; run one with: make sweep")
-    if uri.startswith(("http://", "https://")):
-        print(comparison_url(uri, experiment))
+    is_server = uri.startswith(("http://", "https://"))
+    server = uri if is_server else f"http://127.0.0.1:{arguments.port}"
+    for name, address in view_addresses(client, server, experiment).items():
+        print(f"{name}: {address}", flush=True)
+    if is_server:
         return 0
-    print(comparison_url(f"http://127.0.0.1:{arguments.port}", experiment), flush=True)
-    print("open this address in a browser; Ctrl-C ends the server", file=sys.stderr)
+    print("open one of these addresses in a browser; Ctrl-C ends the server", file=sys.stderr)
     where = ["--host", "127.0.0.1", "--port", str(arguments.port)]
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *where]
     try:

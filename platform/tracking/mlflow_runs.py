@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from platform.common.errors import UserError
 from platform.tracking.events import (
     SweepInfo,
     SweepObserver,
@@ -23,8 +24,11 @@ from platform.tracking.events import (
 )
 from platform.tracking.mlflow_registry import register_champion
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
-from platform.tracking.mlflow_views import write_saved_views
+from platform.tracking.mlflow_views import result_note, write_saved_views
 from platform.tracking.mlflow_writer import SweepRuns
+from platform.tracking.results import read_results
+from platform.tracking.summary_sentences import summary_sentences
+from platform.tracking.sweep_folder import SweepFolder
 from platform.tracking.write_queue import WriteQueue
 from platform.training.records import EpochRecord
 
@@ -62,6 +66,9 @@ class MlflowObserver(SweepObserver):
         self._best = list(runs.best)
         self._folder = sweep.folder
         self._open = (runs, WriteQueue(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))
+        for path in (SweepFolder(sweep.folder).spec, SweepFolder(sweep.folder).plan):
+            if path.exists():
+                self.artifact_written(path, name=path.name)
         if sweep.history:
             self._backfill(sweep.history)
 
@@ -124,7 +131,8 @@ class MlflowObserver(SweepObserver):
         if self._open is None:
             return
         time_ms = _now_ms()
-        self._put(lambda runs: runs.close(outcome, time_ms=time_ms))
+        result = _result(self._folder, outcome)
+        self._put(lambda runs: runs.close(outcome, result=result, time_ms=time_ms))
         _, queue = self._open
         self._open = None
         dropped = queue.close(timeout_s=self._close_timeout_s)
@@ -141,6 +149,15 @@ class MlflowObserver(SweepObserver):
             return
         runs, queue = self._open
         queue.put(lambda: operation(runs))
+
+
+def _result(folder: Path, outcome: SweepOutcome) -> str:
+    """Return the result of a sweep as Markdown, from the files in its folder."""
+    try:
+        sentences = summary_sentences(read_results(SweepFolder(folder)))
+    except UserError:
+        sentences = []
+    return result_note(sentences, outcome.metrics)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -6,14 +6,21 @@ up by tag before they are created, and a metric has the time of its event.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from platform.common.nested import flatten
-from platform.tracking.events import SweepInfo, SweepOutcome, TrialHistory, TrialInfo, TrialStatus
+from platform.tracking.events import (
+    SweepInfo,
+    SweepOutcome,
+    TrialHistory,
+    TrialInfo,
+    TrialStatus,
+    reported_accuracy,
+)
+from platform.tracking.mlflow_views import decimal_text, sweep_note, trial_note, trial_params
+from platform.tracking.provenance import user_name
 from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -22,17 +29,19 @@ if TYPE_CHECKING:
 
 _RUN_STATUS = {
     TrialStatus.FINISHED: "FINISHED",
-    TrialStatus.PRUNED: "KILLED",
+    TrialStatus.PRUNED: "FINISHED",
     TrialStatus.FAILED: "FAILED",
     TrialStatus.INTERRUPTED: "KILLED",
 }
 _SWEEP_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _INHERITED_TAGS = ("quick", "generated_data", "data_label", "git_commit")
 # MLflow's limits (mlflow/utils/validation.py): 8000 characters per tag, 6000 per parameter, 100 parameters
-# per call.
+# per call, 36 characters per dataset digest.
 _TAG_LENGTH = 5000
 _PARAM_LENGTH = 5000
 _PARAMS_PER_CALL = 100
+_NOTE_LENGTH = 8000
+_DIGEST_LENGTH = 36
 
 
 class SweepRuns:
@@ -45,6 +54,8 @@ class SweepRuns:
         self._sweep = sweep
         self._trials: dict[str, str] = {}
         self._last_step: dict[str, int] = {}
+        self._results: dict[str, tuple[EpochRecord, float | None]] = {}
+        """The last epoch of each open trial, and its accuracy so far."""
         self.best: list[float] = []
         """Best validation accuracy after each ended search trial, including trials before a resume."""
         known = find_sweep_run(client, experiment_id, sweep.sweep_id)
@@ -78,8 +89,10 @@ class SweepRuns:
             )
             run_id = str(run.info.run_id)
         if known is None or not known.data.params:
+            self._log_dataset(run_id)
             params = [
-                Param(key, decimal_text(value)[:_PARAM_LENGTH]) for key, value in trial_params(trial).items()
+                Param(key, decimal_text(value)[:_PARAM_LENGTH])
+                for key, value in trial_params(trial, self._sweep).items()
             ]
             costs = [Metric(f"cost/{name}", value, time_ms, 0) for name, value in trial.costs.items()]
             self._client.log_batch(run_id, params=params[:_PARAMS_PER_CALL], metrics=costs)
@@ -91,6 +104,8 @@ class SweepRuns:
         from mlflow.entities import Metric
 
         run_id = self.open_trial(trial, time_ms=time_ms)
+        _, accuracy = self._results.get(trial.trial_id, (None, None))
+        self._results[trial.trial_id] = (record, reported_accuracy(trial, record, accuracy))
         if record.epoch <= self._last_step.get(trial.trial_id, 0):
             return
         values = {
@@ -114,14 +129,36 @@ class SweepRuns:
         self._client.set_tag(self.open_trial(trial, time_ms=time_ms), "note", note[:_TAG_LENGTH])
 
     def close_trial(self, trial: TrialInfo, status: TrialStatus, *, error: str | None, time_ms: int) -> None:
-        """End a trial's run as FINISHED, FAILED or KILLED (pruned or interrupted; see the tag `status`)."""
+        """End a trial's run as FINISHED (also after an early stop), FAILED, or KILLED (interrupted)."""
         run_id = self.open_trial(trial, time_ms=time_ms)
+        self._log_results(trial.trial_id, run_id, time_ms)
+        record, _ = self._results.get(trial.trial_id, (None, None))
         self._client.set_tag(run_id, "status", str(status))
+        if status is TrialStatus.PRUNED and record is not None:
+            stopped = f"{self._sweep.plan.get('scheduler', 'scheduler')}, epoch {record.epoch}"
+            self._client.set_tag(run_id, "stopped", stopped)
         if error:
-            self._client.set_tag(run_id, "mlflow.note.content", f"```\n{error[-_TAG_LENGTH + 20 :]}\n```")
+            note = trial_note(trial, error[-_TAG_LENGTH + 1000 :])
+            self._client.set_tag(run_id, "mlflow.note.content", note[:_TAG_LENGTH])
         self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
         # If the trial starts again, its run is found by tag and reopened.
         del self._trials[trial.trial_id]
+        self._results.pop(trial.trial_id, None)
+
+    def _log_results(self, trial_id: str, run_id: str, time_ms: int) -> None:
+        """Log the final values of a trial, at its last epoch."""
+        from mlflow.entities import Metric
+
+        record, accuracy = self._results.get(trial_id, (None, None))
+        if record is None:
+            return
+        values = {
+            "val_accuracy": accuracy,
+            "val_loss": record.validation_loss,
+            "epochs_trained": float(record.epoch),
+        }
+        metrics = [Metric(key, v, time_ms, record.epoch) for key, v in values.items() if v is not None]
+        self._client.log_batch(run_id, metrics=metrics)
 
     def backfill(self, histories: Sequence[TrialHistory], *, time_ms: int) -> None:
         """Add the events that are in the sweep's journal and not in the store.
@@ -173,49 +210,85 @@ class SweepRuns:
         """Copy a file, or a folder under `name`, to the artifacts of the parent run."""
         log_artifact(self._client, self.parent_id, path, name)
 
-    def close(self, outcome: SweepOutcome, *, time_ms: int) -> None:
-        """End the parent run, and the runs of running trials as interrupted."""
+    def close(self, outcome: SweepOutcome, *, result: str, time_ms: int) -> None:
+        """End the parent run, and the runs of running trials as interrupted.
+
+        Args:
+            outcome: the state of the sweep and its final metrics.
+            result: Markdown for the description of the parent run.
+            time_ms: the time of the end.
+        """
         from mlflow.entities import Metric
 
-        for run_id in self._trials.values():
+        for trial_id, run_id in self._trials.items():
+            self._log_results(trial_id, run_id, time_ms)
             self._client.set_tag(run_id, "status", str(TrialStatus.INTERRUPTED))
             self._client.set_terminated(run_id, "KILLED", end_time=time_ms)
         metrics = [Metric(key, value, time_ms, 0) for key, value in outcome.metrics.items()]
         self._client.log_batch(self.parent_id, metrics=metrics)
         self._client.set_tag(self.parent_id, "status", outcome.status)
+        note = sweep_note(self._sweep, result)[:_NOTE_LENGTH]
+        self._client.set_tag(self.parent_id, "mlflow.note.content", note)
         if outcome.message:
             self._client.set_tag(self.parent_id, "message", outcome.message[:_TAG_LENGTH])
         self._client.set_terminated(self.parent_id, _SWEEP_STATUS[outcome.status], end_time=time_ms)
 
-    def _create_parent(self) -> str:
-        from mlflow.entities import Param
+    def log_system_metrics(self, metrics: Mapping[str, float], *, step: int, time_ms: int) -> None:
+        """Log the load of a node to the parent run."""
+        from mlflow.entities import Metric
 
+        values = [Metric(key, value, time_ms, step) for key, value in metrics.items()]
+        self._client.log_batch(self.parent_id, metrics=values)
+
+    def _create_parent(self) -> str:
         sweep = self._sweep
         tags = {
             **sweep.tags,
+            **self._source(),
             "sweep_id": sweep.sweep_id,
             "stage": "sweep",
             "status": "running",
             "folder": str(sweep.folder),
-            "mlflow.note.content": sweep_note(sweep),
+        }
+        note = {"mlflow.note.content": sweep_note(sweep)[:_NOTE_LENGTH]}
+        run = self._client.create_run(self._experiment_id, run_name=sweep.sweep_id, tags=_short(tags) | note)
+        run_id = str(run.info.run_id)
+        self._log_dataset(run_id)
+        return run_id
+
+    def _source(self) -> dict[str, str]:
+        """Return MLflow's own tags of the user and the source of a run."""
+        tags = {
+            "mlflow.user": user_name(),
             "mlflow.source.name": "platform.sweep",
             "mlflow.source.type": "LOCAL",
         }
-        if "git_commit" in sweep.tags:
-            tags["mlflow.source.git.commit"] = sweep.tags["git_commit"]
-        run = self._client.create_run(self._experiment_id, run_name=sweep.sweep_id, tags=_short(tags))
-        params = [
-            Param(key, decimal_text(value)[:_PARAM_LENGTH])
-            for key, value in flatten(sweep.plan)
-            if isinstance(value, str | int | float | bool) and not key.startswith("provenance.")
-        ]
-        self._client.log_batch(run.info.run_id, params=params[:_PARAMS_PER_CALL])
-        return str(run.info.run_id)
+        commit = self._sweep.tags.get("git_commit")
+        return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+    def _log_dataset(self, run_id: str) -> None:
+        """Log the dataset as an input of a run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        label, digest = (self._sweep.tags.get(key) for key in ("data_label", "data_sha256"))
+        if label is None or digest is None:
+            return
+        data = self._sweep.plan.get("data") or {}
+        dataset = Dataset(
+            name=label,
+            digest=digest[:_DIGEST_LENGTH],
+            source_type="local",
+            source=json.dumps({"uri": data.get("path", "")}),
+            profile=json.dumps({"sha256": digest}),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
 
     def _tags(self, trial: TrialInfo) -> dict[str, str]:
         tags = {
+            **self._source(),
             "mlflow.parentRunId": self.parent_id,
-            "mlflow.source.name": "platform.sweep",
+            "mlflow.note.content": trial_note(trial),
             "sweep_id": self._sweep.sweep_id,
             "trial_id": trial.trial_id,
             "stage": trial.stage,
@@ -248,38 +321,6 @@ def log_artifact(client: MlflowClient, run_id: str, path: Path, name: str) -> No
         client.log_artifacts(run_id, str(path), artifact_path=name)
     else:
         client.log_artifact(run_id, str(path))
-
-
-def trial_params(trial: TrialInfo) -> dict[str, Any]:
-    """Return the parameters of a trial: four that all trials have, for comparison, and the searched ones."""
-    return {
-        "optimizer": trial.config.optimizer.name,
-        "lr": trial.config.optimizer.lr,
-        "schedule": trial.config.schedule.name,
-        "batch_size": trial.config.batch_size,
-        **trial.params,
-    }
-
-
-def sweep_note(sweep: SweepInfo) -> str:
-    """Return the command and the plan as Markdown, for the description of the parent run."""
-    lines = [f"`{sweep.command}`", ""]
-    for warning in sweep.warnings:
-        lines += [f"**{warning}**", ""]
-    lines += ["| plan | |", "| --- | --- |"]
-    lines += [
-        f"| {key} | {decimal_text(value)} |".replace("\n", " ")
-        for key, value in flatten(sweep.plan)
-        if not key.startswith("provenance")
-    ]
-    return "\n".join(lines)
-
-
-def decimal_text(value: Any) -> str:
-    """Return a value as text; floats in decimal notation, which MLflow's plots sort as numbers."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return format(Decimal(repr(value)), "f") if math.isfinite(value) else str(value)
 
 
 def _ms(seconds: float | None, otherwise_ms: int) -> int:

@@ -5,6 +5,8 @@ No heavy library is imported: versions come from package metadata, GPU names fro
 
 from __future__ import annotations
 
+import getpass
+import os
 import shlex
 import subprocess
 import sys
@@ -116,6 +118,14 @@ def command_line() -> str:
     if words:
         words[0] = Path(words[0]).name
     return shlex.join(words)
+
+
+def user_name() -> str:
+    """Return the name of the user, or the id where the system has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:

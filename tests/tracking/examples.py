@@ -1,11 +1,22 @@
 """Small trials and epochs for the tests of the sweep observers."""
 
+import math
 from pathlib import Path
 
 from platform.models.config import ModelConfig
-from platform.tracking.events import SweepInfo, TrialHistory, TrialInfo
+from platform.space.space_files import load_space
+from platform.tracking.events import SweepInfo, SweepOutcome, TrialHistory, TrialInfo, TrialStatus
 from platform.training.config import Cosine, RunConfig, Sgd
 from platform.training.records import EpochRecord
+from platform.tuning.planning.plan import make_plan
+from platform.tuning.sampling.study import Study
+
+SEARCHED = [
+    {"name": "optimizer", "kind": "alternatives", "values": "sgd, adam", "only_if": ""},
+    {"name": "optimizer.sgd.lr", "kind": "log_uniform", "values": "0.01 to 1", "only_if": "optimizer = sgd"},
+    {"name": "optimizer.adam.beta2", "kind": "choice", "values": "0.9", "only_if": "optimizer = adam"},
+    {"name": "augment.cutout.length", "kind": "choice", "values": "0, 8", "only_if": ""},
+]
 
 
 def run_config(**changes):
@@ -71,9 +82,61 @@ def sweep(folder: Path, **changes):
             "space": "resnet32_cifar",
             "folder": folder,
             "command": "python -m platform.sweep resnet32_cifar",
-            "plan": {"trials": 4},
+            "plan": {"scheduler": "asha", "rows": SEARCHED},
             "tags": {"git_commit": "abc1234", "data_label": "cifar10"},
             "trials": 4,
             **changes,
         }
     )
+
+
+def record_sweep(observer, folder: Path, *, space="resnet18_cifar", trials=12):
+    """Record a sweep of a real search space with made-up curves: search, confirmation, final run."""
+    spec = load_space(space)
+    plan = make_plan(spec, [{"CPU": 2, "GPU": 0}])
+    observer.sweep_started(
+        sweep(
+            folder,
+            space=spec.name,
+            plan=plan.model_dump(mode="json"),
+            trials=trials,
+            tags={"data_label": "cifar10", "data_sha256": "0123456789abcdef" * 4, "git_commit": "abc1234"},
+        )
+    )
+    study, infos = Study(spec), []
+    for number in range(trials):
+        params = study.ask(f"t{number:03d}")
+        one = trial(number, config=spec.resolve(params), params=params)
+        accuracy = _record_trial(observer, one, stop_at=5 if number % 3 == 2 else None)
+        study.ended(one.trial_id, TrialStatus.FINISHED, accuracy)
+        infos.append((accuracy, one))
+    for rank, (_, one) in enumerate(sorted(infos, key=lambda pair: -pair[0])[:3], start=1):
+        for seed in range(3):
+            config = one.config.changed(seed=seed)
+            fields = {"trial_id": f"c{rank}-s{seed}", "stage": "confirm", "candidate": one.trial_id}
+            _record_trial(observer, trial(seed, config=config, params=one.params, **fields))
+    observer.sweep_ended(SweepOutcome(status="finished", metrics={"test/accuracy": 0.93}))
+
+
+def _record_trial(observer, one, *, stop_at=None):
+    """Record a trial whose accuracy falls with the distance of its learning rate from the best one."""
+    config = one.config
+    best = -0.8 if config.optimizer.name == "sgd" else -2.8
+    final = 0.94 - 0.06 * abs(math.log10(config.optimizer.lr) - best) - 0.002 * (config.seed % 7)
+    observer.trial_started(one)
+    epochs = stop_at or config.epochs
+    accuracy = 0.0
+    for number in range(1, epochs + 1):
+        accuracy = final * (1 - math.exp(-0.2 * number))
+        record = epoch(
+            number,
+            epochs=config.epochs,
+            accuracy=accuracy,
+            lr=config.optimizer.lr * (1 - number / (config.epochs + 1)),
+            train_accuracy=accuracy,
+            train_loss=2.3 * math.exp(-0.1 * number),
+            validation_loss=1.2 - accuracy,
+        )
+        observer.epoch_finished(one, record)
+    observer.trial_ended(one, TrialStatus.PRUNED if stop_at else TrialStatus.FINISHED)
+    return accuracy

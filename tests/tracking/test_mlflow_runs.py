@@ -1,5 +1,6 @@
 """The MLflow runs of a sweep, also after a restart and an outage of the store."""
 
+import getpass
 import logging
 
 import pytest
@@ -9,7 +10,9 @@ from platform.tracking import mlflow_writer
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import open_store, resolve_tracking_uri, ui_command
-from platform.tracking.mlflow_writer import decimal_text, find_sweep_run, sweep_note
+from platform.tracking.mlflow_views import decimal_text, sweep_note
+from platform.tracking.mlflow_writer import find_sweep_run
+from platform.training.config import Adam
 from tests.tracking.examples import epoch, past, run_config, sweep, trial
 
 
@@ -31,7 +34,9 @@ def steps(client, run, key):
 
 def test_a_complete_sweep(client, mlflow_uri, tmp_path):
     info = sweep(
-        tmp_path / "whole-20260301-120000", space="whole", tags={"quick": "true", "git_commit": "abc"}
+        tmp_path / "whole-20260301-120000",
+        space="whole",
+        tags={"quick": "true", "git_commit": "abc", "data_label": "cifar10", "data_sha256": "ab" * 32},
     )
     observer = MlflowObserver(mlflow_uri)
     observer.sweep_started(info)
@@ -56,18 +61,26 @@ def test_a_complete_sweep(client, mlflow_uri, tmp_path):
     assert parent.data.tags["quick"] == "true"
     assert parent.data.tags["mlflow.source.git.commit"] == "abc"
     assert "QUICK SWEEP" in parent.data.tags["mlflow.note.content"]
-    assert parent.data.params["trials"] == "4"
+    assert parent.data.params == {}
+    note = parent.data.tags["mlflow.note.content"]
+    assert "| optimizer.sgd.lr | 0.01 to 1 | optimizer = sgd |" in note
+    assert "| test/accuracy | 93.00 % |" in note
+    assert parent.data.tags["mlflow.user"] == getpass.getuser()
     assert parent.data.metrics["test/accuracy"] == 0.93
     assert steps(client, parent, "best/val_accuracy") == [(1, pytest.approx(0.6)), (2, pytest.approx(0.6))]
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["benchmark.json"]
 
     assert {name: run.info.status for name, run in children.items()} == {
         "t000": "FINISHED",
-        "t001": "KILLED",
+        "t001": "FINISHED",
         "t002": "FAILED",
     }
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert children["t001"].data.tags["status"] == "pruned"
+    assert children["t001"].data.tags["stopped"] == "asha, epoch 1"
+    assert children["t001"].data.tags["mlflow.source.git.commit"] == "abc"
+    assert "Search trial." in children["t001"].data.tags["mlflow.note.content"]
+    assert [item.dataset.digest for item in children["t001"].inputs.dataset_inputs] == [("ab" * 32)[:36]]
     assert children["t000"].data.tags["quick"] == "true"
     assert children["t000"].data.tags["note"] == "out of GPU memory; in pieces"
     assert {name: run.data.tags.get("findings") for name, run in children.items()} == {
@@ -78,8 +91,11 @@ def test_a_complete_sweep(client, mlflow_uri, tmp_path):
     assert "/runs/x.log" in children["t002"].data.tags["mlflow.note.content"]
     assert children["t000"].data.params == {
         "optimizer": "sgd",
-        "optimizer.sgd.lr": "0.1",
         "lr": "0.1",
+        "log10_lr": "-1.0",
+        "weight_decay": "0",
+        "optimizer.beta2": "-",
+        "cutout.length": "0",
         "schedule": "cosine",
         "batch_size": "128",
     }
@@ -93,7 +109,30 @@ def test_a_complete_sweep(client, mlflow_uri, tmp_path):
         "time/epoch_s",
         "grad_norm",
         "images_per_s",
+        "val_accuracy",
+        "val_loss",
+        "epochs_trained",
     }
+    assert steps(client, children["t000"], "val_accuracy") == [(3, pytest.approx(0.6))]
+    assert steps(client, children["t001"], "epochs_trained") == [(1, 1.0)]
+
+
+def test_all_trials_have_the_same_parameters_and_at_most_15_metrics(client, mlflow_uri, tmp_path):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "same-20260301-120000", space="same"))
+    adam = run_config(optimizer=Adam(name="adam", lr=1e-3, beta2=0.9))
+    costs = {"parameters": 1.0, "macs": 2.0, "latency_ms": 3.0}
+    for one in (trial(0, costs=costs), trial(1, config=adam, params={"optimizer": "adam"})):
+        observer.trial_started(one)
+        observer.epoch_finished(one, epoch(1, mfu=0.4))
+        observer.trial_ended(one, TrialStatus.FINISHED)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    _, children = runs_of(client, "same")
+    first, second = (children[name].data for name in ("t000", "t001"))
+    assert set(first.params) == set(second.params)
+    assert (second.params["lr"], second.params["log10_lr"]) == ("0.001", "-3.0")
+    assert second.params["optimizer.beta2"] == "0.9"
+    assert len(first.metrics) == 15
 
 
 def test_the_costs_of_a_network_are_metrics(client, mlflow_uri, tmp_path):
@@ -163,7 +202,7 @@ def test_a_resume_adds_events_that_are_only_in_the_journal(client, mlflow_uri, t
 
     (parent,), children = runs_of(client, "killed")
     assert {name: (run.info.status, run.data.tags["status"]) for name, run in children.items()} == {
-        "t000": ("KILLED", "pruned"),
+        "t000": ("FINISHED", "pruned"),
         "t001": ("FAILED", "failed"),
         "t002": ("FINISHED", "finished"),
     }
@@ -285,12 +324,15 @@ def test_floats_are_logged_in_decimal_notation(value, text):
     assert decimal_text(value) == text
 
 
-def test_the_note_shows_the_plan_without_the_provenance(tmp_path):
-    plan = {"trials": 4, "scheduler": {"name": "asha"}, "provenance": {"cpu": "x"}}
-    note = sweep_note(sweep(tmp_path, plan=plan, tags={}))
-    assert "| scheduler.name | asha |" in note
+def test_the_note_shows_the_question_the_plan_and_the_machine(tmp_path):
+    search = {"runs": 4, "epochs": 3, "workers": 1, "concurrency": 2, "backend": "inproc"}
+    plan = {"about": "Which is best?", "scheduler": "asha", "search": search, "provenance": {"cpu": "x"}}
+    note = sweep_note(sweep(tmp_path, plan=plan, tags={"hardware": "Xeon, 2 cores"}))
+    assert note.startswith("# Which is best?")
+    assert "| search | 4 | 3 | 1 | 2 | inproc |" in note
+    assert "| scheduler | asha |" in note
+    assert "| machine | Xeon, 2 cores |" in note
     assert "cpu" not in note
-    assert "quick" not in note
 
 
 def test_a_sweep_is_found_only_by_its_exact_id(client, mlflow_uri, tmp_path):

@@ -8,8 +8,8 @@ from platform import ui
 from platform.common.errors import UserError
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver
-from platform.tracking.mlflow_store import newest_experiment, open_store
-from platform.tracking.mlflow_views import comparison_url
+from platform.tracking.mlflow_store import experiment_id, newest_experiment, open_store
+from platform.tracking.mlflow_views import view_addresses, write_saved_views
 from tests.tracking.examples import epoch, sweep, trial
 
 
@@ -22,8 +22,7 @@ def views(client, experiment):
 
 
 def test_the_views_of_a_sweep_list_its_trials_by_accuracy(mlflow_uri, tmp_path):
-    plan = {"rows": [{"name": name} for name in ("batch_size", "optimizer.sgd.lr", "augment.cutout.length")]}
-    info = sweep(tmp_path / "viewed-20260301-120000", space="viewed", plan=plan)
+    info = sweep(tmp_path / "viewed-20260301-120000", space="viewed")
     observer = MlflowObserver(mlflow_uri)
     observer.sweep_started(info)
     for number, accuracy in enumerate((0.5, 0.7)):
@@ -38,17 +37,31 @@ def test_the_views_of_a_sweep_list_its_trials_by_accuracy(mlflow_uri, tmp_path):
     found = views(client, experiment)
     assert {key: view["name"] for key, view in found.items()} == {
         "compare-recipes": "Compare recipes",
+        "optimizers": "SGD vs Adam",
+        "learning-curves": "Learning curves",
         "confirmation": "Confirmation",
         info.sweep_id: info.sweep_id,
     }
     state = json.loads(found["compare-recipes"]["state"])
     assert state["selectedColumns"] == [
-        "metrics.`val/accuracy`",
+        "metrics.`val_accuracy`",
         *(
             f"params.`{name}`"
-            for name in ("optimizer", "lr", "schedule", "batch_size", "augment.cutout.length")
+            for name in (
+                "optimizer",
+                "lr",
+                "weight_decay",
+                "schedule",
+                "batch_size",
+                "optimizer.beta2",
+                "cutout.length",
+            )
         ),
+        "metrics.`epochs_trained`",
+        "tags.`status`",
     ]
+    [axes] = [chart["selectedParams"] for chart in state["compareRunCharts"] if chart["type"] == "PARALLEL"]
+    assert axes == ["optimizer", "log10_lr", "cutout.length"], "the settings that all trials have"
     order = "ASC" if state["orderByAsc"] else "DESC"
     runs = client.search_runs(
         [experiment], state["searchFilter"], order_by=[f"{state['orderByKey']} {order}"]
@@ -56,9 +69,15 @@ def test_the_views_of_a_sweep_list_its_trials_by_accuracy(mlflow_uri, tmp_path):
     assert [run.data.tags["trial_id"] for run in runs] == ["t001", "t000"]
 
 
-def test_the_address_of_the_comparison():
-    assert comparison_url("http://127.0.0.1:5000/", "3") == (
-        "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning&viewStateShareKey=compare-recipes"
+def test_the_addresses_of_the_views(mlflow_uri, tmp_path):
+    client = open_store(mlflow_uri)
+    experiment = experiment_id(client, mlflow_uri, "addresses")
+    write_saved_views(client, experiment, sweep(tmp_path / "addresses-20260301-120000"), time_ms=1)
+    addresses = view_addresses(client, "http://127.0.0.1:5000/", experiment)
+    assert list(addresses) == ["Compare recipes", "SGD vs Adam", "Learning curves", "Confirmation"]
+    assert addresses["Compare recipes"] == (
+        f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?workflowType=machine_learning"
+        "&compareRunsMode=TABLE&viewStateShareKey=compare-recipes"
     )
 
 
