@@ -23,20 +23,34 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
 import psutil
+from pydantic import AwareDatetime, ConfigDict, Field, NonNegativeFloat, ValidationError
 
 from platform.common.atomic import read_json, write_json
 from platform.common.errors import UsageError, UserError, did_you_mean
+from platform.common.schema import Frozen
 
 State = Literal["running", "finished", "failed", "interrupted"]
 
 _ID = re.compile(r"(?P<space>.+)-(?P<time>\d{8}-\d{6})(?:-(?P<copy>\d+))?")
+
+
+class _StateRecord(Frozen):
+    """The values of state.json that are read back."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    state: State = "interrupted"
+    started_at: AwareDatetime | None = None
+    running_since: AwareDatetime | None = None
+    active_s: NonNegativeFloat = 0.0
+    pid: Annotated[int, Field(ge=-1, lt=2**31)] = -1
 
 
 @dataclass(frozen=True)
@@ -133,24 +147,26 @@ class SweepFolder:
         """Write the state of the sweep, its first start, and its wall time summed over all starts."""
         now = datetime.now(UTC)
         now_text = now.isoformat(timespec="seconds")
-        known = self._state_record()
-        write_json(
-            self.state,
-            {
-                "state": state,
-                "message": message,
-                "started_at": known.get("started_at", now_text),
-                "updated_at": now_text,
-                "running_since": now.isoformat() if state == "running" else None,
-                "active_s": round(self.elapsed_s(), 1),
-                "pid": os.getpid(),
-            },
-        )
+        started_at = self.started_at
+        # On a full disk the state stays `running`, which reads as `interrupted` once the process has ended.
+        with suppress(OSError) if state in ("failed", "interrupted") else nullcontext():
+            write_json(
+                self.state,
+                {
+                    "state": state,
+                    "message": message,
+                    "started_at": started_at.isoformat() if started_at else now_text,
+                    "updated_at": now_text,
+                    "running_since": now.isoformat() if state == "running" else None,
+                    "active_s": round(self.elapsed_s(), 1),
+                    "pid": os.getpid(),
+                },
+            )
 
     @property
     def active_s(self) -> float:
         """Wall seconds that the sweep has run, without pauses, up to the last change of its state."""
-        return float(self._state_record().get("active_s", 0.0))
+        return self._state_record().active_s
 
     def elapsed_s(self) -> float:
         """Return the wall seconds that the sweep has run until now, without pauses.
@@ -158,40 +174,48 @@ class SweepFolder:
         A start that was killed counts up to its last event.
         """
         record = self._state_record()
-        since = record.get("running_since") if record.get("state") == "running" else None
+        since = record.running_since if record.state == "running" else None
         if since is None:
             return self.active_s
         until = datetime.now(UTC)
-        pid = int(record.get("pid", -1))
-        if pid != os.getpid() and not psutil.pid_exists(pid):
+        if record.pid != os.getpid() and not psutil.pid_exists(record.pid):
             files = [path for path in (self.state, self.journal, self.test, self.benchmark) if path.exists()]
             until = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC)
-        return self.active_s + max(0.0, (until - datetime.fromisoformat(since)).total_seconds())
+        return self.active_s + max(0.0, (until - since).total_seconds())
 
     @property
     def started_at(self) -> datetime | None:
         """Time of the first start; None if it is unknown."""
-        text = self._state_record().get("started_at")
-        return datetime.fromisoformat(text) if isinstance(text, str) else None
+        return self._state_record().started_at
 
     def get_state(self) -> State:
         """Return the state of the sweep; `interrupted` if its process was killed."""
         record = self._state_record()
-        state = record.get("state", "interrupted")
-        if state == "running" and not psutil.pid_exists(int(record.get("pid", -1))):
-            return "interrupted"
-        return state if state in get_args(State) else "interrupted"
+        killed = record.state == "running" and not psutil.pid_exists(record.pid)
+        return "interrupted" if killed else record.state
 
     @property
     def unfinished(self) -> bool:
         """Whether `--resume` can continue the sweep, which requires spec.yaml."""
         return self.spec.exists() and self.get_state() != "finished"
 
-    def _state_record(self) -> dict[str, Any]:
+    def is_sweep(self) -> bool:
+        """Return whether the folder has a file that only sweeps write."""
+        return any(path.is_file() for path in (self.state, self.spec, self.journal, self.trials))
+
+    def _state_record(self) -> _StateRecord:
+        """Return the content of state.json; the defaults of values that are missing or invalid."""
         try:
-            return read_json(self.state, remedy="remove it")
+            content = read_json(self.state, remedy="remove it")
         except UserError:
-            return {}
+            content = {}
+        try:
+            return _StateRecord.model_validate(content)
+        except ValidationError as error:
+            invalid = {problem["loc"][0] for problem in error.errors()}
+            return _StateRecord.model_validate(
+                {name: value for name, value in content.items() if name not in invalid}
+            )
 
 
 def new_sweep_folder(root: Path, space: str, *, now: datetime | None = None) -> SweepFolder:
@@ -262,9 +286,15 @@ def find_sweep(name: str | None, *, root: Path) -> SweepFolder:
     """
     if name is None or name == "latest":
         return latest(root)
-    for candidate in (root / name, Path(name)):
-        if candidate.is_dir():
-            return SweepFolder(candidate.resolve())
+    folders = [path for path in (root / name, Path(name)) if path.is_dir()]
+    for path in folders:
+        if (folder := SweepFolder(path.resolve())).is_sweep():
+            return folder
+    if folders:
+        kind = " but of a training run" if (folders[0] / "run.json").is_file() else ""
+        raise UserError(
+            f"{folders[0]} is not the folder of a sweep{kind}; give the folder or the id of a sweep"
+        )
     ids = [folder.sweep_id for folder in all_sweeps(root)]
     known = f"; existing sweeps: {', '.join(ids[-5:])}" if ids else ""
     raise UserError(
@@ -278,8 +308,9 @@ def _dated(root: Path) -> Iterator[tuple[tuple[str, int], SweepFolder]]:
         return
     for path in root.iterdir():
         match = _ID.fullmatch(path.name)
-        if match and path.is_dir() and not path.is_symlink():
-            yield (match["time"], int(match["copy"] or 1)), SweepFolder(path.absolute())
+        folder = SweepFolder(path.absolute())
+        if match and not path.is_symlink() and folder.is_sweep():
+            yield (match["time"], int(match["copy"] or 1)), folder
 
 
 def _point_latest(root: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The sweep folder: unique names, lookup and state."""
 
+import errno
 import json
 import os
 import subprocess
@@ -83,6 +84,66 @@ def test_a_new_state_keeps_the_time_of_the_first_start(tmp_path):
     after = json.loads(folder.state.read_text())
     assert after["started_at"] == "2020-01-01T00:00:00+00:00"
     assert (after["state"], after["message"], after["pid"]) == ("failed", "no trial finished", os.getpid())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"pid": 10**30},
+        {"pid": "x"},
+        {"pid": None},
+        {"active_s": "x"},
+        {"active_s": float("nan")},
+        {"active_s": [1]},
+        {"started_at": "yesterday"},
+        {"started_at": "2026-01-01T00:00:00"},
+        {"running_since": 1e300},
+        {"running_since": "9" * 5000},
+        {"state": ["running"]},
+        {"state": "done"},
+    ],
+    ids=str,
+)
+def test_odd_values_in_the_state_file_are_ignored(tmp_path, odd):
+    folder = new_sweep_folder(tmp_path, "s", now=NOON)
+    record = {
+        "state": "running",
+        "started_at": NOON.isoformat(),
+        "running_since": NOON.isoformat(),
+        "pid": -1,
+    }
+    folder.state.write_text(json.dumps({**record, **odd}))
+    assert folder.get_state() == "interrupted"
+    assert folder.started_at in (NOON, None)
+    assert folder.active_s == 0
+    assert folder.elapsed_s() >= 0
+    folder.set_state("failed", "")
+    assert folder.get_state() == "failed"
+
+
+def test_a_full_disk_does_not_hide_why_a_sweep_failed(tmp_path, monkeypatch):
+    folder = new_sweep_folder(tmp_path, "s", now=NOON)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("platform.tracking.sweep_folder.write_json", full)
+    folder.set_state("failed", "the disk is full")
+    with pytest.raises(OSError, match="No space left"):
+        folder.set_state("running")
+
+
+@pytest.mark.parametrize(("files", "kind"), [([], ""), (["run.json", "last.pt"], " but of a training run")])
+def test_other_folders_are_not_sweeps(tmp_path, files, kind):
+    sweep = new_sweep_folder(tmp_path, "s", now=NOON)
+    other = tmp_path / "train-resnet32_cifar-20260301-120001"
+    other.mkdir()
+    for name in files:
+        (other / name).touch()
+    assert all_sweeps(tmp_path) == [sweep]
+    for name in (other.name, str(other)):
+        with pytest.raises(UserError, match=f"is not the folder of a sweep{kind}; give"):
+            find_sweep(name, root=tmp_path)
 
 
 def test_find_sweep_by_id_by_path_or_the_newest(tmp_path):
