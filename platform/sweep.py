@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platform.common.errors import Interrupted, UserError, run_command
+from platform.common.errors import Interrupted, UserError, describe_os_error, run_command
 from platform.console.sweep_command import Arguments, is_quick_sweep, read_command, spec_and_folder
 from platform.space.space_files import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, new_sweep_folder
@@ -305,6 +305,8 @@ def _recorded_outcome(folder: SweepFolder, observers: Observers, *, again: bool)
     except BaseException as error:
         folder.set_state("failed", str(error))
         observers.sweep_ended(SweepOutcome(status="failed", message=str(error)))
+        if isinstance(error, OSError) and (text := describe_os_error(error)):
+            error = UserError(text)
         if isinstance(error, UserError):
             raise type(error)(f"{error}\nafter fixing that, resume with: {resume_command}") from None
         raise

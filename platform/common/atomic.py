@@ -18,8 +18,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; it replaces `path` if the block raises no error.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; `path` is unchanged.
+        OSError: the folder is not writable or the disk is full; `path` and its folders are unchanged.
     """
+    new_folders = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -27,9 +28,13 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+            for folder in new_folders:
+                folder.rmdir()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a failed write has none, the other calls have the temporary one
         raise
 
 

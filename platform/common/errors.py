@@ -7,6 +7,7 @@ A message states the rule, the value that broke it, and the next step. Exit code
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
@@ -27,6 +28,30 @@ class Interrupted(UserError):  # noqa: N818 - an interruption is not an error
     """The user stopped the program; the message contains the command to resume. Exit code 130."""
 
     exit_code = 130
+
+
+_SPACE = "free some disk space, or use another folder"
+_ACCESS = "check the permissions, or use another folder"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EACCES: _ACCESS,
+    errno.EPERM: _ACCESS,
+    errno.EROFS: _ACCESS,
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the network file system",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def describe_os_error(error: OSError) -> str | None:
+    """Return a message for an error of the user's system, such as a full disk; None for other errors."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {remedy}"
 
 
 def did_you_mean(got: str, valid: Iterable[str]) -> str:
@@ -57,4 +82,10 @@ def run_command(main: Callable[[], int | None]) -> None:
         # The reader of stdout has closed the pipe (`| head`).
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        message = describe_os_error(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        code = 1
     sys.exit(code)

@@ -120,7 +120,8 @@ def save_trained_model(path: Path, model: TrainedModel) -> None:
             torch.save(document, file)
     except (OSError, RuntimeError) as error:
         # torch wraps file system errors in a RuntimeError.
-        reason = error.strerror if isinstance(error, OSError) else error.__context__ or error
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else error
         raise UserError(f"cannot write the trained model {path}: {reason}") from error
 
 

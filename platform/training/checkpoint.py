@@ -66,7 +66,8 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
             torch.save(document, file)
     except (OSError, RuntimeError) as error:
         # torch wraps file-system errors in a RuntimeError.
-        reason = error.strerror if isinstance(error, OSError) else error.__context__ or error
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else error
         raise UserError(
             f"cannot write the checkpoint {path}: {reason}; free some space or choose another folder"
         ) from error

@@ -1,5 +1,7 @@
 """Atomic writes and their remains after a crash; reading JSON files."""
 
+import errno
+
 import pytest
 
 from platform.common.atomic import discard_unfinished, read_json, replacing, write_json, write_text
@@ -15,6 +17,14 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
         pass  # nothing was written
     assert path.read_text() == '{\n  "trials": 4\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_failed_write_names_the_file_and_leaves_no_folder(tmp_path):
+    path = tmp_path / "runs" / "new" / "run.json"
+    with pytest.raises(OSError, match="No space left") as caught, replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path):

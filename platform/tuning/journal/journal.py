@@ -13,11 +13,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from platform.common.errors import UserError
+from platform.common.errors import UserError, describe_os_error
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event, Kind, event_from
@@ -65,8 +65,18 @@ class Journal:
 
     def _append(self, kind: Kind, **fields: Any) -> None:
         event = Event(kind=kind, at=round(time.time(), 3), **fields)
-        os.write(self._fd, (json.dumps(event.as_dict()) + "\n").encode())
-        os.fsync(self._fd)
+        rest = (json.dumps(event.as_dict()) + "\n").encode()
+        size = os.fstat(self._fd).st_size
+        try:
+            while rest:  # a full disk may take part of a line
+                rest = rest[os.write(self._fd, rest) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._fd, size)
+            raise UserError(
+                f"cannot write the sweep's journal: {describe_os_error(error) or error}; no event is lost"
+            ) from error
         self.ledger.apply(event)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,38 @@ def test_every_write_is_fsynced_before_it_returns(
         write(journal)
         assert synced == [path.read_bytes()], "one fsync, after the whole line was written"
     assert read_journal(path)[-1].kind == kind
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync"])
+def test_a_full_disk_leaves_a_journal_that_can_be_continued(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    before, write, parts = path.read_bytes(), os.write, iter([20])
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def half(fd: int, content: bytes) -> int:
+        part = next(parts, None)
+        return full() if part is None else write(fd, content[:part])
+
+    with open_journal(path) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, failing, half if failing == "write" else full)
+            with pytest.raises(UserError, match=r"No space left on device; free some .*; no event is lost"):
+                journal.epoch("t000", a_record(2))
+        assert path.read_bytes() == before
+        assert journal.ledger.epochs_known("t000") == 1
+        journal.epoch("t000", a_record(2))
+    assert [event.kind for event in read_journal(path)] == ["trial", "epoch", "ended", "epoch"]
+
+
+def test_a_short_write_is_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    with open_journal(path) as journal:
+        monkeypatch.setattr(os, "write", lambda fd, content: write(fd, content[:10]))
+        journal.epoch("t000", a_record(2))
+    assert read_journal(path)[-1].record == a_record(2)
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"event": "epoch", "trial": "t0', b'{"event": "begin", "at": 1.0}'])
