@@ -19,6 +19,7 @@ from platform.common.command_line import option, parse_command_line
 from platform.common.errors import UserError, run_command
 from platform.tracking.mlflow_store import newest_experiment, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_views import view_addresses
+from platform.tracking.provenance import without_credentials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     client = None if is_missing else open_store(uri)
     experiment = client and newest_experiment(client)
     if client is None or experiment is None:
-        raise UserError(f"the MLflow store {uri} has no sweep yet; run one with: make sweep")
+        raise UserError(
+            f"the MLflow store {without_credentials(uri)} has no sweep yet; run one with: make sweep"
+        )
     is_server = uri.startswith(("http://", "https://"))
-    server = uri if is_server else f"http://127.0.0.1:{arguments.port}"
+    server = without_credentials(uri) if is_server else f"http://127.0.0.1:{arguments.port}"
     for name, address in view_addresses(client, server, experiment).items():
         print(f"{name}: {address}", flush=True)
     if is_server:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from platform.common.errors import UserError
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
+from platform.tracking.provenance import without_credentials
 from platform.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ def register_champion(
     model = load_trained_model(model_path)
     space = space or folder.space
     uri = resolve_tracking_uri(tracking_uri)
+    shown = without_credentials(uri)
     client = open_store(uri)
     run = find_sweep_run(client, experiment_id(client, uri, space), folder.sweep_id)
     if run is None:
         raise UserError(
-            f"MLflow ({uri}) has no run of the sweep {folder.sweep_id}; give the store of the sweep with "
+            f"MLflow ({shown}) has no run of the sweep {folder.sweep_id}; give the store of the sweep with "
             "--tracking-uri"
         )
     run_id = str(run.info.run_id)
@@ -113,8 +115,8 @@ def register_champion(
         )
         client.set_registered_model_alias(space, choice.alias, version.version)
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot register the champion in MLflow ({uri}): {reason}") from None
+        reason = without_credentials(" ".join(str(error).split()))[:300]
+        raise UserError(f"cannot register the champion in MLflow ({shown}): {reason}") from None
     return Registered(model=space, version=str(version.version), choice=choice)
 
 

@@ -23,9 +23,10 @@ from platform.tracking.events import (
     reported_accuracy,
 )
 from platform.tracking.mlflow_registry import register_champion
-from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
+from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri, store_tracking_uri
 from platform.tracking.mlflow_views import result_note, write_saved_views
 from platform.tracking.mlflow_writer import SweepRuns
+from platform.tracking.provenance import without_credentials
 from platform.tracking.results import read_results
 from platform.tracking.summary_sentences import summary_sentences
 from platform.tracking.sweep_folder import SweepFolder
@@ -59,13 +60,18 @@ class MlflowObserver(SweepObserver):
 
     def sweep_started(self, sweep: SweepInfo) -> None:
         """Open the store and the sweep's run; raises if the store is unavailable."""
+        store_tracking_uri(sweep.folder, self.tracking_uri, opened=False)
         client = open_store(self.tracking_uri)
+        store_tracking_uri(sweep.folder, self.tracking_uri, opened=True)
         experiment = experiment_id(client, self.tracking_uri, sweep.space)
         runs = SweepRuns(client, experiment, sweep)
         write_saved_views(client, experiment, sweep, time_ms=_now_ms())
         self._best = list(runs.best)
         self._folder = sweep.folder
-        self._open = (runs, WriteQueue(store=f"MLflow ({self.tracking_uri})", is_refusal=_is_refusal))
+        self._open = (
+            runs,
+            WriteQueue(store=f"MLflow ({without_credentials(self.tracking_uri)})", is_refusal=_is_refusal),
+        )
         for path in (SweepFolder(sweep.folder).spec, SweepFolder(sweep.folder).plan):
             if path.exists():
                 self.artifact_written(path, name=path.name)
@@ -140,7 +146,7 @@ class MlflowObserver(SweepObserver):
             logger.error(
                 "%d records were not written to MLflow (%s); the tables in %s are complete",
                 dropped,
-                self.tracking_uri,
+                without_credentials(self.tracking_uri),
                 self._folder,
             )
 

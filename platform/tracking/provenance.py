@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -117,7 +118,13 @@ def command_line() -> str:
         del words[0]
     if words:
         words[0] = Path(words[0]).name
-    return shlex.join(words)
+    return shlex.join(without_credentials(word) for word in words)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the user names, passwords and tokens of the URIs in it."""
+    text = re.sub(r"(?<=://)[^\s/?#]*@", "", text)
+    return re.sub(r"(?<=[?&])(user|password|passwd|pwd|token|secret)=[^&\s]*&?", "", text)
 
 
 def user_name() -> str:

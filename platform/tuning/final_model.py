@@ -122,6 +122,7 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
         tracking_uri=tracking_uri,
         space=sweep.spec.name,
         metrics=final_metrics(sweep.folder),
+    from platform.tracking.provenance import without_credentials
         tags={
             "quick": str(sweep.plan.quick).lower(),
             "generated_data": str(sweep.info.name == "generated").lower(),
@@ -133,7 +134,7 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
             "model": registered.model,
             "version": registered.version,
             "alias": registered.choice.alias,
-            "tracking_uri": tracking_uri,
+            "tracking_uri": without_credentials(tracking_uri),
         },
     )
     return registered

@@ -76,6 +76,7 @@ def past(one, *records, status=None, error=None, note=None):
 
 
 def sweep(folder: Path, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
     return SweepInfo(
         **{
             "sweep_id": folder.name,

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
-from platform.common.errors import UsageError, UserError
+from platform.common.errors import UserError
 from platform.tracking import mlflow_writer
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver
-from platform.tracking.mlflow_store import open_store, resolve_tracking_uri, ui_command
+from platform.tracking.mlflow_store import open_store
 from platform.tracking.mlflow_views import decimal_text, sweep_note
 from platform.tracking.mlflow_writer import find_sweep_run
 from platform.training.config import Adam
@@ -293,28 +293,6 @@ def test_events_before_the_start_and_after_the_end_are_ignored(mlflow_uri):
     observer = MlflowObserver(mlflow_uri)
     observer.trial_started(trial(0))
     observer.sweep_ended(SweepOutcome(status="failed"))
-
-
-def test_the_tracking_uri(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    assert resolve_tracking_uri("sqlite:///sub/x.db") == f"sqlite:///{tmp_path}/sub/x.db"
-    assert resolve_tracking_uri("sqlite:////abs/x.db") == "sqlite:////abs/x.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert resolve_tracking_uri() == "http://127.0.0.1:5000"
-    assert ui_command("sqlite:////a b/x.db") == "python -m platform.ui --tracking-uri 'sqlite:////a b/x.db'"
-    for folder in ("file:/x", "mlruns"):
-        with pytest.raises(UsageError, match="not a folder"):
-            resolve_tracking_uri(folder)
-
-
-def test_a_store_that_cannot_be_opened(tmp_path):
-    with pytest.raises(UserError, match="the folder of the MLflow database must exist"):
-        open_store(f"sqlite:///{tmp_path}/absent/mlflow.db")
-    (tmp_path / "mlflow.db").write_text("this is not a database")
-    with pytest.raises(UserError, match=r"is unavailable.*--tracking-uri"):
-        open_store(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.mark.parametrize(
