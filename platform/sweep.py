@@ -2,7 +2,8 @@
 
     python -m platform.sweep resnet18_cifar              # a complete sweep
     python -m platform.sweep resnet18_cifar --dry-run    # the plan only; trains and writes nothing
-    python -m platform.sweep resnet18_cifar --quick      # every stage in a few minutes, to test the pipeline
+    python -m platform.sweep resnet18_cifar --within 2h  # as large as two hours allow
+    python -m platform.sweep resnet18_cifar --quick      # within 5 minutes, on generated images if need be
     python -m platform.sweep --resume                    # continue the newest unfinished sweep
     python -m platform.sweep --resume SWEEP --extend 10  # ten more trials, then the later stages again
     python -m platform.sweep --list                      # the existing sweeps
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform.common.errors import Interrupted, UserError, describe_os_error, run_command
-from platform.console.sweep_command import Arguments, is_quick_sweep, read_command, spec_and_folder
+from platform.console.sweep_command import Arguments, read_command, spec_and_folder
 from platform.space.space_files import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, new_sweep_folder
 
@@ -59,12 +61,20 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
 
 def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, view: LiveView) -> int:
     """Plan the sweep and, unless it is a dry run, run every stage."""
+    from deploy.engine_build.background_build import background_build
     from platform.tuning.extend_sweep import check_test_set_unread, extend, extended_spec
     from platform.tuning.sampling.warm_start import earlier_trials, write_earlier_trials
-    from platform.tuning.start_sweep import find_data, open_sweep, plan_here
+    from platform.tuning.start_sweep import (
+        available_nodes,
+        find_data,
+        open_sweep,
+        plan_here,
+        shorten_here,
+        stored_plan,
+    )
 
-    quick = arguments.quick or is_quick_sweep(folder)
     resume, output = arguments.resume, arguments.output
+    _tracking_uri(arguments, folder)  # a store that cannot be used is refused before anything slow
     ended_before = folder is not None and not folder.unfinished
     if folder is not None and resume.extend is not None:
         check_test_set_unread(folder, again=resume.again)
@@ -74,18 +84,32 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
             spec,
             data_dir=arguments.data.data_dir,
             offline=arguments.data.offline,
-            quick=quick,
+            or_generated=arguments.quick,
             progress=view.set_phase,
         )
     with view.phase("planning the sweep"):
+        nodes, budget_s, within, speed = available_nodes(), arguments.budget_s(), None, None
+        if budget_s is not None:
+            spec, within, speed = shorten_here(
+                spec,
+                info,
+                nodes,
+                budget_s=budget_s,
+                or_smallest=arguments.quick,
+                used_before_s=_seconds_since_start,
+                progress=view.set_phase,
+            )
         plan = plan_here(
             spec,
             info,
-            quick=quick,
-            calibrate=folder is None and not quick,
+            nodes,
+            within=within,
+            speed=speed,
+            stored=None if folder is None or resume.extend is not None else stored_plan(folder),
+            calibrate=folder is None,
             progress=view.set_phase,
         )
-    _show_plan(arguments, plan, info, view)
+    _show_plan(arguments, plan, info, folder, view)
     earlier = None
     if arguments.warm_start is not None:
         earlier = earlier_trials(find_sweep(arguments.warm_start, root=output.root), spec)
@@ -99,19 +123,27 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
     # With an existing test accuracy, --again measures it again only on a finished sweep without --extend.
     again = resume.again and (not folder.test.exists() or (ended_before and resume.extend is None))
     observers = _observers(arguments, folder, view)
-    with _recorded_outcome(folder, observers, again=resume.again):
+    engine_needed = resume.extend is not None or not folder.benchmark.exists()
+    with (
+        _recorded_outcome(folder, observers, again=resume.again),
+        background_build(view.set_background, needed=engine_needed),
+    ):
         with view.phase("opening MLflow"):
             sweep = open_sweep(spec, plan, folder, info, observers)
         _train(sweep, view)
         _evaluate_and_export(sweep, arguments, view, again=again)
     view.close()
-    from platform.console.estimate_text import wall_time_text
     from platform.console.summary import final_summary
 
-    final_summary(folder, tracking_uri=_tracking_uri(arguments), quiet=output.quiet)
-    if not output.quiet:
-        view.console.print(wall_time_text(folder), highlight=False, markup=False)
+    final_summary(folder, tracking_uri=_tracking_uri(arguments, folder), quiet=output.quiet)
     return 0
+
+
+def _seconds_since_start() -> float:
+    """Return the age of this process: what a person has waited since the command."""
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
 
 
 def _train(sweep: Sweep, view: LiveView) -> None:
@@ -127,10 +159,9 @@ def _train(sweep: Sweep, view: LiveView) -> None:
     view.set_phase("starting Ray")
     with session(num_cpus=int(first.CPU), num_gpus=int(first.GPU)):
         trials = training_stages.search(sweep)
-        reason = training_stages.why_stopped(sweep)
-        if reason is not None:
-            view.console.print(f"the search stopped early: {reason}", highlight=False, markup=False)
         champion = training_stages.confirm(sweep, trials)
+        for reason in training_stages.why_shortened(sweep):
+            view.console.print(reason, highlight=False, markup=False)
         training_stages.train_final(sweep, champion, trials)
 
 
@@ -162,13 +193,13 @@ def _evaluate_and_export(sweep: Sweep, arguments: Arguments, view: LiveView, *, 
     from platform.tuning import final_model
 
     with view.phase(f"evaluating on the test split{' again' if again else ''}"):
-        final_model.evaluate_on_test_set(sweep, again=again)
+        final_model.evaluate_on_test_set(sweep, again=again, progress=view.set_phase)
     with view.phase("exporting to ncnn"):
         _export(sweep, view)
     with view.phase("benchmarking on this machine"):
         _benchmark(sweep, view)
     with view.phase("registering the champion in MLflow"):
-        registered = final_model.register(sweep, tracking_uri=_tracking_uri(arguments))
+        registered = final_model.register(sweep, tracking_uri=_tracking_uri(arguments, sweep.folder))
     if registered is not None:
         name, choice = f"{registered.model} version {registered.version}", registered.choice
         because = f", not champion: {choice.reason}" if choice.reason else ""
@@ -259,21 +290,30 @@ def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
     return 0
 
 
-def _show_plan(arguments: Arguments, plan: Plan, info: DatasetInfo, view: LiveView) -> None:
-    from platform.console.estimate_text import plan_details
-    from platform.console.plan_table import plan_table
+def _show_plan(
+    arguments: Arguments, plan: Plan, info: DatasetInfo, folder: SweepFolder | None, view: LiveView
+) -> None:
+    """Print the plan, or what is left of a resumed sweep; with --dry-run --quiet, the plan as JSON."""
+    from platform.console.facts import print_whole
+    from platform.console.plan_table import plan_table, remaining_table
+    from platform.tracking.provenance import without_credentials
 
+    if arguments.dry_run and arguments.output.quiet:
+        print(plan.model_dump_json(indent=2))
+        return
+    if folder is not None:
+        print_whole(view.console, remaining_table(plan, folder))
+        return
     images = f"{info.label}: {info.train_images:,} training images, {info.test_images:,} test images"
-    view.console.print(
+    print_whole(
+        view.console,
         plan_table(
             plan,
             data=images,
             generated=info.name == "generated",
             folder=None if arguments.dry_run else arguments.output.root.absolute(),
-            tracking_uri=_tracking_uri(arguments),
-            estimate_s=plan.estimate.wall_s if plan.estimate else None,
-            details=plan_details(plan),
-        )
+            tracking_uri=without_credentials(_tracking_uri(arguments, folder)),
+        ),
     )
 
 
@@ -282,7 +322,7 @@ def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Obs
     from platform.tracking.mlflow_runs import MlflowObserver
     from platform.tracking.parquet_tables import TableWriter
 
-    return Observers([TableWriter(folder), MlflowObserver(_tracking_uri(arguments)), view])
+    return Observers([TableWriter(folder), MlflowObserver(_tracking_uri(arguments, folder)), view])
 
 
 @contextmanager
@@ -292,7 +332,7 @@ def _recorded_outcome(folder: SweepFolder, observers: Observers, *, again: bool)
     from platform.tuning.final_model import final_metrics
 
     root = folder.path.parent
-    where = "" if root == Path("runs").absolute() else f" --output {shlex.quote(str(root))}"
+    where = "" if root == Path("runs").absolute() else f" --runs {shlex.quote(str(root))}"
     resume_command = (
         f"python -m platform.sweep --resume {folder.sweep_id}{where}{' --again' if again else ''}"
     )
@@ -313,10 +353,10 @@ def _recorded_outcome(folder: SweepFolder, observers: Observers, *, again: bool)
     observers.sweep_ended(SweepOutcome(status="finished", metrics=final_metrics(folder)))
 
 
-def _tracking_uri(arguments: Arguments) -> str:
+def _tracking_uri(arguments: Arguments, folder: SweepFolder | None) -> str:
     from platform.tracking.mlflow_store import resolve_tracking_uri
 
-    return resolve_tracking_uri(arguments.output.tracking_uri)
+    return resolve_tracking_uri(arguments.output.tracking_uri, folder and folder.path)
 
 
 if __name__ == "__main__":

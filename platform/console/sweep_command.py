@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ import tyro
 
 from platform.common.command_line import DataDir, Flag, option, parse_command_line
 from platform.common.errors import UsageError
-from platform.space.quick import quick_variant
 from platform.space.space_files import SweepSpec, changed_fields, find_spaces, load_space, load_spec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, latest
 
 _NEWEST = "latest"
+_QUICK_S = 300.0
+_UNITS_S = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class ActionOptions:
     """Run no sweep."""
 
     list: Flag = False
-    """List the sweeps in --output with their state and best accuracy."""
+    """List the sweeps in --runs with their state and best accuracy."""
     export: Annotated[tuple[str, str] | None, option("SWEEP TRIAL")] = None
     """Export one trial of a sweep as a model folder for the engine."""
 
@@ -54,7 +56,7 @@ class DataOptions:
 class OutputOptions:
     """Destination of the results."""
 
-    root: Annotated[Path, option("PATH", default="runs", name="output")] = Path("runs")
+    root: Annotated[Path, option("PATH", default="runs", name="runs")] = Path("runs")
     """Folder of the sweeps."""
     tracking_uri: Annotated[
         str | None, option("URI", default="$MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
@@ -72,8 +74,10 @@ class Arguments:
     """Name of a search space in search_spaces/, or path of a .yaml file."""
     dry_run: Flag = False
     """Print the plan with a time estimate, and exit."""
+    within: Annotated[str | None, option("TIME")] = None
+    """Size the sweep to a time, such as 5min, 2h or 1d: numbers of runs, their length, batch sizes."""
     quick: Flag = False
-    """Run every stage with very short training, on generated images if CIFAR-10 is not available."""
+    """The same as --within 5min, on generated images if CIFAR-10 is not available."""
     settings: Annotated[
         tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, option("KEY=VALUE ...", name="set")
     ] = ()
@@ -84,6 +88,14 @@ class Arguments:
     action: ActionOptions = ActionOptions()
     data: DataOptions = DataOptions()
     output: OutputOptions = OutputOptions()
+
+    def budget_s(self) -> float | None:
+        """Return the time budget of a new sweep in seconds; None without one.
+
+        Raises:
+            UsageError: `--within` is not a time.
+        """
+        return _QUICK_S if self.quick else None if self.within is None else _seconds(self.within)
 
 
 def read_command(words: Sequence[str], *, prog: str = "python -m platform.sweep") -> Arguments:
@@ -103,6 +115,12 @@ def read_command(words: Sequence[str], *, prog: str = "python -m platform.sweep"
         raise UsageError(f"{needing[0]} needs a sweep to continue: add --resume or --resume SWEEP")
     if arguments.warm_start is not None and resume.sweep is not None:
         raise UsageError("--warm-start is for new sweeps: a resumed sweep keeps the state of its sampler")
+    if arguments.within is not None and arguments.quick:
+        raise UsageError("--quick is --within 5min: give one of them")
+    if resume.sweep is not None and (arguments.within is not None or arguments.quick):
+        option_name = "--quick" if arguments.quick else "--within"
+        raise UsageError(f"{option_name} is for new sweeps: a resumed sweep keeps its time budget")
+    arguments.budget_s()
     return arguments
 
 
@@ -119,8 +137,7 @@ def spec_and_folder(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None
         if arguments.space is None:
             names = ", ".join(find_spaces())
             raise UsageError(f"give a search space: python -m platform.sweep SPACE; available: {names}")
-        spec = load_space(arguments.space, overrides=settings)
-        return (quick_variant(spec) if arguments.quick else spec), None
+        return load_space(arguments.space, overrides=settings), None
     finished_too = resume.extend is not None or resume.again
     folder = (
         latest(root, unfinished=not finished_too)
@@ -136,23 +153,30 @@ def spec_and_folder(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None
     return spec, folder
 
 
-def is_quick_sweep(folder: SweepFolder | None) -> bool:
-    """Return whether a resumed sweep is a quick one."""
-    if folder is None:
-        return False
-    from platform.tracking.results import read_results
+def _seconds(text: str) -> float:
+    """Return the seconds of `90s`, `5min`, `1.5h` or `2d`.
 
-    return read_results(folder).quick
+    Raises:
+        UsageError: the text is not a time.
+    """
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(s|min|m|h|d)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"--within must be a time such as 90s, 5min, 2h or 1d, got {text!r}")
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def _refuse_changes(
     arguments: Arguments, settings: Sequence[str], spec: SweepSpec, folder: SweepFolder
 ) -> None:
     """Raise UsageError if the given space differs from the spec of the resumed sweep."""
+    from platform.tracking.results import read_results
+
     given = load_space(arguments.space or spec.name, overrides=settings)
-    if arguments.quick or is_quick_sweep(folder):
-        given = quick_variant(given)
-    changed = [name for name in changed_fields(spec, given) if name != "base.data.name"]
+    within = (read_results(folder).plan or {}).get("within")
+    if within is not None:
+        changed = ["the settings"] if given.digest() != within["full_digest"] else []
+    else:
+        changed = [name for name in changed_fields(spec, given) if name != "base.data.name"]
     if changed:
         raise UsageError(
             f"the settings of a resumed sweep cannot change, but {', '.join(changed)} changed since "

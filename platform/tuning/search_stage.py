@@ -11,14 +11,18 @@ from platform.tuning.journal.trial import TrialOutcome, TrialTask
 from platform.tuning.sampling.objectives import cost_objectives, read_architectures
 from platform.tuning.sampling.warm_start import read_earlier_trials
 from platform.tuning.stop_criteria import StopCriteria
+from platform.tuning.time_limits import TimeLimits
 
 
-def run_search(spec: SweepSpec, context: StageContext) -> list[TrialOutcome]:
+def run_search(
+    spec: SweepSpec, context: StageContext, *, time_limits: TimeLimits | None = None
+) -> list[TrialOutcome]:
     """Run the trials of a search inside a Ray session, or continue them after an interruption.
 
     Args:
         spec: the space.
         context: the stage.
+        time_limits: ends the search before its last trial if the time runs short.
 
     Returns:
         Every trial of the search in order, failed ones included.
@@ -28,7 +32,7 @@ def run_search(spec: SweepSpec, context: StageContext) -> list[TrialOutcome]:
         UserError: too many trials failed, or the journal was written with another space.
     """
     with open_journal(context.folder.journal) as journal:
-        search = _Search(spec, context, journal)
+        search = _Search(spec, context, journal, time_limits)
         search.replay()
         search.run()
         return [trial.outcome() for trial in journal.ledger.stage("search")]
@@ -37,7 +41,9 @@ def run_search(spec: SweepSpec, context: StageContext) -> list[TrialOutcome]:
 class _Search:
     """A search in progress: sampler, scheduler and limits, in the state that the journal describes."""
 
-    def __init__(self, spec: SweepSpec, context: StageContext, journal: Journal) -> None:
+    def __init__(
+        self, spec: SweepSpec, context: StageContext, journal: Journal, time_limits: TimeLimits | None
+    ) -> None:
         from platform.tuning.sampling.sampler import planned_trials
         from platform.tuning.sampling.schedulers import make_scheduler
         from platform.tuning.sampling.study import Study
@@ -48,7 +54,8 @@ class _Search:
         self._study = Study(spec, earlier=read_earlier_trials(folder), architectures=self._architectures)
         self._scheduler = make_scheduler(spec.scheduler)
         self._stops = StopCriteria(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
-        self._planned = planned_trials(spec)
+        self._planned = min(planned_trials(spec), journal.ledger.limits.get("trials", spec.trials))
+        self._time_limits = time_limits
 
     def replay(self) -> None:
         """Restore sampler, scheduler and limits from the journal's events, in their order."""
@@ -110,10 +117,22 @@ class _Search:
             self._journal.stopped(reason)
         return reason is not None
 
+    def _is_late(self, created: int) -> bool:
+        """Return whether there is no time for another trial; journal the reason the first time."""
+        if self._time_limits is None:
+            return False
+        trials = self._journal.ledger.stage("search")
+        records = [record for trial in trials for record in trial.records]
+        reason = self._time_limits.trial_limit(created, records)
+        if reason is not None:
+            self._planned = created
+            self._journal.limited({"trials": created}, reason)
+        return reason is not None
+
     def _next_task(self) -> TrialTask | None:
         """Draw and journal the next trial; return None after the last one."""
         number = len(self._journal.ledger.stage("search"))
-        if number >= self._planned or self._is_over():
+        if number >= self._planned or self._is_over() or self._is_late(number):
             return None
         trial_id = f"t{number:03d}"
         params = self._study.ask(trial_id)

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from platform.common.atomic import discard_unfinished, read_json, write_json, write_text
 from platform.common.cores import usable_cores
 from platform.common.errors import UserError
 from platform.common.schema import validate
 from platform.data.dataset import DatasetInfo
+from platform.space.short_runs import PlannedChoice
 from platform.space.spec import SweepSpec
 from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.provenance import collect, command_line
 from platform.tracking.sweep_folder import SweepFolder
+from platform.training.config import RunConfig
 from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.ledger import replay
-from platform.tuning.planning.capacity import worker_slots
+from platform.tuning.planning.capacity import NodeResources, worker_slots
 from platform.tuning.planning.gpu_share import gpu_sharing_notes, resolve_measured_gpu
 from platform.tuning.planning.plan import make_plan
-from platform.tuning.planning.records import ImageCounts, Plan, Speed
+from platform.tuning.planning.records import ImageCounts, Plan, Speed, TimeBudget
 from platform.tuning.training_stages import Sweep
+
+_PROBE_BATCH = 32
+"""Batch size of the first speed measurement for a time budget; short runs have small batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """A sweep of the size that fits into `available_s`."""
+
+    spec: SweepSpec
+    choices: tuple[PlannedChoice, ...]
+    speed: Speed
+    available_s: float
 
 
 def find_data(
@@ -29,16 +48,23 @@ def find_data(
     *,
     data_dir: Path | None,
     offline: bool,
-    quick: bool,
+    or_generated: bool,
     progress: Callable[[str], None],
 ) -> tuple[SweepSpec, DatasetInfo]:
-    """Return the dataset of a sweep; a quick sweep without CIFAR-10 uses generated images.
+    """Return the dataset of a sweep.
+
+    Args:
+        spec: the sweep.
+        data_dir: folder of the dataset; None to search the usual places.
+        offline: download nothing.
+        or_generated: use generated images if CIFAR-10 is not available.
+        progress: called with a message before each slow step.
 
     Returns:
         The spec, with `data.name: generated` in that case, and the dataset in the cache.
 
     Raises:
-        DataNotFound: CIFAR-10 was not found and cannot be downloaded, and the sweep is not quick.
+        DataNotFound: CIFAR-10 was not found and cannot be downloaded.
         UserError: the given path has no such dataset, or the dataset is damaged.
     """
     from platform.data.catalog import prepare_dataset
@@ -50,7 +76,7 @@ def find_data(
     try:
         return spec, find(spec)
     except DataNotFound:
-        if not quick:
+        if not or_generated:
             raise
     document = spec.to_dict()
     document["base"]["data"]["name"] = "generated"
@@ -58,25 +84,10 @@ def find_data(
     return spec, find(spec)
 
 
-def plan_here(
-    spec: SweepSpec,
-    info: DatasetInfo,
-    *,
-    quick: bool,
-    calibrate: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Plan:
-    """Plan a sweep for this machine, or for the cluster at `RAY_ADDRESS`.
-
-    Args:
-        spec: the sweep.
-        info: its dataset in the cache.
-        quick: whether it is a quick sweep.
-        calibrate: measure this machine's speed if it is not cached, which takes some seconds.
-        progress: called with a message before each slow step.
+def available_nodes() -> list[NodeResources]:
+    """Return the resources of this machine, or of each node of the cluster at `RAY_ADDRESS`.
 
     Raises:
-        UsageError: a run can never be placed.
         UserError: the cluster does not answer.
     """
     import torch
@@ -84,15 +95,106 @@ def plan_here(
     if os.environ.get("RAY_ADDRESS"):
         from platform.tuning.execution.cluster_session import session
 
-        with session() as cluster_nodes:
-            nodes = cluster_nodes
-    else:
-        nodes = [{"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}]
+        with session() as nodes:
+            return list(nodes)
+    return [{"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}]
+
+
+def shorten_here(
+    spec: SweepSpec,
+    info: DatasetInfo,
+    nodes: Sequence[NodeResources],
+    *,
+    budget_s: float,
+    or_smallest: bool,
+    used_before_s: Callable[[], float],
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[SweepSpec, TimeBudget, Speed]:
+    """Shorten a sweep so that it ends on these nodes within a time, from the measured speed.
+
+    Args:
+        spec: the sweep as its space file describes it.
+        info: its dataset in the cache.
+        nodes: the resources of each node.
+        budget_s: seconds from the start of the command to the end of the sweep.
+        or_smallest: if the time is too short, take as much as the smallest useful sweep needs.
+        used_before_s: returns the seconds since the start of the command.
+        progress: called with a message before each slow step.
+
+    Raises:
+        UsageError: the time is too short, without `or_smallest`; the message has the shortest sensible one.
+        UserError: the speed of this machine cannot be measured.
+    """
+    from platform.tuning.planning.time_budget import TooLittleTimeError, fit_to_time
+
+    resolved, _ = resolve_measured_gpu(spec, info, nodes, progress=progress)
+    images = _image_counts(spec, info)
+
+    def fit(batch_size: int) -> _Fitted:
+        plan = make_plan(resolved, nodes, train_images=images.train)
+        measured = resolved.base.changed(batch_size=batch_size)
+        speed = _training_speed(plan, spec, measured, info, calibrate=True, progress=progress)
+        if speed is None:
+            raise UserError(
+                "--within needs the speed of a trial, but trials run on GPUs and this machine has none to "
+                "measure; set trials and base.epochs with --set instead"
+            )
+        available_s = budget_s - used_before_s()
+        try:
+            shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=available_s)
+        except TooLittleTimeError as error:
+            if not or_smallest:
+                raise
+            available_s = error.least_s
+            shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=available_s)
+        return _Fitted(spec=shorter, choices=choices, speed=speed, available_s=available_s)
+
+    probe = min(_PROBE_BATCH, spec.base.batch_size)
+    fitted = fit(probe)
+    if fitted.spec.base.batch_size != probe:  # the speed depends on the batch size
+        fitted = fit(fitted.spec.base.batch_size)
+    values = fitted.spec.to_dict() | {"resources_per_worker": spec.to_dict()["resources_per_worker"]}
+    used_s = used_before_s()
+    within = TimeBudget(
+        budget_s=max(budget_s, used_s + fitted.available_s),
+        used_before_s=used_s,
+        choices=fitted.choices,
+        full_digest=spec.digest(),
+    )
+    return validate(SweepSpec, values, source=spec.name), within, fitted.speed
+
+
+def plan_here(
+    spec: SweepSpec,
+    info: DatasetInfo,
+    nodes: Sequence[NodeResources],
+    *,
+    within: TimeBudget | None = None,
+    speed: Speed | None = None,
+    stored: Plan | None = None,
+    calibrate: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Plan a sweep for these nodes.
+
+    Args:
+        spec: the sweep; with a time budget, already shortened.
+        info: its dataset in the cache.
+        nodes: the resources of each node.
+        within: the time budget.
+        speed: the speed of a trial; None to look it up or measure it.
+        stored: the plan of a resumed sweep, whose time budget and estimate remain.
+        calibrate: measure this machine's speed if it is not cached, which takes some seconds.
+        progress: called with a message before each slow step.
+
+    Raises:
+        UsageError: a run can never be placed.
+    """
     resolved, notes = resolve_measured_gpu(spec, info, nodes, progress=progress)
     plan = make_plan(
         resolved,
         nodes,
-        quick=quick,
+        within=within if stored is None else stored.within,
         train_images=max(1, info.train_images - spec.base.data.validation_size),
     )
     plan = plan.model_copy(
@@ -102,7 +204,19 @@ def plan_here(
             "notes": (*plan.notes, *notes, *gpu_sharing_notes(plan.search.resources_per_worker.GPU)),
         }
     )
-    return _with_estimate(plan, spec, info, calibrate=calibrate, progress=progress)
+    if stored is not None and stored.estimate is not None:
+        return plan.model_copy(update={"estimate": stored.estimate})
+    return _with_estimate(plan, spec, info, speed, calibrate=calibrate, progress=progress)
+
+
+def stored_plan(folder: SweepFolder) -> Plan | None:
+    """Return the plan in the folder of a sweep; None if there is none or another version wrote it."""
+    if not folder.plan.exists():
+        return None
+    document = read_json(folder.plan, remedy="restore it from a copy")
+    with suppress(ValidationError):
+        return Plan.model_validate({name: document[name] for name in Plan.model_fields if name in document})
+    return None
 
 
 def _device_and_precision(plan: Plan, spec: SweepSpec) -> dict[str, str]:
@@ -135,50 +249,67 @@ def _device_and_precision(plan: Plan, spec: SweepSpec) -> dict[str, str]:
 
 
 def _with_estimate(
-    plan: Plan, spec: SweepSpec, info: DatasetInfo, *, calibrate: bool, progress: Callable[[str], None]
+    plan: Plan,
+    spec: SweepSpec,
+    info: DatasetInfo,
+    speed: Speed | None,
+    *,
+    calibrate: bool,
+    progress: Callable[[str], None],
 ) -> Plan:
     """Return the plan with its time estimate, or with a note on why there is none."""
-    import torch
-
-    from platform.data.cache import load_split
-    from platform.data.splits import train_validation_indices
     from platform.tuning.planning.estimate import estimate_sweep
 
-    if plan.search.resources_per_worker.GPU and not torch.cuda.device_count():
-        return _with_note(plan, "no time estimate: trials run on GPUs, and this machine has none to measure")
     try:
-        speed = _training_speed(plan, spec, info, calibrate=calibrate, progress=progress)
+        speed = speed or _training_speed(plan, spec, spec.base, info, calibrate=calibrate, progress=progress)
     except UserError as error:
         return _with_note(plan, f"no time estimate: {error}")
     if speed is None:
-        return plan
+        needs_gpu = plan.search.resources_per_worker.GPU and calibrate
+        note = "no time estimate: trials run on GPUs, and this machine has none to measure"
+        return _with_note(plan, note) if needs_gpu else plan
+    images = _image_counts(spec, info)
+    return plan.model_copy(
+        update={"estimate": estimate_sweep(plan, speed, images, cost_per_hour=spec.cost_per_hour)}
+    )
+
+
+def _image_counts(spec: SweepSpec, info: DatasetInfo) -> ImageCounts:
+    from platform.data.cache import load_split
+    from platform.data.splits import train_validation_indices
+
     train, validation = train_validation_indices(load_split(info, "train").labels, spec.base.data)
-    images = ImageCounts(train=len(train), validation=len(validation), test=info.test_images)
-    estimate = estimate_sweep(plan, speed, images, cost_per_hour=spec.cost_per_hour)
-    plan = plan.model_copy(update={"estimate": estimate})
-    if speed.busy:
-        return _with_note(
-            plan, "this machine was busy during the speed measurement: the time estimate is too high"
-        )
-    return plan
+    return ImageCounts(train=len(train), validation=len(validation), test=info.test_images)
 
 
 def _training_speed(
-    plan: Plan, spec: SweepSpec, info: DatasetInfo, *, calibrate: bool, progress: Callable[[str], None]
+    plan: Plan,
+    spec: SweepSpec,
+    run: RunConfig,
+    info: DatasetInfo,
+    *,
+    calibrate: bool,
+    progress: Callable[[str], None],
 ) -> Speed | None:
-    """Return the mean training speed over the space's networks; None if it is not cached and not measured.
+    """Return the mean speed of `run` over the space's networks.
+
+    None if it is not cached and not to be measured, or if it needs a GPU and this machine has none.
 
     Raises:
         UserError: the measurement failed.
     """
+    import torch
+
     from platform.tuning.planning import calibration
     from platform.tuning.planning.estimate import mean_speed
     from platform.tuning.sampling.objectives import networks
 
     resources = plan.search.resources_per_worker
+    if resources.GPU > 0 and not torch.cuda.device_count():
+        return None
     requests = [
         calibration.CalibrationRequest(
-            run=spec.base.changed(model=model),
+            run=run.changed(model=model),
             data_path=str(info.path),
             threads=max(1, int(resources.CPU)),
             gpu=resources.GPU > 0,

@@ -20,8 +20,8 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.execution.fixed_runs import run_configurations
 from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.extend_sweep import candidate_numbers, prepare_final_run
-from platform.tuning.journal.journal import read_journal
-from platform.tuning.journal.ledger import replay
+from platform.tuning.journal.journal import open_journal, read_journal
+from platform.tuning.journal.ledger import Ledger, replay
 from platform.tuning.journal.trial import TrialOutcome
 from platform.tuning.planning.records import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
@@ -34,6 +34,7 @@ from platform.tuning.selection.champion import (
     summarize,
     top_candidates,
 )
+from platform.tuning.time_limits import Repetitions, TimeLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,19 @@ class Sweep:
     info: DatasetInfo
     observer: SweepObserver
     provenance: Mapping[str, str]
+
+    def time_limits(self) -> TimeLimits | None:
+        """Return the limits of the sweep's time budget; None without one."""
+        plan, folder = self.plan, self.folder
+        if plan.within is None or plan.estimate is None:
+            return None
+        before_s = plan.within.used_before_s
+        return TimeLimits(
+            plan=plan,
+            estimate=plan.estimate,
+            budget_s=plan.within.budget_s,
+            elapsed_s=lambda: before_s + folder.elapsed_s(),
+        )
 
     def context(self, stage: StagePlan) -> StageContext:
         """Return the context of a stage's trials, placed as planned."""
@@ -67,12 +81,13 @@ class Sweep:
 
 def search(sweep: Sweep) -> list[TrialOutcome]:
     """Run the search to its end; return all of its trials."""
-    return run_search(sweep.spec, sweep.context(sweep.plan.search))
+    return run_search(sweep.spec, sweep.context(sweep.plan.search), time_limits=sweep.time_limits())
 
 
-def why_stopped(sweep: Sweep) -> str | None:
-    """Return why the search ended before its last trial; None if it did not."""
-    return replay(read_journal(sweep.folder.journal)).stop_reason
+def why_shortened(sweep: Sweep) -> list[str]:
+    """Return why the sweep has fewer runs than planned: limits of the space file and of the time budget."""
+    ledger = replay(read_journal(sweep.folder.journal))
+    return [f"the search stopped early: {ledger.stop_reason}"] * bool(ledger.stop_reason) + ledger.limit_notes
 
 
 def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
@@ -84,8 +99,10 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
         UserError: no trial of the search finished, or no confirmation run.
     """
     ledger = replay(read_journal(sweep.folder.journal))
-    candidates = _number_candidates(sweep.spec, trials, candidate_numbers(ledger))
-    outcomes = run_configurations(_confirmation_runs(sweep, candidates), sweep.context(sweep.plan.confirm))
+    size = _confirmation_size(sweep, ledger)
+    candidates = _number_candidates(sweep.spec, trials, candidate_numbers(ledger), most=size.candidates)
+    runs = _confirmation_runs(sweep, candidates, seeds=size.seeds)
+    outcomes = run_configurations(runs, sweep.context(sweep.plan.confirm))
     summaries = []
     for candidate in candidates.values():
         accuracies = [
@@ -105,14 +122,31 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
     return champion
 
 
-def _confirmation_runs(sweep: Sweep, candidates: Mapping[int, RankedTrial]) -> list[TrialInfo]:
+def _confirmation_size(sweep: Sweep, ledger: Ledger) -> Repetitions:
+    """Return the planned size of the confirmation, or a journaled smaller one if the time runs short."""
+    planned, limits = sweep.spec.confirm, ledger.limits
+    size = Repetitions(
+        candidates=min(planned.candidates, limits.get("candidates", planned.candidates)),
+        seeds=min(planned.seeds, limits.get("seeds", planned.seeds)),
+    )
+    time_limits = sweep.time_limits()
+    if time_limits is not None and not ledger.stage("confirm"):
+        records = [record for trial in ledger.stage("search") for record in trial.records]
+        size, reason = time_limits.confirmation_limits(size, records)
+        if reason is not None:
+            with open_journal(sweep.folder.journal) as journal:
+                journal.limited(size._asdict(), reason)
+    return size
+
+
+def _confirmation_runs(sweep: Sweep, candidates: Mapping[int, RankedTrial], *, seeds: int) -> list[TrialInfo]:
     """Return one run per candidate and seed."""
-    seeds = sweep.spec.confirm.seeds
+    planned = sweep.spec.confirm.seeds
     return [
         TrialInfo(
             trial_id=f"c{number}-s{seed}",
             stage="confirm",
-            number=(number - 1) * seeds + seed,
+            number=(number - 1) * planned + seed,
             config=sweep.spec.resolve(candidate.params, seed=trial_seed(sweep.spec, seed, stage="confirm")),
             params=candidate.params,
             candidate=candidate.trial_id,
@@ -195,7 +229,7 @@ def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]
 
 
 def _number_candidates(
-    spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int]
+    spec: SweepSpec, trials: Sequence[TrialOutcome], known: Mapping[str, int], *, most: int
 ) -> dict[int, RankedTrial]:
     """Return the candidates by the number in the ids of their runs.
 
@@ -205,7 +239,7 @@ def _number_candidates(
     searched = {trial.info.trial_id: _ranked(trial) for trial in trials}
     earlier = {number: searched[trial_id] for trial_id, number in known.items() if trial_id in searched}
     same = [dict(candidate.params) for candidate in earlier.values()]
-    ranked = top_candidates(searched.values(), spec.confirm.candidates, spec.objectives)
+    ranked = top_candidates(searched.values(), most, spec.objectives)
     new = [candidate for candidate in ranked if dict(candidate.params) not in same]
     return earlier | dict(enumerate(new, start=max(known.values(), default=0) + 1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning import training_stages
 from platform.tuning.journal.journal import open_journal
 from platform.tuning.journal.trial import TrialOutcome, TrialTask
+from platform.tuning.planning.estimate import estimate_sweep
 from platform.tuning.planning.plan import make_plan
+from platform.tuning.planning.records import ImageCounts, Speed, TimeBudget
 from platform.tuning.training_stages import Sweep, confirm, train_final
 from tests.space.examples import spec
 from tests.tracking.examples import epoch
@@ -130,6 +133,26 @@ def test_all_candidates_run_with_the_same_seeds(sweep: Sweep, monkeypatch: pytes
     assert seeds[:2] == seeds[2:]
     assert len(set(seeds)) == 2
     assert [trial.number for trial in runs.requested] == [0, 1, 2, 3]
+
+
+def test_a_late_confirmation_is_journaled_and_stays_smaller(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = TimeBudget(budget_s=100, used_before_s=5, choices=(), full_digest="")
+    plan = make_plan(SPACE, {"CPU": 2, "GPU": 0}, within=budget)
+    speed = Speed(train_images_per_s=1000, evaluation_images_per_s=5000)
+    images = ImageCounts(train=1000, validation=500, test=1000)
+    plan = plan.model_copy(update={"estimate": estimate_sweep(plan, speed, images)})
+    late = dataclasses.replace(sweep, plan=plan)
+    runs = fake_runs(monkeypatch)
+    monkeypatch.setattr(SweepFolder, "elapsed_s", lambda _: 1000.0)
+    confirm(late, TRIALS)
+    assert [trial.trial_id for trial in runs.requested] == ["c1-s0"]
+    [reason] = training_stages.why_shortened(late)
+    assert reason.startswith("the confirmation has 1 candidate x 1 seed instead of 2 x 2")
+    monkeypatch.setattr(SweepFolder, "elapsed_s", lambda _: 0.0)
+    confirm(late, TRIALS)
+    assert [trial.trial_id for trial in runs.requested] == ["c1-s0"], "a resumed sweep keeps the decision"
 
 
 def test_the_best_mean_wins_and_failed_runs_do_not_count(

@@ -6,6 +6,7 @@
     {"event": "retry", "trial": "t007", "accumulate": 2, "note": "..."}  retried with batches in pieces
     {"event": "begin"}                                   the search started or resumed
     {"event": "stopped", "note": "..."}                  the search ended before its last trial, and why
+    {"event": "limited", "limits": {"trials": 3}, "note": "..."}  fewer runs than planned, to end in time
     {"event": "extended", "note": "..."}                 the user requested more trials
 
 Every object also has `at`, the time at which it was written, in seconds since 1970.
@@ -20,7 +21,7 @@ from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.trial import TrialTask
 
-Kind = Literal["trial", "epoch", "ended", "retry", "begin", "stopped", "extended"]
+Kind = Literal["trial", "epoch", "ended", "retry", "begin", "stopped", "limited", "extended"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Event:
     accumulate: int | None = None
     """Pieces of a batch from here on."""
     note: str | None = None
+    limits: dict[str, int] | None = None
+    """Upper limits of a time budget: `trials`, or `candidates` and `seeds` of the confirmation."""
     at: float | None = None
     """Seconds since 1970; None in journals written before events had times."""
 
@@ -55,6 +58,8 @@ class Event:
             line["accumulate"] = self.accumulate
         if self.note is not None:
             line["note"] = self.note
+        if self.limits is not None:
+            line["limits"] = self.limits
         return line | {"at": self.at}
 
 
@@ -77,6 +82,6 @@ def event_from(line: dict[str, Any]) -> Event:
         return Event(
             kind=kind, trial_id=line["trial"], accumulate=line["accumulate"], note=line["note"], at=at
         )
-    if kind in ("begin", "stopped", "extended"):
-        return Event(kind=kind, note=line.get("note"), at=at)
+    if kind in ("begin", "stopped", "limited", "extended"):
+        return Event(kind=kind, note=line.get("note"), limits=line.get("limits"), at=at)
     raise ValueError(f"unknown event {kind!r}")

@@ -59,6 +59,10 @@ class Journal:
         """Write that the search creates no more trials, and why."""
         self._append("stopped", note=note)
 
+    def limited(self, limits: dict[str, int], note: str) -> None:
+        """Write that a stage has fewer runs than planned, and why."""
+        self._append("limited", limits=limits, note=note)
+
     def extended(self, note: str) -> None:
         """Write that the search gets more trials."""
         self._append("extended", note=note)

@@ -79,6 +79,10 @@ class Ledger:
         """When the search last started or resumed."""
         self.stop_reason: str | None = None
         """Why the search ended before its last trial; None if it did not."""
+        self.limits: dict[str, int] = {}
+        """Upper limits that the time budget set: `trials`, `candidates`, `seeds`."""
+        self.limit_notes: list[str] = []
+        """The reasons of the limits, in order."""
         self._ended: dict[str, None] = {}  # an ordered set
 
     def apply(self, event: Event) -> None:
@@ -87,8 +91,11 @@ class Ledger:
             self.began_at = event.at
         elif event.kind == "stopped":
             self.stop_reason = event.note
+        elif event.kind == "limited":
+            self.limits |= event.limits or {}
+            self.limit_notes.append(event.note or "")
         elif event.kind == "extended":
-            self.stop_reason = None
+            self.stop_reason, self.limits = None, {}
         elif event.task is not None:
             self.trials.setdefault(event.trial_id, JournaledTrial(task=event.task, created_at=event.at))
         elif event.trial_id in self.trials:

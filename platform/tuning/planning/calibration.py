@@ -41,8 +41,8 @@ _IMAGES_ON_CPU = 256
 _IMAGES_ON_GPU = 8192
 _BUSY_CACHE_S = 3600.0
 """Lifetime of a measurement taken on a busy machine."""
-_BUSY_LOAD_PER_CORE = 1.5
-"""Load average per core above which a measurement is marked as `busy`."""
+_BUSY_CPU_SHARE = 0.85
+"""Share of processor time below which a measurement is marked as `busy`."""
 
 
 class CalibrationRequest(Frozen):
@@ -75,7 +75,7 @@ def calibrate(
 ) -> Speed:
     """Return the cached measurement, or measure now.
 
-    A measurement on a machine with other work is marked `busy` and expires after an hour.
+    A measurement in which other processes took processor time is marked `busy` and expires after an hour.
 
     Args:
         request: the run to measure.
@@ -90,15 +90,18 @@ def calibrate(
     if cached is not None:
         return cached
     count = _process_count(processes)
-    busy = os.getloadavg()[0] > _BUSY_LOAD_PER_CORE * (os.cpu_count() or 1)
+    load_per_core = os.getloadavg()[0] / (os.cpu_count() or 1)
     progress(f"measuring the training speed of {request.run.model.name} (takes seconds, then cached)")
     measured = _run_processes(request, count)
+    cpu_share = fmean(one.cpu_share for one in measured)
     speed = Speed(
         train_images_per_s=fmean(one.train_images_per_s for one in measured),
         evaluation_images_per_s=fmean(one.evaluation_images_per_s for one in measured),
         processes=count,
         threads=request.threads,
-        busy=busy,
+        busy=cpu_share < _BUSY_CPU_SHARE,
+        cpu_share=cpu_share,
+        load_per_core=load_per_core,
         gpu_held_bytes=max((one.gpu_held_bytes or 0 for one in measured), default=0) or None,
         gpu_total_bytes=measured[0].gpu_total_bytes,
     )
@@ -132,10 +135,12 @@ def measure_speed(request: CalibrationRequest, *, on_warm: Callable[[], None]) -
         schedule={"name": "constant"},
     )
     records: list[EpochRecord] = []
+    began = dict[str, float]()
 
     def on_epoch(record: EpochRecord) -> None:
         if record.epoch == 1:
             on_warm()
+            began.update(cpu=time.process_time(), wall=time.monotonic())
             return
         records.append(record)
         if sum(epoch.epoch_s + epoch.evaluation_s for epoch in records) >= MEASURED_S:
@@ -151,11 +156,13 @@ def measure_speed(request: CalibrationRequest, *, on_warm: Callable[[], None]) -
             on_epoch=on_epoch,
             resume=False,
         )
+    cpu_s, wall_s = time.process_time() - began["cpu"], time.monotonic() - began["wall"]
     trained = len(data.train.labels) * len(records)
     evaluated = len(data.validation.labels) * len(records) if data.validation is not None else 0
     return Speed(
         train_images_per_s=trained / sum(record.epoch_s for record in records),
         evaluation_images_per_s=evaluated / sum(record.evaluation_s for record in records),
+        cpu_share=1.0 if request.gpu else min(1.0, cpu_s / (wall_s * request.threads)),
         gpu_held_bytes=torch.cuda.max_memory_reserved() if request.gpu else None,
         gpu_total_bytes=torch.cuda.mem_get_info()[1] if request.gpu else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import harmonic_mean
+from statistics import fmean, harmonic_mean
 
 from platform.tuning.planning.records import Estimate, ImageCounts, Plan, Speed, StageEstimate, StagePlan
 
@@ -19,6 +19,8 @@ DDP_EFFICIENCY = 0.85
 """Throughput of two data-parallel workers relative to two single ones (ResNet-32, gloo on one machine)."""
 DEPLOY_S = 50.0
 """Export, benchmark, registration and report."""
+QUICK_DEPLOY_S = 40.0
+"""The same with a single lower precision, not tuned, evaluated on few images."""
 PRECISION_PASSES = 2.0
 """Evaluation passes over the validation and test images that comparing the precisions costs."""
 LATENCY_MEASUREMENT_S = 5.0
@@ -39,6 +41,7 @@ def mean_speed(speeds: Sequence[Speed]) -> Speed:
             "evaluation_images_per_s": harmonic_mean(speed.evaluation_images_per_s for speed in speeds),
             "networks": len(speeds),
             "busy": any(speed.busy for speed in speeds),
+            "cpu_share": fmean(speed.cpu_share for speed in speeds),
         }
     )
 
@@ -51,30 +54,58 @@ def estimate_sweep(
     All batch sizes of the space are assumed to be as fast as the base's. Networks of the space are assumed to
     be sampled, and to win, equally often.
     """
-    final_images = images.model_copy(update={"train": images.train + images.validation, "validation": 0})
-    epochs = plan.search.expected_epochs or plan.search.worst_case_epochs
-    search = _estimate_stage(plan.search, speed, images, epochs=epochs)
+    stages, wall_s = _wall_s(plan, speed, images)
+    idle_wall_s = _wall_s(plan, _idle(speed), images)[1] if speed.busy else None
+    search, confirm, final = stages
     worst_case = _estimate_stage(plan.search, speed, images, epochs=plan.search.worst_case_epochs)
-    confirm = _estimate_stage(plan.confirm, speed, images, epochs=plan.confirm.worst_case_epochs)
-    final = _estimate_stage(plan.final, speed, final_images, epochs=plan.final.worst_case_epochs)
-    stages = (search, confirm, final)
-    wall_s = RAY_START_S + DEPLOY_S + images.test / speed.evaluation_images_per_s
-    if not plan.quick:
-        evaluated = PRECISION_PASSES * (images.validation + images.test)
-        wall_s += evaluated / (speed.evaluation_images_per_s * speed.processes)
-    if "latency_ms" in plan.objectives:
-        wall_s += LATENCY_MEASUREMENT_S * speed.networks
-    wall_s += sum(stage.wall_s for stage in stages)
     return Estimate(
         speed=speed,
         search=search,
         confirm=confirm,
         final=final,
+        hand_over_s=hand_over_s(plan, speed, images),
         wall_s=wall_s,
+        idle_wall_s=idle_wall_s,
         core_hours=sum(stage.core_hours for stage in stages),
         gpu_hours=sum(stage.gpu_hours for stage in stages),
         saved_s=max(0.0, worst_case.wall_s - search.wall_s),
         cost=None if cost_per_hour is None else cost_per_hour * wall_s / 3600,
+    )
+
+
+def _wall_s(
+    plan: Plan, speed: Speed, images: ImageCounts
+) -> tuple[tuple[StageEstimate, StageEstimate, StageEstimate], float]:
+    """Return the estimates of search, confirmation and final run, and the seconds of the whole sweep."""
+    final_images = images.model_copy(update={"train": images.train + images.validation, "validation": 0})
+    epochs = plan.search.expected_epochs or plan.search.worst_case_epochs
+    stages = (
+        _estimate_stage(plan.search, speed, images, epochs=epochs),
+        _estimate_stage(plan.confirm, speed, images, epochs=plan.confirm.worst_case_epochs),
+        _estimate_stage(plan.final, speed, final_images, epochs=plan.final.worst_case_epochs),
+    )
+    wall_s = RAY_START_S + sum(stage.wall_s for stage in stages) + hand_over_s(plan, speed, images)
+    if "latency_ms" in plan.objectives:
+        wall_s += LATENCY_MEASUREMENT_S * speed.networks
+    return stages, wall_s
+
+
+def hand_over_s(plan: Plan, speed: Speed, images: ImageCounts) -> float:
+    """Return the seconds from the end of the training to the end of the sweep."""
+    evaluated = images.test / (speed.evaluation_images_per_s * speed.processes)
+    if plan.quick:
+        return QUICK_DEPLOY_S + evaluated
+    passes = PRECISION_PASSES * (images.validation + images.test)
+    return DEPLOY_S + evaluated + passes / (speed.evaluation_images_per_s * speed.processes)
+
+
+def _idle(speed: Speed) -> Speed:
+    """Return the speed that the same processor time gives on an idle machine."""
+    return speed.model_copy(
+        update={
+            "train_images_per_s": speed.train_images_per_s / speed.cpu_share,
+            "evaluation_images_per_s": speed.evaluation_images_per_s / speed.cpu_share,
+        }
     )
 
 
@@ -87,14 +118,23 @@ def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epoc
         epoch_s /= DDP_EFFICIENCY
     # Runs of full length proceed in rounds. With early stopping, slots are refilled at once, and the last
     # round takes at least one full run.
-    rounds = math.ceil(stage.runs / stage.concurrency)
+    rounds = _rounds(stage)
     sequential_epochs = rounds * stage.epochs
     if epochs < stage.worst_case_epochs:
         sequential_epochs = min(sequential_epochs, max(stage.epochs, math.ceil(epochs / stage.concurrency)))
-    start_s = INPROC_START_S if stage.backend == "inproc" else rounds * DDP_START_S
     worker_hours = epochs * epoch_s * stage.workers / 3600
     return StageEstimate(
-        wall_s=sequential_epochs * epoch_s + start_s,
+        wall_s=sequential_epochs * epoch_s + stage_start_s(stage),
+        epoch_s=epoch_s,
         core_hours=worker_hours * stage.resources_per_worker.CPU,
         gpu_hours=worker_hours * stage.resources_per_worker.GPU,
     )
+
+
+def stage_start_s(stage: StagePlan) -> float:
+    """Return the seconds in which processes start and no run of the stage trains."""
+    return INPROC_START_S if stage.backend == "inproc" else _rounds(stage) * DDP_START_S
+
+
+def _rounds(stage: StagePlan) -> int:
+    return math.ceil(stage.runs / stage.concurrency)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from platform.space.distributions import Alternatives, Choice, Dimension
-from platform.space.quick import CHANGES
-from platform.space.settings import Asha, Grid, Median, Nsga2, Workers
+from platform.space.settings import Asha, Grid, Median, Nsga2
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of
@@ -17,7 +16,7 @@ from platform.tuning.planning.capacity import (
     resolve_resources,
     worker_slots,
 )
-from platform.tuning.planning.records import Backend, Plan, SearchedSetting, StagePlan
+from platform.tuning.planning.records import Backend, Plan, SearchedSetting, StagePlan, TimeBudget
 from platform.tuning.sampling.sampler import initial_points, planned_trials
 from platform.tuning.sampling.successive_halving import expected_epochs, rungs
 
@@ -28,15 +27,15 @@ def make_plan(
     spec: SweepSpec,
     resources: NodeResources | Sequence[NodeResources],
     *,
-    quick: bool = False,
+    within: TimeBudget | None = None,
     train_images: int = CIFAR10_TRAINING_IMAGES,
 ) -> Plan:
     """Plan a sweep.
 
     Args:
-        spec: the sweep; already the quick variant if `quick` is set.
+        spec: the sweep; with a time budget, already shortened.
         resources: the resources of each node, or of the only one: `{"CPU": 2, "GPU": 0}`.
-        quick: whether this is a quick sweep; only recorded in the plan.
+        within: the time budget of the sweep; None without one.
         train_images: training images of a trial, for runs whose length is in iterations.
 
     Raises:
@@ -46,23 +45,15 @@ def make_plan(
     epochs, trials = longest_run(spec, train_images), planned_trials(spec)
     candidates = min(spec.confirm.candidates, trials)
     search, rung_epochs = _plan_search(spec, nodes, trials=trials, epochs=epochs)
-    confirm = _plan_ddp_stage(
-        spec,
-        nodes,
-        "a confirmation run",
-        runs=candidates * spec.confirm.seeds,
-        epochs=epochs,
-        workers=spec.confirm.workers_per_run,
-    )
-    final = _plan_ddp_stage(
-        spec, nodes, "the final run", runs=1, epochs=epochs, workers=spec.final.workers_per_run
-    )
+    confirm = _plan_confirmation(spec, nodes, search, runs=candidates * spec.confirm.seeds)
+    final = _plan_final(spec, nodes, epochs=epochs)
     expected = search.expected_epochs
     return Plan(
         space=spec.name,
         about=spec.about,
         spec_digest=spec.digest(),
-        quick=quick,
+        quick=within is not None and spec.confirm.seeds == 1,
+        within=within,
         rows=tuple(_searched_setting(dimension) for dimension in spec.dimensions),
         starting_points=len(initial_points(spec)),
         objectives=spec.objectives,
@@ -78,7 +69,7 @@ def make_plan(
         saved_share=None if expected is None else 1 - expected / search.worst_case_epochs,
         nodes=tuple(node_resources(node) for node in nodes),
         stops=tuple(_stop_conditions(spec)),
-        notes=(*(CHANGES if quick else ()), *_notes(spec, nodes, search, trials, rung_epochs)),
+        notes=tuple(_notes(spec, nodes, search, trials, rung_epochs)),
     )
 
 
@@ -110,12 +101,7 @@ def _plan_search(
 ) -> tuple[StagePlan, tuple[int, ...]]:
     """Return the plan of the search, and its rungs."""
     workers = spec.workers_per_trial
-    if spec.backend != "auto":
-        backend, reason = spec.backend, "set in the space file"
-    elif workers > 1:
-        backend, reason = "ddp", f"{workers} workers per trial"
-    else:
-        backend, reason = "inproc", "one worker per trial: its process is reused for the next trial"
+    backend, reason = _backend(spec, workers)
     stage = _plan_stage(
         spec,
         nodes,
@@ -131,16 +117,32 @@ def _plan_search(
     return stage.model_copy(update={"expected_epochs": expected, "concurrency": concurrency}), rung_epochs
 
 
-def _plan_ddp_stage(
-    spec: SweepSpec,
-    nodes: Sequence[NodeResources],
-    run_name: str,
-    *,
-    runs: int,
-    epochs: int,
-    workers: Workers,
+def _plan_confirmation(
+    spec: SweepSpec, nodes: Sequence[NodeResources], search: StagePlan, *, runs: int
 ) -> StagePlan:
-    """Return the plan of the confirmation or of the final run; `auto` uses two workers where possible."""
+    """Return the plan of the confirmation; with `auto`, its runs are placed as those of the search.
+
+    Runs side by side finish sooner than one after another, each split over the slots: on two cores by the
+    measured factor in docs/results.md. They are also comparable with the search.
+    """
+    wanted = spec.confirm.workers_per_run
+    workers = search.workers if wanted == "auto" else wanted
+    same = workers == search.workers
+    return _plan_stage(
+        spec,
+        nodes,
+        "a confirmation run",
+        runs=runs,
+        epochs=search.epochs,
+        workers=workers,
+        backend=search.backend if same else _backend(spec, workers)[0],
+        backend_reason="as in the search, side by side" if same else f"workers_per_run is {workers}",
+    )
+
+
+def _plan_final(spec: SweepSpec, nodes: Sequence[NodeResources], *, epochs: int) -> StagePlan:
+    """Return the plan of the final run; `auto` splits it over two workers where possible."""
+    workers = spec.final.workers_per_run
     if workers != "auto":
         reason = f"workers_per_run is {workers}"
     elif spec.indivisible_by(2):
@@ -148,17 +150,26 @@ def _plan_ddp_stage(
     elif worker_slots(resolve_resources(spec.resources_per_worker, nodes, workers=2), nodes) < 2:
         workers, reason = 1, "one worker: fewer than two worker slots"
     else:
-        workers, reason = 2, "two worker slots: each run uses two workers"
+        workers, reason = 2, "a single run for two worker slots: split over both"
     return _plan_stage(
         spec,
         nodes,
-        run_name,
-        runs=runs,
+        "the final run",
+        runs=1,
         epochs=epochs,
         workers=workers,
         backend="ddp",
         backend_reason=reason,
     )
+
+
+def _backend(spec: SweepSpec, workers: int) -> tuple[Backend, str]:
+    """Return the backend of runs with `workers` workers, and the reason."""
+    if spec.backend != "auto" and (workers == 1 or spec.backend == "ddp"):
+        return spec.backend, "set in the space file"
+    if workers > 1:
+        return "ddp", f"{workers} workers per trial"
+    return "inproc", "one worker per trial: its process is reused for the next trial"
 
 
 def _plan_stage(

@@ -1,4 +1,4 @@
-"""Records of the plan and its time estimate. They import no other module of this package."""
+"""Records of the plan and its time estimate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from platform.common.schema import Frozen
+from platform.space.short_runs import PlannedChoice
 
 Backend = Literal["inproc", "ddp"]
 
@@ -68,6 +69,11 @@ class Speed(Frozen):
     """Number of networks this is the mean of, weighted by equal numbers of images."""
     busy: bool = False
     """Whether the machine was running other work during the measurement."""
+    cpu_share: PositiveFloat = 1.0
+    """Processor time of the measuring processes relative to the wall time of their threads: below 1 on a
+    busy machine; 1 on a GPU."""
+    load_per_core: NonNegativeFloat = 0.0
+    """Load average of the last minute per core at the start of the measurement."""
     gpu_held_bytes: int | None = None
     """Peak GPU memory of one process, including PyTorch's cache; None on a CPU."""
     gpu_total_bytes: int | None = None
@@ -86,6 +92,8 @@ class StageEstimate(Frozen):
     """Expected time and resource use of one stage."""
 
     wall_s: NonNegativeFloat
+    epoch_s: NonNegativeFloat = 0.0
+    """Training and evaluation of one epoch of one run."""
     core_hours: NonNegativeFloat
     """Reserved CPU cores times hours."""
     gpu_hours: NonNegativeFloat
@@ -98,14 +106,30 @@ class Estimate(Frozen):
     search: StageEstimate
     confirm: StageEstimate
     final: StageEstimate
+    hand_over_s: NonNegativeFloat = 0.0
+    """Everything after the final run: test split, export, benchmark, registration, report."""
     wall_s: NonNegativeFloat
     """All stages, plus the start of Ray, export, benchmark and report."""
+    idle_wall_s: NonNegativeFloat | None = None
+    """The same on an idle machine; None if the machine was idle during the speed measurement."""
     core_hours: NonNegativeFloat
     gpu_hours: NonNegativeFloat
     saved_s: NonNegativeFloat
     """Wall seconds that early stopping is expected to save; already subtracted from `wall_s`."""
     cost: NonNegativeFloat | None = None
     """`cost_per_hour` times the wall time, in the currency of the space file."""
+
+
+class TimeBudget(Frozen):
+    """The time in which a sweep has to end, and the choices made for it."""
+
+    budget_s: PositiveFloat
+    used_before_s: NonNegativeFloat
+    """Seconds from the start of the command to the plan."""
+    choices: tuple[PlannedChoice, ...]
+    """The differences from the space file, with reasons."""
+    full_digest: str
+    """Digest of the spec before it was shortened."""
 
 
 class Plan(Frozen):
@@ -115,6 +139,8 @@ class Plan(Frozen):
     about: str
     spec_digest: str
     quick: bool
+    """Whether a time budget allowed only one confirmation run per candidate."""
+    within: TimeBudget | None = None
     rows: tuple[SearchedSetting, ...]
     """The resolved search space."""
     starting_points: int

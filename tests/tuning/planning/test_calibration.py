@@ -19,6 +19,8 @@ from platform.tuning.planning.calibration import CalibrationRequest, calibrate, 
 from platform.tuning.start_sweep import plan_here
 from tests.space.examples import BASE, spec
 
+NODES = [{"CPU": 2.0, "GPU": 0.0}]
+
 
 @pytest.fixture(scope="module")
 def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
@@ -32,13 +34,13 @@ def calibration_request(info: DatasetInfo) -> CalibrationRequest:
 
 
 def test_two_processes_measure_concurrently_and_the_result_is_cached(
-    calibration_request: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibration_request: CalibrationRequest, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     messages: list[str] = []
     assert load_cached_speed(calibration_request, processes=2, cache_dir=tmp_path) is None
     speed = calibrate(calibration_request, processes=2, cache_dir=tmp_path, progress=messages.append)
-    assert (speed.processes, speed.threads, speed.busy) == (2, 1, False)
+    assert (speed.processes, speed.threads) == (2, 1)
+    assert 0 < speed.cpu_share <= 1
     assert speed.evaluation_images_per_s > speed.train_images_per_s, (
         "a training step takes longer than its forward pass"
     )
@@ -53,10 +55,15 @@ def test_two_processes_measure_concurrently_and_the_result_is_cached(
 def test_a_measurement_on_a_busy_machine_expires_after_an_hour(
     calibration_request: CalibrationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30)
+    answer = calibration.Speed(train_images_per_s=10, evaluation_images_per_s=30, cpu_share=0.5)
     monkeypatch.setattr(calibration, "_run_processes", lambda *_: [answer])
-    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
-    assert calibrate(calibration_request, processes=1, cache_dir=tmp_path).busy
+    monkeypatch.setattr(os, "getloadavg", lambda: (8.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    measured = calibrate(calibration_request, processes=1, cache_dir=tmp_path)
+    assert (measured.busy, measured.load_per_core) == (True, 4.0)
+    idle = answer.model_copy(update={"cpu_share": 0.97})
+    monkeypatch.setattr(calibration, "_run_processes", lambda *_: [idle])
+    assert not calibrate(calibration_request, processes=1, cache_dir=tmp_path / "other").busy
     assert load_cached_speed(calibration_request, processes=1, cache_dir=tmp_path) is not None
     [kept] = (tmp_path / "calibration").iterdir()
     os.utime(kept, (time.time() - 3700, time.time() - 3700))
@@ -95,8 +102,8 @@ def test_the_estimate_covers_every_network_of_the_space(
         base={**BASE, "data": {"name": "generated"}},
         search={"model.name": {"choice": list(rates)}, "optimizer.lr": {"log_uniform": [0.01, 0.5]}},
     )
-    assert plan_here(space, info, quick=False).estimate is None, "without calibrate=True nothing is measured"
-    found = plan_here(space, info, quick=False, calibrate=True).estimate
+    assert plan_here(space, info, NODES).estimate is None, "without calibrate=True nothing is measured"
+    found = plan_here(space, info, NODES, calibrate=True).estimate
     assert found is not None
     assert found.speed.networks == 2
     assert found.speed.train_images_per_s == pytest.approx(600)
@@ -129,7 +136,7 @@ def test_planning_creates_no_cuda_context(
     space = spec(
         base={**BASE, "data": {"name": "generated"}, **changes}, resources_per_worker={"CPU": 1, "GPU": gpu}
     )
-    plan = plan_here(space, info, quick=False)
+    plan = plan_here(space, info, [{"CPU": 2.0, "GPU": 1.0}])
     found = (plan.device, plan.device_reason, plan.precision, plan.precision_reason.partition(":")[0])
     assert found[: len(expected)] == expected
     assert any("time-sliced" in note for note in plan.notes) == (gpu == 0.5)

@@ -12,6 +12,7 @@ from platform.tuning.planning.estimate import (
     INPROC_START_S,
     LATENCY_MEASUREMENT_S,
     PRECISION_PASSES,
+    QUICK_DEPLOY_S,
     RAY_START_S,
     estimate_sweep,
     mean_speed,
@@ -44,18 +45,27 @@ def test_the_estimate_adds_up_all_stages() -> None:
     # One pass over the test images by PyTorch, then the passes that compare the precisions.
     deploy_s = DEPLOY_S + 1000 / 500 + PRECISION_PASSES * (500 + 1000) / 500
     assert found.wall_s == pytest.approx(stages + RAY_START_S + deploy_s)
+    assert found.hand_over_s == pytest.approx(deploy_s)
     faster = estimate_sweep(plan, SPEED.model_copy(update={"processes": 2}), IMAGES)
-    assert found.wall_s - faster.wall_s == pytest.approx(PRECISION_PASSES * 1500 / 500 / 2), (
-        "two cores evaluate"
-    )
+    assert faster.hand_over_s == pytest.approx((deploy_s + DEPLOY_S) / 2), "two cores evaluate"
     quick = estimate_sweep(plan.model_copy(update={"quick": True}), SPEED, IMAGES)
-    assert found.wall_s - quick.wall_s == pytest.approx(PRECISION_PASSES * 1500 / 500)
+    assert quick.hand_over_s == pytest.approx(QUICK_DEPLOY_S + 1000 / 500)
     costly = plan.model_copy(update={"objectives": ("validation_accuracy", "latency_ms")})
     three = SPEED.model_copy(update={"networks": 3})
     assert estimate_sweep(costly, three, IMAGES).wall_s - found.wall_s == pytest.approx(
         3 * LATENCY_MEASUREMENT_S
     )
     assert (found.gpu_hours, found.saved_s, found.cost) == (0, 0, None)
+
+
+def test_a_busy_machine_has_an_estimate_for_the_idle_one() -> None:
+    plan = make_plan(sweep(), {"CPU": 2, "GPU": 0})
+    busy = SPEED.model_copy(update={"busy": True, "cpu_share": 0.25})
+    idle = SPEED.model_copy(update={"train_images_per_s": 400, "evaluation_images_per_s": 2000})
+    assert estimate_sweep(plan, busy, IMAGES).idle_wall_s == pytest.approx(
+        estimate_sweep(plan, idle, IMAGES).wall_s
+    )
+    assert estimate_sweep(plan, SPEED, IMAGES).idle_wall_s is None
 
 
 def test_early_stopping_reduces_the_search_time() -> None:

@@ -82,7 +82,8 @@ def test_every_network_is_measured_at_the_largest_batch_size() -> None:
     plan = make_plan(resolved, HOST)
     assert plan.search.resources_per_worker.text() == "2 CPU + 0.1428 GPU"
     assert plan.search.concurrency == 8, "fourteen fit on the two GPUs, but eight on the sixteen cores"
-    assert plan.confirm.resources_per_worker.GPU == 1, "workers of one run never share a GPU"
+    assert plan.confirm.resources_per_worker.GPU == 0.1428, "placed as in the search"
+    assert plan.final.resources_per_worker.GPU == 1, "workers of one run never share a GPU"
 
 
 def failing_calibration(*_: Any, **__: Any) -> Speed:

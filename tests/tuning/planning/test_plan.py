@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from platform.common.errors import UsageError
-from platform.space.quick import CHANGES, quick_variant
 from platform.space.settings import WorkerResources
 from platform.space.space_files import load_space
 from platform.tuning.planning.capacity import max_concurrent_runs, resolve_resources
@@ -107,18 +106,30 @@ def test_a_plan_round_trips_through_json() -> None:
 @pytest.mark.parametrize(
     ("resources", "changes", "search", "confirm"),
     [
-        (TWO_CORES, {}, (1, 2, "inproc"), (2, 1, "ddp")),
-        ({"CPU": 1.0}, {}, (1, 1, "inproc"), (1, 1, "ddp")),
-        (GPU_HOST, {}, (1, 1, "inproc"), (1, 1, "ddp")),
-        ([GPU_HOST, GPU_HOST], {}, (1, 2, "inproc"), (2, 1, "ddp")),
-        (GPU_HOST, {"resources_per_worker": {"GPU": 0.25}}, (1, 4, "inproc"), (1, 4, "ddp")),
-        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, (1, 16, "inproc"), (2, 8, "ddp")),
-        (GPU_HOST, {"resources_per_worker": {"CPU": 4, "GPU": 0.1}}, (1, 4, "inproc"), (1, 4, "ddp")),
+        (TWO_CORES, {}, (1, 2, "inproc"), (1, 2, "inproc")),
+        ({"CPU": 1.0}, {}, (1, 1, "inproc"), (1, 1, "inproc")),
+        (GPU_HOST, {}, (1, 1, "inproc"), (1, 1, "inproc")),
+        ([GPU_HOST, GPU_HOST], {}, (1, 2, "inproc"), (1, 2, "inproc")),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0.25}}, (1, 4, "inproc"), (1, 4, "inproc")),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, (1, 16, "inproc"), (1, 9, "inproc")),
+        (GPU_HOST, {"resources_per_worker": {"CPU": 4, "GPU": 0.1}}, (1, 4, "inproc"), (1, 4, "inproc")),
         (TWO_CORES, {"workers_per_trial": 2}, (2, 1, "ddp"), (2, 1, "ddp")),
-        (TWO_CORES, {"backend": "ddp"}, (1, 2, "ddp"), (2, 1, "ddp")),
-        ([{"CPU": 3.0}, {"CPU": 3.0}], {"resources_per_worker": {"CPU": 2}}, (1, 2, "inproc"), (2, 1, "ddp")),
-        ({"CPU": 64.0}, {"trials": 5}, (1, 5, "inproc"), (2, 9, "ddp")),
-        (TWO_CORES, {"confirm": {"workers_per_run": 1}}, (1, 2, "inproc"), (1, 2, "ddp")),
+        (TWO_CORES, {"backend": "ddp"}, (1, 2, "ddp"), (1, 2, "ddp")),
+        (
+            [{"CPU": 3.0}, {"CPU": 3.0}],
+            {"resources_per_worker": {"CPU": 2}},
+            (1, 2, "inproc"),
+            (1, 2, "inproc"),
+        ),
+        ({"CPU": 64.0}, {"trials": 5}, (1, 5, "inproc"), (1, 9, "inproc")),
+        (TWO_CORES, {"confirm": {"workers_per_run": 1}}, (1, 2, "inproc"), (1, 2, "inproc")),
+        (TWO_CORES, {"confirm": {"workers_per_run": 2}}, (1, 2, "inproc"), (2, 1, "ddp")),
+        (
+            TWO_CORES,
+            {"workers_per_trial": 2, "confirm": {"workers_per_run": 1}},
+            (2, 1, "ddp"),
+            (1, 2, "inproc"),
+        ),
     ],
 )
 def test_concurrency_is_counted_node_by_node(
@@ -134,15 +145,25 @@ def test_concurrent_trials_lowers_the_concurrency_of_the_search(
     concurrent_trials: int | None, concurrency: int
 ) -> None:
     got = plan({"CPU": 16.0}, trials=40, concurrent_trials=concurrent_trials)
-    assert (got.search.concurrency, got.confirm.concurrency) == (concurrency, 8)
+    assert (got.search.concurrency, got.confirm.concurrency) == (concurrency, 9)
 
 
-def test_a_space_with_an_odd_batch_size_is_confirmed_by_one_worker() -> None:
-    got = plan(search={"batch_size": {"choice": [128, 75]}})
-    assert (got.confirm.workers, got.confirm.backend_reason) == (
-        1,
-        "one worker: not every batch size is even",
-    )
+@pytest.mark.parametrize(
+    ("resources", "changes", "workers", "reason"),
+    [
+        (TWO_CORES, {}, 2, "a single run for two worker slots: split over both"),
+        ({"CPU": 1.0}, {}, 1, "one worker: fewer than two worker slots"),
+        (GPU_HOST, {}, 1, "one worker: fewer than two worker slots"),
+        ([GPU_HOST, GPU_HOST], {}, 2, "a single run for two worker slots: split over both"),
+        (TWO_CORES, {"search": {"batch_size": {"choice": [128, 75]}}}, 1, "one worker: not every batch size is even"),
+        (TWO_CORES, {"final": {"workers_per_run": 1}}, 1, "workers_per_run is 1"),
+    ],
+)  # fmt: skip
+def test_the_final_run_is_split_over_free_slots(
+    resources: Any, changes: dict[str, Any], workers: int, reason: str
+) -> None:
+    final = plan(resources, **changes).final
+    assert (final.workers, final.backend, final.backend_reason) == (workers, "ddp", reason)
 
 
 def test_workers_of_one_run_never_share_a_gpu() -> None:
@@ -244,11 +265,3 @@ def test_a_plan_warns_of_settings_without_effect(resources: Any, changes: dict[s
 def test_the_plans_of_the_shipped_spaces_have_no_notes() -> None:
     for name in ("resnet18_cifar", "resnet32_cifar", "small_networks"):
         assert make_plan(load_space(name), GPU_HOST).notes == ()
-
-
-@pytest.mark.parametrize("name", ["resnet18_cifar", "resnet32_cifar"])
-def test_a_quick_sweep_has_every_stage(name: str) -> None:
-    got = make_plan(quick_variant(load_space(name)), TWO_CORES, quick=True)
-    assert (got.search.runs, got.search.epochs, got.rungs) == (4, 3, ())
-    assert (got.candidates, got.seeds, got.confirm.runs) == (1, 1, 1)
-    assert got.notes[: len(CHANGES)] == CHANGES
