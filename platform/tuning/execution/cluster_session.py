@@ -29,6 +29,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 
 _LOCAL_ATTEMPTS = 2
 _START_TIMEOUT_S = 180.0
+_ANSWER_TIMEOUT_S = 10.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -153,6 +154,8 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
         # Other machines may not have the package: upload it (a few hundred kilobytes).
         runtime_env["py_modules"] = [str(Path(platform.__path__[0]).resolve())]
     try:
+        if address is not None:
+            _require_answer(address)
         _start(options | {"runtime_env": runtime_env}, attempts=1 if address else _LOCAL_ATTEMPTS)
     except Exception as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
@@ -161,7 +164,35 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
             if address
             else "see the newest session under /tmp/ray for its logs"
         )
-        raise UserError(f"cannot reach {where}: {_first_line(error)}; {step}") from error
+        raise UserError(f"cannot reach {where}: {_one_line(error)}; {step}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Raise an error if no cluster answers at `address`; `ray.init` would retry for minutes."""
+    import grpc
+    from ray._private import gcs_utils, services
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    is_client = address.startswith("ray://")
+    found = services.canonicalize_bootstrap_address(address.removeprefix("ray://"))
+    if found is None:  # `local`
+        return
+    channel = gcs_utils.create_gcs_channel(found)
+    try:
+        if is_client:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_TIMEOUT_S)
+        else:
+            nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+            nodes.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=_ANSWER_TIMEOUT_S)
+    except grpc.FutureTimeoutError:
+        raise ConnectionError(f"no answer within {_ANSWER_TIMEOUT_S:.0f} s") from None
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            raise ConnectionError(f"no answer ({error.code().name}: {error.details()})") from None
+        if address != "auto":  # with `auto`, ray.init enables the token by itself
+            raise ConnectionError(f"{error.details()}; set RAY_AUTH_MODE=token") from None
+    finally:
+        channel.close()
 
 
 def _start(options: Mapping[str, Any], *, attempts: int) -> None:
@@ -244,5 +275,7 @@ def _quiet() -> None:
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, at most 300 characters."""
+    text = " ".join(str(error).split()).rstrip(".:;,") or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300].rsplit(' ', 1)[0]} ..."

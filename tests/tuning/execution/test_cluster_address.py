@@ -1,0 +1,42 @@
+"""Addresses in RAY_ADDRESS at which no cluster answers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from platform.common.errors import UserError
+from platform.tuning.execution import cluster_session
+from platform.tuning.execution.cluster_session import session
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Yield a port that accepts connections and never answers, such as that of a suspended process."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:{silent}", "127.0.0.1:1", "no-such-host.invalid:6379", "nonsense", "auto"]
+)
+def test_a_cluster_that_does_not_answer_is_one_message(
+    silent_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    scheme: str,
+    host: str,
+) -> None:
+    address = scheme + host.format(silent=silent_port)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(cluster_session, "_ANSWER_TIMEOUT_S", 1.0)
+    with pytest.raises(UserError) as caught, session():
+        pass
+    message = str(caught.value)
+    assert message.startswith(f"cannot reach the Ray cluster at RAY_ADDRESS={address}: ")
+    assert message.endswith("or unset RAY_ADDRESS to use only this machine")
+    assert "\n" not in message
+    assert capfd.readouterr().err == ""
