@@ -9,8 +9,9 @@
 #   make engine    build the C++ engine
 #   make clean     remove build outputs; results, .venv and .tools stay
 #
-# Variables: PYTHON=python3.12 (interpreter of .venv), SPACE=resnet32_cifar, ARGS="..." (further arguments of
-# sweep, test, engine and ui). The environment variable CIFAR10_DIR names a folder with CIFAR-10.
+# Variables: SPACE=resnet32_cifar and WITHIN=1h (the space of `make sweep` and its time, 5min by default),
+# PYTHON=python3.12 (interpreter of .venv), ARGS="..." (further arguments of sweep, test, engine and ui). The
+# environment variable CIFAR10_DIR names a folder with CIFAR-10.
 
 PYTHON_OF_VENV := .venv/bin/python
 SPACE ?= resnet18_cifar
@@ -23,7 +24,7 @@ setup:
 
 sweep: setup
 	@$(need_compiler)
-	$(PYTHON_OF_VENV) -m platform.sweep $(SPACE) --quick $(ARGS)
+	$(PYTHON_OF_VENV) -m platform.sweep $(SPACE) $(if $(WITHIN),--within $(WITHIN),--quick) $(ARGS)
 
 test: setup
 	@$(need_compiler)

@@ -110,7 +110,7 @@ class Confirm(Frozen):
     seeds: PositiveInt = Field(default=3, le=1000)
     """Number of runs per configuration, with different seeds; a spread needs at least 2."""
     workers_per_run: Workers = "auto"
-    """Data-parallel processes per run; `auto`: two if two slots are free, else one."""
+    """Data-parallel processes per run; `auto`: as in the search, so that the runs are comparable."""
 
 
 class Final(Frozen):

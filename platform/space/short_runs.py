@@ -188,12 +188,12 @@ def _shrink_batches(values: Values, size: SweepSize) -> PlannedChoice | None:
         for path in point:
             if path.startswith("optimizer") and path.endswith("lr"):
                 optimizer = path.split(".")[1] if path.count(".") == 2 else name
-                point[path] *= _lr_factor(optimizer, ratio)
+                point[path] = _scaled(point[path], _lr_factor(optimizer, ratio))
         if "batch_size" in point:
             point["batch_size"] = batch
     ratio = batch / before
     base["batch_size"] = batch
-    base["optimizer"]["lr"] *= _lr_factor(name, ratio)
+    base["optimizer"]["lr"] = _scaled(base["optimizer"]["lr"], _lr_factor(name, ratio))
     sizes = str(batch)
     if "batch_size" in search:
         search["batch_size"] = {"choice": [batch, 2 * batch]}
@@ -218,8 +218,12 @@ def _lr_factor(optimizer: str, ratio: float) -> float:
 def _scaled(entry: Any, factor: float) -> Any:
     """Scale a learning rate, or the numbers of its distribution."""
     if isinstance(entry, dict):
-        return {kind: [number * factor for number in numbers] for kind, numbers in entry.items()}
-    return entry * factor
+        return {kind: [_rounded(number * factor) for number in numbers] for kind, numbers in entry.items()}
+    return _rounded(entry * factor)
+
+
+def _rounded(lr: float) -> float:
+    return float(f"{lr:.3g}")
 
 
 def _shorten_schedules(values: Values, size: SweepSize) -> PlannedChoice | None:
