@@ -1,21 +1,27 @@
 """Register the champion of a sweep, with its export and benchmark, in MLflow's model registry.
 
     mlflow.pyfunc.load_model("models:/resnet18_cifar@champion").predict(images)   # uint8 [N, 3, 32, 32]
+    # [{"class": "cat", "probability": 0.98, "logits": [...]}, ...]
 
-The model is saved as a torch.export program, which loads without this package and without pickle.
+The model is a torch.export program with `platform.models.served_model`; it loads without this package and
+without pickle.
 """
 
 from __future__ import annotations
 
-import logging
+import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import platform
 from platform.common.errors import UserError
+from platform.common.text_format import percent
 from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
 from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
 from platform.tracking.provenance import without_credentials
@@ -57,6 +63,7 @@ def register_champion(
     space: str | None = None,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Registered:
     """Log the champion's model, export and benchmark to the sweep's run, and register the model.
 
@@ -68,6 +75,7 @@ def register_champion(
         space: name of the experiment and of the registered model; default: the folder's search space.
         metrics: added as tags of the version, so that versions can be compared in the registry.
         tags: further tags of the version (`quick`, `data_label`, ...).
+        progress: called with a message before each slow step.
 
     Raises:
         UserError: the store is unavailable, or it has no run of this sweep.
@@ -91,17 +99,19 @@ def register_champion(
     try:
         with TemporaryDirectory() as temporary:
             path = Path(temporary) / "model"
+            progress("registering: exporting the network for MLflow")
             save_mlflow_model(model, path)
+            progress("registering: copying the model to MLflow")
             client.log_artifacts(run_id, str(path), artifact_path="model")
         client.log_artifact(run_id, str(model_path), artifact_path="checkpoint")
         if folder.export.is_dir():
+            progress("registering: copying the exports to MLflow")
             for path in (folder.export, *folder.lower_precisions):
                 log_artifact(client, run_id, path, path.name)
         if folder.benchmark.is_file():
             client.log_artifact(run_id, str(folder.benchmark))
-        try:
-            client.get_registered_model(space)
-        except MlflowException:
+        progress("registering: adding the version")
+        with suppress(MlflowException):  # it exists, or another sweep creates it at this moment
             client.create_registered_model(space)
         version_tags = {
             "sweep_id": folder.sweep_id,
@@ -110,10 +120,17 @@ def register_champion(
             **(tags or {}),
         }
         choice = choose_alias(version_tags, _champion_tags(client, space))
+        description = _description(model, folder, space, choice.alias, shown, metrics or {})
         version = client.create_model_version(
-            space, source=f"{run.info.artifact_uri}/model", run_id=run_id, tags=version_tags
+            space,
+            source=f"{run.info.artifact_uri}/model",
+            run_id=run_id,
+            tags=version_tags,
+            description=description,
         )
         client.set_registered_model_alias(space, choice.alias, version.version)
+        if choice.alias == CHAMPION or not client.get_registered_model(space).description:
+            client.update_registered_model(space, description=description)
     except (MlflowException, OSError) as error:
         reason = without_credentials(" ".join(str(error).split()))[:300]
         raise UserError(f"cannot register the champion in MLflow ({shown}): {reason}") from None
@@ -126,38 +143,57 @@ def _champion_tags(client: MlflowClient, model: str) -> Mapping[str, str] | None
 
 
 def save_mlflow_model(model: TrainedModel, path: Path) -> None:
-    """Write an MLflow model folder; input uint8 [N, C, H, W] (raw pixels), output float32 logits [N, K]."""
+    """Write an MLflow model folder; see `served_model.ImageClassifier.predict` for its input and output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from MLflow and torch.export, about their own code
-        import mlflow.pytorch
-        import numpy as np
+        import mlflow.pyfunc
         import torch
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, DataType, Schema
+        from mlflow.types.schema import Array
 
-        # MLflow logs "Failed to resolve installed pip version" in environments made by uv.
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        shape = (-1, *model.input_shape)
-        mlflow.pytorch.save_model(
-            _from_pixels(model),
-            str(path),
-            signature=ModelSignature(
-                inputs=Schema([TensorSpec(np.dtype("uint8"), shape)]),
-                outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(model.class_names)))]),
-            ),
-            # Two images, because a batch of one would make the exported batch size static.
-            input_example=np.zeros((2, *model.input_shape), np.uint8),
-            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        from platform.models import served_model
+
+        source = Path(served_model.__file__)
+        for name in ("code", "data"):
+            (path / name).mkdir(parents=True)
+        shutil.copy(source, path / "code")
+        # Two images, because a batch of one would make the exported batch size static.
+        images = torch.zeros(2, *model.input_shape)
+        batch = {0: torch.export.Dim("batch")}
+        program = torch.export.export(_from_unit_range(model), (images,), dynamic_shapes=(batch,))
+        torch.export.save(program, path / "data" / served_model.PROGRAM)
+        document = {"classes": list(model.class_names), "input_shape": list(model.input_shape)}
+        (path / "data" / served_model.CLASSES).write_text(json.dumps(document), encoding="utf-8")
+        versions = {"mlflow": mlflow.__version__, "torch": torch.__version__.split("+")[0]}
+        requirements = [f"{name}=={version}" for name, version in versions.items()]
+        (path / "requirements.txt").write_text("\n".join([*requirements, "numpy"]) + "\n", encoding="utf-8")
+        environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+        (path / "python_env.yaml").write_text(json.dumps(environment), encoding="utf-8")
+        # `save_model` would scan the files of all installed packages (3 s, and far more from a slow disk).
+        # The input has no schema, because MLflow's schemas allow one type only.
+        columns = [
+            ColSpec(DataType.string, "class"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Array(DataType.double), "logits"),
+        ]
+        saved = Model(
+            signature=ModelSignature(outputs=Schema(columns)),
             metadata={"class_names": list(model.class_names), "data_label": model.data_label},
-            serialization_format="pt2",
         )
+        mlflow.pyfunc.add_to_model(
+            saved, loader_module=source.stem, data="data", code="code", python_env="python_env.yaml"
+        )
+        saved.save(str(path / "MLmodel"))
 
 
-def _from_pixels(model: TrainedModel) -> nn.Module:
+def _from_unit_range(model: TrainedModel) -> nn.Module:
     import torch
     from torch import nn
 
-    class FromPixels(nn.Module):
+    class FromUnitRange(nn.Module):
+        """The network with the normalization of its input, which is float32 [N, C, H, W] in 0..1."""
+
         mean: torch.Tensor
         std: torch.Tensor
 
@@ -169,8 +205,42 @@ def _from_pixels(model: TrainedModel) -> nn.Module:
             self.register_buffer("std", model.std[:, None, None])
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            pixels = images.to(torch.float32) / 255
-            logits: torch.Tensor = self.network((pixels - self.mean) / self.std)
+            logits: torch.Tensor = self.network((images - self.mean) / self.std)
             return logits
 
-    return FromPixels().eval()
+    return FromUnitRange().eval()
+
+
+def _description(
+    model: TrainedModel,
+    folder: SweepFolder,
+    space: str,
+    alias: str,
+    tracking_uri: str,
+    metrics: Mapping[str, float],
+) -> str:
+    """Return the Markdown of the registry's page: what the model is, how to call it and how to serve it."""
+    uri, (channels, height, width) = f"models:/{space}@{alias}", model.input_shape
+    accuracy = f" Test accuracy: {percent(metrics['test/accuracy'])}." if "test/accuracy" in metrics else ""
+    return f"""{model.model.name} of the sweep {folder.sweep_id}, trained on {model.data_label}.{accuracy}
+
+Images are integers from 0 to 255 or floats from 0 to 1, [N, {channels}, {height}, {width}], RGB.
+
+```python
+import mlflow
+
+mlflow.set_tracking_uri("{tracking_uri}")
+model = mlflow.pyfunc.load_model("{uri}")
+model.predict(images)  # [{{"class": "{model.class_names[0]}", "probability": 0.98, "logits": [...]}}, ...]
+```
+
+Serve it, and send images as JSON:
+
+```
+MLFLOW_TRACKING_URI={tracking_uri} mlflow models serve -m {uri} --env-manager local --port 5001
+curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" --data @images.json
+```
+
+`images.json` is `json.dumps({{"inputs": images.tolist()}})`; the answer is
+`{{"predictions": [{{"class": ..., "probability": ..., "logits": [...]}}, ...]}}`.
+"""

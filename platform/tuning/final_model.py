@@ -141,6 +141,7 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
 
 
 def final_metrics(folder: SweepFolder) -> dict[str, float]:
+        progress=progress,
     """Return the available final metrics of the sweep by metric key."""
     results = read_results(folder)
     metrics: dict[str, float] = {}

@@ -83,10 +83,24 @@ def test_the_registered_champion_predicts_like_the_network(mlflow_uri, trained, 
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
-    logits = mlflow.pyfunc.load_model("models:/champ@champion").predict(images)
+    model = mlflow.pyfunc.load_model("models:/champ@champion")
+    found = model.predict(images)
     with torch.no_grad():
         expected = trained.network()(trained.normalize(torch.from_numpy(images)))
-    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose([row["logits"] for row in found], expected.numpy(), atol=1e-4)
+    best = expected.softmax(dim=1).max(dim=1)
+    assert [row["class"] for row in found] == [trained.class_names[index] for index in best.indices]
+    assert [row["probability"] for row in found] == pytest.approx(best.values.tolist(), abs=1e-4)
+    for same in (images / 255, images.tolist(), (images / 255).astype(np.float32)):
+        again = model.predict(np.asarray(same))
+        np.testing.assert_allclose([row["logits"] for row in again], expected.numpy(), atol=1e-4)
+    assert model.predict(images[0])[0]["class"] == found[0]["class"]
+    with pytest.raises(Exception, match=r"must have the shape \[N, 3, 32, 32\]; got \(5, 3, 16, 16\)"):
+        model.predict(images[:, :, :16, :16])
+    with pytest.raises(Exception, match="integers from 0 to 255 or floats from 0 to 1; got float64"):
+        model.predict(images.astype(float))
+    assert 'load_model("models:/champ@champion")' in version.description
+    assert "mlflow models serve" in client.get_registered_model("champ").description
     assert mlflow.active_run() is None
 
 
