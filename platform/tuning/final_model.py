@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,9 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
     return read_json(folder.test, remedy=_REMEDY)
 
 
-def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
+def register(
+    sweep: Sweep, *, tracking_uri: str, progress: Callable[[str], None] = lambda _: None
+) -> Registered | None:
     """Register the final model in MLflow, once per sweep; return None if it is already registered.
 
     Raises:
@@ -127,6 +130,7 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
             "quick": str(sweep.plan.quick).lower(),
             "generated_data": str(sweep.info.name == "generated").lower(),
         },
+        progress=progress,
     )
     write_json(
         record,
@@ -141,7 +145,6 @@ def register(sweep: Sweep, *, tracking_uri: str) -> Registered | None:
 
 
 def final_metrics(folder: SweepFolder) -> dict[str, float]:
-        progress=progress,
     """Return the available final metrics of the sweep by metric key."""
     results = read_results(folder)
     metrics: dict[str, float] = {}
