@@ -113,6 +113,7 @@ def register(
         UserError: the tracking store does not answer.
     """
     from platform.tracking.mlflow_registry import register_champion
+    from platform.tracking.provenance import without_credentials
     from platform.tuning.selection.registry_alias import choose_alias
 
     record = sweep.folder.path / REGISTERED_FILE
@@ -125,7 +126,6 @@ def register(
         tracking_uri=tracking_uri,
         space=sweep.spec.name,
         metrics=final_metrics(sweep.folder),
-    from platform.tracking.provenance import without_credentials
         tags={
             "quick": str(sweep.plan.quick).lower(),
             "generated_data": str(sweep.info.name == "generated").lower(),
