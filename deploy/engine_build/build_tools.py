@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from pathlib import Path
 
 from platform.common.cores import usable_cores
 from platform.common.errors import UserError
-from platform.common.text_format import duration, percent
+from platform.common.time_left import TimeLeft
 
-_PROGRESS_EVERY_S = 5.0
 _STEP = re.compile(r"\[\d+/\d+\] ")
 
 
@@ -134,8 +132,8 @@ def run_ninja(
         UserError: the build failed; the message has its last lines and the path of the log.
     """
     command = [str(tools.ninja), "-C", str(build_dir), "-j", str(tools.jobs), *targets]
-    meter = _ProgressMeter(what, progress, _steps(command, tools), weigh) if progress else None
-    _run(command, tools, log=log, what=what, on_line=meter.update if meter else lambda _: None)
+    count = _count_steps(_steps(command, tools), what, weigh, progress) if progress else lambda _: None
+    _run(command, tools, log=log, what=what, on_line=count)
 
 
 def _steps(command: list[str], tools: BuildTools) -> list[str]:
@@ -145,31 +143,20 @@ def _steps(command: list[str], tools: BuildTools) -> list[str]:
     return [line for line in answer.stdout.splitlines() if _STEP.match(line)]
 
 
-class _ProgressMeter:
-    """Turns ninja's output into messages with percentage and time left."""
+def _count_steps(
+    steps: list[str], what: str, weigh: Callable[[str], float], progress: Callable[[str], None]
+) -> Callable[[str], None]:
+    """Return a function that takes ninja's output by line, and reports the progress over `steps`."""
+    done = 0.0
+    meter = TimeLeft(what, sum(map(weigh, steps)), progress)
 
-    def __init__(
-        self, what: str, progress: Callable[[str], None], steps: list[str], weigh: Callable[[str], float]
-    ) -> None:
-        self._what = what
-        self._progress = progress
-        self._weigh = weigh
-        self._total = sum(map(weigh, steps))
-        self._done = 0.0
-        self._started = self._last = time.monotonic()
+    def count(line: str) -> None:
+        nonlocal done
+        if _STEP.match(line):
+            done += weigh(line)
+            meter.update(done)
 
-    def update(self, line: str) -> None:
-        """Process one line of ninja's output."""
-        if not _STEP.match(line):
-            return
-        self._done += self._weigh(line)
-        now = time.monotonic()
-        # The first seconds are too short for an estimate.
-        if now - self._last < _PROGRESS_EVERY_S or self._done >= self._total:
-            return
-        left_s = (now - self._started) / self._done * (self._total - self._done)
-        self._progress(f"{self._what}: {percent(self._done / self._total, 0)}, {duration(left_s)} left")
-        self._last = now
+    return count
 
 
 def _run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,14 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from deploy.engine_build.build_lock import Progress, build_status, locked
 from deploy.engine_build.build_tools import BuildTools, find_build_tools, run_cmake, run_ninja
-from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn, locked, ncnn_recipe
+from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn, ncnn_recipe
 from platform.common.command_line import option, parse_command_line
 from platform.common.errors import UserError, run_command
+from platform.common.time_left import TimeLeft
 from platform.data.cache import default_cache_dir
 
-Progress = Callable[[str], None]
-
+_COUNT = re.compile(r"(?P<phase>.+): (?P<done>\d+)(?: of (?P<total>\d+) (?P<unit>\w+)| %)")
 _SOURCES = ("CMakeLists.txt", "cmake/*", "include/**/*.h", "src/**/*.cpp", "src/**/*.h", "apps/*")
 
 
@@ -64,10 +66,20 @@ def ensure_engine(
     recipe = _recipe(ncnn_dir, ncnn_source_dir)
     if _is_built(build_dir, recipe):
         return _binaries(build_dir)
-    with locked(build_dir.with_name(build_dir.name + ".lock"), progress=progress):
+    with locked(_lock_file(build_dir), progress=progress) as report:
         if not _is_built(build_dir, recipe):
-            _build(build_dir, recipe, ncnn_dir, ncnn_source_dir, progress)
+            _build(build_dir, recipe, ncnn_dir, ncnn_source_dir, report)
     return _binaries(build_dir)
+
+
+def is_engine_built() -> bool:
+    """Return whether `ensure_engine()` would return without a build."""
+    return _is_built(_build_dir(), _recipe(None, None))
+
+
+def engine_build_status() -> str | None:
+    """Return the last progress message of a running build of the engine, or None."""
+    return build_status(_lock_file(_build_dir()))
 
 
 def run_benchmark(
@@ -133,6 +145,7 @@ def run_benchmark(
 
 def _run(command: list[str], *, stdout: Path, progress: Progress) -> None:
     last_message = ""
+    report = _with_time_left(progress)
     # stdout goes to a file: a pipe would not be read while stderr is, and a full pipe blocks the engine.
     with (
         stdout.open("w", encoding="utf-8") as printed,
@@ -144,7 +157,7 @@ def _run(command: list[str], *, stdout: Path, progress: Progress) -> None:
             for line in process.stderr or ():
                 last_message = line.rstrip()
                 if not last_message.startswith("error: "):
-                    progress(last_message)
+                    report(last_message)
         except BaseException:
             process.terminate()
             raise
@@ -154,11 +167,34 @@ def _run(command: list[str], *, stdout: Path, progress: Progress) -> None:
         raise UserError(last_message.removeprefix("error: ") or f"the engine failed: {' '.join(command)}")
 
 
+def _with_time_left(progress: Progress) -> Progress:
+    """Return a function that takes the engine's messages, and adds the time left to those with a count."""
+    phase, meter = "", TimeLeft("", 0, progress)
+
+    def report(message: str) -> None:
+        nonlocal phase, meter
+        count = _COUNT.fullmatch(message)
+        if count is None:
+            progress(message)
+            return
+        if phase != count["phase"]:
+            phase = count["phase"]
+            meter = TimeLeft(phase, int(count["total"] or 100), progress, unit=count["unit"])
+            progress(phase)
+        meter.update(int(count["done"]))
+
+    return report
+
+
 def _build_dir() -> Path:
     # Next to the sources if possible; an installed package may be writable by root only.
     if os.access(ENGINE_DIR, os.W_OK):
         return ENGINE_DIR / "build" / "engine"
     return default_cache_dir() / f"engine-{hashlib.sha256(str(ENGINE_DIR).encode()).hexdigest()[:12]}"
+
+
+def _lock_file(build_dir: Path) -> Path:
+    return build_dir.with_name(f"{build_dir.name}.lock")
 
 
 def _recipe(ncnn_dir: Path | None, ncnn_source_dir: Path | None) -> str:

@@ -11,10 +11,9 @@ import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.engine_build.build_lock import Progress, locked
 from deploy.engine_build.build_tools import BuildTools, run_cmake, run_ninja
 from deploy.engine_build.package_index import IndexSettings, index_settings
 from platform.common.errors import UserError
@@ -26,23 +25,6 @@ SDIST_SHA256 = "ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200
 
 ENGINE_DIR = Path(__file__).resolve().parents[2] / "cpp_engine"
 _OPTIONS = ENGINE_DIR / "cmake" / "ncnn_options.cmake"
-
-Progress = Callable[[str], None]
-
-
-@contextmanager
-def locked(path: Path, *, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the system releases it if the process is killed."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another process that runs the same build")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def ensure_ncnn(tools: BuildTools, *, progress: Progress, source_dir: Path | None = None) -> Path:
@@ -62,10 +44,10 @@ def ensure_ncnn(tools: BuildTools, *, progress: Progress, source_dir: Path | Non
     prefix = default_cache_dir() / f"ncnn-{NCNN_VERSION}-{_build_key(tools, source_dir)}"
     if prefix.is_dir():
         return prefix
-    with locked(prefix.with_name(prefix.name + ".lock"), progress=progress):
+    with locked(prefix.with_name(prefix.name + ".lock"), progress=progress) as report:
         # Only complete installations are renamed to this path.
         if not prefix.is_dir():
-            _build(prefix, tools, progress=progress, source_dir=source_dir)
+            _build(prefix, tools, progress=report, source_dir=source_dir)
     return prefix
 
 
@@ -86,7 +68,7 @@ def _build(prefix: Path, tools: BuildTools, *, progress: Progress, source_dir: P
     installed = work / "installed"
     shutil.rmtree(installed, ignore_errors=True)
     log = work / "build.log"
-    progress(f"building ncnn {NCNN_VERSION} into {prefix} (once; about 3 minutes on two cores)")
+    progress("building ncnn (once per machine; about 3 minutes on two idle cores)")
     run_cmake(
         tools,
         [

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.engine_build.build_lock import locked
 from deploy.engine_build.build_tools import find_build_tools, run_cmake, run_ninja
 from deploy.engine_build.engine import EngineBinaries, ensure_engine
-from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn, locked
+from deploy.engine_build.ncnn_source import ENGINE_DIR, ensure_ncnn
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 SIDE = 8

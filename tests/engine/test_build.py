@@ -10,6 +10,7 @@ from deploy.engine_build import build_tools, ncnn_source, package_index
 from deploy.engine_build.build_tools import BuildTools, find_build_tools
 from deploy.engine_build.ncnn_source import SDIST_NAME, ensure_ncnn, fetch_sdist
 from deploy.engine_build.package_index import IndexSettings, index_settings
+from platform.common import time_left
 from platform.common.errors import UserError
 
 EMPTY = {"PIP_CONFIG_FILE": "/dev/null"}
@@ -142,7 +143,7 @@ def test_failed_build_reports_output_and_log(tmp_path: Path) -> None:
 
 
 def test_progress_has_percentage_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_tools, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(time_left, "_EVERY_S", 0.0)
     rules = "rule wait\n command = true\n" + "".join(f"build x{i}: wait\n" for i in range(4))
     (tmp_path / "build.ninja").write_text(rules)
     messages: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,7 @@ def evaluate(
     keep_logits: bool = False,
     flip: bool = False,
     size: int = 224,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate `network` on `split`.
 
@@ -72,6 +74,7 @@ def evaluate(
         keep_logits: whether to return the logits, too.
         flip: whether to evaluate with test-time flip, too.
         size: side in pixels of the network's input, for an `ImageFolderSplit`.
+        progress: called with the number of images done, after each batch.
 
     Raises:
         UserError: the loss is NaN or infinite.
@@ -87,6 +90,7 @@ def evaluate(
         batch_size=batch_size,
         keep_logits=keep_logits,
         flip=flip,
+        progress=progress,
     )
     if not all(math.isfinite(each.loss) for each in (result, result.flip) if each is not None):
         raise UserError(
@@ -114,6 +118,7 @@ def evaluate_set(
     batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate `network`; each worker evaluates its share of the images, and all return the total.
 
@@ -128,6 +133,7 @@ def evaluate_set(
     flipped = torch.zeros(2, dtype=torch.float64, device=world.device)
     confusion: Tensor | None = None
     kept_logits = []
+    done = 0
     with torch.inference_mode(), reproducible_convolutions():
         for images, labels in evaluation_set.batches(world.slice_of(count), batch_size):
             with autocast(precision, world.device):
@@ -145,6 +151,8 @@ def evaluate_set(
                 flipped[1] += (mean_logits.argmax(dim=1) == labels).sum()
             if keep_logits:
                 kept_logits.append(logits.cpu())
+            done += len(labels)
+            progress(done)
         if confusion is None:
             raise UserError(f"an evaluation needs an image per worker: got {count} for {world.size} workers")
         world.sum_(loss)
