@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from platform.common.errors import UserError
+from platform.training.torchrun import read_launch
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,15 @@ def world_from_env() -> Iterator[World]:
     Starts a process group (nccl on GPUs, gloo on CPUs) and destroys it at the end.
 
     Raises:
-        UserError: fewer GPUs than workers on this machine (two workers of one run cannot share a GPU).
+        UsageError: the variables are incomplete or invalid.
+        UserError: fewer GPUs than workers on this machine (two workers of one run cannot share a GPU), or the
+            workers cannot be connected.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    launch = read_launch()
+    if launch.workers == 1:
         yield single()
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    size, rank, local_rank = launch.workers, launch.rank, launch.local_rank
     if 0 < torch.cuda.device_count() <= local_rank:
         raise UserError(
             f"each worker needs its own GPU: worker {local_rank} was started on a machine with "
@@ -86,7 +89,15 @@ def world_from_env() -> Iterator[World]:
     device = pick_device(local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=size)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"cannot connect the {size} workers at {where}: {' '.join(str(error).split())}; "
+            "start all of them with torchrun"
+        ) from error
     try:
         yield World(rank=rank, size=size, device=device)
     finally:
