@@ -7,10 +7,13 @@ store becomes unavailable during a sweep, the writes are retried in the backgrou
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from platform.common.errors import UserError
 from platform.tracking.events import (
@@ -41,18 +44,27 @@ logger = logging.getLogger(__name__)
 class MlflowObserver(SweepObserver):
     """Records a sweep; all writes after the start run in order on one background thread."""
 
-    def __init__(self, tracking_uri: str | None = None, *, close_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        *,
+        close_timeout_s: float = 60.0,
+        system_metrics_every_s: float = 30.0,
+    ) -> None:
         """Set the store; it is opened when the sweep starts.
 
         Args:
             tracking_uri: see `resolve_tracking_uri`.
             close_timeout_s: how long the end of a sweep waits for an unavailable store.
+            system_metrics_every_s: interval at which the load of this machine is logged.
 
         Raises:
             UsageError: MLflow cannot use `tracking_uri`.
         """
         self.tracking_uri = resolve_tracking_uri(tracking_uri)
         self._close_timeout_s = close_timeout_s
+        self._system_metrics_every_s = system_metrics_every_s
+        self._ended = threading.Event()
         self._open: tuple[SweepRuns, WriteQueue] | None = None
         self._accuracy: dict[str, float] = {}
         self._best: list[float] = []
@@ -72,11 +84,18 @@ class MlflowObserver(SweepObserver):
             runs,
             WriteQueue(store=f"MLflow ({without_credentials(self.tracking_uri)})", is_refusal=_is_refusal),
         )
+        self._ended.clear()
+        threading.Thread(target=self._log_system_metrics, name="system-metrics", daemon=True).start()
         for path in (SweepFolder(sweep.folder).spec, SweepFolder(sweep.folder).plan):
             if path.exists():
                 self.artifact_written(path, name=path.name)
         if sweep.history:
             self._backfill(sweep.history)
+
+    def _log_system_metrics(self) -> None:
+        monitors = _system_monitors()
+        while not self._ended.wait(self._system_metrics_every_s):
+            self._put(partial(SweepRuns.log_system_metrics, metrics=_load(monitors), time_ms=_now_ms()))
 
     def _backfill(self, histories: Sequence[TrialHistory]) -> None:
         """Add the events that an earlier process wrote to the journal but not to the store."""
@@ -136,6 +155,7 @@ class MlflowObserver(SweepObserver):
         """Flush the queue and close the runs."""
         if self._open is None:
             return
+        self._ended.set()
         time_ms = _now_ms()
         result = _result(self._folder, outcome)
         self._put(lambda runs: runs.close(outcome, result=result, time_ms=time_ms))
@@ -155,6 +175,28 @@ class MlflowObserver(SweepObserver):
             return
         runs, queue = self._open
         queue.put(lambda: operation(runs))
+
+
+def _system_monitors() -> list[Any]:
+    """Return MLflow's monitors of this machine; that of the GPUs needs a driver and `nvidia-ml-py`."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with suppress(ImportError, RuntimeError):
+        monitors.append(GPUMonitor())
+    return monitors
+
+
+def _load(monitors: Sequence[Any]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for monitor in monitors:
+        monitor.collect_metrics()
+        values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
+        monitor.clear_metrics()
+    return values
 
 
 def _result(folder: Path, outcome: SweepOutcome) -> str:

@@ -233,11 +233,11 @@ class SweepRuns:
             self._client.set_tag(self.parent_id, "message", outcome.message[:_TAG_LENGTH])
         self._client.set_terminated(self.parent_id, _SWEEP_STATUS[outcome.status], end_time=time_ms)
 
-    def log_system_metrics(self, metrics: Mapping[str, float], *, step: int, time_ms: int) -> None:
-        """Log the load of a node to the parent run."""
+    def log_system_metrics(self, metrics: Mapping[str, float], *, time_ms: int) -> None:
+        """Log the load of this machine to the parent run; step = Unix time in seconds."""
         from mlflow.entities import Metric
 
-        values = [Metric(key, value, time_ms, step) for key, value in metrics.items()]
+        values = [Metric(key, value, time_ms, time_ms // 1000) for key, value in metrics.items()]
         self._client.log_batch(self.parent_id, metrics=values)
 
     def _create_parent(self) -> str:

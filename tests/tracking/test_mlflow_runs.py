@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import threading
 
 import pytest
 
@@ -133,6 +134,24 @@ def test_all_trials_have_the_same_parameters_and_at_most_15_metrics(client, mlfl
     assert (second.params["lr"], second.params["log10_lr"]) == ("0.001", "-3.0")
     assert second.params["optimizer.beta2"] == "0.9"
     assert len(first.metrics) == 15
+
+
+def test_the_load_of_the_machine_is_logged_to_the_parent(client, mlflow_uri, tmp_path, monkeypatch):
+    logged, real = threading.Event(), mlflow_writer.SweepRuns.log_system_metrics
+
+    def log(runs, **values):
+        real(runs, **values)
+        logged.set()
+
+    monkeypatch.setattr(mlflow_writer.SweepRuns, "log_system_metrics", log)
+    observer = MlflowObserver(mlflow_uri, system_metrics_every_s=0.05)
+    observer.sweep_started(sweep(tmp_path / "load-20260301-120000", space="load"))
+    assert logged.wait(60)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    (parent,), _ = runs_of(client, "load")
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(
+        parent.data.metrics
+    )
 
 
 def test_the_costs_of_a_network_are_metrics(client, mlflow_uri, tmp_path):
