@@ -28,14 +28,14 @@ class Arguments:
 
     sweep: Annotated[str | None, tyro.conf.Positional, option("[SWEEP]", default="the newest sweep")] = None
     """Id or path of a sweep."""
-    runs_dir: Annotated[Path, option("PATH", default="runs")] = Path("runs")
+    runs: Annotated[Path, option("PATH", default="runs")] = Path("runs")
     """Folder of the sweeps."""
 
 
 def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.report") -> int:
     """Run the command."""
     arguments = parse_command_line(Arguments, prog=prog, words=words)
-    folder = find_sweep(arguments.sweep, root=arguments.runs_dir)
+    folder = find_sweep(arguments.sweep, root=arguments.runs)
     from platform.reporting.page import write_report
 
     print(write_report(folder))

@@ -92,7 +92,7 @@ def test_an_unknown_command_is_a_usage_error():
 
 
 def test_a_command_runs_with_its_arguments(capsys, tmp_path):
-    assert cli.main(["sweep", "--list", "--output", str(tmp_path)]) == 0
+    assert cli.main(["sweep", "--list", "--runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no sweeps in {tmp_path}\n"
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from rich.table import Table
+
 from platform.common.text_format import approximate_duration, duration
-from platform.tracking.results import read_results
-from platform.tracking.sweep_folder import SweepFolder
+from platform.tracking.results import SweepResults
 from platform.tuning.planning.records import Plan
+
+_STAGE_NAME = {
+    "confirm": "confirmation",
+    "final": "final training",
+    "all else": "start, test, export, benchmark, report",
+}
 
 
 def plan_details(plan: Plan) -> dict[str, str]:
-    """Return further rows of the plan by name: time per stage, compute hours, cost, stop criteria."""
+    """Return the rows of the plan about time, by name: per stage, compute hours, cost, stop criteria."""
     details: dict[str, str] = {}
     found = plan.estimate
     if found is not None:
+        details["time"] = approximate_duration(found.wall_s)
+        if found.idle_wall_s is not None:
+            idle = approximate_duration(found.idle_wall_s)
+            details["time"] += f" on this busy machine, {idle} on an idle one"
         saved = f" (early stopping saves {approximate_duration(found.saved_s)})" if found.saved_s >= 1 else ""
         details["of which"] = (
             f"search {approximate_duration(found.search.wall_s)}{saved}, "
@@ -34,9 +45,14 @@ def plan_details(plan: Plan) -> dict[str, str]:
     return details
 
 
-def wall_time_text(folder: SweepFolder) -> str:
-    """Return the wall time of the sweep and the estimate of its plan."""
-    plan = read_results(folder).plan or {}
-    expected = (plan.get("estimate") or {}).get("wall_s")
-    text = f"wall time {duration(folder.elapsed_s())}"
-    return text if expected is None else f"{text} (estimated: {approximate_duration(float(expected))})"
+def time_table(results: SweepResults) -> Table:
+    """Return the estimated and the actual time of each stage and of the whole sweep."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("time", style="dim", no_wrap=True)
+    for name in ("planned", "actual", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    planned = ((results.plan or {}).get("estimate") or {}).get("wall_s")
+    for name, planned_s, actual_s in (*results.stage_times(), ("whole sweep", planned, results.wall_s())):
+        change = f"{100 * (actual_s / planned_s - 1):+.0f} %" if planned_s and actual_s else "-"
+        table.add_row(_STAGE_NAME.get(name, name), duration(planned_s), duration(actual_s), change)
+    return table

@@ -26,11 +26,16 @@ from platform.tracking.events import SweepInfo, SweepObserver, SweepOutcome, Tri
 from platform.training.records import EpochRecord
 
 _TICK_S = 1.0
+_PIPED_WIDTH = 4096
 
 
 def stderr_console(*, quiet: bool = False) -> Console:
     """Return the console for progress: stderr, without color if NO_COLOR is set or it is not a terminal."""
-    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+    piped = not sys.stderr.isatty()
+    # In a file or a pipe nothing is wrapped, so that a line can be searched and a path be copied.
+    return Console(
+        stderr=True, quiet=quiet, highlight=False, soft_wrap=piped, width=_PIPED_WIDTH if piped else None
+    )
 
 
 class LiveView(SweepObserver):

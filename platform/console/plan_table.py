@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from platform.common.text_format import approximate_duration, percent, plural, sweep_warnings
-from platform.tuning.planning.records import Plan, Resources, StagePlan
+from platform.common.cores import usable_cores
+from platform.common.text_format import approximate_duration, duration, percent, plural, sweep_warnings
+from platform.console.estimate_text import plan_details
+from platform.console.facts import Unwrapped, fact_rows
+from platform.console.progress import SweepProgress
+from platform.tracking.events import Stage, SweepInfo
+from platform.tracking.sweep_folder import SweepFolder
+from platform.tuning.planning.records import Plan, Resources, StagePlan, TimeBudget
+
+_BUSY_LOAD = 0.5
+"""Load average per core from which the plan mentions it; the speed measurement adds less than 0.3."""
 
 
 def plan_table(
@@ -20,10 +30,8 @@ def plan_table(
     generated: bool = False,
     folder: Path | None = None,
     tracking_uri: str | None = None,
-    estimate_s: float | None = None,
-    details: Mapping[str, str] | None = None,
-) -> RenderableType:
-    """Return the plan: the searched settings, the stages, the resources and the output.
+) -> Group:
+    """Return the plan: the searched settings, the stages, the time, the resources and the output.
 
     Args:
         plan: the plan.
@@ -31,8 +39,6 @@ def plan_table(
         generated: whether the images are synthetic; shown as a warning.
         folder: folder of the sweeps.
         tracking_uri: the MLflow store.
-        estimate_s: estimated wall time, if known.
-        details: further rows by name, shown after the time.
     """
     parts: list[RenderableType] = []
     title = Text.assemble((plan.space, "bold"))
@@ -44,14 +50,51 @@ def plan_table(
         for warning in sweep_warnings(quick=plan.quick, generated=generated)
     ]
     parts += [Text(""), _space(plan), Text(""), _stages(plan), Text("")]
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column()
-    for name, text in _facts(plan, data, folder, tracking_uri, estimate_s, details or {}).items():
-        facts.add_row(name, Text(text))
-    parts.append(facts)
+    if plan.within is not None:
+        parts += [_choices(plan.within), Text("")]
+    parts.append(fact_rows(_facts(plan, data, folder, tracking_uri)))
     parts += [Text(f"note: {note}", style="yellow") for note in plan.notes]
     return Group(*parts)
+
+
+def remaining_table(plan: Plan, folder: SweepFolder) -> Group:
+    """Return what a resumed sweep has still to do."""
+    progress = SweepProgress()
+    progress.sweep_started(
+        SweepInfo(
+            sweep_id=folder.sweep_id,
+            space=plan.space,
+            folder=folder.path,
+            command="",
+            plan=plan.model_dump(mode="json"),
+            tags={},
+            trials=plan.search.runs,
+        )
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage", no_wrap=True)
+    for name in ("runs", "done", "left"):
+        table.add_column(name, justify="right")
+    for name, stage in _named(plan):
+        done = len(progress.ended[name])
+        table.add_row(name, str(stage.runs), str(done), str(max(0, stage.runs - done)))
+    facts: dict[str, str] = {"folder": Unwrapped(folder.path)}
+    left = progress.remaining_time()
+    if left is not None and left.whole:
+        facts = {"time": f"{approximate_duration(left.seconds)} left", **facts}
+    title = Text.assemble(("resuming ", ""), (folder.sweep_id, "bold"))
+    return Group(title, Text(""), table, Text(""), fact_rows(facts))
+
+
+def _choices(within: TimeBudget) -> Table:
+    """Return the choices that fit the sweep to its time budget."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"within {duration(within.budget_s)}", no_wrap=True)
+    table.add_column("value")
+    table.add_column("reason", style="dim")
+    for choice in within.choices:
+        table.add_row(Text(choice.name), Text(choice.value), Text(choice.reason))
+    return table
 
 
 def _space(plan: Plan) -> Table:
@@ -88,7 +131,7 @@ def _stages(plan: Plan) -> Table:
     return table
 
 
-def _named(plan: Plan) -> tuple[tuple[str, StagePlan], ...]:
+def _named(plan: Plan) -> tuple[tuple[Stage, StagePlan], ...]:
     return (("search", plan.search), ("confirm", plan.confirm), ("final", plan.final))
 
 
@@ -97,8 +140,6 @@ def _facts(
     data: str | None,
     folder: Path | None,
     tracking_uri: str | None,
-    estimate_s: float | None,
-    details: Mapping[str, str],
 ) -> dict[str, str]:
     start = f", after {plural(plan.starting_points, 'starting point')}" if plan.starting_points else ""
     rungs = f", may stop trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
@@ -112,20 +153,24 @@ def _facts(
     repeats = f"{plural(plan.candidates, 'candidate')} x {plural(plan.seeds, 'seed')}, "
     for name, stage in _named(plan):
         facts[name] = (repeats if name == "confirm" else "") + _because(stage.backend, stage.backend_reason)
-    if estimate_s is not None:
-        facts["time"] = approximate_duration(estimate_s)
-    facts |= details
+    facts |= plan_details(plan)
     if data:
         facts["data"] = data
     facts["cluster"] = " | ".join(_resources(node) for node in plan.nodes)
+    niceness = os.environ.get("RAY_worker_niceness", "0")  # noqa: SIM112 - the name that Ray reads
+    if niceness != "0" and not os.environ.get("RAY_ADDRESS"):
+        facts["priority"] = f"workers run with niceness {niceness} (RAY_worker_niceness)"
+    load = os.getloadavg()[0] / usable_cores()
+    if load > _BUSY_LOAD:
+        facts["load"] = f"load average {load:.1f} per core: other processes slow this sweep down"
     if plan.device:
         facts["device"] = _because(plan.device, plan.device_reason)
     if plan.precision:
         facts["precision"] = _because(plan.precision, plan.precision_reason)
     if folder is not None:
-        facts["folder"] = str(folder)
+        facts["folder"] = Unwrapped(folder)
     if tracking_uri is not None:
-        facts["MLflow"] = tracking_uri
+        facts["MLflow"] = Unwrapped(tracking_uri)
     return facts
 
 

@@ -130,6 +130,7 @@ class SweepProgress(SweepObserver):
                     duration_s=row.duration_s,
                     error=row.error,
                 )
+            self.stage = row.stage  # the rows are in the order of the stages
         for run in list(self.ended["confirm"].values()):
             self._summarize(run.candidate)
         for stage in STAGES:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from platform.common.text_format import percent, plural, sweep_warnings
+from platform.console.estimate_text import time_table
+from platform.console.facts import Unwrapped, fact_rows, print_whole
 from platform.console.live import stderr_console
 from platform.tracking.events import TrialStatus
 from platform.tracking.mlflow_store import ui_command
@@ -20,8 +20,6 @@ from platform.tracking.results import SweepResults, read_results
 from platform.tracking.summary_sentences import summary_sentences
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tracking.trial_findings import grouped_findings
-
-_PIPED_WIDTH = 4096
 
 
 def final_summary(
@@ -55,43 +53,37 @@ def final_summary(
         console.print(Panel(text, title=folder.sweep_id, title_align="left", padding=(0, 1)))
     else:
         console.print(text)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH  # a path in a file or a pipe must stay on one line
-    console.print(_locations(results, tracking_uri))
+    print_whole(console, fact_rows(_facts(results, tracking_uri)))
+    console.print()
+    console.print(time_table(results))
     for line in (*_failures(results), *_champion_findings(results)):
         console.print(line, style="yellow")
     print(folder.path, file=stdout or sys.stdout)
 
 
-def _locations(results: SweepResults, tracking_uri: str | None) -> Table:
-    folder = results.folder
-    locations: Mapping[str, Path | None] = {
-        "report": folder.report if folder.report.exists() else None,
-        "model folder": folder.export if results.export else None,
-        **{
-            f"model folder, {document['precision']}": folder.path / f"export-{document['precision']}"
-            for document in results.lower_precisions
-        },
-        "trials": folder.trials if folder.trials.exists() else None,
-    }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+def _facts(results: SweepResults, tracking_uri: str | None) -> dict[str, str]:
+    """Return the checks of the exported models, the paths of the results, and the command of the UI."""
+    folder, facts = results.folder, dict[str, str]()
     parity = (results.export or {}).get("parity")
     if parity:
-        table.add_row("ncnn vs. PyTorch", _parity_text(parity))
+        facts["ncnn vs. PyTorch"] = _parity_text(parity)
     for document in results.lower_precisions:
         text = _parity_text(document["parity"])
         test = (document.get("accuracy") or {}).get("test")
         if test:
             text += f", test accuracy {percent(test['top1'])} (fp32: {percent(test['fp32_top1'])})"
-        table.add_row(f"{document['precision']} vs. fp32", text)
-    for name, path in locations.items():
-        if path is not None:
-            table.add_row(name, Text(str(path)))
+        facts[f"{document['precision']} vs. fp32"] = text
+    paths = {"report": folder.report, "model folder": folder.export}
+    paths |= {
+        f"model folder, {document['precision']}": folder.path / f"export-{document['precision']}"
+        for document in results.lower_precisions
+    }
+    facts |= {
+        name: Unwrapped(path) for name, path in {**paths, "trials": folder.trials}.items() if path.exists()
+    }
     if tracking_uri is not None:
-        table.add_row("MLflow", Text(ui_command(tracking_uri)))
-    return table
+        facts["MLflow"] = Unwrapped(ui_command(tracking_uri))
+    return facts
 
 
 def _parity_text(parity: Mapping[str, Any]) -> str:

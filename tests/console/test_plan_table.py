@@ -6,12 +6,28 @@ import re
 import pytest
 from rich.console import Console
 
+from platform.common.cores import usable_cores
 from platform.common.text_format import GENERATED, QUICK, percent
-from platform.console.plan_table import plan_table
+from platform.console.facts import print_whole
+from platform.console.plan_table import plan_table, remaining_table
 from platform.models.config import ModelConfig
+from platform.space.short_runs import PlannedChoice
 from platform.space.spec import SweepSpec
+from platform.tracking.events import TrialStatus
+from platform.tracking.parquet_tables import TableWriter
+from platform.tracking.sweep_folder import SweepFolder
 from platform.training.config import Cosine, RunConfig, Sgd
+from platform.tuning.planning.estimate import estimate_sweep
 from platform.tuning.planning.plan import make_plan
+from platform.tuning.planning.records import ImageCounts, Speed, TimeBudget
+from tests.tracking.examples import epoch, trial
+
+
+@pytest.fixture(autouse=True)
+def idle_machine(monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 0.1, 0.1))
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 @pytest.fixture
@@ -40,7 +56,7 @@ def plan():
 
 def shown(renderable, width=160):
     console = Console(file=io.StringIO(), width=width)
-    console.print(renderable)
+    print_whole(console, renderable)
     return console.file.getvalue()
 
 
@@ -53,9 +69,7 @@ def cells(text, first, last):
 
 
 def test_the_plan_has_the_settings_the_stages_and_the_resources(plan, tmp_path):
-    text = shown(
-        plan_table(plan, data="cifar10", folder=tmp_path, tracking_uri="sqlite:////x.db", estimate_s=1800)
-    )
+    text = shown(plan_table(plan, data="cifar10", folder=tmp_path, tracking_uri="sqlite:////x.db"))
     assert text.splitlines()[0].rstrip() == "small  Which rate?"
     assert cells(text, "setting", "optimizer.adam.lr") == [
         ["setting", "kind", "values", "only if"],
@@ -74,7 +88,7 @@ def test_the_plan_has_the_settings_the_stages_and_the_resources(plan, tmp_path):
             "2",
             "inproc, 1 worker with 1 CPU",
         ],
-        ["confirm", "9", "50", "1", "ddp, 2 workers with 1 CPU each"],
+        ["confirm", "9", "50", "2", "inproc, 1 worker with 1 CPU"],
         ["final", "1", "50", "1", "ddp, 2 workers with 1 CPU each"],
     ]
     saved = f"expected to save {percent(plan.saved_share, 0)} of the search"
@@ -83,9 +97,8 @@ def test_the_plan_has_the_settings_the_stages_and_the_resources(plan, tmp_path):
         ["scheduler", f"asha, may stop trials after epoch 5, 15, 45, {saved}"],
         ["epochs", "at most 1,100 in all stages"],
         ["search", f"inproc ({plan.search.backend_reason})"],
-        ["confirm", f"3 candidates x 3 seeds, ddp ({plan.confirm.backend_reason})"],
+        ["confirm", f"3 candidates x 3 seeds, inproc ({plan.confirm.backend_reason})"],
         ["final", f"ddp ({plan.final.backend_reason})"],
-        ["time", "about 30 min"],
         ["data", "cifar10"],
         ["cluster", "2 CPU"],
         ["device", "cpu (no GPU in the cluster)"],
@@ -100,7 +113,7 @@ def test_the_stages_fit_eighty_columns(plan):
     assert "…" not in text
     assert [row[-1] for row in cells(text, "search", "final")] == [
         "inproc, 1 worker with 1 CPU",
-        "ddp, 2 workers with 1 CPU each",
+        "inproc, 1 worker with 1 CPU",
         "ddp, 2 workers with 1 CPU each",
     ]
 
@@ -134,3 +147,63 @@ def test_warnings_and_notes(plan):
 def test_brackets_in_a_space_are_printed(plan):
     text = shown(plan_table(plan.model_copy(update={"about": "[bold]odd[/bold]"})))
     assert text.startswith("small  [bold]odd[/bold]")
+
+
+def test_the_load_of_a_busy_machine_and_the_niceness_are_shown(plan, monkeypatch):
+    assert "load" not in shown(plan_table(plan))
+    assert "niceness" not in shown(plan_table(plan))
+    monkeypatch.setattr("os.getloadavg", lambda: (3.0 * usable_cores(), 0.0, 0.0))
+    monkeypatch.setenv("RAY_worker_niceness", "15")
+    text = shown(plan_table(plan))
+    assert cells(text, "load", "load") == [
+        ["load", "load average 3.0 per core: other processes slow this sweep down"]
+    ]
+    assert cells(text, "priority", "priority") == [
+        ["priority", "workers run with niceness 15 (RAY_worker_niceness)"]
+    ]
+
+
+def test_the_estimate_of_a_busy_machine_has_that_of_an_idle_one(plan):
+    images = ImageCounts(train=45_000, validation=5_000, test=10_000)
+    speed = Speed(train_images_per_s=500.0, evaluation_images_per_s=1500.0)
+    quiet = plan.model_copy(update={"estimate": estimate_sweep(plan, speed, images)})
+    [[_, time]] = cells(shown(plan_table(quiet)), "time", "time")
+    busy = speed.model_copy(update={"busy": True, "cpu_share": 0.5, "train_images_per_s": 250.0})
+    busy = busy.model_copy(update={"evaluation_images_per_s": 750.0})
+    loaded = plan.model_copy(update={"estimate": estimate_sweep(plan, busy, images)})
+    [[_, both]] = cells(shown(plan_table(loaded)), "time", "time")
+    assert both.endswith(f" on this busy machine, {time} on an idle one")
+
+
+def test_the_choices_of_a_time_budget_are_a_table(plan):
+    choice = PlannedChoice(name="trials", value="4", reason="a run takes 40 s")
+    within = TimeBudget(budget_s=300.0, used_before_s=2.0, choices=(choice,), full_digest="")
+    text = shown(plan_table(plan.model_copy(update={"within": within})))
+    assert cells(text, "within 5 min 00 s", "trials") == [
+        ["within 5 min 00 s", "value", "reason"],
+        ["trials", "4", "a run takes 40 s"],
+    ]
+
+
+def test_a_resumed_sweep_shows_what_is_left(plan, tmp_path):
+    folder = SweepFolder(tmp_path / f"small-20260101-120000-{'long' * 30}")
+    folder.path.mkdir()
+    writer = TableWriter(folder)
+    for number in range(5):
+        writer.epoch_finished(trial(number), epoch(3))
+        writer.trial_ended(trial(number), TrialStatus.FINISHED)
+    writer.trial_started(trial(5))
+    images = ImageCounts(train=45_000, validation=5_000, test=10_000)
+    speed = Speed(train_images_per_s=500.0, evaluation_images_per_s=1500.0)
+    plan = plan.model_copy(update={"estimate": estimate_sweep(plan, speed, images)})
+    text = shown(remaining_table(plan, folder), width=80)
+    assert cells(text, "stage", "final") == [
+        ["stage", "runs", "done", "left"],
+        ["search", "12", "5", "7"],
+        ["confirm", "9", "0", "9"],
+        ["final", "1", "0", "1"],
+    ]
+    [[_, left]] = cells(text, "time", "time")
+    assert left.endswith(" left")
+    assert "setting" not in text
+    assert str(folder.path) in text, "a path is not wrapped"

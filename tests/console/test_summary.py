@@ -27,7 +27,7 @@ def test_a_finished_sweep(finished):
     for wanted in (
         "Best configuration: t",
         "Test accuracy: ",
-        "(10,000 images, evaluated once).",
+        "(10,000 images, ",
         "12.10 ms",
         str(finished.export),
         "top-1 agreement 100.00 % on 256 images, largest logit difference 9.5e-06 (largest logit 11.2)",
@@ -39,7 +39,7 @@ def test_a_finished_sweep(finished):
 
 
 def test_paths_in_a_pipe_are_not_wrapped(finished):
-    console = Console(file=io.StringIO(), width=20)
+    console = Console(file=io.StringIO(), width=40)
     final_summary(finished, console=console, stdout=io.StringIO())
     assert str(finished.export) in console.file.getvalue()
     assert str(finished.trials) in console.file.getvalue()
@@ -66,3 +66,14 @@ def test_an_interrupted_quick_sweep(tmp_path):
 def test_quiet_prints_the_path_only(finished, capsys):
     final_summary(finished, quiet=True)
     assert capsys.readouterr() == (f"{finished.path}\n", "")
+
+
+def test_the_planned_and_the_actual_times_of_the_stages(finished):
+    text, _ = summary_of(finished)
+    rows = [line.split("  ") for line in text.splitlines()]
+    names = [row[0] for row in rows if len(row) > 3]
+    for name in ("time", "search", "confirmation", "final training", "whole sweep"):
+        assert name in names
+    [search] = [[cell.strip() for cell in row if cell.strip()] for row in rows if row[0] == "search"]
+    assert search[1] == "1 h 23 min"
+    assert search[3].endswith(" %")

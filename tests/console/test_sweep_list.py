@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from platform.console.estimate_text import wall_time_text
+import pytest
+
 from platform.console.sweep_list import sweep_list
 from platform.tracking.events import TrialStatus
 from platform.tracking.results import read_results
@@ -43,16 +45,31 @@ def test_each_sweep_has_one_line_and_damaged_ones_are_marked(tmp_path: Path) -> 
     ]
 
 
-def test_the_wall_time_is_shown_with_the_estimate(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "plain-20260101-120000", "finished", estimate={"wall_s": 240.0})
+@pytest.mark.parametrize(("alive", "expected"), [(True, "3 min 32 s"), (False, "3 min 17 s")])
+def test_a_running_sweep_counts_up_to_now_and_a_killed_one_to_its_last_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool, expected: str
+) -> None:
+    path = write_sweep(tmp_path, "plain-20260101-120000", "running")
     folder = SweepFolder(path)
-    assert wall_time_text(folder) == "wall time 3 min 12 s (estimated: about 4 min)"
-    (path / "plan.json").write_text("{}")
-    assert wall_time_text(folder) == "wall time 3 min 12 s"
+    now = datetime.now(UTC)
+    record = json.loads(folder.state.read_text()) | {
+        "running_since": (now - timedelta(seconds=20)).isoformat()
+    }
+    folder.state.write_text(json.dumps(record))
+    folder.journal.touch()
+    for file in (folder.state, folder.journal):
+        os.utime(file, ((now - timedelta(seconds=15)).timestamp(),) * 2)
+    monkeypatch.setattr("psutil.pid_exists", lambda _: alive)
+    [_, line] = sweep_list(tmp_path, now=now).splitlines()
+    assert expected in line
+    # A resumed sweep keeps the time of the start that was killed.
+    if not alive:
+        folder.set_state("running")
+        assert json.loads(folder.state.read_text())["active_s"] == pytest.approx(197, abs=0.2)
 
 
 def test_the_summary_has_the_reason_of_an_early_stop(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, "plain-20260101-120000", "finished")
     (path / "selection.json").write_text(json.dumps({"search_stopped": "stop.wall_hours: ..."}))
     sentences = summary_sentences(read_results(SweepFolder(path)))
-    assert "The search stopped before its last trial (stop.wall_hours: ...)." in sentences
+    assert "Search: stopped before its last trial (stop.wall_hours: ...)." in sentences

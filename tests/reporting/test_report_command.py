@@ -18,19 +18,19 @@ def report(*arguments, cwd):
 
 def test_the_newest_sweep_is_reported(tmp_path, pytestconfig):
     folder = new_sweep_folder(tmp_path, "resnet18_cifar")
-    done = report("--runs-dir", str(tmp_path), cwd=pytestconfig.rootpath)
+    done = report("--runs", str(tmp_path), cwd=pytestconfig.rootpath)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder.report}\n", "")
     assert folder.report.is_file()
 
 
 def test_an_unknown_sweep_is_one_message(tmp_path, pytestconfig):
-    done = report("nothing", "--runs-dir", str(tmp_path), cwd=pytestconfig.rootpath)
+    done = report("nothing", "--runs", str(tmp_path), cwd=pytestconfig.rootpath)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no sweep 'nothing'")
     assert done.stderr.count("\n") == 1
 
 
 def test_a_wrong_option_is_a_usage_error(tmp_path, pytestconfig):
-    done = report("--run-dir", str(tmp_path), cwd=pytestconfig.rootpath)
+    done = report("--run", str(tmp_path), cwd=pytestconfig.rootpath)
     assert done.returncode == 2
-    assert "--runs-dir" in done.stderr
+    assert "--runs" in done.stderr
