@@ -13,7 +13,6 @@ record.json, last.pt (for --resume) and model.pt (for platform.evaluate, platfor
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from platform.training import run_folder
 from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of
 from platform.training.run_folder import LAST, RepeatedTrial, RunRequest
+from platform.training.torchrun import read_launch
 from platform.tuning.execution.interrupts import sigterm_as_sigint
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Arguments:
 def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.train") -> int:
     """Run the command."""
     arguments = parse_command_line(Arguments, prog=prog, words=words)
-    first = os.environ.get("RANK", "0") == "0"
+    first = read_launch().rank == 0
     try:
         request, folder = _request(arguments)
         with sigterm_as_sigint():
@@ -157,7 +157,7 @@ def _resumed_run(arguments: Arguments) -> tuple[RunRequest, Path]:
 
 def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bool) -> int:
     """Train and write the folder of the run."""
-    budget_of(request.config, images=1, workers=int(os.environ.get("WORLD_SIZE", "1")))
+    budget_of(request.config, images=1, workers=read_launch().workers)
     _say("loading PyTorch", first)
     from platform.data.catalog import open_info
     from platform.tracking.provenance import collect
@@ -184,8 +184,16 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
         if arguments.compile:
             _say("compiling the network (this takes a while)", world.is_first)
         provenance = collect()
+        before = request.workers or world.size
+        if before != world.size and not config.sync_batch_norm:
+            _say(
+                f"note: this run began with {plural(before, 'worker')} and continues with {world.size}. Each "
+                "worker normalizes its own part of a batch, so the results differ from those of an "
+                "uninterrupted run (unless sync_batch_norm is set)",
+                world.is_first,
+            )
         if world.is_first:
-            run_folder.write_request(folder, request)
+            run_folder.write_request(folder, request.model_copy(update={"workers": before}))
         progress = Progress(
             folder, finished=read_records(folder) if world.is_first else (), quiet=not world.is_first
         )
@@ -234,7 +242,7 @@ def _match_trial_parallelism(repeats: RepeatedTrial) -> None:
     """
     import torch
 
-    workers = int(os.environ.get("WORLD_SIZE", "1"))
+    workers = read_launch().workers
     if workers != repeats.workers:
         started = (
             "python" if repeats.workers == 1 else f"torchrun --standalone --nproc_per_node={repeats.workers}"
@@ -321,8 +329,8 @@ def _resume_message(folder: Path) -> str:
 
 
 def _launcher() -> str:
-    workers = os.environ.get("WORLD_SIZE", "1")
-    if workers == "1":
+    workers = read_launch().workers
+    if workers == 1:
         return "python -m platform.train"
     return f"torchrun --standalone --nproc_per_node={workers} -m platform.train"
 

@@ -62,6 +62,8 @@ class RunRequest(Frozen):
     config: RunConfig
     data_dir: str | None = None
     """Absolute path of `--data-dir`, if given."""
+    workers: PositiveInt | None = None
+    """The number of workers that it began with; None in runs of versions without this field."""
     repeats: RepeatedTrial | None = None
     """The repeated trial, if the run repeats one."""
 

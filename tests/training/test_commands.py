@@ -203,7 +203,21 @@ def test_a_typo_gets_a_suggestion_before_torch_is_loaded(
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_resume_with_another_number_of_workers_is_announced(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = json.loads((trained / "run.json").read_text())
+    monkeypatch.setattr(sys, "argv", ["platform.train", "--resume", str(trained)])
+    for workers, announced in ((1, False), (2, True)):
+        (trained / "run.json").write_text(json.dumps({**request, "workers": workers}))
+        assert platform.train.main() == 0
+        note = f"note: this run began with {workers} workers and continues with 1"
+        assert (note in capsys.readouterr().err) == announced
+        assert json.loads((trained / "run.json").read_text())["workers"] == workers
+    (trained / "run.json").write_text(json.dumps(request))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_prints_its_resume_command_and_resumes(
     folder: Path, command: Command, number: signal.Signals
 ) -> None:

@@ -22,7 +22,7 @@ import platform
 from platform.common.cores import usable_cores
 from platform.common.errors import UserError
 from platform.tuning.execution import placement_groups
-from platform.tuning.execution.interrupts import sigterm_as_sigint
+from platform.tuning.execution.interrupts import hangup_blocked, sigterm_as_sigint
 
 # Images do not pass through Ray's object store: each process maps the tables.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -65,7 +65,7 @@ _ENVIRONMENT = {
 def session(
     *, num_cpus: int | None = None, num_gpus: int | None = None
 ) -> Iterator[list[Mapping[str, float]]]:
-    """Start Ray on this machine, or join the cluster at `RAY_ADDRESS`; SIGTERM acts like Ctrl-C inside.
+    """Start Ray on this machine, or join the cluster at `RAY_ADDRESS`; SIGTERM and SIGHUP act like Ctrl-C.
 
     Args:
         num_cpus: slots of a local session; None for the usable cores. Ignored when joining.
@@ -89,7 +89,8 @@ def session(
             _init(address, num_cpus=num_cpus, num_gpus=num_gpus)
             if address is not None:
                 placement_groups.remove_groups_of_ended_jobs()
-            yield _nodes()
+            with sigterm_as_sigint():  # ray.init has replaced the handler by one that exits with code 15
+                yield _nodes()
         finally:
             if ray.is_initialized() and address is not None:
                 placement_groups.remove_groups_of_this_job()
@@ -202,7 +203,7 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
     before = set(psutil.Process().children())
     for attempt in range(1, attempts + 1):
         try:
-            with _longer_node_timeout():
+            with _longer_node_timeout(), hangup_blocked():
                 ray.init(**options)
         except BaseException as error:
             # Ray does not end the processes of a start that failed or was interrupted.

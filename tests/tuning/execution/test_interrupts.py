@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from platform.tuning.execution import interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_requests_a_stop_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with interrupts.catch_signals() as signals:
@@ -24,9 +26,63 @@ def test_the_first_signal_requests_a_stop_and_handlers_are_restored(number: sign
     assert signal.getsignal(number) is before
 
 
-def test_sigterm_raises_keyboard_interrupt() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_raises_keyboard_interrupt(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), interrupts.sigterm_as_sigint():
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
+
+
+def test_a_hangup_ignored_by_nohup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts.catch_signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert not signals.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_processes_started_with_a_blocked_hangup_survive_it() -> None:
+    with interrupts.hangup_blocked():
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print('ready', flush=True); input()"], stdin=-1, stdout=-1
+        )
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGHUP)
+        child.communicate(b"\n", timeout=30)
+    assert child.returncode == 0
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+_ON_A_TERMINAL = """
+import fcntl, os, sys, termios, time
+from pathlib import Path
+from platform.tuning.execution import interrupts
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+with interrupts.catch_signals() as signals:
+    print("ready", flush=True)
+    while not signals.requested:
+        time.sleep(0.05)
+    print("saving", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text("saved")
+"""
+
+
+def test_a_lost_terminal_ends_the_work_cleanly(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", _ON_A_TERMINAL, str(tmp_path / "out")],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    with child:
+        assert b"ready" in os.read(ours, 100)
+        os.close(ours)
+        child.wait(timeout=60)
+    assert child.returncode == 0
+    assert (tmp_path / "out").read_text() == "saved"
 
 
 _PROGRAM = """
