@@ -35,12 +35,12 @@ _PROBE_BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
-    """A sweep of the size that fits into `available_s`."""
+    """A sweep of the size that fits into a time."""
 
     spec: SweepSpec
     choices: tuple[PlannedChoice, ...]
     speed: Speed
-    available_s: float
+    budget_s: float
 
 
 def find_data(
@@ -139,25 +139,24 @@ def shorten_here(
                 "--within needs the speed of a trial, but trials run on GPUs and this machine has none to "
                 "measure; set trials and base.epochs with --set instead"
             )
-        available_s = budget_s - used_before_s()
+        used_s, total_s = used_before_s(), budget_s
         try:
-            shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=available_s)
+            shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=total_s - used_s)
         except TooLittleTimeError as error:
             if not or_smallest:
                 raise
-            available_s = error.least_s
-            shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=available_s)
-        return _Fitted(spec=shorter, choices=choices, speed=speed, available_s=available_s)
+            total_s = used_s + error.least_s
+            shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=error.least_s)
+        return _Fitted(spec=shorter, choices=choices, speed=speed, budget_s=total_s)
 
     probe = min(_PROBE_BATCH, spec.base.batch_size)
     fitted = fit(probe)
     if fitted.spec.base.batch_size != probe:  # the speed depends on the batch size
         fitted = fit(fitted.spec.base.batch_size)
     values = fitted.spec.to_dict() | {"resources_per_worker": spec.to_dict()["resources_per_worker"]}
-    used_s = used_before_s()
     within = TimeBudget(
-        budget_s=max(budget_s, used_s + fitted.available_s),
-        used_before_s=used_s,
+        budget_s=fitted.budget_s,
+        used_before_s=used_before_s(),
         choices=fitted.choices,
         full_digest=spec.digest(),
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 
@@ -78,3 +79,28 @@ def test_sigterm_during_the_start(place: Place) -> None:
     assert (process.returncode, out) == (130, ""), line + err
     assert "Traceback" not in err
     assert place.processes() == []
+
+
+def test_a_resumed_sweep_keeps_its_time_budget(place: Place) -> None:
+    def has_ended_trial() -> bool:
+        return any(event.kind == "ended" for event in journal_events(place))
+
+    larger = ["--set", "trials=6", "confirm.candidates=2", "confirm.seeds=2"]
+    folder = interrupt(place, ["tiny.yaml", "--within", "1h", *larger], has_ended_trial, "ctrl-c")
+    plan = json.loads(folder.plan.read_text())
+    assert (plan["within"]["budget_s"], plan["within"]["choices"], plan["search"]["runs"]) == (3600, [], 6)
+    # As if the hour was over.
+    plan["within"]["used_before_s"] = 4000
+    folder.plan.write_text(json.dumps(plan))
+
+    refused = place.sweep("--resume", folder.sweep_id, "--within", "2h")
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("--within is for new sweeps: a resumed sweep keeps its time budget\n")
+
+    interrupt(place, ["--resume", folder.sweep_id], folder.champion.exists, "kill")
+    trials = {row.trial_id: row.status for row in read_trials(folder)}
+    assert [trial_id for trial_id in trials if trial_id.startswith("c")] == ["c1-s0"]
+    searched = [trial_id for trial_id in trials if trial_id.startswith("t")]
+    assert 2 <= len(searched) < 6
+    limits = [event.limits for event in journal_events(place) if event.kind == "limited"]
+    assert limits == [{"trials": len(searched)}, {"candidates": 1, "seeds": 1}]

@@ -107,13 +107,15 @@ def fit_to_time(
             f"{duration(least_s)}; give --within {math.ceil(least_s / 60)}min or more",
             least_s=least_s,
         )
+    longest = size(shape, full_passes)
+    if wall_s(longest) <= available_s:
+        return sweep(longest)
     # The time is monotone in the length of a run: bisect in its logarithm.
     low, high = math.log(smallest.passes), math.log(full_passes)
     for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if wall_s(size(shape, math.exp(middle))) <= available_s else (low, middle)
-    best = size(shape, math.exp(high))
-    return sweep(best if wall_s(best) <= available_s else size(shape, math.exp(low)))
+    return sweep(size(shape, math.exp(low)))
 
 
 def _size(

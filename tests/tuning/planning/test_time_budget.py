@@ -14,7 +14,7 @@ from platform.tuning.planning.estimate import estimate_sweep
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.planning.records import ImageCounts, Speed, TimeBudget
 from platform.tuning.planning.time_budget import TooLittleTimeError, fit_to_time
-from tests.space.examples import PLAIN, spec
+from tests.space.examples import BASE, PLAIN, spec
 
 IMAGES = ImageCounts(train=45_000, validation=5000, test=10_000)
 MACHINES = {
@@ -83,6 +83,9 @@ def test_a_time_that_fits_the_whole_space_changes_nothing() -> None:
     full = load_space("resnet32_cifar")
     fitted, choices = fit_to_time(full, MACHINES["one GPU"], speed(50_000, 1), IMAGES, available_s=86_400)
     assert (fitted, choices) == (full, ())
+    tiny = spec(PLAIN, trials=2, base={**BASE, "epochs": 1})
+    few = IMAGES.model_copy(update={"train": 256})
+    assert fit_to_time(tiny, MACHINES["one core"], speed(100), few, available_s=3600) == (tiny, ())
 
 
 def test_too_little_time_is_refused_with_the_shortest_sensible_one() -> None:
