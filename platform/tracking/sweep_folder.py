@@ -12,6 +12,8 @@
     export-int8/      the same in the fastest precision that keeps the accuracy, if that is not fp32
     benchmark.json    the latency on this machine
     report.html
+    mlflow.json       the MLflow store, without credentials
+    optuna.log        the ended trials of the search, for optuna-dashboard
     checkpoints/      one folder per trial
     tune/ logs/       files of Ray
 

@@ -51,7 +51,12 @@ class _Search:
         placement, folder = context.placement, context.folder
         self._spec, self._context, self._journal = spec, context, journal
         self._architectures = read_architectures(folder)
-        self._study = Study(spec, earlier=read_earlier_trials(folder), architectures=self._architectures)
+        self._study = Study(
+            spec,
+            earlier=read_earlier_trials(folder),
+            architectures=self._architectures,
+            dashboard=folder.path / "optuna.log",
+        )
         self._scheduler = make_scheduler(spec.scheduler)
         self._stops = StopCriteria(spec.stop, gpus_per_trial=placement.workers * placement.gpus_per_worker)
         self._planned = min(planned_trials(spec), journal.ledger.limits.get("trials", spec.trials))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from platform.common.errors import UserError
 from platform.space.distributions import Scalar
@@ -32,6 +35,7 @@ class Study:
         *,
         earlier: Sequence[EarlierTrial] = (),
         architectures: Architectures | None = None,
+        dashboard: Path | None = None,
     ) -> None:
         """Create a study.
 
@@ -39,14 +43,20 @@ class Study:
             spec: the space.
             earlier: finished trials of another sweep, added before the first trial.
             architectures: the costs of the space's networks; required if costs are objectives.
+            dashboard: a new file for the ended trials, which `optuna-dashboard` opens.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         self._architectures = architectures or Architectures(architectures=())
-        self._study = optuna.create_study(
-            directions=["maximize" if name in HIGHER_IS_BETTER else "minimize" for name in spec.objectives],
-            sampler=make_sampler(spec),
-        )
+        directions = ["maximize" if name in HIGHER_IS_BETTER else "minimize" for name in spec.objectives]
+        self._study = optuna.create_study(directions=directions, sampler=make_sampler(spec))
+        self._dashboard: optuna.Study | None = None
+        if dashboard is not None:
+            dashboard.unlink(missing_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(dashboard)))
+            self._dashboard = optuna.create_study(
+                storage=storage, study_name=spec.name, directions=directions
+            )
         self._params: dict[str, dict[str, Scalar]] = {}
         for known in earlier:
             fixed = optuna.trial.FixedTrial(dict(known.params))
@@ -104,7 +114,9 @@ class Study:
             state = optuna.trial.TrialState.FAIL
         complete = state is optuna.trial.TrialState.COMPLETE
         values = self._values(self._params[trial_id], value) if complete and value is not None else None
-        self._study.tell(self._asked[trial_id], values, state=state)
+        trial = self._study.tell(self._asked[trial_id], values, state=state)
+        if self._dashboard is not None:
+            self._dashboard.add_trial(trial)
 
     def _values(self, params: Mapping[str, Scalar], accuracy: float) -> list[float]:
         """Return a trial's value in each objective."""

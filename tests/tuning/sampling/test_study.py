@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
+import optuna_dashboard
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
@@ -45,3 +51,24 @@ def test_a_point_outside_the_space_is_refused_on_replay() -> None:
     study = Study(tiny_spec(start_from=[sgd(0.05)]))
     with pytest.raises(UserError, match="resumes with the space it began with"):
         study.replay("t000", sgd(0.06))
+
+
+def test_ended_trials_can_be_opened_in_the_dashboard(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.log"
+    path.write_text("from an earlier process")
+    study = Study(tiny_spec(), dashboard=path)
+    run_trial(study, 0)
+    study.ask("t001")
+    study.ended("t001", TrialStatus.FAILED, None)
+    app = optuna_dashboard.wsgi(JournalStorage(JournalFileBackend(str(path))))
+    [summary] = get_json(app, "/api/studies")["study_summaries"]
+    trials = get_json(app, f"/api/studies/{summary['study_id']}")["trials"]
+    assert [trial["state"] for trial in trials] == ["Complete", "Fail"]
+    assert {item["name"] for item in trials[0]["params"]} >= {"optimizer"}
+    assert trials[0]["intermediate_values"]
+
+
+def get_json(app: Any, path: str) -> Any:
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+    return json.loads(b"".join(app(environ, lambda *_: None)))
