@@ -69,6 +69,10 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     info = prepare_dataset(config, data_dir=arguments.data_dir, progress=_say)
     _check_fit(model, info, path)
     split = _split(info, config, arguments.split, model)
+    if arguments.split == "test":
+        from platform.tuning.selection.test_set_record import record_evaluation
+
+        record_evaluation(path, split_sha256=info.sha256)
     device = pick_device()
     precision, reason = choose_precision(arguments.precision, device)
     _say(f"{len(split):,} {arguments.split} images of {info.label} on {device.type}, {precision} ({reason})")

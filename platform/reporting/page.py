@@ -5,7 +5,9 @@ The report is made from the files in the sweep's folder. For an incomplete sweep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import gzip
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,25 +15,26 @@ from typing import Any
 from platform.common.atomic import write_text
 from platform.common.errors import UserError
 from platform.common.nested import flatten
-from platform.common.text_format import (
-    duration,
-    evaluation_text,
-    percent,
-    plural,
-    settings_cells,
-    sweep_warnings,
-)
-from platform.reporting import axes, curves, pareto, spread
+from platform.common.text_format import duration, percent, plural, settings_cells, sweep_warnings
+from platform.reporting import result_charts, search_charts
+from platform.reporting.search_study import searched_dimensions
+from platform.space.pareto import non_dominated
 from platform.space.space_files import load_spec
 from platform.tracking.events import TrialStatus
-from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults, read_results
-from platform.tracking.summary_sentences import best_latency, device_name, summary_sentences
+from platform.tracking.summary_sentences import answers, device_name, headline
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tracking.trial_findings import grouped_findings
 
 SHOWN_TRIALS = 15
 """Visible rows of the leaderboard; the others are collapsed."""
+
+COSTS = {
+    "parameters": "parameters",
+    "multiply_accumulates": "multiply-accumulates per image",
+    "latency_ms": "latency per image, ms",
+}
+"""The label of each cost."""
 
 
 def write_report(folder: Path | SweepFolder) -> Path:
@@ -41,17 +44,31 @@ def write_report(folder: Path | SweepFolder) -> Path:
         UserError: the folder does not exist, a file in it is damaged, or the report cannot be written.
     """
     sweep = folder if isinstance(folder, SweepFolder) else SweepFolder(folder.absolute())
-    html = render(read_results(sweep))
+    return write_page(sweep.report, render(read_results(sweep)))
+
+
+def write_page(path: Path, html: str) -> Path:
+    """Write a page and return its path.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
-        write_text(sweep.report, html)
+        write_text(path, html)
     except OSError as error:
-        raise UserError(f"cannot write {sweep.report}: {error.strerror or error}") from None
-    return sweep.report
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
 
 
 def render(results: SweepResults) -> str:
     """Return the HTML page."""
+    return render_template("report.html.j2", context(results))
+
+
+def render_template(name: str, variables: Mapping[str, Any]) -> str:
+    """Return a page from a template of this folder; plotly.js is part of the page, compressed to a third."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -61,84 +78,57 @@ def render(results: SweepResults) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "duration": duration, "plural": plural}
-    return environment.get_template("report.html.j2").render(context(results))
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    plotly = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return environment.get_template(name).render({**variables, "written": written, "plotly": plotly})
 
 
 def context(results: SweepResults) -> dict[str, Any]:
     """Return the variables of the template."""
     plan = results.plan or {}
+    stages = results.stage_times()
     return {
         "sweep_id": results.folder.sweep_id,
         "space": plan.get("space") or results.folder.space,
         "about": plan.get("about", ""),
         "state": results.state,
-        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "warnings": sweep_warnings(quick=results.quick, generated=results.generated),
-        "sentences": summary_sentences(results),
-        "cards": _cards(results),
+        "headline": headline(results),
+        "answers": answers(results),
         "missing": _missing(results),
         "champion": _champion(results),
         "selection": results.selection,
-        "verdict": str((results.selection or {}).get("verdict", "")).replace("+-", "±"),
-        "spread": spread.confirmation(results.selection) if results.selection else None,
-        "pareto": pareto.pareto_view(results),
+        "confirmation": result_charts.confirmation(results.selection) if results.selection else None,
+        "pareto": _pareto(results),
         "leaderboard": _leaderboard(results),
-        "accuracy_curves": curves.learning_curves(results),
-        "loss_curves": curves.learning_curves(results, loss=True),
+        "curves": search_charts.learning_curves(results),
+        "search_charts": search_charts.search_charts(results),
+        "completed": sum(row.completed for row in results.of_stage("search")),
+        "least_trials": search_charts.LEAST_TRIALS,
+        "slices": search_charts.slice_charts(results),
+        "unsliced": _unsliced(results),
         "finding_groups": grouped_findings(results),
-        "best_so_far": curves.best_so_far(results),
-        "axis_plots": axes.axis_plots(results),
-        "parity": (results.export or {}).get("parity"),
         "export": results.export,
         "precisions": _precisions(results),
         "benchmark": _benchmark(results),
         "test": _test(results.test),
+        "test_readings": results.test_readings(),
         "failures": [row for row in results.trials if row.status is TrialStatus.FAILED],
-        "plan_rows": plan.get("rows", ()),
-        "plan_facts": [
-            (key, _cell_text(value))
-            for key, value in flatten({k: v for k, v in plan.items() if k not in ("rows", "provenance")})
-            if value not in (None, "", (), [])
+        "plan": plan,
+        "plan_facts": _plan_facts(plan),
+        "stages": stages,
+        "time_charts": [
+            found
+            for found in (result_charts.stage_times(stages), search_charts.timeline(results))
+            if found is not None
         ],
         "provenance": [(key, _cell_text(value)) for key, value in flatten(results.provenance())],
         "resume": f"python -m platform.sweep --resume {results.folder.sweep_id}",
     }
 
 
-def _cards(results: SweepResults) -> list[tuple[str, str, str]]:
-    """Return (label, value, note) of each card at the top of the page."""
-    cards = []
-    if results.test is not None:
-        note = evaluation_text(results.test)
-        cards.append(("test accuracy", percent(results.test["accuracy"]), note))
-    entry = results.champion_candidate()
-    ranked = results.leaderboard()
-    if entry is not None:
-        spread_text = f"± {100 * entry['std']:.2f}, " if entry.get("std") is not None else ""
-        note = f"{spread_text}{plural(entry['n'], 'seed')}"
-        cards.append(("validation accuracy", percent(entry["mean"]), note))
-    elif ranked:
-        accuracy = percent(ranked[0].validation_accuracy)
-        cards.append(("best validation accuracy so far", accuracy, ranked[0].trial_id))
-    fastest = best_latency(results.benchmark) if results.benchmark else None
-    if fastest is not None:
-        note = f"one image, ncnn, {plural(int(fastest['threads']), 'thread')}, median"
-        cards.append(("latency", f"{fastest['latency_ms']['p50']:.2f} ms", note))
-    parity = (results.export or {}).get("parity")
-    if parity:
-        note = f"ncnn vs. PyTorch, {plural(parity['images'], 'image')}"
-        cards.append(("top-1 agreement", percent(parity["top1_agreement"], 1), note))
-    search = results.of_stage("search")
-    pruned = sum(row.status is TrialStatus.PRUNED for row in search)
-    epochs = sum(row.epochs_done for row in results.trials)
-    cards.append(
-        ("search", plural(len(search), "trial"), f"{pruned} pruned, {epochs:,} epochs in all stages")
-    )
-    return cards
-
-
 def _missing(results: SweepResults) -> list[str]:
-    """Return the results of a finished sweep that are missing."""
+    """Return the results of a complete sweep that are missing."""
     return [
         text
         for text, exists in (
@@ -148,6 +138,7 @@ def _missing(results: SweepResults) -> list[str]:
             ("test accuracy: the test split has not been evaluated", results.test is not None),
             ("export to ncnn and its parity with PyTorch", results.export is not None),
             ("latency on this machine", results.benchmark is not None),
+            ("registration in MLflow", results.registered is not None),
         )
         if not exists
     ]
@@ -157,30 +148,22 @@ def _champion(results: SweepResults) -> dict[str, Any] | None:
     champion = results.champion
     if champion is None:
         return None
-    config = champion.get("config") or {}
     try:
-        base = load_spec(results.folder.path).base.model_dump(mode="json")
+        base = dict(flatten(load_spec(results.folder.path).base.model_dump(mode="json")))
     except UserError:
         base = None
+    after = dict(flatten(champion.get("config") or {}))
+    changed = []
+    if base is not None:
+        # Every run has its own seed, which is not a searched setting.
+        pairs = [(key, _cell_text(base.get(key)), _cell_text(after.get(key))) for key in after | base]
+        changed = [(key, old, new) for key, old, new in pairs if old != new and key != "seed"]
     return {
         "trial_id": champion.get("trial_id", ""),
-        "data_label": results.data_label(),
-        "candidate": results.champion_candidate(),
-        "settings": _compared(base, config),
+        "changed": changed,
         "has_base": base is not None,
+        "settings": [(key, _cell_text(value)) for key, value in after.items() if value is not None],
     }
-
-
-def _compared(base: Mapping[str, Any] | None, config: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """Return (name, value in the base, value in the champion, changed) of every setting."""
-    before = dict(flatten(base)) if base is not None else {}
-    after = dict(flatten(config))
-    rows = []
-    for key in dict.fromkeys((*after, *before)):
-        old, new = _cell_text(before.get(key, "-")), _cell_text(after.get(key, "-"))
-        # Every run has its own seed, which is not a searched setting.
-        rows.append((key, old, new, base is not None and old != new and key != "seed"))
-    return rows
 
 
 def _leaderboard(results: SweepResults) -> dict[str, Any]:
@@ -194,12 +177,40 @@ def _leaderboard(results: SweepResults) -> dict[str, Any]:
         ],
         "shown": SHOWN_TRIALS,
         "champion": (results.champion or {}).get("trial_id"),
-        "unranked": _unranked(results.of_stage("search")),
+        "unranked": sum(row.validation_accuracy is None for row in results.of_stage("search")),
     }
 
 
-def _unranked(rows: Sequence[TrialRow]) -> int:
-    return sum(row.validation_accuracy is None for row in rows)
+def _unsliced(results: SweepResults) -> list[str]:
+    """Return the searched settings that no completed trial has."""
+    used = {name for row in results.of_stage("search") if row.completed for name in row.params}
+    return [each.name for each in searched_dimensions(results) if each.name not in used]
+
+
+def _pareto(results: SweepResults) -> dict[str, Any] | None:
+    """Return the Pareto front of the completed trials; None if accuracy is the only objective."""
+    rows = [row for row in results.leaderboard() if row.costs and row.completed]
+    if not rows:
+        return None
+    costs = {name: COSTS.get(name, name) for row in rows for name in row.costs}
+    points = {
+        row.trial_id: {**row.costs, "validation_accuracy": row.validation_accuracy or 0.0} for row in rows
+    }
+    names = non_dominated(points, ("validation_accuracy", *costs))  # type: ignore[arg-type]
+    best = [row for row in rows if row.trial_id in names]
+    cells = [settings_cells(row.params) for row in best]
+    columns = list(dict.fromkeys(name for cell in cells for name in cell))
+    return {
+        "costs": list(costs.values()),
+        "columns": columns,
+        "rows": [
+            (row, [_amount(*cost) for cost in row.costs.items()], [cell.get(name, "") for name in columns])
+            for row, cell in zip(best, cells, strict=True)
+        ],
+        "charts": search_charts.pareto_charts(results, rows, costs),
+        "completed": len(rows),
+        "measured_untrained": "latency_ms" in costs,
+    }
 
 
 def _benchmark(results: SweepResults) -> dict[str, Any] | None:
@@ -208,14 +219,13 @@ def _benchmark(results: SweepResults) -> dict[str, Any] | None:
         return None
     noise = record.get("context", {}).get("noise") or {}
     return {
-        "device": device_name(record),
         "context": [
             (key, _cell_text(value))
             for key, value in flatten(record.get("context", {}))
             if not key.startswith("noise")
         ],
         "results": record.get("results", []),
-        "chart": spread.latency(record.get("results", [])),
+        "chart": result_charts.latency(record.get("results", []), device_name(record)),
         "busy": noise.get("reason", "") if noise.get("trustworthy") is False else "",
     }
 
@@ -252,18 +262,10 @@ def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
     confusion = test.get("confusion") or []
     names = test.get("class_names") or [str(index) for index in range(len(confusion))]
     per_class = test.get("per_class") or []
-    pairs = sorted(zip(per_class, names, strict=False))
-    confused = sorted(
-        (
-            (count, names[actual], names[predicted])
-            for actual, row in enumerate(confusion)
-            for predicted, count in enumerate(row)
-            if actual != predicted and count
-        ),
-        reverse=True,
-    )
+    pairs = sorted((share, name) for share, name in zip(per_class, names, strict=False) if share is not None)
+    calibration = test.get("calibration")
     return {
-        **{key: test.get(key) for key in ("accuracy", "loss", "images", "opened_at", "split_sha256")},
+        **{key: test.get(key) for key in ("accuracy", "loss", "images", "split_sha256")},
         "names": names,
         "per_class": per_class,
         "confusion": [
@@ -278,8 +280,36 @@ def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
         ],
         "worst": pairs[0] if pairs else None,
         "best": pairs[-1] if pairs else None,
-        "confused": confused[:3],
+        "mistakes": test.get("mistakes") or [],
+        "reliability": result_charts.reliability(calibration) if calibration else None,
     }
+
+
+def _plan_facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the plan in words; plan.json has every field."""
+    keys = ("objectives", "sampler", "scheduler", "rungs", "starting_points")
+    facts = [(key.replace("_", " "), _cell_text(plan[key])) for key in keys if plan.get(key)]
+    facts += [
+        (key, f"{plan[key]} ({plan.get(f'{key}_reason', '')})")
+        for key in ("device", "precision")
+        if plan.get(key)
+    ]
+    facts += [
+        ("node", ", ".join(f"{count:g} {kind}" for kind, count in node.items()))
+        for node in plan.get("nodes", ())
+    ]
+    if within := plan.get("within"):
+        facts.append(("time budget", duration(float(within["budget_s"]))))
+        facts += [
+            (f"chosen for the budget: {choice['name']}", f"{_cell_text(choice['value'])}: {choice['reason']}")
+            for choice in within.get("choices", ())
+        ]
+    return [*facts, *(("search stops early", text) for text in plan.get("stops", ())),
+            *(("note", text) for text in plan.get("notes", ()))]  # fmt: skip
+
+
+def _amount(name: str, value: float) -> str:
+    return f"{value:.3g}" if name == "latency_ms" else f"{value:,.0f}"
 
 
 def _cell_text(value: Any) -> str:
@@ -289,4 +319,6 @@ def _cell_text(value: Any) -> str:
         return ", ".join(map(_cell_text, value)) or "-"
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -5,10 +5,12 @@ Every file is optional, because an interrupted sweep has written only some of th
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from platform.common.atomic import read_json
 from platform.common.errors import UserError
@@ -16,6 +18,18 @@ from platform.tracking.events import Stage, TrialStatus
 from platform.tracking.parquet_tables import TrialRow, read_epochs, read_trials
 from platform.tracking.sweep_folder import State, SweepFolder
 from platform.training.records import EpochRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestReading:
+    """One reading of the test split."""
+
+    by: str
+    """`sweep`, `export` or `evaluate command`."""
+    purpose: str
+    images: int | None
+    at: str = "-"
+    """UTC, ISO 8601; `-` if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +49,12 @@ class SweepResults:
     lower_precisions: Sequence[Mapping[str, Any]]
     """`export-int8/model.json`, ..."""
     benchmark: Mapping[str, Any] | None
+    registered: Mapping[str, Any] | None
+    """`registered.json`: the version in MLflow's model registry."""
+    openings: Sequence[Mapping[str, Any]]
+    """The sweep's readings of the test split, in test_opened.json, oldest first."""
+    evaluations: Sequence[Mapping[str, Any]]
+    """The readings by `python -m platform.evaluate`, in test_evaluations.jsonl."""
 
     def of_stage(self, stage: Stage) -> list[TrialRow]:
         """Return the trials of one stage in order."""
@@ -62,6 +82,83 @@ class SweepResults:
         wanted = self.selection.get("champion")
         found = [entry for entry in self.selection.get("candidates", []) if entry.get("trial_id") == wanted]
         return found[0] if found else None
+
+    def runner_up(self) -> Mapping[str, Any] | None:
+        """Return the entry of the best candidate that is not the champion."""
+        selection = self.selection or {}
+        others = [
+            e for e in selection.get("candidates", []) if e.get("trial_id") != selection.get("champion")
+        ]
+        return max(others, key=lambda entry: float(entry["mean"]), default=None)
+
+    def test_readings(self) -> list[TestReading]:
+        """Return every recorded reading of the test split: by the sweep, its exports and `evaluate`."""
+        images = (self.test or {}).get("images")
+        readings = [
+            TestReading(by=by, purpose=f"accuracy of {each['run']}", images=images, at=each["opened_utc"])
+            for by, found in (("sweep", self.openings), ("evaluate command", self.evaluations))
+            for each in found
+        ]
+        if not readings and self.test is not None:
+            # Sweeps without test_opened.json: test.json has the number of readings.
+            again = int(self.test.get("times_opened") or 1)
+            at = str(self.test.get("opened_at", "-"))
+            readings = [
+                TestReading(by="sweep", purpose="accuracy", images=self.test.get("images"), at=at)
+            ] * again
+        for document in (self.export or {}, *self.lower_precisions):
+            precision = document.get("precision", "fp32")
+            if parity := document.get("parity"):
+                purpose = f"agreement of {precision} with its reference"
+                readings.append(TestReading(by="export", purpose=purpose, images=parity["images"]))
+            if found := (document.get("accuracy") or {}).get("test"):
+                readings.append(
+                    TestReading(by="export", purpose=f"accuracy of {precision}", images=found["images"])
+                )
+        return readings
+
+    def stage_times(self) -> list[tuple[str, float | None, float | None]]:
+        """Return (stage, planned seconds, actual seconds), None if unknown.
+
+        The actual time is that from the first start to the last end of a run, pauses of an interrupted sweep
+        included.
+        """
+        estimate = (self.plan or {}).get("estimate") or {}
+        times = []
+        for stage in get_args(Stage):
+            rows = self.of_stage(stage)
+            ends = [row.ended_at for row in rows if row.ended_at is not None]
+            actual = None
+            if ends and len(ends) == len(rows):
+                actual = (max(ends) - min(row.started_at for row in rows)).total_seconds()
+            planned = (estimate.get(stage) or {}).get("wall_s")
+            if rows or planned is not None:
+                times.append((str(stage), planned, actual))
+        if times and estimate:
+            planned = sum(seconds or 0.0 for _, seconds, _ in times)
+            used = sum(seconds or 0.0 for _, _, seconds in times)
+            finished = self.state == "finished" and self.folder.active_s >= used
+            rest = self.folder.active_s - used if finished else None
+            times.append(("all else", estimate["wall_s"] - planned, rest))
+        return times
+
+    def wall_s(self) -> float:
+        """Return the seconds that the sweep has run, without pauses."""
+        if self.folder.active_s:
+            return self.folder.active_s
+        return sum(actual or 0.0 for _, _, actual in self.stage_times())
+
+    def overrides(self) -> list[str]:
+        """Return the settings given with `--set`, from the recorded command."""
+        found: list[str] = []
+        given = False
+        for word in shlex.split(str(self.provenance().get("command", ""))):
+            given = word == "--set" or (given and not word.startswith("-"))
+            if given and word != "--set":
+                found.append(word)
+            elif word.startswith("--set="):
+                found.append(word.removeprefix("--set="))
+        return found
 
     def provenance(self) -> Mapping[str, Any]:
         """Return the provenance in plan.json; empty if there is none."""
@@ -114,7 +211,14 @@ def read_results(folder: SweepFolder) -> SweepResults:
             found for path in folder.lower_precisions if (found := _read(path / "model.json")) is not None
         ],
         benchmark=_read(folder.benchmark),
+        registered=_read(folder.path / "registered.json"),
+        evaluations=[json.loads(line) for line in _lines(folder.path / "test_evaluations.jsonl")],
+        openings=(_read(folder.path / "test_opened.json") or {}).get("openings", ()),
     )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

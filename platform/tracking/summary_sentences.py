@@ -1,27 +1,70 @@
-"""Summarize the results of a sweep in a few sentences."""
+"""Answer the first questions about a sweep's results in a few sentences."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from platform.common.text_format import evaluation_text, percent, plural, settings_text
+from platform.common.text_format import approximate_duration, duration, percent, plural, settings_text
+from platform.tracking.events import TrialStatus
 from platform.tracking.results import SweepResults
 
 
 def summary_sentences(results: SweepResults) -> list[str]:
-    """Return the best configuration, an early stop, the confirmation, the test accuracy and the latency.
+    """Return the answers that the final summary on the console shows: all but data, budget and cost."""
+    return [f"{question}: {answer}" for question, answer in answers(results)[:-2]]
 
-    Results that do not exist yet are left out.
+
+def answers(results: SweepResults) -> list[tuple[str, str]]:
+    """Return (question, answer): configuration, confirmation, accuracy, latency, data and budget, cost.
+
+    Results that do not exist yet are left out, except for data, budget and cost.
     """
-    sentences = [
+    found = [
         _configuration(results),
-        _early_stop(results),
-        _confirmation(results),
-        _test_accuracy(results),
-        _latency(results),
+        ("Search", _early_stop(results)),
+        ("Confirmation", _confirmation(results)),
+        ("Test accuracy", _test_accuracy(results)),
+        ("Latency", _latency(results)),
+        ("Data and budget", _budget(results) or "unknown: no trial has started"),
+        ("Cost", _cost(results)),
     ]
-    return [sentence for sentence in sentences if sentence]
+    return [(question, answer) for question, answer in found if answer]
+
+
+def headline(results: SweepResults) -> list[str]:
+    """Return the result in two sentences, without terms of the field where possible."""
+    trials = plural(len(results.of_stage("search")), "trial")
+    if results.champion is None:
+        ranked = results.leaderboard()
+        if not ranked:
+            return ["No trial has an accuracy yet."]
+        best = (
+            f"No recipe has been chosen yet: the best of {trials} so far, {ranked[0].trial_id}, classifies "
+            f"{percent(ranked[0].validation_accuracy)} of the validation images correctly."
+        )
+        return [best, f"The sweep has run for {_cost(results)}"]
+    entry = results.champion_candidate()
+    if results.test is not None:
+        reached = f"{percent(results.test['accuracy'])} of the test images of {results.data_label()}"
+    elif entry is not None:
+        reached = f"{percent(entry['mean'])} of the validation images of {results.data_label()}"
+    else:
+        reached = "a share of the images that has not been measured yet"
+    fastest = best_latency(results.benchmark) if results.benchmark else None
+    speed = ""
+    if fastest is not None and results.benchmark is not None:
+        speed = (
+            f" and needs {fastest['latency_ms']['p50']:.2f} ms per image on {device_name(results.benchmark)}"
+            f"{_precision(results, fastest)}"
+        )
+    champion = results.champion["trial_id"]
+    return [
+        f"The best recipe of {trials}, {champion}, classifies {reached} correctly{speed}.",
+        f"{_certainty(results)}; the sweep took {_cost(results)}",
+    ]
 
 
 def best_latency(benchmark: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -40,46 +83,64 @@ def device_name(benchmark: Mapping[str, Any]) -> str:
     return " ".join(str(context.get("cpu") or context.get("cpu_name") or "this device").split())
 
 
-def _configuration(results: SweepResults) -> str:
+def _configuration(results: SweepResults) -> tuple[str, str]:
     champion = results.champion
     if champion is not None:
         settings = settings_text(champion.get("params", {})) or "the base configuration"
-        return f"Best configuration: {champion.get('trial_id', 'the champion')}, {settings}."
+        return "Best configuration", f"{champion.get('trial_id', 'the champion')}, {settings}."
     ranked = results.leaderboard()
-    if ranked:
-        best = ranked[0]
-        return (
-            f"Best trial so far: {best.trial_id}, validation accuracy {percent(best.validation_accuracy)} "
-            f"after {plural(best.epochs_done, 'epoch')}, not yet confirmed over several seeds: "
-            f"{settings_text(best.params)}."
-        )
-    return "No trial has an accuracy yet."
+    if not ranked:
+        return "Best trial so far", "none: no trial has an accuracy yet."
+    best = ranked[0]
+    return "Best trial so far", (
+        f"{best.trial_id}, validation accuracy {percent(best.validation_accuracy)} "
+        f"after {plural(best.epochs_done, 'epoch')}, not yet confirmed over several seeds: "
+        f"{settings_text(best.params)}."
+    )
 
 
 def _early_stop(results: SweepResults) -> str:
     reason = (results.selection or {}).get("search_stopped")
-    return f"The search stopped before its last trial ({reason})." if reason else ""
+    return f"stopped before its last trial ({reason})." if reason else ""
 
 
 def _confirmation(results: SweepResults) -> str:
     entry = results.champion_candidate()
     if entry is None:
         return ""
-    runs = int(entry["n"])
     verdict = str((results.selection or {}).get("verdict", "")).strip().replace("+-", "±")
-    if verdict:
-        # The verdict contains the mean and the spread.
-        return f"Retrained with {plural(runs, 'seed')}: {verdict}"
-    text = f"Validation accuracy over {plural(runs, 'seed')}: {percent(entry['mean'])}"
-    if runs > 1 and entry.get("std") is not None:
-        text += f" ± {100 * entry['std']:.2f} (standard deviation)"
-    return f"{text}."
+    return f"retrained with {plural(int(entry['n']), 'seed')}: {verdict}"
+
+
+def _certainty(results: SweepResults) -> str:
+    """Return whether the champion's lead is significant, for a reader without statistics."""
+    selection, other = results.selection or {}, results.runner_up()
+    entry = results.champion_candidate()
+    if entry is None:
+        return "It has not been compared with other recipes over several seeds"
+    if other is None:
+        return "No other recipe was retrained for comparison"
+    seeds = plural(int(entry["n"]), "seed")
+    points = 100 * (entry["mean"] - other["mean"])
+    lead = f"Its lead over the second best, {other['trial_id']}, is {points:.2f} points"
+    if selection.get("separated") is None:
+        return f"{lead} in a single run, which may be chance"
+    if selection["separated"]:
+        return f"{lead} over {seeds}, more than chance explains"
+    return f"{lead} over {seeds}, which chance explains: either is a good choice"
 
 
 def _test_accuracy(results: SweepResults) -> str:
     if results.test is None:
         return ""
-    return f"Test accuracy: {percent(results.test['accuracy'])} ({evaluation_text(results.test)})."
+    images, accuracy = results.test.get("images"), float(results.test["accuracy"])
+    count = ""
+    if isinstance(images, int):
+        half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / images)
+        count = f"{images:,} images, 95 % interval ± {100 * half:.2f}; "
+    readers = Counter(reading.by for reading in results.test_readings())
+    times = ", ".join(f"{'once' if n == 1 else f'{n} times'} by the {by}" for by, n in readers.items())
+    return f"{percent(accuracy)} ({count}test split read {times})."
 
 
 def _latency(results: SweepResults) -> str:
@@ -88,7 +149,7 @@ def _latency(results: SweepResults) -> str:
         return ""
     latency = fastest["latency_ms"]
     return (
-        f"Latency on {device_name(results.benchmark)}: {latency['p50']:.2f} ms per image (median; "
+        f"{latency['p50']:.2f} ms per image on {device_name(results.benchmark)} (median; "
         f"p99 {latency['p99']:.2f} ms), {plural(int(fastest['threads']), 'thread')}"
         f"{_precision(results, fastest)}.{_noise_warning(results.benchmark)}"
     )
@@ -113,3 +174,41 @@ def _noise_warning(benchmark: Mapping[str, Any]) -> str:
         return ""
     reason = noise.get("reason", "no reason given")
     return f" The machine was busy ({reason}), so the figures are unreliable: repeat the benchmark."
+
+
+def _budget(results: SweepResults) -> str:
+    """Return the network, the data, the epochs, the number of trials, and the settings given with --set."""
+    rows = results.of_stage("search")
+    config = (results.champion or {}).get("config") or (dict(rows[0].config) if rows else {})
+    if "model" not in config:
+        return ""
+    data = config.get("data") or {}
+    limit, held_out = data.get("train_limit"), int(data.get("validation_size") or 0)
+    images = f"{limit:,} training images" if limit else "all training images"
+    length = (
+        f"{config['epochs']} epochs" if config.get("epochs") else f"{config.get('iterations')} iterations"
+    )
+    pruned = sum(row.status is TrialStatus.PRUNED for row in rows)
+    parts = [
+        f"{config['model']['name']} on {results.data_label() or data.get('name')}",
+        f"{images}, {held_out:,} of the training split held out for validation",
+        f"{length} per run at most",
+        f"{plural(len(rows), 'trial')} ({pruned} stopped early)",
+        f"{sum(row.epochs_done for row in results.trials):,} epochs in all stages",
+    ]
+    if overrides := results.overrides():
+        parts.append(f"--set {' '.join(overrides)}")
+    return "; ".join(parts) + "."
+
+
+def _cost(results: SweepResults) -> str:
+    """Return the wall time and the cost, with those of the plan."""
+    estimate = (results.plan or {}).get("estimate") or {}
+    wall_s, planned_s = results.wall_s(), estimate.get("wall_s")
+    if planned_s is None:
+        return f"{duration(wall_s)} (no estimate in the plan)."
+    text = f"{duration(wall_s)} (planned: {approximate_duration(float(planned_s))})"
+    if estimate.get("cost") is not None:
+        cost = estimate["cost"]
+        text += f", cost {cost * wall_s / planned_s:.2f} (planned: {cost:.2f})"
+    return f"{text}."

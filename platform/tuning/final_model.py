@@ -69,6 +69,7 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
     from platform.data.normalization import Normalization
     from platform.models.trained import load_trained_model
     from platform.training.acceleration.precision import choose_precision
+    from platform.training.evaluation.calibration import calibration, frequent_mistakes
     from platform.training.evaluation.evaluate import evaluate
 
     model = load_trained_model(final_model_path(folder))
@@ -78,13 +79,16 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
     on_gpu = sweep.plan.final.resources_per_worker.GPU > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     precision, _ = choose_precision(sweep.spec.base.precision, device)
+    split = load_split(info, "test")
     result = evaluate(
         model.network(),
-        load_split(info, "test"),
+        split,
         Normalization(mean=model.mean.numpy(), std=model.std.numpy()),
         device=device,
         precision=precision,
+        keep_logits=True,
     )
+    assert result.logits is not None
     write_json(
         folder.test,
         {
@@ -92,6 +96,8 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
             "loss": result.loss,
             "per_class": result.per_class_accuracy,
             "confusion": result.confusion,
+            "calibration": calibration(result.logits, split),
+            "mistakes": frequent_mistakes(result.logits, split),
             "images": info.test_images,
             "class_names": info.class_names,
             "data_label": info.label,

@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import optuna
+import torch
 
 from platform.common.atomic import write_json
+from platform.data.dataset import Split
 from platform.space.space_files import SweepSpec, load_space
 from platform.space.spec import trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
+from platform.training.evaluation.calibration import calibration, frequent_mistakes
 from platform.training.records import EpochRecord
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.sampling.sampler import suggest
@@ -22,7 +25,7 @@ from platform.tuning.selection.champion import choose_champion, summarize
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 EPOCHS = 30
-SAMPLES = ("t000", "t004")
+STAGE_SECONDS = {"search": 5000.0, "confirm": 2700.0, "final": 300.0}
 
 
 class Clock:
@@ -61,16 +64,23 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
     label = "generated" if generated else "cifar10"
     if "plan" not in without:
         folder.spec.write_text(spec.to_yaml())
-        plan = make_plan(spec, {"CPU": 2, "GPU": 0}, quick=quick)
+        plan = make_plan(spec, {"CPU": 2, "GPU": 0})
         write_json(
             folder.plan,
             {
                 **plan.model_dump(mode="json"),
+                "quick": quick,
+                "estimate": {
+                    **{stage: {"wall_s": seconds} for stage, seconds in STAGE_SECONDS.items()},
+                    "wall_s": 8400.0,
+                    "cost": 2.0,
+                },
                 "device": "cpu",
                 "device_reason": "no GPU in the cluster",
                 "data_label": label,
                 "provenance": {
-                    "command": "python -m platform.sweep resnet18_cifar",
+                    "command": "python -m platform.sweep resnet18_cifar "
+                    f"--set base.epochs={EPOCHS} trials={trials} --offline",
                     "git_commit": "c79f2430aa",
                     "git_dirty": False,
                     "cpu": "Example CPU",
@@ -109,6 +119,8 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
         )
     if "benchmark" not in without:
         write_benchmark(folder)
+    if "registered" not in without:
+        write_json(folder.path / "registered.json", {"model": "resnet18_cifar", "version": 1})
     return folder
 
 
@@ -224,7 +236,12 @@ def write_selection(folder, best, scores):
     champion = choose_champion(summaries)
     write_json(
         folder.selection,
-        {"candidates": candidates, "champion": champion.candidate, "verdict": champion.verdict},
+        {
+            "candidates": candidates,
+            "champion": champion.candidate,
+            "separated": champion.separated,
+            "verdict": champion.verdict,
+        },
     )
     return champion.candidate
 
@@ -236,9 +253,17 @@ def write_test(folder):
         wrong = rng.multinomial(60 if row not in (3, 5) else 120, rng.dirichlet(np.full(9, 0.4)))
         confusion[row, [column for column in range(10) if column != row]] = wrong
         confusion[row, row] = 1000 - wrong.sum()
+    labels = np.repeat(np.arange(10), 1000)
+    predicted = np.concatenate([np.repeat(np.arange(10), row) for row in confusion])
+    logits = torch.from_numpy(rng.normal(0, 1, (10_000, 10)))
+    logits[np.arange(10_000), predicted] = torch.from_numpy(rng.uniform(4, 9, 10_000))
+    images = rng.integers(0, 256, (10_000, 3, 32, 32), np.uint8)
+    split = Split(images, labels)
     write_json(
         folder.test,
         {
+            "calibration": calibration(logits, split),
+            "mistakes": frequent_mistakes(logits, split),
             "accuracy": float(np.trace(confusion) / confusion.sum()),
             "loss": 0.21,
             "per_class": [float(value) for value in confusion.diagonal() / 1000],

@@ -1,7 +1,8 @@
 """The record of evaluations on the test set, normally one per sweep.
 
 Decisions based on a test accuracy bias it upward. A sweep therefore decides on validation only and reads the
-test set once, for the champion. `test_opened.json` records every reading.
+test set once, for the champion. `test_opened.json` records every reading by the sweep,
+`test_evaluations.jsonl` those of `python -m platform.evaluate`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from platform.common.schema import Frozen
 
 RECORD_FILE = "test_opened.json"
 RESULT_FILE = "test.json"
+EVALUATIONS_FILE = "test_evaluations.jsonl"
 _JSON_KEYS = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 """The file's keys are the fields' aliases."""
 
@@ -85,6 +87,34 @@ def record_test_set_reading(
     record = TestSetRecord(test_set_readings=(*record.test_set_readings, reading))
     write_text(path, _json(record))
     return record
+
+
+def record_evaluation(model: Path, *, split_sha256: str) -> None:
+    """Record that `evaluate` reads the test set for a model in a sweep's folder; other models have no record.
+
+    These readings neither count as the sweep's own nor prevent it; the report lists them.
+
+    Args:
+        model: the model.pt, `<sweep>/checkpoints/<run>/model.pt` in a sweep.
+        split_sha256: content hash of the dataset.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    run = model.absolute().parent
+    folder = run.parent.parent
+    if not (folder / "spec.yaml").exists():
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    reading = TestSetReading(split_sha256=split_sha256, read_utc=now, run=run.name)
+    try:
+        with (folder / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
+            file.write(reading.model_dump_json() + "\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot record this reading of the test set in {folder / EVALUATIONS_FILE}: {error.strerror}; "
+            "make the folder writable, or evaluate a copy of model.pt"
+        ) from None
 
 
 def _write_new(path: Path, record: TestSetRecord) -> bool:

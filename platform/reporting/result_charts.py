@@ -1,0 +1,176 @@
+"""Charts of the results for which Optuna has none: confirmation, calibration, latency, time per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from platform.common.text_format import duration, percent, plural
+from platform.reporting.charts import BLUE, GRAY, ORANGE, PINK, Chart, chart
+
+
+def confirmation(selection: Mapping[str, Any]) -> Chart | None:
+    """Plot each candidate's runs, their mean and its 95 % confidence interval; None without runs.
+
+    An interval of two or three runs can be many times wider than the runs. It is then cut at the frame, where
+    a label gives its end.
+
+    Args:
+        selection: `selection.json`.
+    """
+    import plotly.graph_objects as go
+
+    candidates = [entry for entry in selection.get("candidates", []) if entry.get("accuracies")]
+    if not candidates:
+        return None
+    runs = [100 * value for entry in candidates for value in entry["accuracies"]]
+    room = max(max(runs) - min(runs), 0.2)
+    low, high = min(runs) - 1.2 * room, max(runs) + 1.2 * room
+    figure = go.Figure()
+    for entry in candidates:
+        name = str(entry["trial_id"])
+        color = PINK if entry["trial_id"] == selection.get("champion") else BLUE
+        mean, interval = 100 * entry["mean"], entry.get("interval95")
+        if interval:
+            ends = [100 * end for end in interval]
+            figure.add_scatter(
+                x=ends, y=[name, name], mode="lines", line={"color": color, "width": 12}, opacity=0.3,
+                hovertemplate=f"95 % interval: {ends[0]:.2f} to {ends[1]:.2f}<extra>{name}</extra>",
+            )  # fmt: skip
+            for end, frame, side, arrow in ((ends[0], low, "left", "◂ {}"), (ends[1], high, "right", "{} ▸")):
+                if not low <= end <= high:
+                    text = arrow.format(f"{end:.2f}")
+                    figure.add_annotation(
+                        x=frame, y=name, text=text, xanchor=side, yshift=15, showarrow=False
+                    )
+        figure.add_scatter(
+            x=[100 * value for value in entry["accuracies"]], y=[name] * len(entry["accuracies"]),
+            mode="markers", marker={"color": color, "size": 8},
+            hovertemplate=f"%{{x:.2f}} %<extra>{name}</extra>",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[mean], y=[name], mode="markers", hovertemplate=f"mean: {mean:.2f} %<extra>{name}</extra>",
+            marker={"symbol": "line-ns", "size": 26, "line": {"width": 3, "color": color}},
+        )  # fmt: skip
+    figure.update_xaxes(range=[low, high])
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_layout(showlegend=False)
+    return chart(
+        figure,
+        "Validation accuracy of the best candidates, retrained with new seeds",
+        x="validation accuracy, %",
+        height=100 + 55 * len(candidates),
+        note="Dots: runs. Line: mean. Band: 95 % confidence interval of the mean (t distribution); an arrow "
+        "gives an end outside the frame. The test split is not used.",
+    )
+
+
+def reliability(calibration: Mapping[str, Any]) -> Chart:
+    """Plot accuracy by confidence.
+
+    Args:
+        calibration: `calibration` of `test.json`.
+    """
+    import plotly.graph_objects as go
+
+    bins = [entry for entry in calibration["bins"] if entry["images"]]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 100], y=[0, 100], mode="lines", line={"color": GRAY, "dash": "dash"}, name="calibrated"
+    )
+    figure.add_bar(
+        x=[50 * (entry["low"] + entry["high"]) for entry in bins],
+        y=[100 * entry["accuracy"] for entry in bins],
+        width=[96 * (entry["high"] - entry["low"]) for entry in bins],
+        text=[plural(entry["images"], "image") for entry in bins],
+        textposition="none",
+        marker={"color": BLUE, "opacity": 0.55},
+        name="accuracy",
+        hovertemplate="%{text}: %{y:.1f} % right<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[100 * entry["confidence"] for entry in bins],
+        y=[100 * entry["accuracy"] for entry in bins],
+        mode="lines+markers",
+        line={"color": PINK},
+        name="mean of the bin",
+        hovertemplate="confidence %{x:.1f} %, accuracy %{y:.1f} %<extra></extra>",
+    )
+    figure.update_xaxes(range=[0, 100])
+    figure.update_yaxes(range=[0, 100])
+    return chart(
+        figure,
+        f"Reliability: expected calibration error {percent(calibration['ece'])}",
+        x="confidence (largest softmax probability), %",
+        y="accuracy, %",
+        height=360,
+        note=f"Test images in {len(calibration['bins'])} bins of equal width. Below the dashed line the "
+        "model is overconfident.",
+    )
+
+
+def latency(results: Sequence[Mapping[str, Any]], device: str) -> Chart | None:
+    """Plot median, p90 and p99 of each precision and thread count; None without results.
+
+    Args:
+        results: `results` of `benchmark.json`.
+        device: name of the processor.
+    """
+    import plotly.graph_objects as go
+
+    if not results:
+        return None
+    names = [
+        f"{entry.get('precision', '')} {plural(int(entry['threads']), 'thread')}".strip() for entry in results
+    ]
+    measured = [entry["latency_ms"] for entry in results]
+    figure = go.Figure()
+    for key, color, size in (("p50", BLUE, 14), ("p90", ORANGE, 9), ("p99", GRAY, 9)):
+        figure.add_scatter(
+            x=[entry[key] for entry in measured],
+            y=names,
+            mode="markers",
+            marker={"color": color, "size": size, "symbol": "circle" if key == "p50" else "line-ns-open"},
+            name="median" if key == "p50" else key,
+            error_x={
+                "array": [entry["p99"] - entry["p50"] for entry in measured],
+                "arrayminus": [0.0] * len(measured),
+                "color": GRAY,
+                "width": 0,
+            }
+            if key == "p50"
+            else None,
+            hovertemplate="%{y}: %{x:.3f} ms<extra></extra>",
+        )
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", type="category")
+    return chart(figure, f"Latency per image on {device}", x="ms per image", height=110 + 34 * len(results))
+
+
+def stage_times(stages: Sequence[tuple[str, float | None, float | None]]) -> Chart | None:
+    """Plot planned and actual wall time of each stage; None if no stage has both.
+
+    Args:
+        stages: name, planned seconds and actual seconds.
+    """
+    import plotly.graph_objects as go
+
+    if not any(None not in times for _, *times in stages):
+        return None
+    figure = go.Figure()
+    longest = max(value or 0.0 for _, *both in stages for value in both)
+    unit, seconds = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60)
+    planned, actual = [stage[1] for stage in stages], [stage[2] for stage in stages]
+    for name, color, values in (("plan", GRAY, planned), ("actual", BLUE, actual)):
+        figure.add_bar(
+            x=[None if value is None else value / seconds for value in values],
+            y=[stage[0] for stage in stages],
+            text=[duration(value) for value in values],
+            textposition="auto",
+            orientation="h",
+            marker={"color": color},
+            name=name,
+            hovertemplate=f"{name}: %{{text}}<extra>%{{y}}</extra>",
+        )
+    figure.update_yaxes(autorange="reversed", type="category")
+    return chart(figure, "Wall time by stage", x=unit, height=110 + 48 * len(stages))
