@@ -52,7 +52,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     if is_server:
         return 0
     print("open one of these addresses in a browser; Ctrl-C ends the server", file=sys.stderr)
-    where = ["--host", "127.0.0.1", "--port", str(arguments.port)]
+    where = ["--host", "127.0.0.1", "--port", str(arguments.port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *where]
     try:
         return subprocess.run(command, check=False).returncode

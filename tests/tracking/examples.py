@@ -91,9 +91,9 @@ def sweep(folder: Path, **changes):
     )
 
 
-def record_sweep(observer, folder: Path, *, space="resnet18_cifar", trials=12):
-    """Record a sweep of a real search space with made-up curves: search, confirmation, final run."""
-    spec = load_space(space)
+def record_sweep(observer, folder: Path, *, space="resnet18_cifar", trials=6, epochs=6):
+    """Record a search of a real search space, and the confirmation of two candidates, with made-up curves."""
+    spec = load_space(space, overrides=[f"base.epochs={epochs}"])
     plan = make_plan(spec, [{"CPU": 2, "GPU": 0}])
     observer.sweep_started(
         sweep(
@@ -108,11 +108,11 @@ def record_sweep(observer, folder: Path, *, space="resnet18_cifar", trials=12):
     for number in range(trials):
         params = study.ask(f"t{number:03d}")
         one = trial(number, config=spec.resolve(params), params=params)
-        accuracy = _record_trial(observer, one, stop_at=5 if number % 3 == 2 else None)
+        accuracy = _record_trial(observer, one, stop_at=2 if number % 3 == 2 else None)
         study.ended(one.trial_id, TrialStatus.FINISHED, accuracy)
         infos.append((accuracy, one))
-    for rank, (_, one) in enumerate(sorted(infos, key=lambda pair: -pair[0])[:3], start=1):
-        for seed in range(3):
+    for rank, (_, one) in enumerate(sorted(infos, key=lambda pair: -pair[0])[:2], start=1):
+        for seed in range(2):
             config = one.config.changed(seed=seed)
             fields = {"trial_id": f"c{rank}-s{seed}", "stage": "confirm", "candidate": one.trial_id}
             _record_trial(observer, trial(seed, config=config, params=one.params, **fields))
