@@ -133,9 +133,12 @@ Result<ModelReport> describe_model(const std::string& folder, const EvaluationDa
   if (!parity.ok()) return parity.status();
   const char* reference = "PyTorch fp32 logits of the self-test images";
   if (evaluation_data.images.count() > 0) {
-    log_progress("measuring accuracy in " + report.precision);
+    sweep_engine::ProgressCounter counter(
+        &log_progress, "measuring accuracy in " + report.precision + ": ",
+        " of " + std::to_string(evaluation_data.images.count()) + " images");
     const Result<sweep_engine::Accuracy> accuracy =
-        sweep_engine::measure_accuracy(model, evaluation_data.images, evaluation_data.reference, workers);
+        sweep_engine::measure_accuracy(model, evaluation_data.images, evaluation_data.reference, workers,
+                                       [&](std::size_t done) { counter.update(done); });
     if (!accuracy.ok()) return accuracy.status();
     Json found = Json::object();
     found.set("images", accuracy.value().images);

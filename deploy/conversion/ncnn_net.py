@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.common.cores import usable_cores
 from platform.common.errors import UserError
+
+Result = TypeVar("Result")
 
 INPUT_BLOB = "in0"
 OUTPUT_BLOB = "out0"
@@ -55,8 +60,20 @@ def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *,
 
 
 def run(net: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits [N, classes] of normalized images [N, C, H, W]."""
-    return np.stack([infer(net, image) for image in inputs])
+    """Return the logits [N, classes] of normalized images [N, C, H, W], on all usable cores."""
+    return np.stack(list(map_images(partial(infer, net), inputs)))
+
+
+def map_images(
+    function: Callable[[NDArray[np.float32]], Result], inputs: NDArray[np.float32]
+) -> Iterator[Result]:
+    """Yield the results of `function` for each image, in order, from one thread per usable core.
+
+    ncnn releases Python's lock during an inference. Its own threads are no alternative: they wait for each
+    other in a loop, so on a busy machine an inference with two threads takes seven times as long.
+    """
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        yield from pool.map(function, inputs)
 
 
 def infer(net: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:

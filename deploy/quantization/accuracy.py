@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from deploy.conversion.ncnn_net import load_net, options_for, run
 from deploy.model_files.image_file import write_image_file
 from deploy.model_files.model_folder import open_model_folder
 from platform.common.errors import UserError
+from platform.common.time_left import TimeLeft
 from platform.data.dataset import Split
 
 ComputedBy = Literal["the C++ engine", "ncnn in Python"]
@@ -49,14 +51,21 @@ def evaluate_in_cpp(
         images = Path(scratch, "images.bin")
         write_image_file(images, split.images, split.labels)
         record = run_benchmark(
-            folder, warmup=0, repetitions=1, min_time_s=0.0, images=images, progress=progress
+            folder, warmup=0, repetitions=1, min_time_s=0.0, images=images, progress=_only_counts(progress)
         )
     found = record["models"][0]["accuracy"]
     return Accuracy(images=found["images"], correct=found["correct"], computed_by="the C++ engine")
 
 
-def evaluate_in_python(folder: Path, split: Split) -> Accuracy:
-    """Evaluate with ncnn's Python package: the same kernels, one thread.
+def _only_counts(progress: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that omits the messages of the single latency query."""
+    return lambda message: progress(message) if message.startswith("measuring accuracy") else None
+
+
+def evaluate_in_python(
+    folder: Path, split: Split, *, progress: Callable[[str], None] = lambda _: None
+) -> Accuracy:
+    """Evaluate with ncnn's Python package, which has the same kernels.
 
     Raises:
         UserError: the folder is damaged.
@@ -64,10 +73,12 @@ def evaluate_in_python(folder: Path, split: Split) -> Accuracy:
     model = open_model_folder(folder)
     net = load_net(model.param, model.weights, options_for(model.document.precision))
     correct = 0
+    meter = TimeLeft(f"measuring accuracy in {model.document.precision}", len(split), progress, unit="images")
     for start in range(0, len(split), 256):
         part = slice(start, start + 256)
         answers = run(net, model.document.normalize(split.images[part])).argmax(1)
         correct += int((answers == split.labels[part]).sum())
+        meter.update(min(start + 256, len(split)))
     return Accuracy(images=len(split), correct=correct, computed_by="ncnn in Python")
 
 
@@ -79,5 +90,5 @@ def choose_evaluator(progress: Callable[[str], None] = lambda _: None) -> Evalua
         ensure_engine(progress=progress)
     except UserError as error:
         progress(f"C++ engine unavailable, evaluating in Python instead: {str(error).splitlines()[0]}")
-        return evaluate_in_python
-    return evaluate_in_cpp
+        return partial(evaluate_in_python, progress=progress)
+    return partial(evaluate_in_cpp, progress=progress)

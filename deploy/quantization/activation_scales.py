@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.conversion.ncnn_net import extract
+from deploy.conversion.ncnn_net import extract, map_images
 
 Method = Literal["minmax", "percentile", "kl"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -41,7 +41,7 @@ def activation_scales(
         method: see the module docstring.
         progress: called with (images done, total) over two passes.
     """
-    histograms = _histograms(net, images, blobs, progress)
+    histograms = _histograms(net, images, list(dict.fromkeys(blobs)), progress)
     return {blob: scale(threshold(histograms[blob], method)) for blob in blobs}
 
 
@@ -71,25 +71,34 @@ def threshold(histogram: tuple[NDArray[np.float64], float], method: Method) -> f
 def _histograms(
     net: Any,
     images: NDArray[np.float32],
-    blobs: Sequence[str],
+    blobs: list[str],
     progress: Callable[[int, int], None],
 ) -> Mapping[str, tuple[NDArray[np.float64], float]]:
-    largest = dict.fromkeys(blobs, 0.0)
-    counts = {blob: np.zeros(BINS) for blob in blobs}
-    for number, image in enumerate(images):
-        for blob, values in zip(blobs, extract(net, image, list(blobs)), strict=True):
-            largest[blob] = max(largest[blob], float(np.abs(values).max()))
-        progress(number + 1, 2 * len(images))
-    for number, image in enumerate(images):
-        for blob, values in zip(blobs, extract(net, image, list(blobs)), strict=True):
-            if largest[blob] == 0:
-                continue
-            # Zeros dominate ReLU outputs, are exact with any scale, and would outweigh the other values.
-            magnitudes = np.abs(values[values != 0])
-            bins = np.minimum((magnitudes * (BINS / largest[blob])).astype(np.int64), BINS - 1)
-            counts[blob] += np.bincount(bins, minlength=BINS)
-        progress(len(images) + number + 1, 2 * len(images))
-    return {blob: (counts[blob], largest[blob]) for blob in blobs}
+    def magnitudes(image: NDArray[np.float32]) -> list[float]:
+        return [float(np.abs(values).max()) for values in extract(net, image, blobs)]
+
+    def bin_counts(image: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.stack(list(map(_bin_counts, extract(net, image, blobs), largest)))
+
+    largest = np.zeros(len(blobs))
+    for number, found in enumerate(map_images(magnitudes, images), 1):
+        np.maximum(largest, found, out=largest)
+        progress(number, 2 * len(images))
+    counts = np.zeros((len(blobs), BINS))
+    for number, one in enumerate(map_images(bin_counts, images), 1 + len(images)):
+        counts += one
+        progress(number, 2 * len(images))
+    return dict(zip(blobs, zip(counts, largest.tolist(), strict=True), strict=True))
+
+
+def _bin_counts(values: NDArray[np.float32], largest: float) -> NDArray[np.float64]:
+    """Return the counts [BINS] of the magnitudes in equal bins from 0 to `largest`."""
+    if largest == 0:
+        return np.zeros(BINS)
+    # Zeros dominate ReLU outputs, are exact with any scale, and would outweigh the other values.
+    magnitudes = np.abs(values[values != 0])
+    bins = np.minimum((magnitudes * (BINS / largest)).astype(np.int64), BINS - 1)
+    return np.bincount(bins, minlength=BINS).astype(np.float64)
 
 
 def _information_lost(counts: NDArray[np.float64]) -> NDArray[np.float64]:

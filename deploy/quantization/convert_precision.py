@@ -25,6 +25,7 @@ from deploy.quantization.int8_weights import write_int8
 from deploy.winograd.measured_choice import tune_by_measurement
 from deploy.winograd.rule import tune_by_rule
 from platform.common.errors import UsageError, UserError
+from platform.common.time_left import TimeLeft
 
 SELF_TEST_MARGIN = 4
 """Self-test tolerance as a multiple of the error on this machine; other processors round differently."""
@@ -111,13 +112,16 @@ def _write_files(
     if precision != "int8" or calibration is None:
         content = write_weights(param, weights, "bf16" if precision == "bf16" else "fp16")
     else:
-        progress(f"calibrating on {len(calibration)} images")
+        what = f"calibrating int8 on {len(calibration)} images"
+        progress(what)
+        meter = TimeLeft(what, 1.0, progress)
         layers = [layer for layer in param.layers if layer.type == "Convolution"]
         scales = cal.activation_scales(
             load_net(source.param, source.weights, READABLE),
             source.document.normalize(calibration),
             [layer.inputs[0] for layer in layers],
             method=method,
+            progress=lambda done, total: meter.update(done / total),
         )
         param, content = write_int8(param, weights, {layer.name: scales[layer.inputs[0]] for layer in layers})
         notes["quantization"] = {"method": method, "images": len(calibration), "layers": len(layers)}

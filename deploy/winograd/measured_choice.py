@@ -27,6 +27,7 @@ from deploy.conversion.ncnn_net import INPUT_BLOB, OUTPUT_BLOB, load_net, option
 from deploy.conversion.param_file import FEATURE_MASK, NO_WINOGRAD, WEIGHT_COUNT, Layer, ParamFile, parse
 from deploy.model_files.model_folder import ModelDocument, ModelPrecision
 from deploy.winograd.rule import Shapes, blob_shapes, is_3x3_stride_1, without_winograd
+from platform.common.time_left import TimeLeft
 from platform.tracking.provenance import cpu_name
 
 SEARCH_ROUNDS = 8
@@ -91,8 +92,11 @@ def tune_by_measurement(
             return float(np.median(times[0] / times[1]))
 
     off = _without(start)
-    for number, group in enumerate(groups, 1):
-        progress(f"tuning {precision}: group {number} of {len(groups)}, {len(group)} layers")
+    what = f"tuning {precision} on this machine"
+    progress(what)
+    meter = TimeLeft(what, len(groups), progress, unit="groups of layers")
+    for number, group in enumerate(groups):
+        meter.update(number)
         turned = off ^ group
         if (
             ratio(without_winograd(start, turned), without_winograd(start, off), SEARCH_ROUNDS)

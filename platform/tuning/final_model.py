@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from platform.common.atomic import read_json, write_json
 from platform.common.errors import UserError
+from platform.common.time_left import TimeLeft
 from platform.space.spec import SweepSpec
 from platform.tracking.results import read_results
 from platform.tracking.sweep_folder import SweepFolder
@@ -47,12 +48,18 @@ def is_trained(folder: SweepFolder, spec: SweepSpec) -> bool:
     )
 
 
-def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]:
+def evaluate_on_test_set(
+    sweep: Sweep, *, again: bool = False, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Evaluate the final model on the test set and write test.json; an existing test.json is returned.
+
+    A quick sweep evaluates a large network on a CPU on a part of the test set; `images` and `split_images`
+    in test.json are the sizes of both.
 
     Args:
         sweep: the sweep.
         again: evaluate again although the test set was read before.
+        progress: called with progress messages.
 
     Returns:
         The content of test.json: loss, accuracy (0..1), per_class, confusion, images, class_names, ...
@@ -63,12 +70,14 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
     folder, info = sweep.folder, sweep.info
     if folder.test.exists() and not again:
         return read_json(folder.test, remedy=_REMEDY)
+    import numpy as np
     import torch
 
     from platform.data.cache import load_split
     from platform.data.normalization import Normalization
     from platform.models.trained import load_trained_model
     from platform.training.acceleration.precision import choose_precision
+    from platform.training.evaluation.affordable import affordable_images
     from platform.training.evaluation.calibration import calibration, frequent_mistakes
     from platform.training.evaluation.evaluate import evaluate
 
@@ -80,6 +89,17 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
     device = torch.device("cuda" if on_gpu else "cpu")
     precision, _ = choose_precision(sweep.spec.base.precision, device)
     split = load_split(info, "test")
+    rows = np.arange(len(split))
+    if sweep.plan.quick and not on_gpu:
+        rows = affordable_images(
+            model.model,
+            num_classes=len(info.class_names),
+            input_shape=info.image_shape,
+            images=len(split),
+        )
+        split = split.take(rows)
+    what = f"evaluating on the test split ({len(split):,} of {info.test_images:,} images)"
+    progress(what)
     result = evaluate(
         model.network(),
         split,
@@ -87,8 +107,12 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
         device=device,
         precision=precision,
         keep_logits=True,
+        progress=TimeLeft(what, len(split), progress, unit="images").update,
     )
-    assert result.logits is not None
+    assert result.logits is not None  # noqa: S101 - `keep_logits` is set
+    mistakes = frequent_mistakes(result.logits, split)
+    for image in (image for group in mistakes for image in group["images"]):
+        image["index"] = int(rows[image["index"]])
     write_json(
         folder.test,
         {
@@ -97,8 +121,9 @@ def evaluate_on_test_set(sweep: Sweep, *, again: bool = False) -> dict[str, Any]
             "per_class": result.per_class_accuracy,
             "confusion": result.confusion,
             "calibration": calibration(result.logits, split),
-            "mistakes": frequent_mistakes(result.logits, split),
-            "images": info.test_images,
+            "mistakes": mistakes,
+            "images": len(split),
+            "split_images": info.test_images,
             "class_names": info.class_names,
             "data_label": info.label,
             "precision": precision,

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from deploy.benchmark import newest_champion, parse_numbers, record_text
-from deploy.engine_build.engine import EngineBinaries, run_benchmark
+from deploy.engine_build.engine import EngineBinaries, _with_time_left, run_benchmark
 from deploy.engine_build.ncnn_source import ENGINE_DIR
 from deploy.model_files.image_file import write_image_file, write_logits_file
 from deploy.winograd.measured_choice import processor_name
+from platform.common import time_left
 from platform.common.errors import UsageError, UserError
 
 from .conftest import TinyModel
@@ -39,6 +41,25 @@ def test_record_has_a_row_per_thread_count(engine: EngineBinaries, tiny_folder: 
     lines = [json.loads(line) for line in record_text(record, "jsonl").splitlines()]
     assert [line["result"] for line in lines] == record["results"]
     assert lines[1]["model"] == record["models"][0]
+
+
+def test_counts_of_the_engine_get_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_left, "_EVERY_S", 0.0)
+    messages: list[str] = []
+    report = _with_time_left(messages.append)
+    for message in (
+        "loading export",
+        *(f"measuring accuracy in int8: {done} of 1000 images" for done in (0, 400)),
+        *(f"measuring 2 configurations round-robin: {done} %" for done in (0, 50)),
+    ):
+        report(message)
+    assert [re.sub(r"[\d.]+ s left", "N s left", message) for message in messages] == [
+        "loading export",
+        "measuring accuracy in int8",
+        "measuring accuracy in int8: 400 of 1,000 images, N s left",
+        "measuring 2 configurations round-robin",
+        "measuring 2 configurations round-robin: 50 %, N s left",
+    ]
 
 
 def test_every_model_runs_in_every_combination(

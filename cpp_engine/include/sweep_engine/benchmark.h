@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "sweep_engine/json.h"
+#include "sweep_engine/progress.h"
 #include "sweep_engine/status.h"
 
 namespace sweep_engine {
@@ -48,9 +48,6 @@ struct LatencySeries {
   /// Images per second of busy time.
   [[nodiscard]] double images_per_s() const;
 };
-
-/// Callback for progress messages of one line.
-using Progress = std::function<void(const std::string&)>;
 
 /// Fork, then load the model and run it once in the child. Call it before this process starts any thread.
 Result<ColdStart> measure_cold_start(const std::string& folder, int threads);

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -72,7 +74,9 @@ struct Accuracy {
 /// Classify every image of the set.
 /// @param reference  logits of the same images; may be empty
 /// @param workers  threads that share the model and take one image each, 1 to 256
+/// @param progress  called by this thread with the number of images done or in progress
 Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& images,
-                                  const Logits& reference, int workers);
+                                  const Logits& reference, int workers,
+                                  const std::function<void(std::size_t)>& progress);
 
 }  // namespace sweep_engine

@@ -125,6 +125,16 @@ Status measure_round(Configuration& configuration, bool refill_caches) {
   return {};
 }
 
+/// Share of the required samples and time that `series` has; 1 or more if it is complete.
+double share_done(const LatencySeries& series, const BenchmarkSettings& settings) {
+  const auto count = static_cast<double>(series.samples_ms.size());
+  const double time_s = 1e-3 * series.busy_ms;
+  const auto of = [](double done, double needed) { return needed > 0.0 ? done / needed : 1.0; };
+  const double required = std::min(of(count, settings.repetitions), of(time_s, settings.min_time_s));
+  const double limit = std::min(of(count, static_cast<double>(min_samples)), of(time_s, settings.max_time_s));
+  return std::max({required, limit, count / static_cast<double>(max_samples)});
+}
+
 /// Load a model and append a configuration for each combination of batch size and workers.
 Status add_configurations(const std::string& folder, const LatencySeries& series,
                           const BenchmarkSettings& settings, std::vector<Configuration>& configurations) {
@@ -193,17 +203,18 @@ Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string
     Status status = warm_up(configuration, settings.warmup);
     if (!status.ok()) return status;
   }
-  progress("measuring " + std::to_string(configurations.size()) +
-           (configurations.size() == 1 ? " configuration" : " configurations round-robin"));
-  const auto is_complete = [&](const Configuration& configuration) {
-    const LatencySeries& series = configuration.series;
-    const std::size_t count = series.samples_ms.size();
-    if (count >= max_samples) return true;
-    if (count >= min_samples && series.busy_ms >= 1e3 * settings.max_time_s) return true;
-    return count >= static_cast<std::size_t>(settings.repetitions) &&
-           series.busy_ms >= 1e3 * settings.min_time_s;
-  };
-  for (int round = 0; !std::all_of(configurations.begin(), configurations.end(), is_complete); ++round) {
+  ProgressCounter counter(
+      progress,
+      "measuring " + std::to_string(configurations.size()) +
+          (configurations.size() == 1 ? " configuration: " : " configurations round-robin: "),
+      " %");
+  for (int round = 0;; ++round) {
+    double least = 1.0;
+    for (const Configuration& configuration : configurations) {
+      least = std::min(least, share_done(configuration.series, settings));
+    }
+    if (least >= 1.0) break;
+    counter.update(static_cast<std::size_t>(100.0 * least));
     for (std::size_t i = 0; i < configurations.size(); ++i) {
       Configuration& configuration = configurations[round % 2 == 0 ? i : configurations.size() - 1 - i];
       Status status = measure_round(configuration, configurations.size() > 1);

@@ -131,7 +131,8 @@ Result<Parity> measure_parity(const Classifier& classifier) {
 }
 
 Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& images,
-                                  const Logits& reference, int workers) {
+                                  const Logits& reference, int workers,
+                                  const std::function<void(std::size_t)>& progress) {
   const InputSpec& input = classifier.manifest().input;
   if (images.channels != input.channels || images.height != input.height || images.width != input.width) {
     return Status(StatusCode::invalid_argument,
@@ -151,7 +152,7 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
   std::mutex guard;
   Status failure;
   Parity parity;
-  const auto work = [&] {
+  const auto work = [&](const std::function<void(std::size_t)>& report) {
     for (std::size_t i = next++; i < images.count(); i = next++) {
       const Result<std::vector<float>> logits = classifier.logits(images.image(i));
       if (!logits.ok()) {
@@ -161,6 +162,7 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
         return;
       }
       if (top1(logits.value().data(), classes) == images.labels[i]) ++correct;
+      report(std::min(next.load(), images.count()));
       if (reference.count() == 0) continue;
       const std::lock_guard<std::mutex> lock(guard);
       add_row(parity, logits.value(), reference.values.data() + i * classes);
@@ -169,12 +171,12 @@ Result<Accuracy> measure_accuracy(const Classifier& classifier, const ImageSet& 
   std::vector<std::thread> threads;
   for (int i = 1; i < std::clamp(workers, 1, 256); ++i) {
     try {
-      threads.emplace_back(work);
+      threads.emplace_back(work, [](std::size_t) {});
     } catch (const std::system_error&) {
       break;  // continue with fewer threads
     }
   }
-  work();
+  work(progress);
   for (std::thread& thread : threads) thread.join();
   if (!failure.ok()) return failure;
   finish(parity, classes);

@@ -127,20 +127,24 @@ TEST_CASE(accuracy_counts_correct_predictions) {
     reference.values.insert(reference.values.end(), logits.value().begin(), logits.value().end());
   }
   reference.values[7] += 0.5F;
+  const auto ignore = [](std::size_t) {};
   for (const int workers : {1, 3}) {
-    const auto accuracy = sweep_engine::measure_accuracy(model.value(), set, reference, workers);
+    std::size_t done = 0;
+    const auto accuracy = sweep_engine::measure_accuracy(model.value(), set, reference, workers,
+                                                         [&](std::size_t count) { done = count; });
+    CHECK(done == 20 || (workers > 1 && done < 20));
     CHECK_EQUAL(accuracy.value().correct, correct);
     CHECK_EQUAL(accuracy.value().images, std::size_t{20});
     CHECK_EQUAL(accuracy.value().parity.images, std::size_t{20});
     CHECK(std::abs(accuracy.value().parity.max_abs - 0.5) < 1e-6);
     CHECK(std::abs(accuracy.value().parity.mean_abs - 0.005) < 1e-6);
   }
-  CHECK_EQUAL(sweep_engine::measure_accuracy(model.value(), set, {}, 1).value().parity.images,
+  CHECK_EQUAL(sweep_engine::measure_accuracy(model.value(), set, {}, 1, ignore).value().parity.images,
               std::size_t{0});
   reference.values.resize(95);
-  CHECK(!sweep_engine::measure_accuracy(model.value(), set, reference, 1).ok());
+  CHECK(!sweep_engine::measure_accuracy(model.value(), set, reference, 1, ignore).ok());
   set.width = 4;
-  CHECK(!sweep_engine::measure_accuracy(model.value(), set, {}, 1).ok());
+  CHECK(!sweep_engine::measure_accuracy(model.value(), set, {}, 1, ignore).ok());
 }
 
 TEST_CASE(batched_logits_equal_single_image_logits) {
