@@ -199,7 +199,9 @@ def _evaluate_and_export(sweep: Sweep, arguments: Arguments, view: LiveView, *, 
     with view.phase("benchmarking on this machine"):
         _benchmark(sweep, view)
     with view.phase("registering the champion in MLflow"):
-        registered = final_model.register(sweep, tracking_uri=_tracking_uri(arguments, sweep.folder))
+        registered = final_model.register(
+            sweep, tracking_uri=_tracking_uri(arguments, sweep.folder), progress=view.set_phase
+        )
     if registered is not None:
         name, choice = f"{registered.model} version {registered.version}", registered.choice
         because = f", not champion: {choice.reason}" if choice.reason else ""
@@ -256,6 +258,8 @@ def _benchmark(sweep: Sweep, view: LiveView) -> None:
         *sweep.folder.lower_precisions,
         threads=threads,
         json_path=sweep.folder.benchmark,
+        repetitions=50 if sweep.plan.quick else 200,
+        min_time_s=0.5 if sweep.plan.quick else 1.0,
         progress=view.set_phase,
     )
     sweep.observer.artifact_written(sweep.folder.benchmark, name="benchmark")
