@@ -11,6 +11,8 @@ import errno
 import sys
 from collections.abc import Callable, Iterable
 
+from platform.common.home_folder import provide_home_folder
+
 
 class UserError(Exception):
     """An error outside the program: a file, a machine, a dataset. Exit code 1."""
@@ -71,6 +73,7 @@ def not_one_of(got: object, valid: Iterable[object]) -> str:
 def run_command(main: Callable[[], int | None]) -> None:
     """Run an entry module's `main` and exit; user errors are printed to stderr without a traceback."""
     try:
+        provide_home_folder()
         code = main() or 0
     except UserError as error:
         print(f"error: {error}" if error.exit_code != 130 else str(error), file=sys.stderr)
