@@ -122,7 +122,7 @@ def context(results: SweepResults) -> dict[str, Any]:
             for found in (result_charts.stage_times(stages), search_charts.timeline(results))
             if found is not None
         ],
-        "provenance": [(key, _cell_text(value)) for key, value in flatten(results.provenance())],
+        "provenance": [(key, cell_text(value)) for key, value in flatten(results.provenance())],
         "resume": f"python -m platform.sweep --resume {results.folder.sweep_id}",
     }
 
@@ -156,13 +156,13 @@ def _champion(results: SweepResults) -> dict[str, Any] | None:
     changed = []
     if base is not None:
         # Every run has its own seed, which is not a searched setting.
-        pairs = [(key, _cell_text(base.get(key)), _cell_text(after.get(key))) for key in after | base]
+        pairs = [(key, cell_text(base.get(key)), cell_text(after.get(key))) for key in after | base]
         changed = [(key, old, new) for key, old, new in pairs if old != new and key != "seed"]
     return {
         "trial_id": champion.get("trial_id", ""),
         "changed": changed,
         "has_base": base is not None,
-        "settings": [(key, _cell_text(value)) for key, value in after.items() if value is not None],
+        "settings": [(key, cell_text(value)) for key, value in after.items() if value is not None],
     }
 
 
@@ -220,7 +220,7 @@ def _benchmark(results: SweepResults) -> dict[str, Any] | None:
     noise = record.get("context", {}).get("noise") or {}
     return {
         "context": [
-            (key, _cell_text(value))
+            (key, cell_text(value))
             for key, value in flatten(record.get("context", {}))
             if not key.startswith("noise")
         ],
@@ -288,7 +288,7 @@ def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _plan_facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the plan in words; plan.json has every field."""
     keys = ("objectives", "sampler", "scheduler", "rungs", "starting_points")
-    facts = [(key.replace("_", " "), _cell_text(plan[key])) for key in keys if plan.get(key)]
+    facts = [(key.replace("_", " "), cell_text(plan[key])) for key in keys if plan.get(key)]
     facts += [
         (key, f"{plan[key]} ({plan.get(f'{key}_reason', '')})")
         for key in ("device", "precision")
@@ -301,7 +301,7 @@ def _plan_facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     if within := plan.get("within"):
         facts.append(("time budget", duration(float(within["budget_s"]))))
         facts += [
-            (f"chosen for the budget: {choice['name']}", f"{_cell_text(choice['value'])}: {choice['reason']}")
+            (f"chosen for the budget: {choice['name']}", f"{cell_text(choice['value'])}: {choice['reason']}")
             for choice in within.get("choices", ())
         ]
     return [*facts, *(("search stops early", text) for text in plan.get("stops", ())),
@@ -312,11 +312,12 @@ def _amount(name: str, value: float) -> str:
     return f"{value:.3g}" if name == "latency_ms" else f"{value:,.0f}"
 
 
-def _cell_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Return a value of a plan or of a configuration in words."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_cell_text(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key} {cell_text(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_cell_text, value)) or "-"
+        return ", ".join(map(cell_text, value)) or "-"
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -60,7 +60,8 @@ def search_study(
             Adam) are one parameter.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(directions=["maximize", *[StudyDirection.MINIMIZE for _ in costs]])
+    directions = [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in costs)]
+    study = optuna.create_study(study_name=results.folder.sweep_id, directions=directions)
     parameters = _parameters(searched_dimensions(results), merged=merged) or _observed(rows)
     study.add_trials([_trial(row, results, parameters, curve, costs) for row in rows])
     return study
