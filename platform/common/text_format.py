@@ -62,18 +62,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def evaluation_text(test: Mapping[str, Any]) -> str:
-    """Return the size of a sweep's test split and how often it was used: `10,000 images, evaluated once`.
-
-    Args:
-        test: `test.json` of a sweep.
-    """
-    count = int(test.get("times_opened") or 1)
-    evaluated = "evaluated once" if count == 1 else f"evaluated {count} times"
-    images = test.get("images")
-    return f"{images:,} images, {evaluated}" if isinstance(images, int) else evaluated
-
-
 def value_text(value: Any) -> str:
     """Return the value of a setting; floats have three significant digits."""
     if isinstance(value, bool) or not isinstance(value, float):

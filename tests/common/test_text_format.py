@@ -7,7 +7,6 @@ from platform.common.text_format import (
     QUICK,
     approximate_duration,
     duration,
-    evaluation_text,
     percent,
     plural,
     settings_cells,
@@ -72,12 +71,6 @@ def test_a_setting_of_another_alternative_stays_outside_the_brackets():
 def test_plural_and_percent():
     assert (plural(1, "trial"), plural(1200, "trial")) == ("1 trial", "1,200 trials")
     assert (percent(0.93125), percent(None), percent(float("nan"))) == ("93.12 %", "-", "-")
-
-
-def test_the_evaluations_of_the_test_split_are_counted():
-    assert evaluation_text({"accuracy": 0.9}) == "evaluated once"
-    assert evaluation_text({"times_opened": 1, "images": 10_000}) == "10,000 images, evaluated once"
-    assert evaluation_text({"times_opened": 3}) == "evaluated 3 times"
 
 
 def test_the_warnings_of_a_sweep():

@@ -9,7 +9,13 @@ import pytest
 
 from platform.common.errors import UserError
 from platform.tuning.selection import test_set_record
-from platform.tuning.selection.test_set_record import RECORD_FILE, RESULT_FILE, record_test_set_reading
+from platform.tuning.selection.test_set_record import (
+    EVALUATIONS_FILE,
+    RECORD_FILE,
+    RESULT_FILE,
+    record_evaluation,
+    record_test_set_reading,
+)
 
 
 def saved(folder: Path) -> test_set_record.TestSetRecord:
@@ -80,3 +86,17 @@ def test_a_reading_is_recorded_on_a_file_system_without_hard_links(
     assert names(tmp_path) == [RECORD_FILE]
     with pytest.raises(UserError, match="reads the test set once"):
         record_test_set_reading(tmp_path, split_sha256="cd34", run="final")
+
+
+def test_evaluations_of_a_sweeps_models_are_recorded_apart_from_its_own(tmp_path: Path) -> None:
+    model = tmp_path / "checkpoints" / "t003" / "model.pt"
+    model.parent.mkdir(parents=True)
+    record_evaluation(model, split_sha256="ab12")
+    assert names(tmp_path) == ["checkpoints"], "not in the folder of a sweep"
+    (tmp_path / "spec.yaml").touch()
+    record_evaluation(model, split_sha256="ab12")
+    record_evaluation(model, split_sha256="ab12")
+    lines = (tmp_path / EVALUATIONS_FILE).read_text().splitlines()
+    assert [json.loads(line)["run"] for line in lines] == ["t003", "t003"]
+    assert json.loads(lines[0])["split_sha256"] == "ab12"
+    assert len(record_test_set_reading(tmp_path, split_sha256="ab12", run="final").test_set_readings) == 1
