@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     uri = resolve_tracking_uri(arguments.tracking_uri)
     is_missing = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
     client = None if is_missing else open_store(uri)
-    experiment = client and newest_experiment(client)
+    experiment = None if client is None else newest_experiment(client)
     if client is None or experiment is None:
         raise UserError(
             f"the MLflow store {without_credentials(uri)} has no sweep yet; run one with: make sweep"

@@ -39,7 +39,7 @@ class ImageClassifier:
         """
         pixels = self._pixels(np.asarray(images))
         with torch.inference_mode():
-            logits = torch.cat([self._network(batch) for batch in pixels.split(_IMAGES_PER_BATCH)])
+            logits = torch.cat([self._network(batch) for batch in torch.split(pixels, _IMAGES_PER_BATCH)])
         probabilities = logits.softmax(dim=1)
         return [
             {

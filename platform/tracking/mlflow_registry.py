@@ -149,7 +149,7 @@ def save_mlflow_model(model: TrainedModel, path: Path) -> None:
         import mlflow.pyfunc
         import torch
         from mlflow.models import Model, ModelSignature
-        from mlflow.types import ColSpec, DataType, Schema
+        from mlflow.types import ColSpec, DataType, Schema, TensorSpec
         from mlflow.types.schema import Array
 
         from platform.models import served_model
@@ -172,7 +172,7 @@ def save_mlflow_model(model: TrainedModel, path: Path) -> None:
         (path / "python_env.yaml").write_text(json.dumps(environment), encoding="utf-8")
         # `save_model` would scan the files of all installed packages (3 s, and far more from a slow disk).
         # The input has no schema, because MLflow's schemas allow one type only.
-        columns = [
+        columns: list[ColSpec | TensorSpec] = [
             ColSpec(DataType.string, "class"),
             ColSpec(DataType.double, "probability"),
             ColSpec(Array(DataType.double), "logits"),

@@ -184,9 +184,11 @@ def _system_monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    with suppress(ImportError, RuntimeError):
-        monitors.append(GPUMonitor())
+    monitors: list[Any] = []
+    kinds: tuple[Any, ...] = (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor)
+    for kind in kinds:
+        with suppress(ImportError, RuntimeError):
+            monitors.append(kind())
     return monitors
 
 

@@ -43,6 +43,8 @@ def write_saved_views(client: MlflowClient, experiment_id: str, sweep: SweepInfo
     if optimizers:
         names = [_OPTIMIZER_NAMES.get(name, name) for name in optimizers[0].split(", ")]
         views[OPTIMIZERS] = (" vs ".join(names), _optimizers(sweep))
+    # MLflow would open the experiment on its page of traces.
+    client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
     for view_id, (name, state) in views.items():
         envelope = {"name": name, "createdAt": time_ms, "updatedAt": time_ms, "state": json.dumps(state)}
         client.set_experiment_tag(experiment_id, f"{_TAG}{view_id}", json.dumps(envelope))
@@ -126,7 +128,7 @@ def _state(sweep: SweepInfo, stage: str, columns: Sequence[str], charts: Sequenc
         "orderByAsc": False,
         "selectedColumns": columns,
         "columnOrder": [*columns, "duration"],
-        "columnWidths": dict.fromkeys(columns, 95),
+        "columnWidths": {name: 112 if len(name) > 20 else 86 for name in columns},
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "compareRunSections": [{**section, **size, "deleted": False, "isGenerated": False}],
@@ -219,12 +221,12 @@ def sweep_note(sweep: SweepInfo, result: str = "") -> str:
     It is the description of the parent run. `result` is Markdown.
     """
     plan = sweep.plan
-    parts = [f"# {plan.get('about') or sweep.space}", *(f"**{warning}**" for warning in sweep.warnings)]
+    parts = [f"**{plan.get('about') or sweep.space}**", *(f"**{warning}**" for warning in sweep.warnings)]
     if result:
-        parts += ["## Result", result]
+        parts += ["### Result", result]
     if _rows(sweep):
         rows = [(row["name"], row["values"], row["only_if"] or "always") for row in _rows(sweep)]
-        parts += ["## Search space", _table(("setting", "values", "when"), rows)]
+        parts += ["### Search space", _table(("setting", "values", "when"), rows)]
     stages = [
         (name, plan[name]) for name in ("search", "confirm", "final") if isinstance(plan.get(name), Mapping)
     ]
@@ -238,7 +240,7 @@ def sweep_note(sweep: SweepInfo, result: str = "") -> str:
             for name, stage in stages
         ]
         parts += [
-            "## Plan",
+            "### Plan",
             _table(("stage", "runs", "epochs", "workers per run", "runs at once", "backend"), numbers),
         ]
     wall_s = (plan.get("estimate") or {}).get("wall_s")

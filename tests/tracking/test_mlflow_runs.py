@@ -325,7 +325,7 @@ def test_the_note_shows_the_question_the_plan_and_the_machine(tmp_path):
     search = {"runs": 4, "epochs": 3, "workers": 1, "concurrency": 2, "backend": "inproc"}
     plan = {"about": "Which is best?", "scheduler": "asha", "search": search, "provenance": {"cpu": "x"}}
     note = sweep_note(sweep(tmp_path, plan=plan, tags={"hardware": "Xeon, 2 cores"}))
-    assert note.startswith("# Which is best?")
+    assert note.startswith("**Which is best?**")
     assert "| search | 4 | 3 | 1 | 2 | inproc |" in note
     assert "| scheduler | asha |" in note
     assert "| machine | Xeon, 2 cores |" in note

@@ -34,6 +34,7 @@ def test_the_views_of_a_sweep_list_its_trials_by_accuracy(mlflow_uri, tmp_path):
 
     client = open_store(mlflow_uri)
     experiment = newest_experiment(client)
+    assert client.get_experiment(experiment).tags["mlflow.experimentKind"] == "custom_model_development"
     found = views(client, experiment)
     assert {key: view["name"] for key, view in found.items()} == {
         "compare-recipes": "Compare recipes",

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 
 from platform.common.errors import UserError
 from platform.space.distributions import Scalar
@@ -48,7 +49,10 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         self._architectures = architectures or Architectures(architectures=())
-        directions = ["maximize" if name in HIGHER_IS_BETTER else "minimize" for name in spec.objectives]
+        directions = [
+            StudyDirection.MAXIMIZE if name in HIGHER_IS_BETTER else StudyDirection.MINIMIZE
+            for name in spec.objectives
+        ]
         self._study = optuna.create_study(directions=directions, sampler=make_sampler(spec))
         self._dashboard: optuna.Study | None = None
         if dashboard is not None:
