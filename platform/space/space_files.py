@@ -6,11 +6,13 @@ This module does not import torch, ray or optuna, so that errors appear in under
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from platform.common.errors import UsageError, did_you_mean
+from platform.common.errors import UsageError, UserError, did_you_mean
+from platform.common.regular_file import read_regular_file
 from platform.common.schema import Frozen, validate
 from platform.space.overrides import apply_overrides
 from platform.space.spec import SweepSpec, changed_fields, trial_seed
@@ -32,6 +34,7 @@ SPEC_FILE = "spec.yaml"
 """File name of the resolved spec in a sweep folder."""
 
 _SUFFIXES = (".yaml", ".yml")
+_MAX_BYTES = 16 * 2**20
 
 
 class _Recipe(Frozen):
@@ -116,8 +119,8 @@ def _find_space_file(name_or_path: str) -> Path:
 
 def _load_document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular_file(path, max_bytes=_MAX_BYTES).decode("utf-8")
+    except (UserError, UnicodeDecodeError) as error:
         raise UsageError(f"{_display_path(path)}: cannot be read as text: {error}") from None
     document = parse_yaml(text, source=_display_path(path))
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -125,7 +128,7 @@ def _load_document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
             f"{_display_path(path)}: must contain sections such as 'base' and 'search', "
             f"got {type(document).__name__}"
         )
-    document.setdefault("name", path.stem)
+    document.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") or "space")
     return apply_overrides(document, overrides)
 
 

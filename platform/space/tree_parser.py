@@ -122,6 +122,9 @@ def _choice(values: Any, where: str, found: list[Problem]) -> Choice | None:
     if any(isinstance(value, Mapping) for value in values):
         found.append((where, "choice values must not be sections; use a list of alternatives instead"))
         return None
+    if nan := [value for value in values if isinstance(value, float) and not math.isfinite(value)]:
+        found.append((where, f"choice needs finite numbers, got {nan[0]}"))
+        return None
     choice = Choice(tuple(lists_to_tuples(value) for value in values))
     repeated = [str(label) for label, count in Counter(map(repr, choice.labels)).items() if count > 1]
     if repeated:

@@ -25,6 +25,8 @@ class _Constructor(SafeConstructor):
         kind = str(node.tag).removeprefix(_TAGS)
         try:
             value = super().construct_object(node, deep=deep)
+            if isinstance(value, str):
+                value.encode()  # a lone surrogate cannot be stored
         except (ValueError, LookupError):
             text = f"{reprlib.repr(node.value)} is not a valid {kind}"
             raise ConstructorError(None, None, text, node.start_mark) from None

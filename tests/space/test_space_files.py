@@ -254,3 +254,18 @@ def test_validation_imports_no_heavy_library() -> None:
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("my space.yaml", "my_space"), ("größe.yaml", "gr_e"), ("_x-.yaml", "x"), ("..yaml", "space")],
+)
+def test_a_space_without_a_name_has_that_of_its_file(space: Path, file: str, name: str) -> None:
+    assert load_space(str(space.rename(space.with_name(file)))).name == name
+
+
+def test_a_huge_file_is_not_read(space: Path) -> None:
+    with space.open("ab") as file:
+        file.truncate(2**40)  # sparse
+    (message,) = messages("tiny")
+    assert "may have at most 16,777,216 bytes" in message

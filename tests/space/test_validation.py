@@ -51,6 +51,7 @@ def test_the_examples_are_valid() -> None:
         ("batch_size", {"choice": []}, "choice needs a non-empty list of values, got []"),
         ("batch_size", {"choice": 128}, "choice needs a non-empty list of values, got 128"),
         ("batch_size", {"choice": [128, 128]}, "choice has duplicate values: 128"),
+        ("optimizer.lr", {"choice": [float("nan"), 0.1]}, "choice needs finite numbers, got nan"),
         ("batch_size", {"choice": [128, 0]}, "Input should be greater than 0, got 0"),
         ("batch_size", {"choice": [128, "64"]}, "write 64 instead of '64'"),
         ("batch_size", {"choice": [128, 64.5]}, "got a number with a fractional part, got 64.5"),

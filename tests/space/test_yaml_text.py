@@ -61,6 +61,7 @@ def test_dumped_values_are_read_back_in_order() -> None:
             "x: {uniform: [1, 1" + "0" * 400 + "]}",
             "a.yaml:1:18: not valid YAML: '100000000000...0000000000000' is",
         ),
+        ('x: "\\ud800"', "a.yaml:1:4: not valid YAML: '\\ud800' is not a valid str"),
         ("x: !!binary aGk=", "a.yaml:1:4: not valid YAML: the type binary is not supported"),
         ("x: !!set {a: null}", "a.yaml:1:4: not valid YAML: the type set is not supported"),
         ("[" * 5000, "a.yaml: not valid YAML: maximum recursion depth exceeded"),
