@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from platform.common.errors import UserError
+from platform.common.regular_file import read_regular_file
+
+_MAX_JSON_BYTES = 256 * 2**20
 
 
 @contextmanager
@@ -77,9 +80,9 @@ def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
         UserError: the file cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
+        content = json.loads(read_regular_file(path, max_bytes=_MAX_JSON_BYTES).decode("utf-8"))
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}; {remedy}") from None
     if not isinstance(content, dict):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
+
+from platform.common.errors import require_utf8
 
 Parsed = TypeVar("Parsed")
 
@@ -18,7 +21,12 @@ def parse_command_line(target: Callable[..., Parsed], *, prog: str, words: Seque
         target: its fields or arguments become options.
         prog: the command as the usage line shows it.
         words: the arguments of the command; those of the process if None.
+
+    Raises:
+        UsageError: an argument is not UTF-8 text.
     """
+    for word in sys.argv[1:] if words is None else words:
+        require_utf8(word)
     return tyro.cli(
         target,
         prog=prog,

@@ -10,6 +10,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from platform.common.home_folder import provide_home_folder
 
@@ -56,6 +57,18 @@ def describe_os_error(error: OSError) -> str | None:
     return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {remedy}"
 
 
+def require_utf8(name: str) -> None:
+    """Check a file name or an argument: records and tables store text as UTF-8.
+
+    Raises:
+        UsageError: the name has bytes that are not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"names must be UTF-8 text, got {name!a}; rename the file or folder") from None
+
+
 def did_you_mean(got: str, valid: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the closest of `valid`, or an empty string."""
     close = difflib.get_close_matches(got, list(valid), n=1, cutoff=0.6)
@@ -74,6 +87,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run an entry module's `main` and exit; user errors are printed to stderr without a traceback."""
     try:
         provide_home_folder()
+        _require_working_directory()
         code = main() or 0
     except UserError as error:
         print(f"error: {error}" if error.exit_code != 130 else str(error), file=sys.stderr)
@@ -92,3 +106,10 @@ def run_command(main: Callable[[], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _require_working_directory() -> None:
+    try:
+        require_utf8(str(Path.cwd()))
+    except FileNotFoundError:
+        raise UserError("the working directory was deleted; change to another one (cd)") from None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from platform.common.errors import UsageError, UserError
+from platform.common.errors import UsageError, UserError, require_utf8
 from platform.data import cache, image_folders
 from platform.data.cache import load_split, open_info
 from platform.data.config import DataConfig
@@ -107,6 +107,7 @@ def _user_path(data_dir: Path | None) -> tuple[Path | None, str]:
 
 def _find_source(path: Path, option: str, *, custom: bool) -> DatasetSource:
     """Return the source at `path`; with `custom`, only class folders are accepted."""
+    require_utf8(str(path))
     if not path.exists():
         raise UserError(f"{option}: {path} does not exist; correct {option} or omit it")
     folders = partial(class_folders.find_class_folders, custom=custom)

@@ -81,6 +81,7 @@ def prepare_image_folder(
     if found := cache.find_cached(cache_dir, source):
         return found
     notify(f"{root}: {len(listing.train_files):,} training images, {len(listing.test_files):,} test images")
+    listing.report_left_out(notify)
     sha256 = _listing_hash(listing, root)
     label = f"{DATA_NAME}:{root.resolve().name}"
 

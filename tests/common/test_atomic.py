@@ -43,7 +43,7 @@ def test_json_is_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read FILE: No such file or directory; restore it"),
+        (None, "FILE: no such file; restore it"),
         (b"", "FILE is damaged: Expecting value: line 1 column 1 (char 0); restore it"),
         (b'{"trials": 4', "FILE is damaged: Expecting ',' delimiter: line 1 column 13 (char 12); restore it"),
         (

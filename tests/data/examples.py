@@ -64,6 +64,16 @@ def make_parquet(
     return root
 
 
+def make_converted(root: Path, *, config: str = "plain_text") -> Path:
+    """Write the Parquet files as in the branch refs/convert/parquet of a dataset on Hugging Face."""
+    flat = make_parquet(root.with_name("flat"))
+    for name in ("train", "test"):
+        folder = root / config / name
+        folder.mkdir(parents=True)
+        (flat / f"{name}-00000-of-00001.parquet").rename(folder / "0000.parquet")
+    return root
+
+
 def make_batches(root: Path) -> Path:
     """Write the extracted folder of the Python archive; `accept_checksums` accepts its checksums."""
     folder = root / archive.FOLDER

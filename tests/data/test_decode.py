@@ -1,13 +1,14 @@
 """Image decoding: every supported format becomes RGB uint8, other files raise one error."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from platform.common.errors import UserError
 from platform.data.images.decode import decode_image, decode_with_encoding, resize_image
@@ -68,6 +69,46 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         decode_image(tmp_path / "b.png")
     with pytest.raises(UserError, match="is a folder"):
         decode_image(tmp_path)
+
+
+def test_fifos_devices_and_huge_files_are_refused_without_reading_them(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(UserError, match="is not a regular file"):
+            decode_image(path)
+    with pytest.raises(UserError, match=r"at most 268,435,456 bytes, got 1,099,511,627,776"):
+        decode_image(tmp_path / "huge.png")
+    with pytest.raises(UserError, match="cannot read"):
+        decode_image(Path("a\0.png"))
+
+
+def test_large_texts_and_color_profiles_in_png_files_are_read() -> None:
+    large = np.random.default_rng(0).bytes(3 * 2**20).hex()
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", large)
+    texts.add_text("Compressed", large, zip=True)
+    image = Image.new("RGB", (2, 2), GREEN)
+    content = saved(image, pnginfo=texts, icc_profile=large.encode())
+    assert (decode_image(content) == np.asarray(image)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "description"),
+    [
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500),
+            "a photo or video of the type 'heic', such as HEIC",
+        ),
+        (bytes(600), "it starts with the bytes 00 00 00 00 00 00 00 00"),
+        (("x" * 511 + "é").encode(), "it looks like a text file"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_other_content_is_described(content: bytes, description: str) -> None:
+    with pytest.raises(UserError, match=description):
+        decode_image(content)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])

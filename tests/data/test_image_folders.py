@@ -1,6 +1,10 @@
 """Image folders: listing, caching, splits and statistics."""
 
+import os
+import shutil
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -119,6 +123,39 @@ def test_a_path_that_is_no_image_folder_is_refused(root: Path, tmp_path: Path) -
     for wrong in (root / "train", tmp_path / "nowhere"):
         with pytest.raises(UserError, match="is not an image folder"):
             prepare_dataset(CONFIG, data_dir=wrong, cache_dir=tmp_path / "cache")
+
+
+def test_files_that_are_left_out_are_counted_and_named(root: Path, tmp_path: Path) -> None:
+    cat = root / "train" / "cat"
+    for name in ("a.jfif", "b.jpe"):
+        (cat / name).write_bytes((cat / "0.png").read_bytes())
+    (cat / "notes.txt").touch()
+    (cat / ".DS_Store").touch()
+    (cat / "more").mkdir()
+    (cat / "more" / "c.png").touch()
+    os.mkfifo(cat / "pipe.png")
+    messages: list[str] = []
+    prepared = partial(prepare_dataset, CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
+    assert prepared(progress=messages.append).train_images == 18
+    (message,) = [message for message in messages if "left out" in message]
+    assert message.startswith("left out 3 files (only files directly in a class folder count, named *.png, ")
+    assert message.endswith(f"): {cat}/more/c.png, {cat}/notes.txt, {cat}/pipe.png")
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(root: Path, tmp_path: Path) -> None:
+    (root / "train" / "cat" / os.fsdecode(b"\xff.png")).touch()
+    with pytest.raises(UsageError, match=r"names must be UTF-8 text, got .*udcff.png'; rename"):
+        prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["folder", "image_folder"])
+def test_a_single_class_is_refused(
+    root: Path, tmp_path: Path, name: Literal["folder", "image_folder"]
+) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "dog")
+    with pytest.raises(UserError, match="at least two classes are needed, got only cat"):
+        prepare_dataset(DataConfig(name=name), data_dir=root, cache_dir=tmp_path / "cache")
 
 
 def test_loading_pixels_of_image_files_is_refused(root: Path, tmp_path: Path) -> None:

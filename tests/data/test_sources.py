@@ -1,5 +1,6 @@
 """The contract of every file layout: equal images, converted once, refused when damaged."""
 
+import tarfile
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.data.examples import (
     encode,
     make_archive,
     make_batches,
+    make_converted,
     make_parquet,
     make_tree,
     write_parquet,
@@ -29,6 +31,8 @@ LAYOUTS = {
     "parquet in shards": partial(make_parquet, shards=3),
     "parquet, column image": partial(make_parquet, column="image"),
     "parquet of BMP": partial(make_parquet, file_format="BMP"),
+    "converted parquet": make_converted,
+    "converted parquet, by file": lambda root: make_converted(root) / "plain_text" / "train" / "0000.parquet",
     "python folder": make_batches,
     "python archive": make_archive,
     "tree": make_tree,
@@ -144,6 +148,26 @@ def test_damaged_parquet_pages_are_refused_by_row(tmp_path: Path, tiny) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"train-.*: cannot read the rows from 25"):
         prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("member", "edition"),
+    [
+        ("cifar-10-batches-bin/data_batch_1.bin", "the binary edition of CIFAR-10"),
+        ("cifar-10-batches-mat/data_batch_1.mat", "the MATLAB edition of CIFAR-10"),
+        ("cifar-100-python/train", "CIFAR-100"),
+    ],
+)
+def test_another_edition_is_named(tmp_path: Path, member: str, edition: str) -> None:
+    (tmp_path / "content").write_bytes(b"x")
+    file = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(file, "w:gz") as opened:
+        opened.add(tmp_path / "content", arcname=member)
+    with pytest.raises(UserError, match=f"is {edition}; the Python edition of CIFAR-10 is needed"):
+        prepare_dataset(DataConfig(), data_dir=file, cache_dir=tmp_path / "cache")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"the MD5 must be|is the|is CIFAR-100"):
+        prepare_dataset(DataConfig(), data_dir=file, cache_dir=tmp_path / "cache")
 
 
 def test_a_missing_shard_is_reported_by_name(tmp_path: Path, tiny) -> None:

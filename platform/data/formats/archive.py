@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,8 @@ def read_archive(file: Path, notify: Notify) -> RawDataset:
     with file.open("rb") as opened:
         got = hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     if got != ARCHIVE_MD5:
+        if edition := _other_edition(file):
+            raise UserError(f"{file} is {edition}; the Python edition of CIFAR-10 is needed: {ARCHIVE}")
         raise UserError(f"{file}: the MD5 must be {ARCHIVE_MD5}, got {got}; {remedy}")
     try:
         with tarfile.open(file, "r:gz") as archive:
@@ -99,6 +102,21 @@ def read_archive(file: Path, notify: Notify) -> RawDataset:
             return _read_batches(content, str(file), remedy)
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise UserError(f"{file}: not a complete CIFAR-10 archive ({error}); {remedy}") from error
+
+
+def _other_edition(file: Path) -> str | None:
+    """Return what another archive of the authors of CIFAR-10 is; None for any other file."""
+    editions = {
+        "data_batch_1.bin": "the binary edition of CIFAR-10",
+        "data_batch_1.mat": "the MATLAB edition of CIFAR-10",
+        **{f"cifar-100-{edition}": "CIFAR-100" for edition in ("python", "binary", "matlab")},
+    }
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            parts = {part for name in archive.getnames() for part in Path(name).parts}
+    except (OSError, EOFError, tarfile.TarError, zlib.error):
+        return None
+    return next((edition for part, edition in editions.items() if part in parts), None)
 
 
 def _read_batches(content: Callable[[str], bytes], path: str, remedy: str) -> RawDataset:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from platform.common.errors import UserError
+from platform.common.errors import UserError, require_utf8
+from platform.common.text_format import plural
 from platform.data.dataset import DatasetSource, Notify, RawDataset, Split, files_fingerprint
 from platform.data.images.parallel_decode import decode_all, lossy_suffix
 
 SIZE = 32
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 _LAYOUT = "arrange the images as ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
 
 
@@ -28,10 +29,22 @@ class ClassFolders:
     train_files: list[tuple[str, int]]
     """(path, label), sorted by class and file name."""
     test_files: list[tuple[str, int]]
+    left_out: list[str]
+    """Files in the class folders that are not used: not images by their names, or in further subfolders."""
 
     def fingerprint(self) -> str:
         """Return a string that changes whenever one of the files does."""
         return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
+
+    def report_left_out(self, notify: Notify) -> None:
+        """Report the files that are not used, if there are any."""
+        if self.left_out:
+            examples = ", ".join(self.left_out[:3]) + (", ..." if len(self.left_out) > 3 else "")
+            names = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
+            notify(
+                f"left out {plural(len(self.left_out), 'file')} "
+                f"(only files directly in a class folder count, named {names}): {examples}"
+            )
 
 
 def find_class_folders(root: Path, *, custom: bool = True) -> DatasetSource | None:
@@ -58,7 +71,8 @@ def list_class_folders(root: Path) -> ClassFolders | None:
     """List the class folders at `root`; None without a `train` folder that has subfolders.
 
     Raises:
-        UserError: the `test` or `val` folder is missing, or a class has no training images.
+        UserError: the `test` or `val` folder is missing, there is one class only, or a class has no training
+            images.
     """
     if not (root / "train").is_dir() or not _subfolders(root / "train"):
         return None
@@ -73,14 +87,19 @@ def list_class_folders(root: Path) -> ClassFolders | None:
             f"{test}: every class must have a folder of training images in {root / 'train'}; missing: "
             f"{', '.join(unknown[:5])}"
         )
-    train_files = _labeled_files(root / "train", classes)
-    test_files = _labeled_files(test, classes)
+    if len(classes) < 2:
+        raise UserError(
+            f"{root / 'train'}: at least two classes are needed, got only {classes[0]}; {_LAYOUT}"
+        )
+    left_out: list[str] = []
+    train_files = _labeled_files(root / "train", classes, left_out)
+    test_files = _labeled_files(test, classes, left_out)
     used = {label for _, label in train_files}
     if empty := [name for number, name in enumerate(classes) if number not in used]:
         raise UserError(f"{root / 'train'}: no images of the classes {', '.join(empty[:5])}; {_LAYOUT}")
     if not test_files:
         raise UserError(f"{test}: no images; {_LAYOUT}")
-    return ClassFolders(classes, train_files, test_files)
+    return ClassFolders(classes, train_files, test_files, left_out)
 
 
 def read_class_folders(root: Path, custom: bool, listing: ClassFolders, notify: Notify) -> RawDataset:
@@ -90,6 +109,7 @@ def read_class_folders(root: Path, custom: bool, listing: ClassFolders, notify: 
         UserError: an image cannot be decoded; the message names the file.
     """
     encodings: Counter[str] = Counter()
+    listing.report_left_out(notify)
 
     def split(files: Sequence[tuple[str, int]]) -> Split:
         notify(f"decoding {len(files):,} images in {root}")
@@ -107,13 +127,24 @@ def _subfolders(root: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
 
 
-def _labeled_files(root: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """Return (path, label), sorted by class and file name."""
+def _labeled_files(root: Path, classes: Sequence[str], left_out: list[str]) -> list[tuple[str, int]]:
+    """Return (path, label), sorted by class and file name; add unused files to `left_out`."""
     # Strings: building Path objects for 60,000 files takes a second.
-    return [
-        (f"{root}{os.sep}{name}{os.sep}{file}", label)
-        for label, name in enumerate(classes)
-        if (root / name).is_dir()
-        for file in sorted(os.listdir(root / name))  # noqa: PTH208
-        if file.lower().endswith(_SUFFIXES) and file[0] != "."
-    ]
+    found = []
+    for label, name in enumerate(classes):
+        folder = f"{root}{os.sep}{name}"
+        if not os.path.isdir(folder):  # noqa: PTH112
+            continue
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.name[0] == ".":
+                continue
+            if entry.is_dir():
+                left_out += (
+                    f"{top}{os.sep}{file}" for top, _, files in os.walk(entry.path) for file in files
+                )
+            elif entry.name.lower().endswith(_SUFFIXES) and entry.is_file():
+                require_utf8(entry.path)
+                found.append((entry.path, label))
+            else:
+                left_out.append(entry.path)
+    return found

@@ -1,7 +1,7 @@
 """Parquet files with encoded images, in the layout of Hugging Face datasets.
 
-`train-*.parquet` and `test-*.parquet`, in one or more shards, with an image column (`img` or `image`,
-`struct<bytes, path>` or plain bytes) and an integer column `label`.
+`train-*.parquet` and `test-*.parquet`, or `train/*.parquet` and `test/*.parquet`, in one or more shards, with
+an image column (`img` or `image`, `struct<bytes, path>` or plain bytes) and an integer column `label`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ _REMEDY = "the file is damaged or incomplete: replace it"
 
 
 def find_parquet(path: Path) -> DatasetSource | None:
-    """Return the Parquet files at or in `path` (or its `data` or `plain_text` folder), or None."""
+    """Return the Parquet files at or in `path` (or its `data` or `plain_text` folder), or None.
+
+    The shards may also lie in the folders `train` and `test`, as in the branch of converted files.
+    """
     if path.is_file():
-        return find_parquet(path.parent) if path.suffix == ".parquet" else None
-    for folder in (path, path / "plain_text", path / "data"):
-        train, test = sorted(folder.glob("train*.parquet")), sorted(folder.glob("test*.parquet"))
+        folder = path.parent.parent if path.parent.name in ("train", "test") else path.parent
+        return find_parquet(folder) if path.suffix == ".parquet" else None
+    for folder in (path, path / "plain_text", path / "data", path / "default"):
+        train, test = (_shards(folder, split) for split in ("train", "test"))
         if train or test:
             return DatasetSource(
                 key=f"parquet:{folder.absolute()}",
@@ -46,6 +50,11 @@ def find_parquet(path: Path) -> DatasetSource | None:
                 read=partial(read_parquet, folder, train, test),
             )
     return None
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    found = (*folder.glob(f"{split}*.parquet"), *folder.glob(f"{split}/*.parquet"))
+    return sorted(file for file in found if file.is_file())
 
 
 def read_parquet(folder: Path, train: Sequence[Path], test: Sequence[Path], notify: Notify) -> RawDataset:

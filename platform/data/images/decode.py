@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from platform.common.errors import UserError
+from platform.common.regular_file import read_regular_file
 from platform.data.dataset import Images
 
 # Pillow only warns above 89 megapixels; this project rejects such files.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+MAX_FILE_BYTES = 256 * 2**20
+# Pillow calls a PNG file with a megabyte of text or color profile damaged.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_FILE_BYTES
 
 _LOSSLESS = {"PNG", "BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
 
@@ -33,7 +40,8 @@ def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Imag
         uint8 [H, W, 3], RGB.
 
     Raises:
-        UserError: the file is missing, not an image, truncated, damaged, or larger than 89 megapixels.
+        UserError: the file is missing, not a regular file, not an image, truncated, damaged, or larger than
+            89 megapixels or 256 MiB.
     """
     return decode_with_encoding(source, name=name)[0]
 
@@ -44,7 +52,7 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
         content, name = source, name or "image"
     else:
         name = name or str(source)
-        content = _read(Path(source), name)
+        content = read_regular_file(Path(source), max_bytes=MAX_FILE_BYTES, name=name)
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             encoding = _encoding(image)
@@ -83,17 +91,6 @@ def _formats() -> tuple[str, ...]:
     """Return all formats that Pillow reads, common ones first, without EPS, which would start Ghostscript."""
     Image.init()
     return ("JPEG", "PNG", *sorted(set(Image.OPEN) - {"JPEG", "PNG", "EPS"}))
-
-
-def _read(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{name} is a folder; give an image file") from None
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -156,8 +153,11 @@ _LUMINANCE = np.array(
 def _describe(content: bytes) -> str:
     if not content:
         return "the file is empty"
-    try:
-        content[:512].decode("utf-8")
-    except UnicodeDecodeError:
-        return f"it starts with the bytes {content[:8].hex(' ')}"
-    return "it looks like a text file"
+    if content[4:8] == b"ftyp":
+        return f"it is a photo or video of the type {content[8:12].decode('latin1').strip()!r}, such as HEIC"
+    start = content[:512]
+    with suppress(UnicodeDecodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+        if b"\0" not in start:
+            return "it looks like a text file"
+    return f"it starts with the bytes {content[:8].hex(' ')}"
