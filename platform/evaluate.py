@@ -22,6 +22,7 @@ from platform.common.command_line import DataDir, Flag, option, parse_command_li
 from platform.common.errors import UserError, run_command
 from platform.common.schema import validate
 from platform.common.text_format import percent
+from platform.common.time_left import TimeLeft
 from platform.data.config import DataConfig
 from platform.training.config import RunConfig
 from platform.training.run_folder import find_model, write_text_file
@@ -56,6 +57,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     arguments = parse_command_line(Arguments, prog=prog, words=words)
     path = find_model(arguments.model)
     _say("loading PyTorch")
+    from platform.console.live import LiveView
     from platform.data.catalog import prepare_dataset
     from platform.data.normalization import Normalization
     from platform.models.trained import load_trained_model
@@ -76,15 +78,17 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     device = pick_device()
     precision, reason = choose_precision(arguments.precision, device)
     _say(f"{len(split):,} {arguments.split} images of {info.label} on {device.type}, {precision} ({reason})")
-    done = evaluate(
-        model.network(),
-        split,
-        Normalization(mean=model.mean.numpy(), std=model.std.numpy()),
-        device=device,
-        precision=precision,
-        flip=not arguments.no_flip,
-        size=info.image_shape[1],
-    )
+    with LiveView() as view:
+        done = evaluate(
+            model.network(),
+            split,
+            Normalization(mean=model.mean.numpy(), std=model.std.numpy()),
+            device=device,
+            precision=precision,
+            flip=not arguments.no_flip,
+            size=info.image_shape[1],
+            progress=TimeLeft("evaluating", len(split), view.set_phase, unit="images").update,
+        )
     images = f"{arguments.split} images ({info.label})"
     print(f"top-1 accuracy {percent(done.accuracy)} on {len(split):,} {images}")
     print(f"loss {done.loss:.4f}")

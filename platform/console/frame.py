@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import ConsoleDimensions, Group, RenderableType
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
@@ -77,9 +78,13 @@ def frame(
             parts.append(_line(f"and {hidden} more running", "dim"))
     if phase is not None:
         text, elapsed_s = phase
-        parts += [Text("")] * bool(parts)
-        parts.append(Spinner("dots", _line(f"{text}  ({duration(elapsed_s)})")))
-    return Group(*parts)
+        line = Table.grid(padding=(0, 1))
+        line.add_column()
+        line.add_column(no_wrap=True, overflow="ellipsis")
+        line.add_row(Spinner("dots"), f"[dim]{duration(elapsed_s):>5}[/dim]  {escape(text)}")
+        parts += [Text("")] * bool(parts) + [line]
+    # The terminal writes ^C at the cursor: at the end of a full line that would move the frame by a line.
+    return Group(*parts, Text(""))
 
 
 def time_text(progress: SweepProgress, *, whole: str = "") -> str:
@@ -175,7 +180,7 @@ def _header(sweep: SweepInfo, progress: SweepProgress) -> list[RenderableType]:
 def _stage_line(progress: SweepProgress) -> Text:
     line = _line(stage_text(progress), "cyan")
     counts = progress.counts()
-    if progress.stage == "search":
+    if progress.stage == "search" and progress.has_started("search"):
         named = ((counts[TrialStatus.PRUNED], "stopped"), (counts[TrialStatus.FAILED], "failed"))
         ended = [f"{count} {word}" for count, word in named if count]
         line.append(f"   {sum(counts.values())} done", "default")

@@ -18,6 +18,7 @@ from platform.console.frame import (
     time_text,
 )
 from platform.console.progress import EndedTrial, SweepProgress
+from platform.console.remaining_time import HAND_OVER
 from platform.tracking.events import SweepInfo, TrialInfo
 from platform.training.records import EpochRecord
 
@@ -42,8 +43,11 @@ class LogLines:
 
     def phase(self, text: str, *, new: bool) -> None:
         """Print a phase when it begins, and its counters (`building the engine [120/269]`) every 10 s."""
-        if new or self._progress.clock() - self._printed_s >= _PHASE_EVERY_S:
-            self.line(f"[dim]…[/dim] {escape(self._with_time_left(text))}")
+        if not new and self._progress.clock() - self._printed_s < _PHASE_EVERY_S:
+            return
+        # Without the time left on each of many short phases.
+        shown = text if new and text not in HAND_OVER else self._with_time_left(text)
+        self.line(f"[dim]…[/dim] {escape(shown)}")
 
     def tick(self, background: Callable[[], str | None], phase: tuple[str, float] | None) -> None:
         """Print background work that has changed, and a line if there was none for long.

@@ -53,7 +53,7 @@ def plan_table(
     if plan.within is not None:
         parts += [_choices(plan.within), Text("")]
     parts.append(fact_rows(_facts(plan, data, folder, tracking_uri)))
-    parts += [Text(f"note: {note}", style="yellow") for note in plan.notes]
+    parts += [*(Text(f"note: {note}", style="yellow") for note in plan.notes), Text("")]
     return Group(*parts)
 
 
@@ -83,7 +83,7 @@ def remaining_table(plan: Plan, folder: SweepFolder) -> Group:
     if left is not None and left.whole:
         facts = {"time": f"{approximate_duration(left.seconds)} left", **facts}
     title = Text.assemble(("resuming ", ""), (folder.sweep_id, "bold"))
-    return Group(title, Text(""), table, Text(""), fact_rows(facts))
+    return Group(title, Text(""), table, Text(""), fact_rows(facts), Text(""))
 
 
 def _choices(within: TimeBudget) -> Table:

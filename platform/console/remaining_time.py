@@ -14,8 +14,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 HAND_OVER = {
     "evaluating on the test split": 0.2,
     "exporting to ncnn": 0.4,
-    "benchmarking on this machine": 0.2,
-    "registering the champion in MLflow": 0.15,
+    "benchmarking on this machine": 0.3,
+    "registering the champion in MLflow": 0.05,
     "writing the report": 0.05,
 }
 """The phases after the training, and their shares of its estimated time."""

@@ -6,6 +6,8 @@ from platform.common.text_format import (
     GENERATED,
     QUICK,
     approximate_duration,
+    clock,
+    different_settings,
     duration,
     percent,
     plural,
@@ -77,3 +79,25 @@ def test_the_warnings_of_a_sweep():
     assert sweep_warnings(quick=False, generated=False) == []
     assert sweep_warnings(quick=True, generated=False) == [QUICK]
     assert sweep_warnings(quick=True, generated=True) == [QUICK, GENERATED]
+
+
+def test_different_settings_have_short_names_and_leave_out_what_is_equal():
+    rows = [
+        {"optimizer": "sgd", "optimizer.sgd.lr": 0.1, "batch_size": 64, "schedule": "cosine"},
+        {
+            "optimizer": "adam",
+            "batch_size": 128,
+            "schedule": "cosine",
+            "optimizer.adam.lr": 0.003,
+            "optimizer.adam.weight_decay": 0.000512,
+            "augment.cutout.length": 8,
+        },
+    ]
+    assert different_settings(rows) == ["sgd lr=0.1 bs=64", "adam lr=0.003 wd=5.12e-4 bs=128 cutout=8"]
+    assert different_settings(rows[:1]) == ["sgd lr=0.1 bs=64 cosine"]
+    assert different_settings([]) == []
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (252.4, "4:12"), (3852, "1:04:12"), (-3, "0:00")])
+def test_a_clock(seconds, text):
+    assert clock(seconds) == text

@@ -275,3 +275,82 @@ def test_background_work_is_one_line_per_half_minute_in_a_log(progress, clock):
         "… building ncnn 3/9",
         "… building ncnn 6/9",
     ]
+
+
+def test_every_line_of_the_confirmation_fits_eighty_columns(tmp_path, progress, clock):
+    stages = {"search": (6, 2), "confirm": (6, 2), "final": (1, 1)}
+    plan = {
+        "seeds": 3,
+        "rungs": [1, 3],
+        "within": {"budget_s": 300.0},
+        **{
+            stage: {"runs": runs, "concurrency": slots, "workers": 1, "epochs": 3}
+            for stage, (runs, slots) in stages.items()
+        },
+    }
+    folder = tmp_path / "resnet18_cifar-20260101-120000"
+    folder.mkdir()
+    progress.sweep_started(sweep(folder, trials=6, plan=plan))
+    for number, stop in enumerate((3, 3, 1, 1, 3, 3)):
+        params = {
+            "optimizer": "sgd",
+            "optimizer.sgd.lr": 0.1 + number,
+            "batch_size": 64,
+            "schedule": "cosine",
+        }
+        status = TrialStatus.FINISHED if stop == 3 else TrialStatus.PRUNED
+        run_one(progress, trial(number, params=params), clock, epochs=stop, accuracy=0.5, status=status)
+    assert [(rung.epoch, rung.reached, rung.stopped) for rung in progress.rungs()] == [(1, 6, 2), (3, 4, 0)]
+    for number, accuracy in enumerate((0.6, 0.61, 0.62, 0.7)):
+        run = trial(number, stage="confirm", trial_id=f"c{number}", candidate=f"t00{number // 3}")
+        run_one(progress, run, clock, accuracy=accuracy)
+    progress.trial_started(trial(4, stage="confirm", trial_id="c4", candidate="t001"))
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
+    console.print(LiveView(console=console, progress=progress).render())
+    lines = text_of(console).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    assert lines[0].split("   ")[:2] == ["resnet18_cifar-20260101-120000", "4:20 of 5:00"]
+    assert lines[1] == "confirmation, run 5 of 6: candidate t001, seed 2 of 3   slots 1 of 2"
+    # Student's t for n = 3: 4.303 * 1 % / sqrt(3). One run of t001 is no confirmation yet.
+    assert lines[3] == "best t000 61.00 ± 2.48 % n=3   validation, 95 % interval"
+    text = "\n".join(line.rstrip() for line in lines)
+    assert "t000  50.00 %  61.00 ± 2.48 % n=3  lr=0.1\n" in text
+    assert "t001  50.00 %         70.00 % n=1  lr=1.1\n" in text
+    assert "candidate t001, seed 2 of 3" in text
+    # The cursor must not stand at the end of a full line, where the terminal's ^C would start a new one.
+    assert lines[-1] == ""
+
+
+def test_a_narrower_terminal_clears_the_lines_that_it_wraps(tmp_path, progress):
+    console = Console(file=io.StringIO(), width=100, height=40, force_terminal=True, color_system=None)
+    view = LiveView(console=console, progress=progress)
+    progress.sweep_started(sweep(tmp_path))
+    progress.trial_started(trial(0))
+    wide = console.render_lines(view.render(), pad=False)
+    view._frame_for_live()
+    assert text_of(console) == ""
+    console.width = 40
+    view._frame_for_live()
+    lengths = [sum(segment.cell_length for segment in line) for line in wide]
+    wrapped = sum(max(0, (length - 1) // 40) for length in lengths)
+    assert wrapped > 0
+    assert text_of(console) == "\x1b[2K\x1b[1A" * wrapped
+    view._frame_for_live()
+    assert text_of(console).count("\x1b[1A") == wrapped
+
+
+def test_a_stop_is_announced_once_in_the_view_of_a_terminal(tmp_path, progress):
+    view = LiveView(console=plain_console(), progress=progress)
+    assert not view.stop_requested(), "the signal handler prints the message"
+    console = terminal()
+    with LiveView(console=console, progress=progress) as view:
+        view.sweep_started(sweep(tmp_path))
+        assert view.stop_requested()
+        frame = terminal()
+        frame.print(view.render())
+        assert "stopping; press Ctrl-C again to stop immediately" in text_of(frame)
+        view.trial_started(trial(0))
+        view.trial_ended(trial(0), TrialStatus.INTERRUPTED)
+        view.sweep_ended(SweepOutcome(status="interrupted", message="resume with: ..."))
+    assert "resume with" not in text_of(console)

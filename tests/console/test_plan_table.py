@@ -141,7 +141,7 @@ def test_warnings_and_notes(plan):
     quick = plan.model_copy(update={"quick": True, "notes": ("scheduler asha stops nothing",)})
     lines = [line.rstrip() for line in shown(plan_table(quick, generated=True)).splitlines()]
     assert lines[1:3] == [QUICK, GENERATED]
-    assert lines[-1] == "note: scheduler asha stops nothing"
+    assert lines[-2:] == ["note: scheduler asha stops nothing", ""]
 
 
 def test_brackets_in_a_space_are_printed(plan):

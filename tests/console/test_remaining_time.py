@@ -143,12 +143,12 @@ def test_the_log_shows_the_time_left_of_the_sweep(tmp_path: Path) -> None:
     view = LiveView(console=console, progress=SweepProgress(clock))
     view.sweep_started(sweep(tmp_path, trials=8, plan=plan()))
     view.trial_started(trial(0))
-    with view.phase("evaluating on the test split again"):
+    with view.phase("evaluating on the test split"):
         pass
     lines = console.file.getvalue().splitlines()
     assert lines[1:] == [
         "search: 8 runs  (sweep: about 6 min left)",
-        "… evaluating on the test split again  (sweep: about 1 min left)",
+        "… evaluating on the test split  (sweep: about 1 min left)",
     ]
 
 

@@ -140,4 +140,7 @@ def _openings(folder: SweepFolder) -> int:
 def test_a_dry_run_writes_no_files(place: Place) -> None:
     done = place.sweep("tiny.yaml", "--dry-run")
     assert (done.returncode, done.stdout) == (0, "")
+    quiet = place.sweep("tiny.yaml", "--dry-run", "--quiet")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert json.loads(quiet.stdout)["search"]["runs"] == 2
     assert sorted(path.name for path in Path(place.path).iterdir()) == ["tiny.yaml"]

@@ -32,6 +32,15 @@ def test_a_signal_to_end_raises_keyboard_interrupt(number: signal.Signals) -> No
         signal.raise_signal(number)
 
 
+def test_the_message_of_the_first_signal_can_be_shown_elsewhere(capfd: pytest.CaptureFixture[str]) -> None:
+    with interrupts.catch_signals(announce=lambda: True):
+        signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err == ""
+    with interrupts.catch_signals(announce=lambda: False):
+        signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err == "\nstopping; repeat to stop immediately\n"
+
+
 def test_a_hangup_ignored_by_nohup_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
