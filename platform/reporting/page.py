@@ -17,8 +17,7 @@ from platform.common.errors import UserError
 from platform.common.nested import flatten
 from platform.common.text_format import duration, percent, plural, settings_cells, sweep_warnings
 from platform.reporting import result_charts, search_charts
-from platform.reporting.search_study import searched_dimensions
-from platform.space.pareto import non_dominated
+from platform.reporting.search_study import search_study, searched_dimensions
 from platform.space.space_files import load_spec
 from platform.tracking.events import TrialStatus
 from platform.tracking.results import SweepResults, read_results
@@ -193,11 +192,8 @@ def _pareto(results: SweepResults) -> dict[str, Any] | None:
     if not rows:
         return None
     costs = {name: COSTS.get(name, name) for row in rows for name in row.costs}
-    points = {
-        row.trial_id: {**row.costs, "validation_accuracy": row.validation_accuracy or 0.0} for row in rows
-    }
-    names = non_dominated(points, ("validation_accuracy", *costs))  # type: ignore[arg-type]
-    best = [row for row in rows if row.trial_id in names]
+    study = search_study(results, rows, costs=list(costs))
+    best = [rows[trial.number] for trial in study.best_trials]
     cells = [settings_cells(row.params) for row in best]
     columns = list(dict.fromkeys(name for cell in cells for name in cell))
     return {
@@ -207,7 +203,7 @@ def _pareto(results: SweepResults) -> dict[str, Any] | None:
             (row, [_amount(*cost) for cost in row.costs.items()], [cell.get(name, "") for name in columns])
             for row, cell in zip(best, cells, strict=True)
         ],
-        "charts": search_charts.pareto_charts(results, rows, costs),
+        "charts": search_charts.pareto_charts(study, costs),
         "completed": len(rows),
         "measured_untrained": "latency_ms" in costs,
     }

@@ -88,14 +88,6 @@ def reliability(calibration: Mapping[str, Any]) -> Chart:
         name="accuracy",
         hovertemplate="%{text}: %{y:.1f} % right<extra></extra>",
     )
-    figure.add_scatter(
-        x=[100 * entry["confidence"] for entry in bins],
-        y=[100 * entry["accuracy"] for entry in bins],
-        mode="lines+markers",
-        line={"color": PINK},
-        name="mean of the bin",
-        hovertemplate="confidence %{x:.1f} %, accuracy %{y:.1f} %<extra></extra>",
-    )
     figure.update_xaxes(range=[0, 100])
     figure.update_yaxes(range=[0, 100])
     return chart(
@@ -125,21 +117,13 @@ def latency(results: Sequence[Mapping[str, Any]], device: str) -> Chart | None:
     ]
     measured = [entry["latency_ms"] for entry in results]
     figure = go.Figure()
-    for key, color, size in (("p50", BLUE, 14), ("p90", ORANGE, 9), ("p99", GRAY, 9)):
+    for name, key, color in (("median", "p50", BLUE), ("p90", "p90", ORANGE), ("p99", "p99", GRAY)):
         figure.add_scatter(
             x=[entry[key] for entry in measured],
             y=names,
             mode="markers",
-            marker={"color": color, "size": size, "symbol": "circle" if key == "p50" else "line-ns-open"},
-            name="median" if key == "p50" else key,
-            error_x={
-                "array": [entry["p99"] - entry["p50"] for entry in measured],
-                "arrayminus": [0.0] * len(measured),
-                "color": GRAY,
-                "width": 0,
-            }
-            if key == "p50"
-            else None,
+            marker={"color": color, "size": 12},
+            name=name,
             hovertemplate="%{y}: %{x:.3f} ms<extra></extra>",
         )
     figure.update_xaxes(rangemode="tozero")

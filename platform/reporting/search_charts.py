@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,11 @@ def search_charts(results: SweepResults) -> list[Chart]:
     if not any(row.completed and row.validation_accuracy is not None for row in rows):
         return []
     study = search_study(results, rows)
-    charts = [_parallel_coordinates(results, rows), _history(study, rows)]
-    if study.trials[0].params and len(study.best_trials) and _completed(study) >= LEAST_TRIALS:
-        charts.append(_importances(study))
+    charts = [_history(study, rows)]
+    if any(trial.params for trial in study.trials):
+        charts.insert(0, _parallel_coordinates(results, rows))
+        if _completed(study) >= LEAST_TRIALS:
+            charts.append(_importances(study))
     return charts
 
 
@@ -53,10 +56,10 @@ def slice_charts(results: SweepResults) -> list[Chart]:
     best = next((row for row in results.leaderboard() if row.completed), None)
     if best is None:
         return []
-    flat = {name: dimension for dimension in searched_dimensions(results) for name in [dimension.name]}
+    used = {name for row in rows if row.completed for name in row.params}
+    dimensions = [each for each in searched_dimensions(results) if each.name in used]
     return [
-        _slice(study, rows, name, best, boundary_warning(flat[name], best) if name in flat else "")
-        for name in dict.fromkeys(name for row in rows if row.completed for name in row.params)
+        _slice(study, rows, short_name(each.name), best, boundary_warning(each, best)) for each in dimensions
     ]
 
 
@@ -72,7 +75,7 @@ def learning_curves(results: SweepResults) -> list[Chart]:
         if not any(len(trace.x) for trace in figure.data):
             continue
         _style_curves(figure, rows, results)
-        points = [(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True) if x]
+        points = [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
         last = max(epoch for epoch, _ in points)
         figure.update_xaxes(tickformat="d", dtick=1 if last <= 10 else None)
         note = ""
@@ -111,18 +114,15 @@ def timeline(results: SweepResults) -> Chart | None:
     return chart(figure, "Runs by time and slot", y="slot", height=height, wide=True)
 
 
-def pareto_charts(results: SweepResults, rows: Sequence[TrialRow], costs: dict[str, str]) -> list[Chart]:
+def pareto_charts(study: optuna.Study, costs: dict[str, str]) -> list[Chart]:
     """Return accuracy against each cost.
 
     Args:
-        results: the sweep.
-        rows: the completed trials.
+        study: a study with accuracy and the costs as objectives.
         costs: the label of each cost by its name.
     """
-    study = search_study(results, rows, costs=list(costs))
-    champion = (results.champion or {}).get("trial_id")
     charts = []
-    for index, (name, label) in enumerate(costs.items(), start=1):
+    for index, label in enumerate(costs.values(), start=1):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the argument `targets`
             figure = visualization.plot_pareto_front(
@@ -133,16 +133,7 @@ def pareto_charts(results: SweepResults, rows: Sequence[TrialRow], costs: dict[s
         for trace, css, size in zip(figure.data, (GRAY, BLUE), (7, 10), strict=False):
             kind = "dominated" if css == GRAY else "Pareto front"
             trace.update(marker={"color": css, "size": size}, name=kind, showlegend=True, overwrite=True)
-        for row in rows:
-            if row.trial_id == champion:
-                figure.add_scatter(
-                    x=[row.costs[name]],
-                    y=[row.validation_percent],
-                    mode="markers",
-                    marker={"color": PINK, "size": 13, "symbol": "star"},
-                    name="champion",
-                )
-        values = [row.costs[name] for row in rows]
+        values = [trial.values[index] for trial in study.trials]
         if min(values) > 0 and max(values) / min(values) > _LOG_FROM:
             figure.update_xaxes(type="log")
         charts.append(chart(figure, f"Validation accuracy by {label}", x=label, y=ACCURACY, height=360))
@@ -225,8 +216,7 @@ def importance_interval(study: optuna.Study, names: Sequence[str]) -> tuple[Any,
 
 
 def _slice(study: optuna.Study, rows: Sequence[TrialRow], name: str, best: TrialRow, warning: str) -> Chart:
-    short = short_name(name)
-    figure = visualization.plot_slice(study, params=[short], target_name=ACCURACY)
+    figure = visualization.plot_slice(study, params=[name], target_name=ACCURACY)
     (points,) = figure.data
     own = [rows[number] for number in points.marker.color]
     if isinstance(points.x[0], str):
@@ -240,47 +230,28 @@ def _slice(study: optuna.Study, rows: Sequence[TrialRow], name: str, best: Trial
         "size": [11 if row is best else 7 for row in own],
         "opacity": 0.8,
     }
-    points.update(text=[f"{row.trial_id}, {_hover(row)}" for row in own])
+    points.text = [f"{row.trial_id}, {_hover(row)}" for row in own]
     points.hovertemplate = "%{text}<extra></extra>"
-    return chart(figure, short, x=short, y=ACCURACY, height=260, warning=warning)
+    return chart(figure, name, x=name, y=ACCURACY, height=260, warning=warning)
 
 
 def _style_curves(figure: Any, rows: Sequence[TrialRow], results: SweepResults) -> None:
-    """Color the curves of the best completed trials; draw all others as one gray trace, which is faster."""
+    """Color the curves of the best completed trials, and draw all others in gray below them."""
     best = [row.trial_id for row in results.leaderboard() if row.completed][: len(COLORS)]
     champion = (results.champion or {}).get("trial_id")
-    own = [(rows[int(trace.name.removeprefix("Trial"))], trace) for trace in figure.data]
-    others = [(row, trace) for row, trace in own if row.trial_id not in best and trace.x]
-    figure.data = [trace for row, trace in own if row.trial_id in best]
-    for trace, row in zip(figure.data, (row for row, _ in own if row.trial_id in best), strict=True):
-        name = row.trial_id
-        color = COLORS[best.index(name)]
+    for trace in figure.data:
+        row = rows[int(trace.name.removeprefix("Trial"))]
+        name, shown = row.trial_id, row.trial_id in best
+        color = COLORS[best.index(name)] if shown else GRAY
         trace.update(
             name=f"{name} (champion)" if name == champion else name,
-            line={"color": color, "width": 3.5 if name == champion else 2},
+            showlegend=shown,
+            line={"color": color, "width": 3.5 if name == champion else 2 if shown else 1},
             marker={"color": color, "size": 5},
+            opacity=1 if shown else 0.6,
             hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
         )
-    figure.add_scatter(
-        x=[x for _, trace in others for x in (*trace.x, None)],
-        y=[y for _, trace in others for y in (*trace.y, None)],
-        mode="lines",
-        line={"color": GRAY, "width": 1},
-        opacity=0.6,
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    figure.add_scatter(
-        x=[trace.x[-1] for _, trace in others],
-        y=[trace.y[-1] for _, trace in others],
-        text=[f"{row.trial_id}, {_hover(row)}" for row, _ in others],
-        mode="markers",
-        marker={"color": GRAY, "size": 5},
-        name="end of another trial",
-        hovertemplate="%{text}<extra></extra>",
-    )
-    # The colored curves are drawn last, on top.
-    figure.data = [*figure.data[-2:], *figure.data[:-2]]
+    figure.data = sorted(figure.data, key=lambda trace: trace.showlegend)
     figure.update_layout(showlegend=True)
 
 
@@ -301,7 +272,7 @@ def _slots(rows: Sequence[TrialRow]) -> dict[str, int]:
     slots = {}
     for row in sorted(rows, key=lambda row: row.started_at):
         slot = next((index for index, end in enumerate(free_at) if end <= row.started_at), len(free_at))
-        free_at[slot : slot + 1] = [row.ended_at or max(each.ended_at or each.started_at for each in rows)]
+        free_at[slot : slot + 1] = [row.ended_at or datetime.max.replace(tzinfo=UTC)]
         slots[row.trial_id] = slot
     return slots
 

@@ -52,7 +52,7 @@ def search_study(
     """Return a study with one trial per row, in order; accuracies in percent, parameters with short names.
 
     Args:
-        results: the sweep; its spec.yaml defines the distributions, without it they follow from the trials.
+        results: the sweep; without a readable spec.yaml, the trials have no parameters.
         rows: the runs to include.
         curve: returns the intermediate value of an epoch.
         costs: costs that are added as objectives.
@@ -62,7 +62,7 @@ def search_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     directions = [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in costs)]
     study = optuna.create_study(study_name=results.folder.sweep_id, directions=directions)
-    parameters = _parameters(searched_dimensions(results), merged=merged) or _observed(rows)
+    parameters = _parameters(searched_dimensions(results), merged=merged)
     study.add_trials([_trial(row, results, parameters, curve, costs) for row in rows])
     return study
 
@@ -117,18 +117,6 @@ def _distribution(dimensions: Sequence[Dimension]) -> BaseDistribution:
     if ranges[0].integral:
         return IntDistribution(int(low), int(high), log=ranges[0].log)
     return FloatDistribution(low, high, log=ranges[0].log)
-
-
-def _observed(rows: Sequence[TrialRow]) -> dict[str, tuple[str, BaseDistribution]]:
-    """Return categorical distributions of the values in the trials."""
-    values: dict[str, list[str | int | float | bool]] = {}
-    for row in rows:
-        for name, value in row.params.items():
-            values.setdefault(name, []).append(value)
-    return {
-        name: (short_name(name), CategoricalDistribution(list(dict.fromkeys(found))))
-        for name, found in values.items()
-    }
 
 
 def _local(moment: datetime) -> datetime:

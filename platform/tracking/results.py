@@ -49,11 +49,11 @@ class SweepResults:
     lower_precisions: Sequence[Mapping[str, Any]]
     """`export-int8/model.json`, ..."""
     benchmark: Mapping[str, Any] | None
-    registered: Mapping[str, Any] | None
+    registered: Mapping[str, Any] | None = None
     """`registered.json`: the version in MLflow's model registry."""
-    openings: Sequence[Mapping[str, Any]]
+    openings: Sequence[Mapping[str, Any]] = ()
     """The sweep's readings of the test split, in test_opened.json, oldest first."""
-    evaluations: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]] = ()
     """The readings by `python -m platform.evaluate`, in test_evaluations.jsonl."""
 
     def of_stage(self, stage: Stage) -> list[TrialRow]:
