@@ -136,6 +136,7 @@ def pareto_charts(study: optuna.Study, costs: dict[str, str]) -> list[Chart]:
         values = [trial.values[index] for trial in study.trials]
         if min(values) > 0 and max(values) / min(values) > _LOG_FROM:
             figure.update_xaxes(type="log")
+            _set_log_ticks(figure, values)
         charts.append(chart(figure, f"Validation accuracy by {label}", x=label, y=ACCURACY, height=360))
     return charts
 
@@ -223,8 +224,7 @@ def _slice(study: optuna.Study, rows: Sequence[TrialRow], name: str, best: Trial
         points.x = [label.strip("'") for label in points.x]
         figure.layout.xaxis.categoryarray = [label.strip("'") for label in figure.layout.xaxis.categoryarray]
     if figure.layout.xaxis.type == "log":
-        wide = max(points.x) / min(points.x) > 100
-        figure.update_xaxes(dtick=1 if wide else "D2", tickformat=".2~g")
+        _set_log_ticks(figure, points.x)
     points.marker = {
         "color": [PINK if row is best else BLUE for row in own],
         "size": [11 if row is best else 7 for row in own],
@@ -264,6 +264,14 @@ def _draw_rungs(figure: Any, rows: Sequence[TrialRow], rungs: Sequence[int]) -> 
         figure.add_vline(x=rung, line={"dash": "dash", "width": 1, "color": GRAY})
         survival.append(f"epoch {rung}: {reached} reached, {continued} continued")
     return f"Dashed: rungs of the early stopping. {'; '.join(survival)}." if survival else ""
+
+
+def _set_log_ticks(figure: Any, values: Sequence[float]) -> None:
+    """Set four ticks: plotly's own have no full number in a range of less than a decade."""
+    low, high = min(values), max(values)
+    digits = 1 if high > 10 * low else 2
+    ticks = sorted({float(f"{value:.{digits}g}") for value in np.geomspace(low, high, 4)})
+    figure.update_xaxes(tickvals=ticks, tickformat=".2~s" if high > 1000 else ".2~g")
 
 
 def _slots(rows: Sequence[TrialRow]) -> dict[str, int]:

@@ -144,7 +144,9 @@ def test_every_searched_setting_has_a_slice(results):
         "cutout.length",
     ]
     assert figure(slices[1])["data"][0]["x"].count("'sgd'") == 0
-    assert figure(slices[2])["layout"]["xaxis"]["type"] == "log"
+    axis = figure(slices[2])["layout"]["xaxis"]
+    assert axis["type"] == "log"
+    assert len(axis["tickvals"]) == 4
 
 
 def test_settings_of_a_single_trial_have_a_slice_and_those_of_none_are_named(tmp_path):
