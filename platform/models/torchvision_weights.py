@@ -9,6 +9,7 @@ the state dict itself.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,13 @@ import torch
 from torch import Tensor
 
 from platform.common.errors import UsageError, UserError, run_command
+from platform.common.regular_file import read_regular_file
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
 from platform.models.trained import (
     FORMAT,
     TrainedModel,
+    check_weights,
     parse_trained_model,
     read_torch_file,
     save_trained_model,
@@ -34,6 +37,7 @@ STD = (0.229, 0.224, 0.225)
 SIZE = 224
 SHORTER_SIDE = 256
 
+_MAX_CLASS_NAMES_BYTES = 16 * 2**20
 _NEXT_STEP = "give a state dict of torchvision's resnet18 or resnet34"
 
 
@@ -59,16 +63,38 @@ def load_model(path: Path, *, class_names: Sequence[str] | None = None) -> Train
 
 
 def find_state_dict(document: object) -> dict[str, Tensor] | None:
-    """Return the state dict in a file's content: the content itself, or its entry `model` or `state_dict`.
+    """Return the state dict in a file's content: the content itself or an entry of it.
 
-    The prefix `module.`, which DistributedDataParallel adds to each name, is removed.
+    Prefixes that wrappers add to the names (`module.`, `_orig_mod.`, `model.`) are removed.
     """
     if not isinstance(document, Mapping) or document.get("format") == FORMAT:
         return None
-    for candidate in (document, document.get("model"), document.get("state_dict")):
+    # Training programs store a state dict under these names; the moving average is the last choice.
+    known = (
+        "model",
+        "state_dict",
+        "model_state_dict",
+        "net",
+        "network",
+        "state_dict_ema",
+        "model_ema",
+        "ema",
+    )
+    for candidate in (document, *(document.get(name) for name in known), *document.values()):
         if isinstance(candidate, Mapping) and candidate and _is_state_dict(candidate):
-            return {str(name).removeprefix("module."): tensor for name, tensor in candidate.items()}
+            return _without_wrappers(candidate)
     return None
+
+
+def _without_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights with the names that they have in the network itself."""
+    # torch.compile wraps any module as `_orig_mod`; AveragedModel counts its updates in `n_averaged`.
+    found = {
+        name.replace("_orig_mod.", ""): tensor for name, tensor in weights.items() if name != "n_averaged"
+    }
+    while len(tops := {name.partition(".")[0] for name in found}) == 1 and all("." in name for name in found):
+        found = {name.removeprefix(f"{next(iter(tops))}."): tensor for name, tensor in found.items()}
+    return found
 
 
 def from_state_dict(
@@ -86,7 +112,14 @@ def from_state_dict(
         UsageError: the number of names differs from the number of classes.
     """
     name = _network_name(weights, source)
+    if weights["fc.weight"].dim() != 2 or not len(weights["fc.weight"]):
+        raise UserError(
+            f"{source}: fc.weight must have the shape [classes, features], got "
+            f"{list(weights['fc.weight'].shape)}; {_NEXT_STEP}"
+        )
     classes = len(weights["fc.weight"])
+    # Files of old versions of PyTorch have no counters of batches; they do not affect results.
+    weights = {**dict.fromkeys(_batch_counters(name), torch.zeros((), dtype=torch.int64)), **weights}
     if class_names is None:
         class_names = [str(number) for number in range(classes)]
     if len(class_names) != classes:
@@ -106,10 +139,7 @@ def from_state_dict(
         provenance={"weights": source.name, "sha256": _sha256(source)},
         shorter_side=SHORTER_SIDE,
     )
-    try:
-        model.network()
-    except RuntimeError as error:
-        raise UserError(f"{source}: the weights do not fit torchvision's {name}: {error}") from None
+    check_weights(model, source)
     return model
 
 
@@ -120,8 +150,9 @@ def read_class_names(path: Path) -> list[str]:
         UserError: the file cannot be read as text, or a line between others is blank.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular_file(path, max_bytes=_MAX_CLASS_NAMES_BYTES).decode("utf-8")
+        lines = [line.strip() for line in text.rstrip().splitlines()]
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} must be a text file with one class name per line: {error}") from None
     if "" in lines:
         raise UserError(f"{path}: each line must contain a class name, line {lines.index('') + 1} is blank")
@@ -136,14 +167,24 @@ def _network_name(weights: Mapping[str, Tensor], source: Path) -> Literal["resne
     """Identify the network by the names of its tensors."""
     names: tuple[Literal["resnet18", "resnet34"], ...] = ("resnet18", "resnet34")
     for name in names:
-        with torch.device("meta"):
-            expected = build_network(ModelConfig(name=name), num_classes=1).state_dict()
-        if expected.keys() == weights.keys():
+        if _tensor_names(name) - weights.keys() <= _batch_counters(name) and weights.keys() <= _tensor_names(
+            name
+        ):
             return name
     raise UserError(
         f"{source} is a state dict of another network ({len(weights)} tensors, the first is "
-        f"{next(iter(weights))!r}); {_NEXT_STEP}"
+        f"{next(iter(weights), None)!r}); {_NEXT_STEP}"
     )
+
+
+@functools.cache
+def _tensor_names(name: Literal["resnet18", "resnet34"]) -> frozenset[str]:
+    with torch.device("meta"):
+        return frozenset(build_network(ModelConfig(name=name), num_classes=1).state_dict())
+
+
+def _batch_counters(name: Literal["resnet18", "resnet34"]) -> set[str]:
+    return {key for key in _tensor_names(name) if key.endswith(".num_batches_tracked")}
 
 
 def _sha256(path: Path) -> str:

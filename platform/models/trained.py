@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,11 +163,28 @@ def parse_trained_model(document: object, path: Path) -> TrainedModel:
         metrics=content["metrics"],
         shorter_side=content.get("shorter_side"),
     )
+    check_weights(model, path)
+    return model
+
+
+def check_weights(model: TrainedModel, path: Path) -> None:
+    """Check that the weights fit the network and are finite.
+
+    Raises:
+        UserError: they do not; the message names `path`.
+    """
     try:
         model.network()
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit {model.model.name}: {error}") from None
-    return model
+    except (RuntimeError, TypeError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise UserError(f"{path}: the weights do not fit {model.model.name}: {reason}") from None
+    tensors = {**model.state_dict, "mean": model.mean, "std": model.std}
+    wrong = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if wrong:
+        raise UserError(
+            f"{path}: weights must be finite, but {len(wrong)} of {len(tensors)} tensors contain NaN or "
+            f"infinity (the first is {wrong[0]}): the model diverged in training; give another one"
+        )
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -175,24 +193,44 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def read_torch_file(path: Path) -> object:
-    """Return the content of a torch archive of tensors and primitives, on the CPU.
+    """Return the content of a torch archive of tensors and primitives, or of a safetensors file.
 
     Raises:
         UserError: the file is missing, damaged, or contains other objects.
     """
     if not path.is_file():
         raise UserError(f"no trained model at {path}; {_NEXT_STEP}")
+    if _is_safetensors(path):
+        return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             # torch warns about an unusual pickle protocol; the error below is more specific.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError):
+    except pickle.UnpicklingError:
         # torch's own message advises `weights_only=False`, which would run code from the file.
         raise UserError(
-            f"{path} is damaged or not a trained model of this platform (only tensors and primitives are "
-            f"loaded); {_NEXT_STEP}"
+            f"{path} is damaged, or contains objects other than tensors and primitives, which are never "
+            "loaded; of a whole pickled network, save the weights: torch.save(network.state_dict(), PATH)"
         ) from None
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError):
+        raise UserError(f"{path} is damaged or not a trained model of this platform; {_NEXT_STEP}") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file starts like the format safetensors: a length of 8 bytes, then JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is a damaged safetensors file: {error}; replace it") from None
 
 
 def _well_formed(content: Mapping[str, Any]) -> bool:

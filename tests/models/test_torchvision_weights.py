@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
 
@@ -54,11 +55,74 @@ def test_a_converted_state_dict_gives_torchvisions_logits(file, network):
     assert model.class_names == ("0", "1", "2", "3")
 
 
-@pytest.mark.parametrize("key", ["model", "state_dict"])
+@pytest.mark.parametrize(
+    "key", ["model", "state_dict", "model_state_dict", "net", "state_dict_ema", "anything"]
+)
 def test_a_state_dict_is_found_inside_a_training_checkpoint(key, network, tmp_path):
     weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
-    torch.save({key: weights, "epoch": 3}, tmp_path / "checkpoint.pth")
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, key: weights}, tmp_path / "checkpoint.pth")
     assert load_model(tmp_path / "checkpoint.pth").state_dict.keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"_orig_mod.{name}",  # torch.compile
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: f"net.{name}",  # a network in a LightningModule
+        lambda name: name.replace("layer1.", "layer1._orig_mod."),  # a part was compiled
+    ],
+    ids=["compiled", "compiled in parallel", "lightning", "partly compiled"],
+)
+def test_names_added_by_wrappers_are_removed(network, tmp_path, wrapped):
+    path = tmp_path / "wrapped.pth"
+    torch.save({wrapped(name): value for name, value in network.state_dict().items()}, path)
+    assert load_model(path).state_dict.keys() == network.state_dict().keys()
+
+
+def test_averaged_weights_are_read(network, tmp_path):
+    torch.save(torch.optim.swa_utils.AveragedModel(network).state_dict(), tmp_path / "averaged.pth")
+    assert load_model(tmp_path / "averaged.pth").state_dict.keys() == network.state_dict().keys()
+
+
+def test_weights_without_batch_counters_are_read(network, tmp_path):
+    weights = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+    torch.save(weights, tmp_path / "old.pth")
+    assert load_model(tmp_path / "old.pth").state_dict.keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["resnet18.safetensors", "resnet18.pth"])
+def test_safetensors_are_read(network, tmp_path, name):
+    path = tmp_path / name
+    save_file(network.state_dict(), path)
+    loaded = load_model(path).state_dict
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError, match="is a damaged safetensors file"):
+        load_model(path)
+
+
+def test_weights_that_are_not_finite_are_refused(network, tmp_path):
+    weights = network.state_dict()
+    torch.save({**weights, "fc.bias": weights["fc.bias"] * torch.nan}, tmp_path / "nan.pth")
+    with pytest.raises(
+        UserError, match=r"1 of 124 tensors contain NaN or infinity \(the first is fc\.bias\)"
+    ):
+        load_model(tmp_path / "nan.pth")
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (0, 512), (4, 512, 1, 1), (4, 100)])
+def test_a_classifier_of_another_shape_is_refused(network, tmp_path, shape):
+    torch.save({**network.state_dict(), "fc.weight": torch.zeros(shape)}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"fc\.weight") as caught:
+        load_model(tmp_path / "odd.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_pickled_network_is_refused_with_the_next_step(network, tmp_path):
+    torch.save(network, tmp_path / "whole.pth")
+    with pytest.raises(UserError, match=r"save the weights: torch\.save\(network\.state_dict\(\), PATH\)"):
+        load_model(tmp_path / "whole.pth")
 
 
 def test_the_command_writes_a_trained_model_with_names_and_preprocessing(file, tmp_path, capsys):
