@@ -115,7 +115,8 @@ def _repeated_trial(arguments: Arguments) -> tuple[RunRequest, Path]:
 def _require_unused(folder: Path) -> Path:
     if (folder / LAST).exists():
         raise UsageError(
-            f"{folder} already contains a run: continue it with --resume {folder}, or give another --output"
+            f"{folder} already contains a run: continue it with --resume {shlex.quote(str(folder))}, "
+            "or give another --output"
         )
     return folder
 
@@ -315,7 +316,7 @@ def _print_result(result: RunResult, folder: Path) -> None:
     if result.compile_s is not None:
         print(f"compiled in {result.compile_s:.1f} s")
     print(f"run {folder}")
-    _say(f"next: python -m platform.evaluate {folder} --split test")
+    _say(f"next: python -m platform.evaluate {shlex.quote(str(folder))} --split test")
 
 
 def _resume_message(folder: Path) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -99,7 +100,9 @@ def find_model(path: Path) -> Path:
     for candidate in (path / MODEL, path / "checkpoints" / "final" / MODEL):
         if candidate.is_file():
             return candidate
-    hint = f"the run is not finished: resume it with python -m platform.train --resume {path}"
+    hint = (
+        f"the run is not finished: resume it with python -m platform.train --resume {shlex.quote(str(path))}"
+    )
     raise UserError(
         f"{path} has no model.pt"
         + (f"; {hint}" if (path / RUN).is_file() else ": give the folder of a finished run")

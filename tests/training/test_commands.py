@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,18 @@ def test_command_line_settings_and_seed_apply_to_the_run(folder: Path, command: 
 def test_the_folder_of_a_run_is_not_overwritten(trained: Path, folder: Path, command: Command) -> None:
     with pytest.raises(UsageError, match="already contains a run: continue it with --resume"):
         command("platform.train", "tiny.yaml", "--output", str(trained))
+
+
+def test_commands_in_messages_quote_a_folder_with_a_space(
+    trained: Path, folder: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, folder / "my run")
+    command("platform.train", "--resume", "my run")
+    with pytest.raises(UsageError, match="--resume 'my run', or"):
+        command("platform.train", "tiny.yaml", "--output", "my run")
+    (folder / "my run" / "model.pt").unlink()
+    with pytest.raises(UserError, match="--resume 'my run'"):
+        command("platform.evaluate", "my run")
 
 
 def test_resume_rejects_changed_settings(trained: Path, folder: Path, command: Command) -> None:

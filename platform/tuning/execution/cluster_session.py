@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -160,11 +161,14 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
         _start(options | {"runtime_env": runtime_env}, attempts=1 if address else _LOCAL_ATTEMPTS)
     except Exception as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
-        step = (
-            "check the address (`ray status` on its head), or unset RAY_ADDRESS to use only this machine"
-            if address
-            else "see the newest session under /tmp/ray for its logs"
-        )
+        if address:
+            step = (
+                "check the address (`ray status` on its head), or unset RAY_ADDRESS to use only this machine"
+            )
+        elif "AF_UNIX path length" in str(error):
+            step = f"set TMPDIR to a shorter path than {tempfile.gettempdir()}"
+        else:
+            step = f"see the newest session in {tempfile.gettempdir()}/ray for its logs"
         raise UserError(f"cannot reach {where}: {_one_line(error)}; {step}") from error
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +42,14 @@ def test_a_cluster_that_does_not_answer_is_one_message(
     assert message.endswith("or unset RAY_ADDRESS to use only this machine")
     assert "\n" not in message
     assert capfd.readouterr().err == ""
+
+
+def test_a_temporary_folder_that_is_too_long_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(UserError, match=f"set TMPDIR to a shorter path than {folder}"), session():
+        pass
