@@ -106,15 +106,16 @@ class SweepResults:
             readings = [
                 TestReading(by="sweep", purpose="accuracy", images=self.test.get("images"), at=at)
             ] * again
+        parity = (self.export or {}).get("parity")
+        if parity and parity.get("data") != "random":
+            # Lower precisions are compared on validation images.
+            readings.append(
+                TestReading(by="export", purpose="agreement of fp32 with PyTorch", images=parity["images"])
+            )
         for document in (self.export or {}, *self.lower_precisions):
-            precision = document.get("precision", "fp32")
-            if parity := document.get("parity"):
-                purpose = f"agreement of {precision} with its reference"
-                readings.append(TestReading(by="export", purpose=purpose, images=parity["images"]))
             if found := (document.get("accuracy") or {}).get("test"):
-                readings.append(
-                    TestReading(by="export", purpose=f"accuracy of {precision}", images=found["images"])
-                )
+                purpose = f"accuracy of {document.get('precision', 'fp32')}"
+                readings.append(TestReading(by="export", purpose=purpose, images=found["images"]))
         return readings
 
     def stage_times(self) -> list[tuple[str, float | None, float | None]]:

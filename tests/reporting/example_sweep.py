@@ -339,7 +339,7 @@ def write_int8(folder):
                 "max_logit": 11.2,
                 "mean_abs": 0.02,
                 "top1_agreement": 0.996,
-                "data": "cifar10",
+                "data": "cifar10, validation",
             },
             "accuracy": {
                 "validation": {"images": 4488, "top1": 0.999, "fp32_top1": 1.0, "held_out": False},
