@@ -11,7 +11,7 @@ from platform.common.errors import UsageError
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started."""
+    """The number of workers, and this process among them."""
 
     workers: int = 1
     rank: int = 0

@@ -187,8 +187,9 @@ def _require_answer(address: str) -> None:
         if is_client:
             grpc.channel_ready_future(channel).result(timeout=_ANSWER_TIMEOUT_S)
         else:
-            nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-            nodes.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=_ANSWER_TIMEOUT_S)
+            messages: Any = gcs_service_pb2
+            nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+            nodes.GetClusterId(messages.GetClusterIdRequest(), timeout=_ANSWER_TIMEOUT_S)
     except grpc.FutureTimeoutError:
         raise ConnectionError(f"no answer within {_ANSWER_TIMEOUT_S:.0f} s") from None
     except grpc.RpcError as error:
