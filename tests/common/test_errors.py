@@ -26,9 +26,9 @@ def raising(error):
             "error: runs/a/plan.json: No space left on device; free some disk space, or use another folder",
         ),
         (
-            PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/root/a"),
+            PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/a"),
             1,
-            "error: /root/a: Permission denied; check the permissions, or use another folder",
+            "error: /data/a: Permission denied; check the permissions, or use another folder",
         ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
