@@ -93,19 +93,16 @@ class SweepResults:
 
     def test_readings(self) -> list[TestReading]:
         """Return every recorded reading of the test split: by the sweep, its exports and `evaluate`."""
-        images = (self.test or {}).get("images")
+        test = self.test or {}
+        images, split_images = test.get("images"), test.get("split_images", test.get("images"))
         readings = [
-            TestReading(by=by, purpose=f"accuracy of {each['run']}", images=images, at=each["opened_utc"])
-            for by, found in (("sweep", self.openings), ("evaluate command", self.evaluations))
+            TestReading(by=by, purpose=f"accuracy of {each['run']}", images=count, at=each["opened_utc"])
+            for by, found, count in (
+                ("sweep", self.openings, images),
+                ("evaluate command", self.evaluations, split_images),
+            )
             for each in found
         ]
-        if not readings and self.test is not None:
-            # Sweeps without test_opened.json: test.json has the number of readings.
-            again = int(self.test.get("times_opened") or 1)
-            at = str(self.test.get("opened_at", "-"))
-            readings = [
-                TestReading(by="sweep", purpose="accuracy", images=self.test.get("images"), at=at)
-            ] * again
         parity = (self.export or {}).get("parity")
         if parity and parity.get("data") != "random":
             # Lower precisions are compared on validation images.
@@ -145,9 +142,7 @@ class SweepResults:
 
     def wall_s(self) -> float:
         """Return the seconds that the sweep has run, without pauses."""
-        if self.folder.active_s:
-            return self.folder.active_s
-        return sum(actual or 0.0 for _, _, actual in self.stage_times())
+        return self.folder.elapsed_s() or sum(actual or 0.0 for _, _, actual in self.stage_times())
 
     def overrides(self) -> list[str]:
         """Return the settings given with `--set`, from the recorded command."""

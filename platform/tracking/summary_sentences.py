@@ -137,7 +137,9 @@ def _test_accuracy(results: SweepResults) -> str:
     count = ""
     if isinstance(images, int):
         half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / images)
-        count = f"{images:,} images, 95 % interval ± {100 * half:.2f}; "
+        whole = results.test.get("split_images", images)
+        of = f" of {whole:,}" if whole != images else ""
+        count = f"{images:,}{of} images, 95 % interval ± {100 * half:.2f}; "
     readers = Counter(reading.by for reading in results.test_readings())
     times = ", ".join(f"{'once' if n == 1 else f'{n} times'} by the {by}" for by, n in readers.items())
     return f"{percent(accuracy)} ({count}test split read {times})."

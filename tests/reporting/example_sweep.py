@@ -253,6 +253,8 @@ def write_test(folder):
         wrong = rng.multinomial(60 if row not in (3, 5) else 120, rng.dirichlet(np.full(9, 0.4)))
         confusion[row, [column for column in range(10) if column != row]] = wrong
         confusion[row, row] = 1000 - wrong.sum()
+    reading = {"split_sha256": "9f" * 32, "opened_utc": "2026-03-01T18:20:11+00:00", "run": "final"}
+    write_json(folder.path / "test_opened.json", {"openings": [reading]})
     labels = np.repeat(np.arange(10), 1000)
     predicted = np.concatenate([np.repeat(np.arange(10), row) for row in confusion])
     logits = torch.from_numpy(rng.normal(0, 1, (10_000, 10)))

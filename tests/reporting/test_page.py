@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from platform.common.atomic import write_json
+from platform.common.atomic import read_json, write_json
 from platform.common.errors import UserError
 from platform.common.text_format import percent
 from platform.reporting.page import render, write_report
@@ -131,14 +131,14 @@ def test_the_first_screen_answers_the_questions_of_its_reader(html, page, finish
 def test_every_reading_of_the_test_split_is_listed(tmp_path):
     folder = write_example(tmp_path, trials=5)
     write_int8(folder)
-    reading = {"split_sha256": "9f" * 32, "opened_utc": "2026-03-01T18:20:11+00:00", "run": "final"}
-    write_json(folder.path / "test_opened.json", {"openings": [reading]})
-    later = {**reading, "opened_utc": "2026-03-02T08:00:00+00:00"}
+    write_json(folder.test, {**read_json(folder.test, remedy=""), "images": 2000, "split_images": 10_000})
+    later = {"split_sha256": "9f" * 32, "opened_utc": "2026-03-02T08:00:00+00:00", "run": "final"}
     (folder.path / "test_evaluations.jsonl").write_text(json.dumps(later) + "\n")
     text = Page(render(read_results(folder))).text
+    assert "2,000 of 10,000 images" in text
     assert "test split read once by the sweep, once by the evaluate command, 2 times by the export" in text
     for wanted in (
-        "sweep accuracy of final 10,000 2026-03-01T18:20:11+00:00",
+        "sweep accuracy of final 2,000 2026-03-01T18:20:11+00:00",
         "evaluate command accuracy of final 10,000 2026-03-02T08:00:00+00:00",
         "export agreement of fp32 with PyTorch 256",
         "export accuracy of int8 10,000",
