@@ -49,10 +49,8 @@ def chart(
         template=None, title=None, width=None, height=height, plot_bgcolor=None, legend=legend,
         margin={"l": 8, "r": 12, "t": 24, "b": 8},
     )  # fmt: skip
-    figure.update_xaxes(title_text=x, automargin=True, overwrite=False)
+    figure.update_xaxes(title_text=x, automargin=True)
     figure.update_yaxes(title_text=y, automargin=True)
-    if x is not None:
-        figure.update_xaxes(title_text=x)
     return Chart(
         title=title,
         figure=Markup(figure.to_json().replace("<", "\\u003c")),  # noqa: S704 - no "<" is left

@@ -6,15 +6,12 @@ function template(onPaper) {
   const [ink, rule] = dark.matches && !onPaper ? ["#c3cad2", "#39424c"] : ["#3d4650", "#dfe3e8"];
   const axis = { gridcolor: rule, linecolor: rule, zerolinecolor: rule };
   const font = { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily };
-  return { layout: {
-    font, xaxis: axis, yaxis: axis, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    colorway: ["#3b82c4", "#e0702a", "#2f9e58", "#9b5de5", "#1597a5"],
-  } };
+  const clear = "rgba(0,0,0,0)";
+  return { layout: { font, xaxis: axis, yaxis: axis, paper_bgcolor: clear, plot_bgcolor: clear } };
 }
 
 function draw(element) {
   const source = element.querySelector("script");
-  if (!source) return;
   const figure = JSON.parse(source.textContent);
   source.remove();
   Plotly.newPlot(element, figure.data, { ...figure.layout, template: template(false) },
@@ -41,6 +38,7 @@ async function loadPlotly() {
 loadPlotly().then(drawNext);
 
 function restyle(onPaper) {
+  if (!window.Plotly) return;
   while (waiting.length) draw(waiting.shift());
   for (const element of document.querySelectorAll(".chart")) {
     const size = onPaper ? { width: PRINT_WIDTH, autosize: false } : { width: null, autosize: true };
