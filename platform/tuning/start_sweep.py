@@ -25,7 +25,7 @@ from platform.tuning.journal.journal import read_journal
 from platform.tuning.journal.ledger import replay
 from platform.tuning.planning.capacity import NodeResources, worker_slots
 from platform.tuning.planning.gpu_share import gpu_sharing_notes, resolve_measured_gpu
-from platform.tuning.planning.plan import make_plan
+from platform.tuning.planning.plan import changed_workers_notes, make_plan
 from platform.tuning.planning.records import ImageCounts, Plan, Speed, TimeBudget
 from platform.tuning.training_stages import Sweep
 
@@ -200,7 +200,12 @@ def plan_here(
         update={
             **_device_and_precision(plan, spec),
             "spec_digest": spec.digest(),
-            "notes": (*plan.notes, *notes, *gpu_sharing_notes(plan.search.resources_per_worker.GPU)),
+            "notes": (
+                *plan.notes,
+                *notes,
+                *gpu_sharing_notes(plan.search.resources_per_worker.GPU),
+                *(() if stored is None else changed_workers_notes(stored, plan, spec)),
+            ),
         }
     )
     if stored is not None and stored.estimate is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from platform.common.text_format import plural
 from platform.space.distributions import Alternatives, Choice, Dimension
 from platform.space.settings import Asha, Grid, Median, Nsga2
 from platform.space.spec import SweepSpec
@@ -71,6 +72,23 @@ def make_plan(
         stops=tuple(_stop_conditions(spec)),
         notes=tuple(_notes(spec, nodes, search, trials, rung_epochs)),
     )
+
+
+def changed_workers_notes(before: Plan, after: Plan, spec: SweepSpec) -> list[str]:
+    """Return a note for each stage of a resumed sweep whose runs get another number of workers."""
+    if spec.base.sync_batch_norm:
+        return []
+    stages = (
+        ("search", before.search, after.search),
+        ("confirm", before.confirm, after.confirm),
+        ("final", before.final, after.final),
+    )
+    return [
+        f"{name}: this sweep began with {plural(old.workers, 'worker')} per run and continues with "
+        f"{new.workers}. Each worker normalizes its own part of a batch, so accuracies differ"
+        for name, old, new in stages
+        if old.workers != new.workers
+    ]
 
 
 def longest_run(spec: SweepSpec, train_images: int = CIFAR10_TRAINING_IMAGES) -> int:

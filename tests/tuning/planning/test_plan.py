@@ -8,7 +8,7 @@ from platform.common.errors import UsageError
 from platform.space.settings import WorkerResources
 from platform.space.space_files import load_space
 from platform.tuning.planning.capacity import max_concurrent_runs, resolve_resources
-from platform.tuning.planning.plan import longest_run, make_plan
+from platform.tuning.planning.plan import changed_workers_notes, longest_run, make_plan
 from platform.tuning.planning.records import Plan, Resources
 from platform.tuning.sampling.successive_halving import expected_epochs, rungs
 from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
@@ -164,6 +164,14 @@ def test_the_final_run_is_split_over_free_slots(
 ) -> None:
     final = plan(resources, **changes).final
     assert (final.workers, final.backend, final.backend_reason) == (workers, "ddp", reason)
+
+
+def test_a_resume_with_another_number_of_workers_is_noted() -> None:
+    before, after = plan(TWO_CORES), plan({"CPU": 1.0})
+    (note,) = changed_workers_notes(before, after, spec())
+    assert note.startswith("final: this sweep began with 2 workers per run and continues with 1. Each worker")
+    assert changed_workers_notes(before, before, spec()) == []
+    assert changed_workers_notes(before, after, spec(base={**BASE, "sync_batch_norm": True})) == []
 
 
 def test_workers_of_one_run_never_share_a_gpu() -> None:
