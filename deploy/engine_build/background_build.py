@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from deploy.engine_build.engine import engine_build_status, ensure_engine, is_engine_built
 
@@ -66,9 +67,16 @@ def _command() -> list[str]:
 def main() -> None:
     """Build the engine until stdin is closed."""
     _lower_priority()
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     ensure_engine(progress=lambda _: None)
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    # To the whole group, because cmake does not end the processes that it has started.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _lower_priority() -> None:

@@ -8,9 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from platform.common.atomic import write_json
 
@@ -18,6 +21,8 @@ Progress = Callable[[str], None]
 
 _POLL_S = 0.5
 _REPORT_EVERY_S = 4.0
+_CHECK_EVERY_S = 10.0
+_STARVED_CORES = 0.25
 
 
 @contextmanager
@@ -54,28 +59,47 @@ def locked(path: Path, *, progress: Progress) -> Iterator[Progress]:
 
 
 def build_status(path: Path) -> str | None:
-    """Return the last progress message of the build that holds the lock `path`, and the process it runs in.
+    """Return the last progress message of another process that builds under the lock `path`, and its id.
 
     Returns:
-        None before its first message, and if no build runs.
+        None before its first message, and if no other process builds.
     """
-    try:
-        status = json.loads(_status_file(path).read_text(encoding="utf-8"))
-        since = datetime.fromtimestamp(status["since"]).astimezone()
-        where = f"in process {status['pid']} since {since:%H:%M}"
-        if status["parent"] == os.getpid():
-            where = "in the background"
-        return f"{status['message']} ({where})"
-    except (OSError, ValueError, KeyError, TypeError):
+    status = _read_status(path)
+    if status is None or status.pid == os.getpid():
         return None
+    where = "in the background" if status.in_background else f"in process {status.pid} since {status.since}"
+    return f"{status.message} ({where})"
+
+
+@dataclass(frozen=True)
+class _Status:
+    pid: int
+    in_background: bool
+    """Whether it is a child of this process."""
+    since: str
+    message: str
 
 
 def _status_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def _read_status(path: Path) -> _Status | None:
+    try:
+        record = json.loads(_status_file(path).read_text(encoding="utf-8"))
+        return _Status(
+            pid=int(record["pid"]),
+            in_background=record["parent"] == os.getpid(),
+            since=f"{datetime.fromtimestamp(record['since']).astimezone():%H:%M}",
+            message=str(record["message"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _acquire(handle: IO[str], path: Path, progress: Progress) -> None:
     last, reported_s = "", 0.0
+    checked: tuple[float, float] | None = None
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,6 +109,41 @@ def _acquire(handle: IO[str], path: Path, progress: Progress) -> None:
             if message != last or now - reported_s >= _REPORT_EVERY_S:
                 progress(message)
                 last, reported_s = message, now
+            checked = _end_if_starved(path, checked, progress)
             time.sleep(_POLL_S)
         else:
             return
+
+
+def _end_if_starved(
+    path: Path, checked: tuple[float, float] | None, progress: Progress
+) -> tuple[float, float] | None:
+    """End this process's own background build if other processes leave it no processor.
+
+    It has the lowest priority, which only a privileged process may raise again. The waiting process then
+    continues the build itself.
+
+    Args:
+        path: the lock.
+        checked: the last result.
+        progress: called with a message before the build ends.
+
+    Returns:
+        the time and the processor time of the build at the start of the period to check.
+    """
+    status, now = _read_status(path), time.monotonic()
+    if status is None or not status.in_background:
+        return None
+    try:
+        build = psutil.Process(status.pid)
+        cpu_s = sum(sum(each.cpu_times()[:4]) for each in (build, *build.children(recursive=True)))
+        if checked is None:
+            return now, cpu_s
+        if now - checked[0] < _CHECK_EVERY_S:
+            return checked
+        if cpu_s - checked[1] < _STARVED_CORES * (now - checked[0]):
+            progress("other processes use the processor: continuing the build with normal priority")
+            build.terminate()
+    except psutil.Error:
+        return None
+    return now, cpu_s

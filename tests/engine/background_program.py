@@ -1,8 +1,9 @@
-"""The process of a background build, with a build of two sleeping steps: PROGRAM BUILD_DIR [with-driver].
+"""The process of a background build, with three sleeping processes: PROGRAM BUILD_DIR [with-driver].
 
 With a second argument the program is the driver instead: it starts the build and waits.
 """
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ BUILD_DIR = Path(sys.argv[1])
 def build(**_: object) -> NoReturn:
     with locked(engine._lock_file(BUILD_DIR), progress=lambda _: None) as report:
         report("building x")
+        # Like cmake, the shell does not end its child.
+        subprocess.Popen(["sh", "-c", "sleep 600; true"])
         run_ninja(find_build_tools(), BUILD_DIR, log=BUILD_DIR / "log", what="building x", progress=report)
         raise AssertionError
 

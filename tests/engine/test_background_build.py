@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.engine_build import background_build, engine
-from deploy.engine_build.build_lock import build_status
+from deploy.engine_build import background_build, build_lock, engine
+from deploy.engine_build.build_lock import build_status, locked
 from deploy.engine_build.ncnn_source import ENGINE_DIR
 
 PROGRAM = str(Path(__file__).with_name("background_program.py"))
@@ -36,7 +36,7 @@ def await_steps(parent: psutil.Process) -> list[psutil.Process]:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         processes = parent.children(recursive=True)
-        if any(process.name() == "sleep" for process in processes):
+        if sum(process.name() == "sleep" for process in processes) == 3:
             return processes
         time.sleep(0.05)
     raise AssertionError("the build did not start")
@@ -63,6 +63,22 @@ def test_the_build_ends_with_a_killed_sweep(build_dir: Path) -> None:
         finally:
             driver.kill()
     assert psutil.wait_procs(processes, timeout=30)[1] == []
+
+
+def test_a_build_without_processor_time_is_continued_in_the_foreground(
+    build_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_lock, "_POLL_S", 0.05)
+    monkeypatch.setattr(build_lock, "_CHECK_EVERY_S", 0.5)
+    messages: list[str] = []
+    with background_build.background_build(lambda _: None):
+        processes = await_steps(psutil.Process())
+        with locked(engine._lock_file(build_dir), progress=messages.append):
+            assert psutil.wait_procs(processes, timeout=10)[1] == []
+    assert messages == [
+        "building x (in the background)",
+        "other processes use the processor: continuing the build with normal priority",
+    ]
 
 
 def test_nothing_is_built_without_need(build_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The lock of a build: waiting processes report who builds, and how far it is."""
 
-import os
 import re
 import threading
 from pathlib import Path
@@ -9,6 +8,11 @@ import pytest
 
 from deploy.engine_build import build_lock
 from deploy.engine_build.build_lock import build_status, locked
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_lock.os, "getpid", threading.get_ident)
 
 
 def test_a_waiting_process_reports_the_builder_and_its_progress(
@@ -37,7 +41,7 @@ def test_a_waiting_process_reports_the_builder_and_its_progress(
     assert re.sub(r"\d\d:\d\d", "17:03", "|".join(order)).split("|") == [
         "waiting for another process that runs the same build",
         "building ncnn: 60 %, 12 s left",
-        f"building ncnn: 60 %, 12 s left (in process {os.getpid()} since 17:03)",
+        f"building ncnn: 60 %, 12 s left (in process {threading.get_ident()} since 17:03)",
         "locked",
     ]
     assert build_status(path) is None
