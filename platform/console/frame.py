@@ -129,7 +129,7 @@ def confirmed_text(summary: CandidateSummary) -> str:
 
 
 def run_text(trial: TrialInfo, seeds: int | None) -> str:
-    """Return what a run of the confirmation is: `candidate t004, seed 2 of 3`; empty for other stages."""
+    """Return the role of a run after the search: `candidate t004, seed 2 of 3`; empty for a trial."""
     if trial.candidate is None:
         return ""
     if trial.stage == "final":

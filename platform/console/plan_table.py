@@ -58,7 +58,7 @@ def plan_table(
 
 
 def remaining_table(plan: Plan, folder: SweepFolder) -> Group:
-    """Return what a resumed sweep has still to do."""
+    """Return the remaining runs and the remaining time of a resumed sweep."""
     progress = SweepProgress()
     progress.sweep_started(
         SweepInfo(

@@ -41,7 +41,7 @@ class RunningTrial:
     last_s: float
     """Time of its start or last epoch on the same clock."""
     epochs: int
-    """Epochs of the run, as far as it is known."""
+    """Epochs of the run; 0 while they are unknown."""
     first_epoch: int = 0
     """Number of epochs done before this start of the sweep."""
 

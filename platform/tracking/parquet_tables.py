@@ -89,6 +89,13 @@ class TrialRow:
         return self.status is TrialStatus.FINISHED
 
     @property
+    def paused_s(self) -> float:
+        """Seconds between the starts of a resumed trial; 0 while it runs."""
+        if self.starts == 1 or self.ended_at is None:
+            return 0.0
+        return max(0.0, (self.ended_at - self.started_at).total_seconds() - self.duration_s)
+
+    @property
     def validation_percent(self) -> float:
         """Validation accuracy in percent; 0 without one."""
         return 100 * (self.validation_accuracy or 0.0)

@@ -118,8 +118,8 @@ class SweepResults:
     def stage_times(self) -> list[tuple[str, float | None, float | None]]:
         """Return (stage, planned seconds, actual seconds), None if unknown.
 
-        The actual time is that from the first start to the last end of a run, pauses of an interrupted sweep
-        included.
+        The actual time is that from the first start to the last end of a run, without the longest pause of a
+        run that an interruption split.
         """
         estimate = (self.plan or {}).get("estimate") or {}
         times = []
@@ -129,6 +129,7 @@ class SweepResults:
             actual = None
             if ends and len(ends) == len(rows):
                 actual = (max(ends) - min(row.started_at for row in rows)).total_seconds()
+                actual -= max(row.paused_s for row in rows)
             planned = (estimate.get(stage) or {}).get("wall_s")
             if rows or planned is not None:
                 times.append((str(stage), planned, actual))

@@ -318,7 +318,7 @@ def test_every_line_of_the_confirmation_fits_eighty_columns(tmp_path, progress, 
     assert "t000  50.00 %  61.00 ± 2.48 % n=3  lr=0.1\n" in text
     assert "t001  50.00 %         70.00 % n=1  lr=1.1\n" in text
     assert "candidate t001, seed 2 of 3" in text
-    # The cursor must not stand at the end of a full line, where the terminal's ^C would start a new one.
+    # The cursor must not be at the end of a full line, where the terminal's ^C would start a new one.
     assert lines[-1] == ""
 
 

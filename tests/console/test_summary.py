@@ -1,12 +1,18 @@
 """The final summary: the results on stderr, the path on stdout."""
 
 import io
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
 from platform.console.summary import final_summary
+from platform.tracking.events import TrialStatus
+from platform.tracking.parquet_tables import TableWriter
+from platform.tracking.results import read_results
+from platform.tracking.sweep_folder import SweepFolder
 from tests.reporting.example_sweep import write_example, write_int8
+from tests.tracking.examples import epoch, trial
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +83,20 @@ def test_the_planned_and_the_actual_times_of_the_stages(finished):
     [search] = [[cell.strip() for cell in row if cell.strip()] for row in rows if row[0] == "search"]
     assert search[1] == "1 h 23 min"
     assert search[3].endswith(" %")
+
+
+def test_the_pause_of_an_interrupted_sweep_is_not_part_of_a_stage(tmp_path):
+    folder = SweepFolder(tmp_path)
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    # The time of each event: 50 s in the first start, and 50 s an hour later.
+    times = iter(noon + timedelta(seconds=second) for second in (0, 50, 3650, 3700, 3700))
+    writer = TableWriter(folder, now=lambda: next(times))
+    writer.trial_started(trial(0))
+    writer.epoch_finished(trial(0), epoch(1))
+    writer = TableWriter(folder, now=lambda: next(times))
+    writer.trial_started(trial(0))
+    writer.epoch_finished(trial(0), epoch(2))
+    times = iter((noon + timedelta(seconds=3700),) * 2)
+    writer.trial_ended(trial(0), TrialStatus.FINISHED)
+    [search] = read_results(folder).stage_times()
+    assert search == ("search", None, 100.0)
