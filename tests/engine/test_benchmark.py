@@ -169,6 +169,7 @@ def test_command_runs_from_anywhere(engine: EngineBinaries, tiny_folder: Path, t
 def test_newest_champion_is_the_newest_with_an_export(tmp_path: Path) -> None:
     for name in ("a-20260101-000000", "b-20260301-000000", "c-20260201-000000", "d-20260401-000000"):
         (tmp_path / name / "export").mkdir(parents=True)
+        (tmp_path / name / "spec.yaml").touch()
         if not name.startswith("d"):
             (tmp_path / name / "export" / "model.json").write_text("{}")
     assert newest_champion([tmp_path / "none", tmp_path]) == tmp_path / "b-20260301-000000" / "export"
