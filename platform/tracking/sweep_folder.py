@@ -285,6 +285,7 @@ def find_sweep(name: str | None, *, root: Path) -> SweepFolder:
 
     Raises:
         UserError: there is no such sweep; the message lists the existing ones.
+        UsageError: the folder is not that of a sweep.
     """
     if name is None or name == "latest":
         return latest(root)
@@ -294,7 +295,7 @@ def find_sweep(name: str | None, *, root: Path) -> SweepFolder:
             return folder
     if folders:
         kind = " but of a training run" if (folders[0] / "run.json").is_file() else ""
-        raise UserError(
+        raise UsageError(
             f"{folders[0]} is not the folder of a sweep{kind}; give the folder or the id of a sweep"
         )
     ids = [folder.sweep_id for folder in all_sweeps(root)]

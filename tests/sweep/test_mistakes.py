@@ -94,4 +94,4 @@ def test_a_folder_that_is_not_a_sweep(place: Place) -> None:
     (place.path / "runs" / "else").mkdir(parents=True)
     done = place.sweep("--resume", str(Path("runs") / "else"))
     assert done.returncode == 2
-    assert "not a sweep folder: spec.yaml is missing" in done.stderr
+    assert "else is not the folder of a sweep; give the folder or the id of a sweep" in done.stderr

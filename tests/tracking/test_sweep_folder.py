@@ -142,7 +142,7 @@ def test_other_folders_are_not_sweeps(tmp_path, files, kind):
         (other / name).touch()
     assert all_sweeps(tmp_path) == [sweep]
     for name in (other.name, str(other)):
-        with pytest.raises(UserError, match=f"is not the folder of a sweep{kind}; give"):
+        with pytest.raises(UsageError, match=f"is not the folder of a sweep{kind}; give"):
             find_sweep(name, root=tmp_path)
 
 
