@@ -125,14 +125,15 @@ def _write_new(path: Path, record: TestSetRecord) -> bool:
             file.write(_json(record))
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        # The file system has no hard links. A sweep has one driver process, so there is no race.
-        if path.exists():
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
             return False
-        temporary.replace(path)
+        except OSError:
+            # The file system has no hard links. A sweep has one driver process, so there is no race.
+            if path.exists():
+                return False
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return True

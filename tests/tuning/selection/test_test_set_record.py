@@ -1,5 +1,6 @@
 """The record of test-set readings: written before the first one, and required for a further one."""
 
+import errno
 import json
 import os
 from datetime import datetime
@@ -35,6 +36,17 @@ def test_the_first_reading_is_recorded(tmp_path: Path) -> None:
     assert names(tmp_path) == [RECORD_FILE], "no temporary file remains"
     [entry] = json.loads((tmp_path / RECORD_FILE).read_text())["openings"]
     assert entry == {"split_sha256": "ab12", "opened_utc": reading.read_utc, "run": "final"}
+
+
+def test_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            record_test_set_reading(tmp_path, split_sha256="ab12", run="final")
+    assert names(tmp_path) == []
 
 
 def test_a_second_reading_is_refused(tmp_path: Path) -> None:
