@@ -25,6 +25,7 @@ from deploy.model_files.model_folder import ModelPrecision
 from platform.common.command_line import Flag, option, parse_command_line
 from platform.common.errors import UsageError, UserError, did_you_mean, run_command
 from platform.common.text_format import percent
+from platform.common.time_left import TimeLeft
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,8 +123,9 @@ def _export(
     from deploy.model_files import model_folder as mf
 
     no_winograd, tuning = _write_files(model, folder, tuned, progress)
-    progress(f"comparing ncnn with PyTorch on {len(images)} images ({images_label})")
-    parity, self_test = _check_logits(model, folder, images)
+    what = f"comparing ncnn with PyTorch on {len(images)} images ({images_label})"
+    progress(what)
+    parity, self_test = _check_logits(model, folder, images, TimeLeft(what, 2 * len(images), progress))
     channels, height, width = model.input_shape
     document = mf.ModelDocument(
         name=model.model.name,
@@ -183,8 +185,12 @@ def _write_files(
     return no_winograd, tuning
 
 
-def _check_logits(model: TrainedModel, folder: Path, images: NDArray[np.uint8]) -> tuple[Parity, SelfTest]:
+def _check_logits(
+    model: TrainedModel, folder: Path, images: NDArray[np.uint8], meter: TimeLeft
+) -> tuple[Parity, SelfTest]:
     """Compare the logits of ncnn and PyTorch on `images` and on the self-test images.
+
+    `meter` counts the images of both.
 
     Raises:
         UserError: they differ by more than the tolerances.
@@ -194,8 +200,8 @@ def _check_logits(model: TrainedModel, folder: Path, images: NDArray[np.uint8]) 
     from deploy.model_files import model_folder as mf
 
     net = load_net(folder / mf.PARAM, folder / mf.WEIGHTS)
-    inputs, reference = reference_logits(model, images)
-    parity = compare(reference, run(net, inputs))
+    inputs, reference = reference_logits(model, images, progress=meter.update)
+    parity = compare(reference, run(net, inputs, progress=lambda done: meter.update(len(images) + done)))
     if parity.max_relative > FP32_TOLERANCE:
         raise UserError(
             f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "

@@ -59,9 +59,18 @@ def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *,
     return net
 
 
-def run(net: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits [N, classes] of normalized images [N, C, H, W], on all usable cores."""
-    return np.stack(list(map_images(partial(infer, net), inputs)))
+def run(
+    net: Any, inputs: NDArray[np.float32], *, progress: Callable[[int], None] = lambda _: None
+) -> NDArray[np.float32]:
+    """Return the logits [N, classes] of normalized images [N, C, H, W], computed on all usable cores.
+
+    `progress` is called with the number of images done.
+    """
+    logits = []
+    for row in map_images(partial(infer, net), inputs):
+        logits.append(row)
+        progress(len(logits))
+    return np.stack(logits)
 
 
 def map_images(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +61,16 @@ def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Pari
 
 
 def reference_logits(
-    model: TrainedModel, images: NDArray[np.uint8], *, batch_size: int = 64
+    model: TrainedModel,
+    images: NDArray[np.uint8],
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the normalized inputs [N, C, H, W] of `images` and PyTorch's fp32 logits [N, classes]."""
+    """Return the normalized inputs [N, C, H, W] of `images` and PyTorch's fp32 logits [N, classes].
+
+    `progress` is called with the number of images done.
+    """
     network = model.network()
     inputs, logits = [], []
     with torch.no_grad():
@@ -71,6 +79,7 @@ def reference_logits(
             batch = model.normalize(torch.from_numpy(np.array(images[start : start + batch_size])))
             inputs.append(batch.numpy())
             logits.append(network(batch).numpy())
+            progress(start + len(batch))
     return np.concatenate(inputs), np.concatenate(logits)
 
 

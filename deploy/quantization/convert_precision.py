@@ -87,8 +87,10 @@ def convert_precision(
         notes = _write_files(folder, new, precision, calibration, method, progress)
         if tuned:
             notes["tuning"] = _tune(new, precision, folder.document.input, progress)
-        progress(f"comparing {precision} with fp32 on {len(images)} images ({images_label})")
-        return _describe(folder, new, out_dir, precision, images, images_label, notes)
+        what = f"comparing {precision} with fp32 on {len(images)} images ({images_label})"
+        progress(what)
+        meter = TimeLeft(what, 2 * len(images), progress)
+        return _describe(folder, new, out_dir, precision, images, images_label, notes, meter)
 
 
 def _write_files(
@@ -153,12 +155,14 @@ def _describe(
     images: NDArray[np.uint8],
     images_label: str,
     notes: dict[str, object],
+    meter: TimeLeft,
 ) -> ConversionResult:
     document = source.document
     before = load_net(source.param, source.weights)
     after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
     inputs = document.normalize(images)
-    parity = compare(run(before, inputs), run(after, inputs))
+    reference = run(before, inputs, progress=meter.update)
+    parity = compare(reference, run(after, inputs, progress=lambda done: meter.update(len(images) + done)))
 
     patterns = mf.self_test_images(document.input.shape)
     expected = np.array(document.self_test.logits, np.float32)

@@ -109,7 +109,7 @@ def test_large_logits_are_accepted(few_images, model, tmp_path):
 def test_network_with_nan_weights_is_rejected(few_images, model, tmp_path):
     weights = {**model.state_dict, "fc.bias": model.state_dict["fc.bias"] * float("nan")}
     save_trained_model(tmp_path / "model.pt", replace(model, state_dict=weights))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="weights must be finite"):
         export_model(tmp_path / "model.pt", tmp_path / "export")
     assert not (tmp_path / "export").exists()
 
@@ -119,6 +119,7 @@ def test_find_target(model_path, tmp_path, monkeypatch):
     assert find_target(str(model_path.parent), runs=tmp_path).model_path == model_path
     sweep = tmp_path / "resnet32-20260101-000000"
     (sweep / "checkpoints" / "final").mkdir(parents=True)
+    (sweep / "spec.yaml").touch()
     with pytest.raises(UserError, match="has no final model yet"):
         find_target(sweep.name, runs=tmp_path)
     shutil.copy(model_path, sweep / "checkpoints" / "final")
