@@ -1,14 +1,13 @@
-"""The inference notebook: well-formed, without outputs, and its cells run in order."""
+"""The inference notebook: well-formed, with outputs, and its cells run in order."""
 
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
@@ -33,18 +32,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         data_label="generated",
         metrics={"validation_accuracy": 0.5},
     )
-    save_trained_model(tmp_path / "model.pt", model)
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    monkeypatch.chdir(tmp_path)
+    final = tmp_path / "runs" / "latest" / "checkpoints" / "final"
+    final.mkdir(parents=True)
+    save_trained_model(final / "model.pt", model)
+    shutil.copytree(NOTEBOOK.parent / "images", tmp_path / "docs" / "images")
+    monkeypatch.chdir(tmp_path / "docs")
     return tmp_path
 
 
-def test_notebook_is_valid_and_has_no_outputs() -> None:
+def test_notebook_is_valid_and_shows_its_outputs() -> None:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in CELLS}) == len(CELLS)
-    assert all(cell["outputs"] == [] for cell in CELLS if cell["cell_type"] == "code")
+    printing = [cell for cell in CELLS if "print(" in "".join(cell["source"]) and cell["cell_type"] == "code"]
+    assert len(printing) >= 6
+    assert all(output["name"] == "stdout" for cell in printing for output in cell["outputs"])
+    assert all(cell["outputs"] for cell in printing)
 
 
 def test_cells_run_and_ncnn_agrees_with_pytorch(folder: Path) -> None:
@@ -57,4 +60,4 @@ def test_cells_run_and_ncnn_agrees_with_pytorch(folder: Path) -> None:
     assert names["difference"] < 1e-4
     assert names["same"] is True
     assert "resnet20_cifar, trained on generated" in printed.getvalue()
-    assert (folder / "export" / "model.bin").is_file()
+    assert (names["export"].folder / "model.bin").is_file()
