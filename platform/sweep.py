@@ -51,9 +51,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     if export is None:
         spec, folder = spec_and_folder(arguments)
     from platform.console.live import LiveView
-    from platform.tuning.execution.interrupts import sigterm_as_sigint
+    from platform.tuning.execution.interrupts import end_signals_as_sigint
 
-    with sigterm_as_sigint(), LiveView(quiet=arguments.output.quiet) as view:
+    with end_signals_as_sigint(), LiveView(quiet=arguments.output.quiet) as view:
         if export is not None:
             return _export_trial(*export, arguments.output.root.absolute(), view)
         return _sweep(arguments, spec, folder, view)

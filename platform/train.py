@@ -32,7 +32,7 @@ from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of
 from platform.training.run_folder import LAST, RepeatedTrial, RunRequest
 from platform.training.torchrun import read_launch
-from platform.tuning.execution.interrupts import sigterm_as_sigint
+from platform.tuning.execution.interrupts import end_signals_as_sigint
 
 if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo
@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     first = read_launch().rank == 0
     try:
         request, folder = _request(arguments)
-        with sigterm_as_sigint():
+        with end_signals_as_sigint():
             return _train(request, folder, arguments, first=first)
     except UserError as error:
         if first:

@@ -23,7 +23,7 @@ import platform
 from platform.common.cores import usable_cores
 from platform.common.errors import UserError
 from platform.tuning.execution import placement_groups
-from platform.tuning.execution.interrupts import hangup_blocked, sigterm_as_sigint
+from platform.tuning.execution.interrupts import end_signals_as_sigint, hangup_blocked
 
 # Images do not pass through Ray's object store: each process maps the tables.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -85,12 +85,12 @@ def session(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _quiet()
-    with sigterm_as_sigint():
+    with end_signals_as_sigint():
         try:
             _init(address, num_cpus=num_cpus, num_gpus=num_gpus)
             if address is not None:
                 placement_groups.remove_groups_of_ended_jobs()
-            with sigterm_as_sigint():  # ray.init has replaced the handler by one that exits with code 15
+            with end_signals_as_sigint():  # ray.init has replaced the handler by one that exits with code 15
                 yield _nodes()
         finally:
             if ray.is_initialized() and address is not None:

@@ -4,7 +4,7 @@
         while working:
             signals.check()
 
-Outside such a block SIGTERM and SIGHUP act like Ctrl-C (`sigterm_as_sigint`), so `kill`, systemd, job
+Outside such a block SIGTERM and SIGHUP act like Ctrl-C (`end_signals_as_sigint`), so `kill`, systemd, job
 schedulers and a lost ssh connection end a sweep as cleanly as a user at the terminal.
 """
 
@@ -74,7 +74,7 @@ def catch_signals(
 
 
 @contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
+def end_signals_as_sigint() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise `KeyboardInterrupt` in the main thread, as Ctrl-C does."""
 
     def handle(_signal: int, _frame: FrameType | None) -> None:

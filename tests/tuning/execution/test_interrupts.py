@@ -28,7 +28,7 @@ def test_the_first_signal_requests_a_stop_and_handlers_are_restored(number: sign
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_raises_keyboard_interrupt(number: signal.Signals) -> None:
-    with pytest.raises(KeyboardInterrupt), interrupts.sigterm_as_sigint():
+    with pytest.raises(KeyboardInterrupt), interrupts.end_signals_as_sigint():
         signal.raise_signal(number)
 
 
