@@ -134,11 +134,15 @@ def open_store(tracking_uri: str) -> MlflowClient:
                 client.search_experiments(max_results=1)
         except Exception as error:  # noqa: BLE001 - the type depends on the database driver or server
             reason = without_credentials(" ".join(str(error).split()))[:300]
-            remedy = f"install {error.name}" if isinstance(error, ModuleNotFoundError) else "start it"
+            if tracking_uri.startswith(_SQLITE):
+                remedy = "check the file"
+            elif isinstance(error, ModuleNotFoundError):
+                remedy = f"install {error.name}"
+            else:
+                remedy = "start it, set MLFLOW_TRACKING_URI with its credentials (a sweep's folder has none)"
             raise UserError(
                 f"the MLflow store {without_credentials(tracking_uri)} is unavailable: {reason}; "
-                f"{remedy}, or give another store with --tracking-uri (credentials are not kept in a sweep's "
-                f"folder: set MLFLOW_TRACKING_URI)"
+                f"{remedy}, or give another store with --tracking-uri"
             ) from None
     return client
 

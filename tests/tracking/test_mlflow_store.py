@@ -79,7 +79,7 @@ def test_credentials_come_from_the_environment(tmp_path, monkeypatch):
     [
         ("--tracking-uri=http://me:a@b@host:5/x?y=1", "--tracking-uri=http://host:5/x?y=1"),
         ("postgresql://host/db?user=me&password=secret&sslmode=off", "postgresql://host/db?sslmode=off"),
-        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db"),
     ],
 )
 def test_text_without_credentials(text, shown):
