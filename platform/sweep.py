@@ -360,7 +360,7 @@ def _recorded_outcome(folder: SweepFolder, observers: Observers, *, again: bool)
 def _tracking_uri(arguments: Arguments, folder: SweepFolder | None) -> str:
     from platform.tracking.mlflow_store import resolve_tracking_uri
 
-    return resolve_tracking_uri(arguments.output.tracking_uri, folder and folder.path)
+    return resolve_tracking_uri(arguments.output.tracking_uri, folder.path if folder else None)
 
 
 if __name__ == "__main__":
