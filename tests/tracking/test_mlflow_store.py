@@ -6,6 +6,8 @@ import multiprocessing
 import pytest
 
 from platform.common.errors import UsageError, UserError
+from platform.space.space_files import load_space
+from platform.sweep import main
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import (
     newest_experiment,
@@ -60,6 +62,16 @@ def test_a_sweep_stays_in_its_store(tmp_path, monkeypatch):
     assert resolve_tracking_uri("sqlite:////a/x.db", tmp_path) == "sqlite:////a/x.db"
     with pytest.raises(UsageError, match=r"sqlite:////a/x\.db, got sqlite:////b/x\.db: leave out"):
         resolve_tracking_uri("sqlite:////b/x.db", tmp_path)
+
+
+def test_resume_refuses_another_store_before_it_reads_the_dataset(tmp_path):
+    folder = tmp_path / "resnet32_cifar-20260301-120000"
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(load_space("resnet32_cifar").to_yaml())
+    store_tracking_uri(folder, "sqlite:////a/x.db", opened=True)
+    words = ["--resume", folder.name, "--runs", str(tmp_path), "--tracking-uri", "sqlite:////b/x.db"]
+    with pytest.raises(UsageError, match="a sweep stays in its MLflow store"):
+        main([*words, "--data-dir", str(tmp_path / "absent")])
 
 
 def test_credentials_come_from_the_environment(tmp_path, monkeypatch):
