@@ -68,7 +68,7 @@ def _build(prefix: Path, tools: BuildTools, *, progress: Progress, source_dir: P
     installed = work / "installed"
     shutil.rmtree(installed, ignore_errors=True)
     log = work / "build.log"
-    progress("building ncnn (once per machine; about 3 minutes on two idle cores)")
+    progress("building ncnn, once per machine: about 3 minutes on two idle cores")
     run_cmake(
         tools,
         [
