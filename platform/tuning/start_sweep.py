@@ -29,8 +29,9 @@ from platform.tuning.planning.plan import changed_workers_notes, make_plan
 from platform.tuning.planning.records import ImageCounts, Plan, Speed, TimeBudget
 from platform.tuning.training_stages import Sweep
 
-_PROBE_BATCH = 32
+_PROBE_BATCH = 16
 """Batch size of the first speed measurement for a time budget; short runs have small batches."""
+_PRECISE_BUDGET_S = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,8 @@ def shorten_here(
 
     probe = min(_PROBE_BATCH, spec.base.batch_size)
     fitted = fit(probe)
-    if fitted.spec.base.batch_size != probe:  # the speed depends on the batch size
+    if fitted.spec.base.batch_size != probe and budget_s > _PRECISE_BUDGET_S:
+        # The speed depends on the batch size, and the measurement takes a small part of this time.
         fitted = fit(fitted.spec.base.batch_size)
     values = fitted.spec.to_dict() | {"resources_per_worker": spec.to_dict()["resources_per_worker"]}
     within = TimeBudget(

@@ -81,9 +81,9 @@ def session(
     import ray
 
     address = os.environ.get("RAY_ADDRESS") or None
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, "PYTHONPATH")}
+    # A local session's processes inherit these. On a cluster they are part of the job's runtime environment.
+    os.environ.update(worker_environment())
     _quiet()
     with end_signals_as_sigint():
         try:
@@ -141,7 +141,6 @@ def worker_environment() -> dict[str, str]:
 
 
 def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) -> None:
-    runtime_env: dict[str, Any] = {"env_vars": worker_environment()}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {
@@ -152,13 +151,18 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
             "object_store_memory": _OBJECT_STORE_BYTES,
         }
     else:
-        options |= {"address": address}
-        # Other machines may not have the package: upload it (a few hundred kilobytes).
-        runtime_env["py_modules"] = [str(Path(platform.__path__[0]).resolve())]
+        options |= {
+            "address": address,
+            # Other machines may not have the package: upload it (a few hundred kilobytes).
+            "runtime_env": {
+                "env_vars": worker_environment(),
+                "py_modules": [str(Path(platform.__path__[0]).resolve())],
+            },
+        }
     try:
         if address is not None:
             _require_answer(address)
-        _start(options | {"runtime_env": runtime_env}, attempts=1 if address else _LOCAL_ATTEMPTS)
+        _start(options, attempts=1 if address else _LOCAL_ATTEMPTS)
     except Exception as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
         if address:

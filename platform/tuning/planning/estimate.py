@@ -9,18 +9,20 @@ from statistics import fmean, harmonic_mean
 from platform.tuning.planning.records import Estimate, ImageCounts, Plan, Speed, StageEstimate, StagePlan
 
 # Fitted to searches and sweeps on two idle cores (Ray 2.60; docs/results.md).
-RAY_START_S = 8.0
+RAY_START_S = 6.0
 """Start of the Ray session."""
 INPROC_START_S = 6.0
 """Start of a trial's first process."""
-DDP_START_S = 13.0
+DDP_START_S = 14.0
 """Start of a Ray Train worker group."""
-DDP_EFFICIENCY = 0.85
-"""Throughput of two data-parallel workers relative to two single ones (ResNet-32, gloo on one machine)."""
+SPLIT_EFFICIENCY = 0.85
+"""Throughput of a run on several cores or workers relative to as many single runs."""
 DEPLOY_S = 50.0
 """Export, benchmark, registration and report."""
-QUICK_DEPLOY_S = 40.0
+QUICK_DEPLOY_S = 38.0
 """The same with a single lower precision, not tuned, evaluated on few images."""
+QUICK_TEST_S = 10.0
+"""Longest evaluation on the test split in a quick sweep (`evaluation.affordable`)."""
 PRECISION_PASSES = 2.0
 """Evaluation passes over the validation and test images that comparing the precisions costs."""
 LATENCY_MEASUREMENT_S = 5.0
@@ -94,7 +96,7 @@ def hand_over_s(plan: Plan, speed: Speed, images: ImageCounts) -> float:
     """Return the seconds from the end of the training to the end of the sweep."""
     evaluated = images.test / (speed.evaluation_images_per_s * speed.processes)
     if plan.quick:
-        return QUICK_DEPLOY_S + evaluated
+        return QUICK_DEPLOY_S + min(evaluated, QUICK_TEST_S)
     passes = PRECISION_PASSES * (images.validation + images.test)
     return DEPLOY_S + evaluated + passes / (speed.evaluation_images_per_s * speed.processes)
 
@@ -111,11 +113,12 @@ def _idle(speed: Speed) -> Speed:
 
 def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epochs: float) -> StageEstimate:
     """Return the estimate of a stage whose runs train `epochs` epochs in total."""
+    split = float(stage.workers)
+    if not stage.resources_per_worker.GPU:
+        split *= max(1.0, stage.resources_per_worker.CPU / speed.threads)
     epoch_s = (
         images.train / speed.train_images_per_s + images.validation / speed.evaluation_images_per_s
-    ) / stage.workers
-    if stage.workers > 1:
-        epoch_s /= DDP_EFFICIENCY
+    ) / (split * (SPLIT_EFFICIENCY if split > 1 else 1))
     # Runs of full length proceed in rounds. With early stopping, slots are refilled at once, and the last
     # round takes at least one full run.
     rounds = _rounds(stage)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from platform.common.text_format import plural
 from platform.space.distributions import Alternatives, Choice, Dimension
-from platform.space.settings import Asha, Grid, Median, Nsga2
+from platform.space.settings import Asha, Grid, Median, Nsga2, WorkerResources
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of
@@ -22,6 +23,8 @@ from platform.tuning.sampling.sampler import initial_points, planned_trials
 from platform.tuning.sampling.successive_halving import expected_epochs, rungs
 
 CIFAR10_TRAINING_IMAGES = 45_000
+_MAX_THREADS = 8
+"""Threads of a single run; more gain little for batches of 32 x 32 images."""
 
 
 def make_plan(
@@ -159,10 +162,27 @@ def _plan_confirmation(
 
 
 def _plan_final(spec: SweepSpec, nodes: Sequence[NodeResources], *, epochs: int) -> StagePlan:
-    """Return the plan of the final run; `auto` splits it over two workers where possible."""
+    """Return the plan of the final run, a single one for all slots.
+
+    `auto` gives it the cores of one node, if trials use no GPU: threads are faster than data-parallel
+    processes, which exchange all gradients in every step. Else two workers, where possible.
+    """
     workers = spec.final.workers_per_run
+    resources = resolve_resources(spec.resources_per_worker, nodes, workers=1)
+    cores = min(_MAX_THREADS, max(worker_slots(resources, [node]) * resources.CPU for node in nodes))
     if workers != "auto":
         reason = f"workers_per_run is {workers}"
+    elif not resources.GPU and cores >= 2 * resources.CPU:
+        return _plan_stage(
+            spec.model_copy(update={"resources_per_worker": WorkerResources(CPU=math.floor(cores), GPU=0)}),
+            nodes,
+            "the final run",
+            runs=1,
+            epochs=epochs,
+            workers=1,
+            backend="ddp",
+            backend_reason="a single run: all cores of one node",
+        )
     elif spec.indivisible_by(2):
         workers, reason = 1, "one worker: not every batch size is even"
     elif worker_slots(resolve_resources(spec.resources_per_worker, nodes, workers=2), nodes) < 2:

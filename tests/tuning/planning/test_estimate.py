@@ -6,14 +6,15 @@ import pytest
 
 from platform.console.estimate_text import plan_details
 from platform.tuning.planning.estimate import (
-    DDP_EFFICIENCY,
     DDP_START_S,
     DEPLOY_S,
     INPROC_START_S,
     LATENCY_MEASUREMENT_S,
     PRECISION_PASSES,
     QUICK_DEPLOY_S,
+    QUICK_TEST_S,
     RAY_START_S,
+    SPLIT_EFFICIENCY,
     estimate_sweep,
     mean_speed,
 )
@@ -37,10 +38,11 @@ def test_the_estimate_adds_up_all_stages() -> None:
     assert found.search.wall_s == pytest.approx(3 * 9 * EPOCH_S + INPROC_START_S)
     assert found.search.core_hours == pytest.approx(5 * 9 * EPOCH_S / 3600)
     # Four sequential runs, each on both slots, with the synchronization overhead of DDP.
-    assert found.confirm.wall_s == pytest.approx(4 * (9 * EPOCH_S / 2 / DDP_EFFICIENCY + DDP_START_S))
-    assert found.confirm.core_hours == pytest.approx(4 * 9 * EPOCH_S / DDP_EFFICIENCY / 3600)
-    # Trains on 1,500 images with two workers.
-    assert found.final.wall_s == pytest.approx(9 * 15 / 2 / DDP_EFFICIENCY + DDP_START_S)
+    assert found.confirm.wall_s == pytest.approx(4 * (9 * EPOCH_S / 2 / SPLIT_EFFICIENCY + DDP_START_S))
+    assert found.confirm.core_hours == pytest.approx(4 * 9 * EPOCH_S / SPLIT_EFFICIENCY / 3600)
+    # Trains on 1,500 images with two threads.
+    assert found.final.wall_s == pytest.approx(9 * 15 / 2 / SPLIT_EFFICIENCY + DDP_START_S)
+    assert found.final.core_hours == pytest.approx(9 * 15 / SPLIT_EFFICIENCY / 3600)
     stages = found.search.wall_s + found.confirm.wall_s + found.final.wall_s
     # One pass over the test images by PyTorch, then the passes that compare the precisions.
     deploy_s = DEPLOY_S + 1000 / 500 + PRECISION_PASSES * (500 + 1000) / 500
@@ -50,6 +52,9 @@ def test_the_estimate_adds_up_all_stages() -> None:
     assert faster.hand_over_s == pytest.approx((deploy_s + DEPLOY_S) / 2), "two cores evaluate"
     quick = estimate_sweep(plan.model_copy(update={"quick": True}), SPEED, IMAGES)
     assert quick.hand_over_s == pytest.approx(QUICK_DEPLOY_S + 1000 / 500)
+    slow = SPEED.model_copy(update={"evaluation_images_per_s": 50})
+    partly = estimate_sweep(plan.model_copy(update={"quick": True}), slow, IMAGES)
+    assert partly.hand_over_s == pytest.approx(QUICK_DEPLOY_S + QUICK_TEST_S), "only a part is evaluated"
     costly = plan.model_copy(update={"objectives": ("validation_accuracy", "latency_ms")})
     three = SPEED.model_copy(update={"networks": 3})
     assert estimate_sweep(costly, three, IMAGES).wall_s - found.wall_s == pytest.approx(

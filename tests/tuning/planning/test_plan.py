@@ -8,7 +8,7 @@ from platform.common.errors import UsageError
 from platform.space.settings import WorkerResources
 from platform.space.space_files import load_space
 from platform.tuning.planning.capacity import max_concurrent_runs, resolve_resources
-from platform.tuning.planning.plan import changed_workers_notes, longest_run, make_plan
+from platform.tuning.planning.plan import longest_run, make_plan
 from platform.tuning.planning.records import Plan, Resources
 from platform.tuning.sampling.successive_halving import expected_epochs, rungs
 from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
@@ -148,30 +148,33 @@ def test_concurrent_trials_lowers_the_concurrency_of_the_search(
     assert (got.search.concurrency, got.confirm.concurrency) == (concurrency, 9)
 
 
+ONE_RUN = "a single run: all cores of one node"
+SPLIT = "a single run for two worker slots: split over both"
+ONE_SLOT = "one worker: fewer than two worker slots"
+
+
 @pytest.mark.parametrize(
-    ("resources", "changes", "workers", "reason"),
+    ("resources", "changes", "workers", "cores", "reason"),
     [
-        (TWO_CORES, {}, 2, "a single run for two worker slots: split over both"),
-        ({"CPU": 1.0}, {}, 1, "one worker: fewer than two worker slots"),
-        (GPU_HOST, {}, 1, "one worker: fewer than two worker slots"),
-        ([GPU_HOST, GPU_HOST], {}, 2, "a single run for two worker slots: split over both"),
-        (TWO_CORES, {"search": {"batch_size": {"choice": [128, 75]}}}, 1, "one worker: not every batch size is even"),
-        (TWO_CORES, {"final": {"workers_per_run": 1}}, 1, "workers_per_run is 1"),
+        (TWO_CORES, {}, 1, 2, ONE_RUN),
+        ({"CPU": 64.0}, {}, 1, 8, ONE_RUN),
+        ([{"CPU": 2.0}, {"CPU": 4.0}], {}, 1, 4, ONE_RUN),
+        ({"CPU": 1.0}, {}, 1, 1, ONE_SLOT),
+        ({"CPU": 3.0}, {"resources_per_worker": {"CPU": 2}}, 1, 2, ONE_SLOT),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], {}, 2, 1, SPLIT),
+        (GPU_HOST, {}, 1, 1, ONE_SLOT),
+        ([GPU_HOST, GPU_HOST], {}, 2, 1, SPLIT),
+        ([GPU_HOST, GPU_HOST], {"search": {"batch_size": {"choice": [128, 75]}}}, 1, 1, "one worker: not every batch size is even"),
+        (TWO_CORES, {"final": {"workers_per_run": 1}}, 1, 1, "workers_per_run is 1"),
+        (TWO_CORES, {"final": {"workers_per_run": 2}}, 2, 1, "workers_per_run is 2"),
     ],
 )  # fmt: skip
-def test_the_final_run_is_split_over_free_slots(
-    resources: Any, changes: dict[str, Any], workers: int, reason: str
+def test_the_final_run_uses_all_slots(
+    resources: Any, changes: dict[str, Any], workers: int, cores: float, reason: str
 ) -> None:
     final = plan(resources, **changes).final
-    assert (final.workers, final.backend, final.backend_reason) == (workers, "ddp", reason)
-
-
-def test_a_resume_with_another_number_of_workers_is_noted() -> None:
-    before, after = plan(TWO_CORES), plan({"CPU": 1.0})
-    (note,) = changed_workers_notes(before, after, spec())
-    assert note.startswith("final: this sweep began with 2 workers per run and continues with 1. Each worker")
-    assert changed_workers_notes(before, before, spec()) == []
-    assert changed_workers_notes(before, after, spec(base={**BASE, "sync_batch_norm": True})) == []
+    assert (final.workers, final.resources_per_worker.CPU) == (workers, cores)
+    assert (final.backend, final.backend_reason) == ("ddp", reason)
 
 
 def test_workers_of_one_run_never_share_a_gpu() -> None:
