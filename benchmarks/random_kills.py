@@ -46,7 +46,8 @@ trials: 5
 concurrent_trials: 1
 sampler: {name: tpe, startup_trials: 2}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
-confirm: {candidates: 1, seeds: 2}
+confirm: {candidates: 1, seeds: 2, workers_per_run: 2}
+final: {workers_per_run: 2}
 """
 
 

@@ -40,6 +40,7 @@ def test_every_difference_is_reported_with_its_path() -> None:
 def test_epoch_trained_twice_is_detected(tmp_path: Path) -> None:
     logs = tmp_path / "runs" / "killed-20260101-000000" / "logs"
     logs.mkdir(parents=True)
+    (logs.parent / "journal.jsonl").touch()
     line = "epoch {}/3: train loss 2.0000, validation accuracy 0.1000, 0.5 s\n"
     (logs / "t000.log").write_text(line.format(1) + "--- again\n" + line.format(2))
     (logs / "c1-s0.log").write_text(line.format(1) + "--- again\n" + line.format(1))

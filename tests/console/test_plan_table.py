@@ -89,7 +89,7 @@ def test_the_plan_has_the_settings_the_stages_and_the_resources(plan, tmp_path):
             "inproc, 1 worker with 1 CPU",
         ],
         ["confirm", "9", "50", "2", "inproc, 1 worker with 1 CPU"],
-        ["final", "1", "50", "1", "ddp, 2 workers with 1 CPU each"],
+        ["final", "1", "50", "1", "ddp, 1 worker with 2 CPU"],
     ]
     saved = f"expected to save {percent(plan.saved_share, 0)} of the search"
     assert cells(text, "sampler", "MLflow") == [
@@ -114,7 +114,7 @@ def test_the_stages_fit_eighty_columns(plan):
     assert [row[-1] for row in cells(text, "search", "final")] == [
         "inproc, 1 worker with 1 CPU",
         "inproc, 1 worker with 1 CPU",
-        "ddp, 2 workers with 1 CPU each",
+        "ddp, 1 worker with 2 CPU",
     ]
 
 

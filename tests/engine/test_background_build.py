@@ -32,10 +32,12 @@ def build_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def await_steps(parent: psutil.Process) -> list[psutil.Process]:
-    """Return the descendants of `parent` once the build runs."""
+    """Return the processes of the build, which `parent` started, once its steps run."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        processes = parent.children(recursive=True)
+        # Other tests may have left children, such as the resource tracker of multiprocessing.
+        builds = [child for child in parent.children() if PROGRAM in child.cmdline()]
+        processes = [process for build in builds for process in (build, *build.children(recursive=True))]
         if sum(process.name() == "sleep" for process in processes) == 3:
             return processes
         time.sleep(0.05)
