@@ -37,7 +37,7 @@ from platform.tuning.planning.records import Speed
 MEASURED_S = 3.0
 _TIMEOUT_S = 300.0
 _MAX_PROCESSES = 16
-_IMAGES_ON_CPU = 256
+_BATCHES_ON_CPU, _IMAGES_ON_CPU = 4, 256
 _IMAGES_ON_GPU = 8192
 _BUSY_CACHE_S = 3600.0
 """Lifetime of a measurement taken on a busy machine."""
@@ -170,7 +170,8 @@ def measure_speed(request: CalibrationRequest, *, on_warm: Callable[[], None]) -
 
 def calibration_images(run: RunConfig, *, gpu: bool) -> int:
     """Return the number of training images of a calibration of `run`: whole batches."""
-    images = max(run.batch_size, _IMAGES_ON_GPU if gpu else _IMAGES_ON_CPU)
+    least = _IMAGES_ON_GPU if gpu else min(_IMAGES_ON_CPU, _BATCHES_ON_CPU * run.batch_size)
+    images = max(run.batch_size, least)
     return images - images % run.batch_size
 
 
