@@ -31,7 +31,6 @@ from platform.tuning.training_stages import Sweep
 
 _PROBE_BATCH = 16
 """Batch size of the first speed measurement for a time budget; short runs have small batches."""
-_PRECISE_BUDGET_S = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +151,7 @@ def shorten_here(
 
     probe = min(_PROBE_BATCH, spec.base.batch_size)
     fitted = fit(probe)
-    if fitted.spec.base.batch_size != probe and budget_s > _PRECISE_BUDGET_S:
-        # The speed depends on the batch size, and the measurement takes a small part of this time.
+    if fitted.spec.base.batch_size != probe:  # the speed depends on the batch size
         fitted = fit(fitted.spec.base.batch_size)
     values = fitted.spec.to_dict() | {"resources_per_worker": spec.to_dict()["resources_per_worker"]}
     within = TimeBudget(
