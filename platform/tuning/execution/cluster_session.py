@@ -95,12 +95,28 @@ def session(
         finally:
             if ray.is_initialized() and address is not None:
                 placement_groups.remove_groups_of_this_job()
-            ray.shutdown()
+            _shut_down()
             for name, old in before.items():
                 if old is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = old
+
+
+def _shut_down() -> None:
+    """Shut Ray down while no thread collects garbage.
+
+    While Ray shuts down, an object reference that another thread collects ends the process: its destructor
+    calls the core worker ("The core worker has already been shutdown").
+    """
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def check_ray_processes() -> None:

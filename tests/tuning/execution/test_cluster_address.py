@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from platform.common.errors import UserError
 from platform.tuning.execution import cluster_session
@@ -53,3 +56,24 @@ def test_a_temporary_folder_that_is_too_long_is_named(
     monkeypatch.setattr(tempfile, "tempdir", None)
     with pytest.raises(UserError, match=f"set TMPDIR to a shorter path than {folder}"), session():
         pass
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Node:
+        """Part of a reference cycle, as Tune's trials with their actor handles."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    garbage = weakref.ref(Node())
+    collected_and_disabled = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster_session, "_start", lambda *_, **__: None)
+    monkeypatch.setattr(cluster_session, "_nodes", list)
+    monkeypatch.setattr(
+        ray, "shutdown", lambda: collected_and_disabled.append((garbage() is None, not gc.isenabled()))
+    )
+    with session():
+        pass
+    assert collected_and_disabled == [(True, True)]
+    assert gc.isenabled()
