@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from platform.common.cores import usable_cores
 from platform.common.text_format import approximate_duration, duration, percent, plural, sweep_warnings
 from platform.console.estimate_text import plan_details
 from platform.console.facts import Unwrapped, fact_rows
@@ -18,9 +17,6 @@ from platform.console.progress import SweepProgress
 from platform.tracking.events import Stage, SweepInfo
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.planning.records import Plan, Resources, StagePlan, TimeBudget
-
-_BUSY_LOAD = 0.5
-"""Load average per core from which the plan mentions it; the speed measurement adds less than 0.3."""
 
 
 def plan_table(
@@ -160,8 +156,9 @@ def _facts(
     niceness = os.environ.get("RAY_worker_niceness", "0")  # noqa: SIM112 - the name that Ray reads
     if niceness != "0" and not os.environ.get("RAY_ADDRESS"):
         facts["priority"] = f"workers run with niceness {niceness} (RAY_worker_niceness)"
-    load = os.getloadavg()[0] / usable_cores()
-    if load > _BUSY_LOAD:
+    # Not the load average alone: it still counts the processes of a minute ago.
+    if plan.estimate is not None and plan.estimate.speed.busy:
+        load = plan.estimate.speed.load_per_core
         facts["load"] = f"load average {load:.1f} per core: other processes slow this sweep down"
     if plan.device:
         facts["device"] = _because(plan.device, plan.device_reason)

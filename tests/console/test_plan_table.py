@@ -6,7 +6,6 @@ import re
 import pytest
 from rich.console import Console
 
-from platform.common.cores import usable_cores
 from platform.common.text_format import GENERATED, QUICK, percent
 from platform.console.facts import print_whole
 from platform.console.plan_table import plan_table, remaining_table
@@ -24,8 +23,7 @@ from tests.tracking.examples import epoch, trial
 
 
 @pytest.fixture(autouse=True)
-def idle_machine(monkeypatch):
-    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 0.1, 0.1))
+def own_environment(monkeypatch):
     monkeypatch.delenv("RAY_worker_niceness", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -149,15 +147,10 @@ def test_brackets_in_a_space_are_printed(plan):
     assert text.startswith("small  [bold]odd[/bold]")
 
 
-def test_the_load_of_a_busy_machine_and_the_niceness_are_shown(plan, monkeypatch):
-    assert "load" not in shown(plan_table(plan))
+def test_the_niceness_is_shown_if_it_is_not_zero(plan, monkeypatch):
     assert "niceness" not in shown(plan_table(plan))
-    monkeypatch.setattr("os.getloadavg", lambda: (3.0 * usable_cores(), 0.0, 0.0))
     monkeypatch.setenv("RAY_worker_niceness", "15")
     text = shown(plan_table(plan))
-    assert cells(text, "load", "load") == [
-        ["load", "load average 3.0 per core: other processes slow this sweep down"]
-    ]
     assert cells(text, "priority", "priority") == [
         ["priority", "workers run with niceness 15 (RAY_worker_niceness)"]
     ]
@@ -168,11 +161,15 @@ def test_the_estimate_of_a_busy_machine_has_that_of_an_idle_one(plan):
     speed = Speed(train_images_per_s=500.0, evaluation_images_per_s=1500.0)
     quiet = plan.model_copy(update={"estimate": estimate_sweep(plan, speed, images)})
     [[_, time]] = cells(shown(plan_table(quiet)), "time", "time")
+    assert "load" not in shown(plan_table(quiet))
     busy = speed.model_copy(update={"busy": True, "cpu_share": 0.5, "train_images_per_s": 250.0})
-    busy = busy.model_copy(update={"evaluation_images_per_s": 750.0})
+    busy = busy.model_copy(update={"evaluation_images_per_s": 750.0, "load_per_core": 3.0})
     loaded = plan.model_copy(update={"estimate": estimate_sweep(plan, busy, images)})
     [[_, both]] = cells(shown(plan_table(loaded)), "time", "time")
     assert both.endswith(f" on this busy machine, {time} on an idle one")
+    assert cells(shown(plan_table(loaded)), "load", "load") == [
+        ["load", "load average 3.0 per core: other processes slow this sweep down"]
+    ]
 
 
 def test_the_choices_of_a_time_budget_are_a_table(plan):
