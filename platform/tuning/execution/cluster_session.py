@@ -215,7 +215,7 @@ def _require_answer(address: str) -> None:
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
             raise ConnectionError(f"no answer ({error.code().name}: {error.details()})") from None
-        if address != "auto":  # with `auto`, ray.init enables the token by itself
+        if address != "auto":  # with `auto`, ray.init enables the token automatically
             raise ConnectionError(f"{error.details()}; set RAY_AUTH_MODE=token") from None
     finally:
         channel.close()
