@@ -119,7 +119,8 @@ class Final(Frozen):
     include_validation: bool = True
     """Also train on the validation images, which are not needed for further selection."""
     workers_per_run: Workers = "auto"
-    """Data-parallel processes; `auto`: two if two slots are free, else one."""
+    """Data-parallel processes; `auto`: one with the cores of a node if trials use no GPU, else two where two
+    slots are free."""
 
 
 class WorkerResources(Frozen):

@@ -24,7 +24,7 @@ from platform.tuning.sampling.successive_halving import expected_epochs, rungs
 
 CIFAR10_TRAINING_IMAGES = 45_000
 _MAX_THREADS = 8
-"""Threads of a single run; more gain little for batches of 32 x 32 images."""
+"""Threads of a single run. More than two are not measured."""
 
 
 def make_plan(
@@ -143,8 +143,7 @@ def _plan_confirmation(
 ) -> StagePlan:
     """Return the plan of the confirmation; with `auto`, its runs are placed as those of the search.
 
-    Runs side by side finish sooner than one after another, each split over the slots: on two cores by the
-    measured factor in docs/results.md. They are also comparable with the search.
+    Runs side by side need no synchronization, and they are comparable with the search.
     """
     wanted = spec.confirm.workers_per_run
     workers = search.workers if wanted == "auto" else wanted
