@@ -89,6 +89,10 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
         )
     with view.phase("planning the sweep"):
         nodes, budget_s, within, speed = available_nodes(), arguments.budget_s(), None, None
+        stored = None if folder is None else stored_plan(folder)
+        if stored is not None and resume.extend is not None:
+            within = stored.within and stored.within.model_copy(update={"lifted": True})
+            stored = None
         if budget_s is not None:
             spec, within, speed = shorten_here(
                 spec,
@@ -105,7 +109,7 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
             nodes,
             within=within,
             speed=speed,
-            stored=None if folder is None or resume.extend is not None else stored_plan(folder),
+            stored=stored,
             calibrate=folder is None,
             progress=view.set_phase,
         )

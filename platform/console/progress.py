@@ -278,7 +278,7 @@ class SweepProgress(SweepObserver):
     def budget_s(self) -> float | None:
         """Return the time budget of the sweep; None without one."""
         within = self.sweep.plan.get("within") if self.sweep is not None else None
-        return float(within["budget_s"]) if within else None
+        return float(within["budget_s"]) if within and not within.get("lifted") else None
 
     def remaining_time(self) -> RemainingTime | None:
         """Return the estimated remaining time; None while it is unknown."""

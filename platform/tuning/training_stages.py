@@ -49,9 +49,9 @@ class Sweep:
     provenance: Mapping[str, str]
 
     def time_limits(self) -> TimeLimits | None:
-        """Return the limits of the sweep's time budget; None without one."""
+        """Return the limits of the sweep's time budget; None without one, or after `--extend`."""
         plan, folder = self.plan, self.folder
-        if plan.within is None or plan.estimate is None:
+        if plan.within is None or plan.within.lifted or plan.estimate is None:
             return None
         before_s = plan.within.used_before_s
         return TimeLimits(

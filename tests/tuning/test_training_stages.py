@@ -153,6 +153,8 @@ def test_a_late_confirmation_is_journaled_and_stays_smaller(
     monkeypatch.setattr(SweepFolder, "elapsed_s", lambda _: 0.0)
     confirm(late, TRIALS)
     assert [trial.trial_id for trial in runs.requested] == ["c1-s0"], "a resumed sweep keeps the decision"
+    lifted = plan.model_copy(update={"within": budget.model_copy(update={"lifted": True})})
+    assert dataclasses.replace(late, plan=lifted).time_limits() is None
 
 
 def test_the_best_mean_wins_and_failed_runs_do_not_count(

@@ -16,7 +16,7 @@ INPROC_START_S = 6.0
 DDP_START_S = 14.0
 """Start of a Ray Train worker group."""
 SPLIT_EFFICIENCY = 0.85
-"""Throughput of a run on several cores or workers relative to as many single runs."""
+"""Throughput of a run on several cores or workers relative to the same number of single runs."""
 DEPLOY_S = 50.0
 """Export, benchmark, registration and report."""
 QUICK_DEPLOY_S = 38.0

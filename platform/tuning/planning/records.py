@@ -130,6 +130,8 @@ class TimeBudget(Frozen):
     """The differences from the space file, with reasons."""
     full_digest: str
     """Digest of the spec before it was shortened."""
+    lifted: bool = False
+    """Whether `--extend` has lifted the limit; the runs are as short as before."""
 
 
 class Plan(Frozen):
