@@ -24,7 +24,7 @@ def answers(results: SweepResults) -> list[tuple[str, str]]:
     """
     found = [
         _configuration(results),
-        ("Search", _early_stop(results)),
+        ("Runs", _early_stop(results)),
         ("Confirmation", _confirmation(results)),
         ("Test accuracy", _test_accuracy(results)),
         ("Latency", _latency(results)),
@@ -101,7 +101,7 @@ def _configuration(results: SweepResults) -> tuple[str, str]:
 
 def _early_stop(results: SweepResults) -> str:
     reason = (results.selection or {}).get("search_stopped")
-    return f"stopped before its last trial ({reason})." if reason else ""
+    return f"fewer than planned: {reason}." if reason else ""
 
 
 def _confirmation(results: SweepResults) -> str:

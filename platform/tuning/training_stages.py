@@ -87,7 +87,8 @@ def search(sweep: Sweep) -> list[TrialOutcome]:
 def why_shortened(sweep: Sweep) -> list[str]:
     """Return why the sweep has fewer runs than planned: limits of the space file and of the time budget."""
     ledger = replay(read_journal(sweep.folder.journal))
-    return [f"the search stopped early: {ledger.stop_reason}"] * bool(ledger.stop_reason) + ledger.limit_notes
+    stopped = [f"the search stopped early: {ledger.stop_reason}"] if ledger.stop_reason else []
+    return stopped + ledger.limit_notes
 
 
 def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
@@ -118,7 +119,7 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
         raise UserError(f"no confirmation run finished; their logs are in {sweep.folder.logs}")
     champion = choose_champion(summaries)
     params = {candidate.trial_id: dict(candidate.params) for candidate in candidates.values()}
-    _write_selection(sweep, champion, summaries, params, stop_reason=ledger.stop_reason)
+    _write_selection(sweep, champion, summaries, params, stop_reason="; ".join(why_shortened(sweep)) or None)
     return champion
 
 

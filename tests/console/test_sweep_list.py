@@ -72,4 +72,4 @@ def test_the_summary_has_the_reason_of_an_early_stop(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, "plain-20260101-120000", "finished")
     (path / "selection.json").write_text(json.dumps({"search_stopped": "stop.wall_hours: ..."}))
     sentences = summary_sentences(read_results(SweepFolder(path)))
-    assert "Search: stopped before its last trial (stop.wall_hours: ...)." in sentences
+    assert "Runs: fewer than planned: stop.wall_hours: ...." in sentences

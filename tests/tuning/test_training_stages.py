@@ -150,6 +150,7 @@ def test_a_late_confirmation_is_journaled_and_stays_smaller(
     assert [trial.trial_id for trial in runs.requested] == ["c1-s0"]
     [reason] = training_stages.why_shortened(late)
     assert reason.startswith("the confirmation has 1 candidate x 1 seed instead of 2 x 2")
+    assert json.loads(late.folder.selection.read_text())["search_stopped"] == reason
     monkeypatch.setattr(SweepFolder, "elapsed_s", lambda _: 0.0)
     confirm(late, TRIALS)
     assert [trial.trial_id for trial in runs.requested] == ["c1-s0"], "a resumed sweep keeps the decision"
