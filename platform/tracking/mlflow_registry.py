@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import platform
 from platform.common.errors import UserError
 from platform.common.text_format import percent
-from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri
+from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri, write_row
 from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
 from platform.tracking.provenance import without_credentials
 from platform.tracking.sweep_folder import SweepFolder
@@ -128,7 +128,7 @@ def register_champion(
             tags=version_tags,
             description=description,
         )
-        client.set_registered_model_alias(space, choice.alias, version.version)
+        write_row(lambda: client.set_registered_model_alias(space, choice.alias, version.version))
         if choice.alias == CHAMPION or not client.get_registered_model(space).description:
             client.update_registered_model(space, description=description)
     except (MlflowException, OSError) as error:

@@ -8,7 +8,7 @@ import os
 import shlex
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -217,3 +217,17 @@ def experiment_id(client: MlflowClient, tracking_uri: str, space: str) -> str:
         if known is None:
             raise
         return str(known.experiment_id)
+
+
+def write_row(write: Callable[[], object]) -> None:
+    """Call a client's `set_...` method, again if another process creates the same row at this moment.
+
+    MLflow looks for the row and inserts it if there is none; the second of two inserts fails (MLflow 3.17,
+    `sqlalchemy_store.set_experiment_tag`).
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException:
+        write()

@@ -10,10 +10,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from platform.common.text_format import duration, percent, settings_text, short_name
 from platform.tracking.events import SweepInfo, TrialInfo
+from platform.tracking.mlflow_store import write_row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,11 +45,13 @@ def write_saved_views(client: MlflowClient, experiment_id: str, sweep: SweepInfo
     if optimizers:
         names = [_OPTIMIZER_NAMES.get(name, name) for name in optimizers[0].split(", ")]
         views[OPTIMIZERS] = (" vs ".join(names), _optimizers(sweep))
-    # MLflow would open the experiment on its page of traces.
-    client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
+    # Without its kind, MLflow would open the experiment on its page of traces.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
     for view_id, (name, state) in views.items():
         envelope = {"name": name, "createdAt": time_ms, "updatedAt": time_ms, "state": json.dumps(state)}
-        client.set_experiment_tag(experiment_id, f"{_TAG}{view_id}", json.dumps(envelope))
+        tags[f"{_TAG}{view_id}"] = json.dumps(envelope)
+    for key, value in tags.items():
+        write_row(partial(client.set_experiment_tag, experiment_id, key, value))
 
 
 def view_addresses(client: MlflowClient, server: str, experiment_id: str) -> dict[str, str]:

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from platform.common.errors import UsageError, UserError
 from platform.space.space_files import load_space
@@ -16,6 +18,7 @@ from platform.tracking.mlflow_store import (
     store_tracking_uri,
     ui_command,
 )
+from platform.tracking.mlflow_views import write_saved_views
 from platform.tracking.provenance import without_credentials
 from tests.tracking.examples import sweep
 
@@ -127,3 +130,21 @@ def test_sweeps_that_start_at_once(tmp_path):
     for space in ("race-a", "race-b"):
         experiment = client.get_experiment_by_name(space).experiment_id
         assert len(client.search_runs([experiment], "tags.stage = 'sweep'")) == 3
+
+
+def test_a_view_that_another_sweep_writes_at_the_same_moment(tmp_path, monkeypatch):
+    client = open_store(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("race")
+    set_tag, refused = client.set_experiment_tag, set()
+
+    def refuse_once(experiment_id, key, value):
+        if key not in refused:
+            refused.add(key)
+            raise MlflowException("UNIQUE constraint failed: experiment_tags.key", BAD_REQUEST)
+        set_tag(experiment_id, key, value)
+
+    monkeypatch.setattr(client, "set_experiment_tag", refuse_once)
+    write_saved_views(client, experiment, sweep(tmp_path / "race-1", space="race"), time_ms=1)
+    tags = client.get_experiment(experiment).tags
+    assert refused
+    assert refused <= set(tags)
