@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -67,8 +68,10 @@ def build_status(path: Path) -> str | None:
     status = _read_status(path)
     if status is None or status.pid == os.getpid():
         return None
-    where = "in the background" if status.in_background else f"in process {status.pid} since {status.since}"
-    return f"{status.message} ({where})"
+    if status.in_background:
+        # Its time left is meaningless: the build gets only the time that the training leaves.
+        return f"{re.sub(', [^,]* left$', '', status.message)} (in the background)"
+    return f"{status.message} (in process {status.pid} since {status.since})"
 
 
 @dataclass(frozen=True)

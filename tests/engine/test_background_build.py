@@ -1,5 +1,6 @@
 """The build in the background of a sweep: its priority, its status and its end."""
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_the_build_has_the_lowest_priority_and_ends_with_the_block(build_dir: Pa
     assert psutil.wait_procs(processes, timeout=10)[1] == []
     assert shown[0]() is None
     assert build_status(engine._lock_file(build_dir)) is None
+
+
+def test_a_build_in_the_background_has_no_time_left(tmp_path: Path) -> None:
+    path = tmp_path / "engine.lock"
+    with subprocess.Popen(["sleep", "60"]) as child:  # the holder of the lock
+        status = {"pid": child.pid, "parent": os.getpid(), "since": 0.0}
+        message = "building ncnn: 35 %, 2 h 10 min left"
+        build_lock._status_file(path).write_text(json.dumps({**status, "message": message}))
+        assert build_status(path) == "building ncnn: 35 % (in the background)"
+        child.kill()
 
 
 def test_the_build_ends_with_a_killed_sweep(build_dir: Path) -> None:
