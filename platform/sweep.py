@@ -17,8 +17,9 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -350,15 +351,29 @@ def _recorded_outcome(folder: SweepFolder, observers: Observers, *, again: bool)
         folder.set_state("interrupted")
         observers.sweep_ended(SweepOutcome(status="interrupted", message=f"resume with: {resume_command}"))
         raise Interrupted(f"interrupted; all results are saved. Resume with:\n  {resume_command}") from None
-    except BaseException as error:
-        folder.set_state("failed", str(error))
-        observers.sweep_ended(SweepOutcome(status="failed", message=str(error)))
-        if isinstance(error, OSError) and (text := describe_os_error(error)):
-            error = UserError(text)
-        if isinstance(error, UserError):
-            raise type(error)(f"{error}\nafter fixing that, resume with: {resume_command}") from None
-        raise
+    except Exception as error:  # noqa: BLE001 - its traceback is in a file
+        cause = _user_error(error, folder)
+        with suppress(OSError, UserError):  # on a full disk the message is more important
+            folder.set_state("failed", str(cause))
+            observers.sweep_ended(SweepOutcome(status="failed", message=str(cause)))
+        raise type(cause)(f"{cause}\nafter fixing that, resume with: {resume_command}") from None
     observers.sweep_ended(SweepOutcome(status="finished", metrics=final_metrics(folder)))
+
+
+def _user_error(error: Exception, folder: SweepFolder) -> UserError:
+    """Return the error as a message for the user; the traceback of an unexpected one is in error.log."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and (text := describe_os_error(error)):
+        return UserError(text)
+    trace = "".join(traceback.format_exception(error))
+    where = str(folder.path / "error.log")
+    try:
+        Path(where).write_text(trace, encoding="utf-8")
+    except OSError:
+        where = f"below\n{trace}"
+    first, *_ = str(error).strip().splitlines() or [""]
+    return UserError(f"unexpected {type(error).__name__}: {first[:300]}; traceback: {where}")
 
 
 def _tracking_uri(arguments: Arguments, folder: SweepFolder | None) -> str:

@@ -138,6 +138,9 @@ class SweepObserver:
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
         """Called with a note about a running trial, for example that it ran out of GPU memory."""
 
+    def cluster_changed(self, note: str) -> None:
+        """Called when a node has joined or left, or a trial continues after its process died."""
+
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         """Called once per trial; `error` is the traceback and the log path of a failed trial."""
 
@@ -180,6 +183,10 @@ class Observers(SweepObserver):
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
         for observer in self._observers:
             observer.trial_noted(trial, note)
+
+    def cluster_changed(self, note: str) -> None:
+        for observer in self._observers:
+            observer.cluster_changed(note)
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         for observer in self._observers:

@@ -13,6 +13,7 @@
     benchmark.json    the latency on this machine
     report.html
     mlflow.json       the MLflow store, without credentials
+    error.log         the traceback of the unexpected error that ended the sweep
     optuna.log        the ended trials of the search, for optuna-dashboard
     checkpoints/      one folder per trial
     tune/ logs/       files of Ray

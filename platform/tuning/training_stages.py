@@ -23,6 +23,7 @@ from platform.tuning.extend_sweep import candidate_numbers, prepare_final_run
 from platform.tuning.journal.journal import open_journal, read_journal
 from platform.tuning.journal.ledger import Ledger, replay
 from platform.tuning.journal.trial import TrialOutcome
+from platform.tuning.planning.capacity import NodeResources, worker_slots
 from platform.tuning.planning.records import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.search_stage import run_search
@@ -61,14 +62,26 @@ class Sweep:
             elapsed_s=lambda: before_s + folder.elapsed_s(),
         )
 
-    def context(self, stage: StagePlan) -> StageContext:
-        """Return the context of a stage's trials, placed as planned."""
+    def context(self, stage: StagePlan, *, most_concurrent: int | None = None) -> StageContext:
+        """Return the context of a stage's trials, placed as planned.
+
+        Args:
+            stage: the plan of the stage.
+            most_concurrent: trials at the same time, however many nodes join; None for one per run.
+        """
+        most = most_concurrent or stage.runs
+
+        def concurrent_on(nodes: Sequence[NodeResources]) -> int:
+            fitting = worker_slots(stage.resources_per_worker, nodes) // stage.workers
+            return max(1, min(most, fitting))  # one trial can wait for a node
+
         placement = Placement(
             backend=stage.backend,
             workers=stage.workers,
             cpus_per_worker=stage.resources_per_worker.CPU,
             gpus_per_worker=stage.resources_per_worker.GPU,
             concurrent=stage.concurrency,
+            concurrent_on=concurrent_on,
         )
         return StageContext(
             placement=placement,
@@ -81,7 +94,8 @@ class Sweep:
 
 def search(sweep: Sweep) -> list[TrialOutcome]:
     """Run the search to its end; return all of its trials."""
-    return run_search(sweep.spec, sweep.context(sweep.plan.search), time_limits=sweep.time_limits())
+    context = sweep.context(sweep.plan.search, most_concurrent=sweep.spec.concurrent_trials)
+    return run_search(sweep.spec, context, time_limits=sweep.time_limits())
 
 
 def why_shortened(sweep: Sweep) -> list[str]:

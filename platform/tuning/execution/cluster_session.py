@@ -22,7 +22,7 @@ import psutil
 import platform
 from platform.common.cores import usable_cores
 from platform.common.errors import UserError
-from platform.tuning.execution import placement_groups
+from platform.tuning.execution import cluster_nodes, placement_groups
 from platform.tuning.execution.interrupts import end_signals_as_sigint, hangup_blocked
 
 # Images do not pass through Ray's object store: each process maps the tables.
@@ -42,6 +42,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Tune requests this many actors at a time. platform.tuning.sampling.task_queue limits the trials.
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     # A failure is reported without the metrics of an epoch.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # platform.tuning.execution.interrupts handles signals.
@@ -73,7 +75,8 @@ def session(
         num_gpus: GPUs of a local session; None for all. Ignored when joining.
 
     Yields:
-        The CPUs and GPUs of each node, in the order of Ray's node ids.
+        The CPUs and GPUs of each node, in the order of Ray's node ids; on a cluster also those of the nodes
+        that its autoscaler may start (`"startable": 1`).
 
     Raises:
         UserError: the cluster cannot be reached, or Ray does not start.
@@ -91,7 +94,7 @@ def session(
             if address is not None:
                 placement_groups.remove_groups_of_ended_jobs()
             with end_signals_as_sigint():  # ray.init has replaced the handler by one that exits with code 15
-                yield _nodes()
+                yield _nodes(joined=address is not None)
         finally:
             if ray.is_initialized() and address is not None:
                 placement_groups.remove_groups_of_this_job()
@@ -181,7 +184,9 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
         _start(options, attempts=1 if address else _LOCAL_ATTEMPTS)
     except Exception as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
-        if address:
+        if isinstance(error, PermissionError):
+            step = "unset RAY_ADDRESS to use only this machine"
+        elif address:
             step = (
                 "check the address (`ray status` on its head), or unset RAY_ADDRESS to use only this machine"
             )
@@ -196,12 +201,17 @@ def _require_answer(address: str) -> None:
     """Raise an error if no cluster answers at `address`; `ray.init` would retry for minutes."""
     import grpc
     from ray._private import gcs_utils, services
+    from ray._private.authentication.authentication_token_setup import (
+        maybe_enable_token_auth_if_token_available,
+    )
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
     is_client = address.startswith("ray://")
     found = services.canonicalize_bootstrap_address(address.removeprefix("ray://"))
     if found is None:  # `local`
         return
+    if address == "auto":  # as ray.init does
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     channel = gcs_utils.create_gcs_channel(found)
     try:
         if is_client:
@@ -213,10 +223,12 @@ def _require_answer(address: str) -> None:
     except grpc.FutureTimeoutError:
         raise ConnectionError(f"no answer within {_ANSWER_TIMEOUT_S:.0f} s") from None
     except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
-            raise ConnectionError(f"no answer ({error.code().name}: {error.details()})") from None
-        if address != "auto":  # with `auto`, ray.init enables the token automatically
-            raise ConnectionError(f"{error.details()}; set RAY_AUTH_MODE=token") from None
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise PermissionError(
+                "the token of this machine was refused; copy ~/.ray/auth_token from the head and set "
+                "RAY_AUTH_MODE=token"
+            ) from None
+        raise ConnectionError(f"no answer ({error.code().name}: {error.details()})") from None
     finally:
         channel.close()
 
@@ -228,7 +240,7 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
     before = set(psutil.Process().children())
     for attempt in range(1, attempts + 1):
         try:
-            with _longer_node_timeout(), hangup_blocked():
+            with _longer_node_timeout(), _no_error_listener(), hangup_blocked():
                 ray.init(**options)
         except BaseException as error:
             # Ray does not end the processes of a start that failed or was interrupted.
@@ -242,6 +254,19 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
             # The Popen objects of the killed processes warn, because nothing waited for the processes.
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+
+
+@contextmanager
+def _no_error_listener() -> Iterator[None]:
+    """Print no messages of the cluster to stdout, such as the last state of a raylet that has ended."""
+    from ray._private import worker
+
+    original: Any = worker.listen_error_messages
+    worker.listen_error_messages = lambda *_: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = original
 
 
 @contextmanager
@@ -282,15 +307,10 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-def _nodes() -> list[Mapping[str, float]]:
-    import ray
-
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [
-        {name: float(node["Resources"].get(name, 0)) for name in ("CPU", "GPU")}
-        for node in sorted(nodes, key=lambda node: str(node["NodeID"]))
-        if node["Alive"]
-    ]
+def _nodes(*, joined: bool) -> list[Mapping[str, float]]:
+    alive = cluster_nodes.alive_nodes().values()
+    startable = cluster_nodes.startable_nodes(alive, cluster_nodes.autoscaler_config()) if joined else []
+    return [*(node.resources for node in alive), *startable]
 
 
 def _quiet() -> None:

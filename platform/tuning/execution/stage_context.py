@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,7 +24,9 @@ class Placement:
     cpus_per_worker: float
     gpus_per_worker: float
     concurrent: int
-    """Trials that run at the same time."""
+    """Trials that run at the same time on the nodes of the plan."""
+    concurrent_on: Callable[[Sequence[Mapping[str, float]]], int] | None = None
+    """Returns the trials at the same time on other nodes; None if their number does not follow the nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,7 @@ class StageContext:
             params=dict(trial.params),
             candidate=trial.candidate,
             run=trial.config,
-            data_path=str(self.info.path),
-            checkpoint_dir=str(self.folder.checkpoint_dir(trial.trial_id)),
-            log_path=str(self.folder.logs / f"{trial.trial_id}.log"),
+            **self._paths(trial.trial_id),
             final=final,
             workers=self.placement.workers,
             cpus_per_worker=self.placement.cpus_per_worker,
@@ -65,3 +65,14 @@ class StageContext:
             provenance=dict(self.provenance),
             costs=dict(trial.costs),
         )
+
+    def relocated(self, task: TrialTask) -> TrialTask:
+        """Return a journaled task with the paths of this computer: the sweep's folder may have moved."""
+        return task.model_copy(update=self._paths(task.trial_id))
+
+    def _paths(self, trial_id: str) -> dict[str, str]:
+        return {
+            "data_path": str(self.info.path),
+            "checkpoint_dir": str(self.folder.checkpoint_dir(trial_id)),
+            "log_path": str(self.folder.logs / f"{trial_id}.log"),
+        }

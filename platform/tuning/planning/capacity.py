@@ -14,7 +14,7 @@ from platform.space.settings import WorkerResources
 from platform.tuning.planning.records import Resources
 
 NodeResources = Mapping[str, float]
-"""Resources of one node: `{"CPU": 16, "GPU": 1}`; other keys are ignored."""
+"""Resources of one node: `{"CPU": 16, "GPU": 1}`; with `"startable": 1` if it waits for the autoscaler."""
 
 
 def resolve_resources(

@@ -296,6 +296,12 @@ def _notes(
         notes.append(f"confirm.candidates is {spec.confirm.candidates}, but there are only {trials} trials")
     if spec.stop.gpu_hours is not None and not search.resources_per_worker.GPU:
         notes.append("stop.gpu_hours has no effect: trials use no GPU")
+    startable = sum(1 for node in nodes if node.get("startable"))
+    if startable:
+        notes.append(
+            f"{startable} of {len(nodes)} nodes are not running: the cluster's autoscaler starts them when "
+            "trials wait for them"
+        )
     gpus = sum(node.get("GPU", 0) for node in nodes)
     if gpus and not search.resources_per_worker.GPU:
         notes.append(f"{gpus:g} GPU(s) unused: resources_per_worker.GPU is 0")

@@ -28,14 +28,14 @@ class TaskQueue(Searcher):
         Args:
             next_task: creates the next new trial; returns None when there are no more.
             waiting: trials to run before any new one.
-            concurrent: trials that may run at the same time.
+            concurrent: trials that may run at the same time; `self.concurrent` may change while they run.
             epochs_known: returns the number of journaled epochs of a trial id.
         """
         super().__init__(metric=None, mode=None)
         self._next_task = next_task
         self._waiting = deque(waiting)
         self._running: set[str] = set()
-        self._concurrent = concurrent
+        self.concurrent = concurrent
         self._epochs_known = epochs_known
 
     def requeue(self, task: TrialTask) -> None:
@@ -45,7 +45,7 @@ class TaskQueue(Searcher):
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next trial's Tune configuration, None for "not now", or FINISHED for no more trials."""
-        if len(self._running) >= self._concurrent:
+        if len(self._running) >= self.concurrent:
             return None
         task = self._waiting.popleft() if self._waiting else self._next_task()
         if task is None:

@@ -69,7 +69,7 @@ def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.Monkey
     collected_and_disabled = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster_session, "_start", lambda *_, **__: None)
-    monkeypatch.setattr(cluster_session, "_nodes", list)
+    monkeypatch.setattr(cluster_session, "_nodes", lambda **_: [])
     monkeypatch.setattr(
         ray, "shutdown", lambda: collected_and_disabled.append((garbage() is None, not gc.isenabled()))
     )

@@ -26,6 +26,20 @@ def test_no_more_trials_run_than_slots() -> None:
     assert queue.suggest("ray-3")["trial_id"] == "t001"
 
 
+def test_the_number_of_running_trials_follows_the_limit() -> None:
+    queue = queue_of("t000", "t001", "t002", concurrent=1)
+    assert queue.suggest("a") is not None
+    queue.concurrent = 3
+    assert [queue.suggest("b")["trial_id"], queue.suggest("c")["trial_id"]] == ["t001", "t002"]
+    queue.concurrent = 1
+    queue.requeue(a_task("t000"))
+    for trial in "ab":
+        queue.on_trial_complete(trial)
+        assert queue.suggest("d") is None, "more trials run than the remaining nodes have slots"
+    queue.on_trial_complete("c")
+    assert queue.suggest("d")["trial_id"] == "t000"
+
+
 def test_waiting_trials_come_first_and_the_queue_finishes_after_the_last_running_trial() -> None:
     queue = queue_of("t001", waiting=(a_task("t000"),), concurrent=2)
     assert [queue.suggest("a")["trial_id"], queue.suggest("b")["trial_id"]] == ["t000", "t001"]

@@ -1,0 +1,141 @@
+"""The nodes of a joined cluster: those that are alive, and those that its autoscaler may start.
+
+The plan counts both. Trials that wait for a slot make the autoscaler start nodes. Ray's `request_resources`
+is not used: its request outlives a killed driver, and machines that nobody uses would keep running.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from platform.tuning.execution.stage_context import Placement
+
+_POLL_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node that is alive."""
+
+    address: str
+    is_head: bool
+    resources: Mapping[str, float]
+    """CPUs and GPUs."""
+
+    def joined(self) -> str:
+        """Return the text that this node has joined: `node 10.0.0.2 has joined (4 CPU, 1 GPU)`."""
+        amounts = (f"{amount:g} {name}" for name, amount in self.resources.items() if amount)
+        return f"node {self.address} has joined ({', '.join(amounts) or 'no CPU'})"
+
+
+def alive_nodes() -> dict[str, Node]:
+    """Return the nodes of the current session by Ray's id, in the order of the ids."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {
+        node["NodeID"]: Node(
+            address=node["NodeManagerAddress"],
+            is_head="node:__internal_head__" in node["Resources"],
+            resources=_slots_of(node["Resources"]),
+        )
+        for node in sorted(nodes, key=lambda node: str(node["NodeID"]))
+        if node["Alive"]
+    }
+
+
+def startable_nodes(alive: Collection[Node], config: Mapping[str, Any] | None) -> list[Mapping[str, float]]:
+    """Return the resources of the nodes that the autoscaler may add, with `"startable": 1`; GPU nodes first.
+
+    Args:
+        alive: the nodes that are alive.
+        config: the autoscaler's configuration; None without an autoscaler. Node types whose resources are
+            unknown until they start (`provider: local`) are ignored.
+    """
+    if config is None:
+        return []
+    workers = [node.resources for node in alive if not node.is_head]
+    startable = list[Mapping[str, float]]()
+    for name, node_type in config["available_node_types"].items():
+        resources = _slots_of(node_type.get("resources") or {})
+        if name != config["head_node_type"] and any(resources.values()):
+            count = node_type.get("max_workers", config["max_workers"]) - workers.count(resources)
+            startable += [resources | {"startable": 1.0}] * count
+    startable.sort(key=lambda node: (-node["GPU"], -node["CPU"]))
+    return startable[: max(0, config["max_workers"] - len(workers))]
+
+
+def autoscaler_config() -> dict[str, Any] | None:
+    """Return the configuration of the cluster's autoscaler.
+
+    None if this machine is not the cluster's head, or if Ray was started there without a configuration.
+    """
+    import ray
+    from ruamel.yaml import YAML
+
+    gcs = f"--gcs-address={ray.get_runtime_context().gcs_address}"
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            words = process.cmdline()
+            for word in words if gcs in words else ():
+                option, _, path = word.partition("=")
+                if option == "--autoscaling-config":
+                    config: dict[str, Any] = YAML(typ="safe").load(Path(path).expanduser())
+                    return config
+    return None
+
+
+def address_of(actor: Any) -> str | None:
+    """Return the address of the node on which an actor runs; None if Ray does not know it."""
+    from ray._private import state
+
+    info: Any = state.actors(actor._actor_id.hex())
+    return str(info["Address"]["IPAddress"]) if info else None
+
+
+class NodeWatch:
+    """Follows the nodes of a joined cluster; without one, nothing changes."""
+
+    def __init__(
+        self,
+        placement: Placement,
+        *,
+        nodes: Callable[[], Mapping[str, Node]] = alive_nodes,
+        config: Callable[[], Mapping[str, Any] | None] = autoscaler_config,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.concurrent = placement.concurrent
+        """Trials that may run at the same time on the current nodes."""
+        self._count, self._nodes, self._clock = placement.concurrent_on, nodes, clock
+        self._known: Mapping[str, Node] = {}
+        self._config: Mapping[str, Any] | None = None
+        self._next_poll_s = math.inf
+        if os.environ.get("RAY_ADDRESS") and self._count is not None:
+            self._known, self._config, self._next_poll_s = nodes(), config(), clock()
+
+    def poll(self) -> list[str]:
+        """Look for nodes that have joined or left, at most every 5 s; return a line for each."""
+        if self._count is None or self._clock() < self._next_poll_s:
+            return []
+        self._next_poll_s = self._clock() + _POLL_S
+        before, self._known = self._known, self._nodes()
+        now = self._known.values()
+        self.concurrent = self._count(
+            [*(node.resources for node in now), *startable_nodes(now, self._config)]
+        )
+        left = (f"node {before[node].address} has left" for node in before.keys() - self._known.keys())
+        joined = (self._known[node].joined() for node in self._known.keys() - before.keys())
+        return [f"{text}; trials at a time: {self.concurrent}" for text in sorted((*left, *joined))]
+
+
+def _slots_of(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(resources.get(name, 0)) for name in ("CPU", "GPU")}
