@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from platform.common.errors import UserError
 from platform.tuning.execution.stage_context import Placement
 
 _POLL_S = 5.0
+_ANSWER_TIMEOUT_S = 3.0
+_LOST_AFTER_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,40 @@ class Node:
         """Return the text that this node has joined: `node 10.0.0.2 has joined (4 CPU, 1 GPU)`."""
         amounts = (f"{amount:g} {name}" for name, amount in self.resources.items() if amount)
         return f"node {self.address} has joined ({', '.join(amounts) or 'no CPU'})"
+
+
+def control_address() -> str | None:
+    """Return the address of the joined cluster's control service; None in a local session or a Ray client."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address.startswith("ray://"):
+        return None
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def no_answer(address: str, *, timeout_s: float) -> Any:
+    """Return the gRPC error of a request to the control service at `address`, or None if it answers."""
+    import grpc
+    from ray._private import gcs_utils
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    messages: Any = gcs_service_pb2
+    channel = gcs_utils.create_gcs_channel(address)
+    nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+    try:
+        nodes.GetClusterId(messages.GetClusterIdRequest(), timeout=timeout_s)
+    except grpc.RpcError as error:
+        return error
+    finally:
+        channel.close()
+    return None
+
+
+def is_answering() -> bool:
+    """Return whether the joined cluster answers within a few seconds; True in a local session."""
+    address = control_address()
+    return address is None or no_answer(address, timeout_s=_ANSWER_TIMEOUT_S) is None
 
 
 def alive_nodes() -> dict[str, Node]:
@@ -79,10 +116,9 @@ def autoscaler_config() -> dict[str, Any] | None:
 
     None if this machine is not the cluster's head, or if Ray was started there without a configuration.
     """
-    import ray
     from ruamel.yaml import YAML
 
-    gcs = f"--gcs-address={ray.get_runtime_context().gcs_address}"
+    gcs = f"--gcs-address={control_address()}"
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             words = process.cmdline()
@@ -103,7 +139,7 @@ def address_of(actor: Any) -> str | None:
 
 
 class NodeWatch:
-    """Follows the nodes of a joined cluster; without one, nothing changes."""
+    """Follows the nodes of a joined cluster and notices its loss; in a local session nothing changes."""
 
     def __init__(
         self,
@@ -111,30 +147,61 @@ class NodeWatch:
         *,
         nodes: Callable[[], Mapping[str, Node]] = alive_nodes,
         config: Callable[[], Mapping[str, Any] | None] = autoscaler_config,
+        answers: Callable[[], bool] = is_answering,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.concurrent = placement.concurrent
         """Trials that may run at the same time on the current nodes."""
-        self._count, self._nodes, self._clock = placement.concurrent_on, nodes, clock
+        self._count, self._nodes = placement.concurrent_on, nodes
+        self._answers, self._clock = answers, clock
         self._known: Mapping[str, Node] = {}
         self._config: Mapping[str, Any] | None = None
-        self._next_poll_s = math.inf
-        if os.environ.get("RAY_ADDRESS") and self._count is not None:
+        self._answered_s, self._next_poll_s = clock(), math.inf
+        if os.environ.get("RAY_ADDRESS"):
             self._known, self._config, self._next_poll_s = nodes(), config(), clock()
 
     def poll(self) -> list[str]:
-        """Look for nodes that have joined or left, at most every 5 s; return a line for each."""
-        if self._count is None or self._clock() < self._next_poll_s:
+        """Look for nodes that have joined or left, at most every 5 s; return a line for each.
+
+        Raises:
+            UserError: the cluster has not answered for 20 s.
+        """
+        if self._clock() < self._next_poll_s:
             return []
-        self._next_poll_s = self._clock() + _POLL_S
+        if not self._answers():
+            if self._clock() > self._answered_s + _LOST_AFTER_S:
+                raise _lost()
+            return []
+        self._answered_s = self._clock()
+        self._next_poll_s = self._answered_s + _POLL_S
         before, self._known = self._known, self._nodes()
         now = self._known.values()
-        self.concurrent = self._count(
-            [*(node.resources for node in now), *startable_nodes(now, self._config)]
-        )
+        if self._count is not None:
+            startable = startable_nodes(now, self._config)
+            self.concurrent = self._count([*(node.resources for node in now), *startable])
         left = (f"node {before[node].address} has left" for node in before.keys() - self._known.keys())
         joined = (self._known[node].joined() for node in self._known.keys() - before.keys())
         return [f"{text}; trials at a time: {self.concurrent}" for text in sorted((*left, *joined))]
+
+    @contextmanager
+    def loss_as_user_error(self) -> Iterator[None]:
+        """Replace an error of Ray inside the block by a message, if the cluster no longer answers."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if self._answers():
+                raise
+            raise _lost() from error
+
+
+def _lost() -> UserError:
+    address = os.environ.get("RAY_ADDRESS")
+    return UserError(
+        f"the Ray cluster at RAY_ADDRESS={address} no longer answers (its head has ended or is unreachable); "
+        "all finished epochs are kept; start the cluster again (`ray up`)"
+    )
 
 
 def _slots_of(resources: Mapping[str, float]) -> dict[str, float]:

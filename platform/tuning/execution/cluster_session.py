@@ -6,9 +6,11 @@ placement groups on a cluster.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -63,6 +65,14 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
+_JOINED_ENVIRONMENT = {
+    # If the head is lost, a request fails after this time, and the sweep ends with a message. By default Ray
+    # ends the process after 60 s without one.
+    "RAY_gcs_server_request_timeout_seconds": "20",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
+}
+"""For the driver of a cluster, not for its workers."""
+
 
 @contextmanager
 def session(
@@ -82,11 +92,15 @@ def session(
         UserError: the cluster cannot be reached, or Ray does not start.
     """
     import ray
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     address = os.environ.get("RAY_ADDRESS") or None
-    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, "PYTHONPATH")}
+    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, *_JOINED_ENVIRONMENT, "PYTHONPATH")}
     # A local session's processes inherit these. On a cluster they are part of the job's runtime environment.
     os.environ.update(worker_environment())
+    if address is not None:
+        os.environ.update(_JOINED_ENVIRONMENT)
+        Config.initialize("")  # Ray has already read the environment
     _quiet()
     with end_signals_as_sigint():
         try:
@@ -96,14 +110,24 @@ def session(
             with end_signals_as_sigint():  # ray.init has replaced the handler by one that exits with code 15
                 yield _nodes(joined=address is not None)
         finally:
-            if ray.is_initialized() and address is not None:
-                placement_groups.remove_groups_of_this_job()
-            _shut_down()
+            if ray.is_initialized() and not cluster_nodes.is_answering():
+                # Ray's shutdown, also called at exit, waits for the lost head. Handlers run last to first.
+                atexit.register(_exit_at_once)
+            else:
+                if ray.is_initialized() and address is not None:
+                    placement_groups.remove_groups_of_this_job()
+                _shut_down()
             for name, old in before.items():
                 if old is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = old
+
+
+def _exit_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _shut_down() -> None:
@@ -204,33 +228,29 @@ def _require_answer(address: str) -> None:
     from ray._private.authentication.authentication_token_setup import (
         maybe_enable_token_auth_if_token_available,
     )
-    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-    is_client = address.startswith("ray://")
     found = services.canonicalize_bootstrap_address(address.removeprefix("ray://"))
     if found is None:  # `local`
         return
+    if address.startswith("ray://"):
+        channel = gcs_utils.create_gcs_channel(found)
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            raise ConnectionError(f"no answer within {_ANSWER_TIMEOUT_S:.0f} s") from None
+        finally:
+            channel.close()
+        return
     if address == "auto":  # as ray.init does
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    channel = gcs_utils.create_gcs_channel(found)
-    try:
-        if is_client:
-            grpc.channel_ready_future(channel).result(timeout=_ANSWER_TIMEOUT_S)
-        else:
-            messages: Any = gcs_service_pb2
-            nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
-            nodes.GetClusterId(messages.GetClusterIdRequest(), timeout=_ANSWER_TIMEOUT_S)
-    except grpc.FutureTimeoutError:
-        raise ConnectionError(f"no answer within {_ANSWER_TIMEOUT_S:.0f} s") from None
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise PermissionError(
-                "the token of this machine was refused; copy ~/.ray/auth_token from the head and set "
-                "RAY_AUTH_MODE=token"
-            ) from None
-        raise ConnectionError(f"no answer ({error.code().name}: {error.details()})") from None
-    finally:
-        channel.close()
+    error = cluster_nodes.no_answer(found, timeout_s=_ANSWER_TIMEOUT_S)
+    if error is not None and error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        raise PermissionError(
+            "the token of this machine was refused; copy ~/.ray/auth_token from the head and set "
+            "RAY_AUTH_MODE=token"
+        )
+    if error is not None:
+        raise ConnectionError(f"no answer ({error.code().name}: {error.details()})")
 
 
 def _start(options: Mapping[str, Any], *, attempts: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from platform.common.errors import UserError
 from platform.tuning.execution.cluster_nodes import Node, NodeWatch, startable_nodes
 from platform.tuning.execution.stage_context import Placement
 
@@ -52,6 +53,7 @@ class Cluster:
     def __init__(self, *nodes: Node) -> None:
         self.nodes = {node.address: node for node in nodes}
         self.now_s = 0.0
+        self.answers = True
 
     def watch(self, *, config: dict[str, Any] | None = None) -> NodeWatch:
         return NodeWatch(
@@ -65,6 +67,7 @@ class Cluster:
             ),
             nodes=lambda: dict(self.nodes),
             config=lambda: config,
+            answers=lambda: self.answers,
             clock=lambda: self.now_s,
         )
 
@@ -92,6 +95,29 @@ def test_trials_wait_for_the_nodes_of_the_autoscaler(monkeypatch: pytest.MonkeyP
     cluster.nodes["10.0.0.2"] = worker(2)
     cluster.now_s = 10
     assert watch.poll() == ["node 10.0.0.2 has joined (4 CPU, 1 GPU); trials at a time: 4"]
+
+
+def test_a_cluster_that_no_longer_answers_is_lost_after_twenty_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    cluster = Cluster(HEAD)
+    watch = cluster.watch()
+    watch.poll()
+    for now_s, answers in ((10, False), (25, True), (30, False), (44, False)):
+        cluster.now_s, cluster.answers = now_s, answers
+        assert watch.poll() == []
+    with pytest.raises(UserError, match=":6379 no longer answers"), watch.loss_as_user_error():
+        raise RuntimeError("RPC error")
+    cluster.now_s = 46
+    with pytest.raises(UserError, match="no longer answers"):
+        watch.poll()
+
+
+def test_an_error_of_a_cluster_that_answers_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(RuntimeError, match="RPC error"), Cluster(HEAD).watch().loss_as_user_error():
+        raise RuntimeError("RPC error")
 
 
 def test_a_session_on_one_machine_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:

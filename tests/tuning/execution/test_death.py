@@ -68,6 +68,29 @@ def test_no_process_outlives_a_stopped_or_killed_sweep(
     assert (folder / "checkpoints" / "t000" / "last.pt").exists()
 
 
+@pytest.mark.timeout(1800)
+def test_a_trial_killed_by_rays_memory_monitor_fails_like_any_dead_process(
+    folder: Path, info: DatasetInfo
+) -> None:
+    memory = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tuning.execution.sweep_program", str(folder), str(info.path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **memory},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "t000 failed"
+    assert "Traceback" not in done.stderr
+    *_, last = read_journal(folder / "journal.jsonl")
+    assert last.error is not None
+    assert last.error.startswith("its process died 3 times in one epoch; the last time: ")
+    assert "memory" in last.error
+
+
 def _is_zombie(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() == psutil.STATUS_ZOMBIE
