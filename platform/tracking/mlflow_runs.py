@@ -40,6 +40,10 @@ __all__ = ["MlflowObserver", "register_champion"]
 
 logger = logging.getLogger(__name__)
 
+_REST_S = 5.0
+"""Pause between writes. The epochs of a trial within it are written in one call, which takes about 5 ms of a
+core; MLflow's pages refresh every 30 s."""
+
 
 class MlflowObserver(SweepObserver):
     """Records a sweep; all writes after the start run in order on one background thread."""
@@ -66,6 +70,9 @@ class MlflowObserver(SweepObserver):
         self._system_metrics_every_s = system_metrics_every_s
         self._ended = threading.Event()
         self._open: tuple[SweepRuns, WriteQueue] | None = None
+        self._waiting: dict[str, list[tuple[EpochRecord, int]]] = {}
+        """Epochs in the queue by trial, with their times. The next ones join them."""
+        self._lock = threading.Lock()
         self._accuracy: dict[str, float] = {}
         self._best: list[float] = []
         self._folder = Path()
@@ -82,7 +89,11 @@ class MlflowObserver(SweepObserver):
         self._folder = sweep.folder
         self._open = (
             runs,
-            WriteQueue(store=f"MLflow ({without_credentials(self.tracking_uri)})", is_refusal=_is_refusal),
+            WriteQueue(
+                store=f"MLflow ({without_credentials(self.tracking_uri)})",
+                is_refusal=_is_refusal,
+                rest_s=_REST_S,
+            ),
         )
         self._ended.clear()
         threading.Thread(target=self._log_system_metrics, name="system-metrics", daemon=True).start()
@@ -116,9 +127,19 @@ class MlflowObserver(SweepObserver):
         self._put(lambda runs: runs.open_trial(trial, time_ms=time_ms))
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
-        time_ms = _now_ms()
         self._update_accuracy(trial, record)
-        self._put(lambda runs: runs.log_epoch(trial, record, time_ms=time_ms))
+        with self._lock:
+            waiting = self._waiting.setdefault(trial.trial_id, [])
+            waiting.append((record, _now_ms()))
+        if len(waiting) == 1:
+            self._put(lambda runs: runs.log_epochs(trial, self._take(trial.trial_id, waiting)))
+
+    def _take(self, trial_id: str, epochs: list[tuple[EpochRecord, int]]) -> list[tuple[EpochRecord, int]]:
+        """Return waiting epochs, which no further ones can join from now on."""
+        with self._lock:
+            if self._waiting.get(trial_id) is epochs:
+                del self._waiting[trial_id]
+        return epochs
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
         time_ms = _now_ms()

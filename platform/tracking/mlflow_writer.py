@@ -25,7 +25,7 @@ from platform.training.records import EpochRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 _RUN_STATUS = {
     TrialStatus.FINISHED: "FINISHED",
@@ -36,10 +36,11 @@ _RUN_STATUS = {
 _SWEEP_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _INHERITED_TAGS = ("quick", "generated_data", "data_label", "git_commit")
 # MLflow's limits (mlflow/utils/validation.py): 8000 characters per tag, 6000 per parameter, 100 parameters
-# per call, 36 characters per dataset digest.
+# and 1000 metrics per call, 36 characters per dataset digest.
 _TAG_LENGTH = 5000
 _PARAM_LENGTH = 5000
 _PARAMS_PER_CALL = 100
+_METRICS_PER_CALL = 1000
 _NOTE_LENGTH = 8000
 _DIGEST_LENGTH = 36
 
@@ -53,6 +54,8 @@ class SweepRuns:
         self._experiment_id = experiment_id
         self._sweep = sweep
         self._trials: dict[str, str] = {}
+        self._created: set[str] = set()
+        """Trials whose runs exist, or may exist because their creation timed out."""
         self._last_step: dict[str, int] = {}
         self._results: dict[str, tuple[EpochRecord, float | None]] = {}
         """The last epoch of each open trial, and its accuracy so far."""
@@ -64,6 +67,7 @@ class SweepRuns:
         else:
             self.parent_id = str(known.info.run_id)
             self._reopen(self.parent_id)
+            self._created = set(self._runs())
             history = client.get_metric_history(self.parent_id, "best/val_accuracy")
             self.best = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
 
@@ -73,11 +77,10 @@ class SweepRuns:
 
         if trial.trial_id in self._trials:
             return self._trials[trial.trial_id]
-        known = _first(
-            self._client,
-            self._experiment_id,
-            f"tags.sweep_id = '{self._sweep.sweep_id}' and tags.trial_id = '{trial.trial_id}'",
-        )
+        query = f"tags.sweep_id = '{self._sweep.sweep_id}' and tags.trial_id = '{trial.trial_id}'"
+        may_exist = trial.trial_id in self._created
+        known = _first(self._client, self._experiment_id, query) if may_exist else None
+        self._created.add(trial.trial_id)
         if known is not None:
             run_id = str(known.info.run_id)
             self._reopen(run_id)
@@ -99,30 +102,17 @@ class SweepRuns:
         self._trials[trial.trial_id] = run_id
         return run_id
 
-    def log_epoch(self, trial: TrialInfo, record: EpochRecord, *, time_ms: int) -> None:
-        """Log one epoch with step = epoch. Epochs logged before a resume are skipped."""
-        from mlflow.entities import Metric
-
-        run_id = self.open_trial(trial, time_ms=time_ms)
-        _, accuracy = self._results.get(trial.trial_id, (None, None))
-        self._results[trial.trial_id] = (record, reported_accuracy(trial, record, accuracy))
-        if record.epoch <= self._last_step.get(trial.trial_id, 0):
-            return
-        values = {
-            "train/loss": record.train_loss,
-            "train/accuracy": record.train_accuracy,
-            "val/loss": record.validation_loss,
-            "val/accuracy": record.validation_accuracy,
-            "lr": record.lr,
-            "time/epoch_s": record.epoch_s,
-            "grad_norm": record.grad_norm,
-            "images_per_s": record.images_per_s,
-            "mfu": record.mfu,
-        }
-        metrics = [
-            Metric(key, value, time_ms, record.epoch) for key, value in values.items() if value is not None
-        ]
-        self._client.log_batch(run_id, metrics=metrics)
+    def log_epochs(self, trial: TrialInfo, epochs: Sequence[tuple[EpochRecord, int]]) -> None:
+        """Log epochs and their times, with step = epoch; those logged before a resume are skipped."""
+        run_id = self.open_trial(trial, time_ms=epochs[0][1])
+        metrics = []
+        for record, time_ms in epochs:
+            _, accuracy = self._results.get(trial.trial_id, (None, None))
+            self._results[trial.trial_id] = (record, reported_accuracy(trial, record, accuracy))
+            if record.epoch > self._last_step.get(trial.trial_id, 0):
+                metrics += _epoch_metrics(record, time_ms)
+        for first in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[first : first + _METRICS_PER_CALL])
 
     def log_note(self, trial: TrialInfo, note: str, *, time_ms: int) -> None:
         """Set the note of a trial's run as a tag."""
@@ -131,34 +121,37 @@ class SweepRuns:
     def close_trial(self, trial: TrialInfo, status: TrialStatus, *, error: str | None, time_ms: int) -> None:
         """End a trial's run as FINISHED (also after an early stop), FAILED, or KILLED (interrupted)."""
         run_id = self.open_trial(trial, time_ms=time_ms)
-        self._log_results(trial.trial_id, run_id, time_ms)
         record, _ = self._results.get(trial.trial_id, (None, None))
-        self._client.set_tag(run_id, "status", str(status))
+        tags = {}
         if status is TrialStatus.PRUNED and record is not None:
-            stopped = f"{self._sweep.plan.get('scheduler', 'scheduler')}, epoch {record.epoch}"
-            self._client.set_tag(run_id, "stopped", stopped)
+            tags["stopped"] = f"{self._sweep.plan.get('scheduler', 'scheduler')}, epoch {record.epoch}"
         if error:
-            note = trial_note(trial, error[-_TAG_LENGTH + 1000 :])
-            self._client.set_tag(run_id, "mlflow.note.content", note[:_TAG_LENGTH])
-        self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
+            tags["mlflow.note.content"] = trial_note(trial, error[-_TAG_LENGTH + 1000 :])
+        self._end(trial.trial_id, run_id, status, tags, time_ms=time_ms)
         # If the trial starts again, its run is found by tag and reopened.
         del self._trials[trial.trial_id]
         self._results.pop(trial.trial_id, None)
 
-    def _log_results(self, trial_id: str, run_id: str, time_ms: int) -> None:
-        """Log the final values of a trial, at its last epoch."""
-        from mlflow.entities import Metric
+    def _end(
+        self, trial_id: str, run_id: str, status: TrialStatus, tags: Mapping[str, str], *, time_ms: int
+    ) -> None:
+        """Log the final values of a trial at its last epoch, its status and further tags; end its run."""
+        from mlflow.entities import Metric, RunTag
 
         record, accuracy = self._results.get(trial_id, (None, None))
-        if record is None:
-            return
-        values = {
-            "val_accuracy": accuracy,
-            "val_loss": record.validation_loss,
-            "epochs_trained": float(record.epoch),
-        }
-        metrics = [Metric(key, v, time_ms, record.epoch) for key, v in values.items() if v is not None]
-        self._client.log_batch(run_id, metrics=metrics)
+        metrics = []
+        if record is not None:
+            values = {
+                "val_accuracy": accuracy,
+                "val_loss": record.validation_loss,
+                "epochs_trained": float(record.epoch),
+            }
+            metrics = [Metric(key, v, time_ms, record.epoch) for key, v in values.items() if v is not None]
+        all_tags = _short({"status": str(status), **tags})
+        self._client.log_batch(
+            run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in all_tags.items()]
+        )
+        self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
 
     def backfill(self, histories: Sequence[TrialHistory], *, time_ms: int) -> None:
         """Add the events that are in the sweep's journal and not in the store.
@@ -172,8 +165,9 @@ class SweepRuns:
             if (ended and status == history.status) or not (history.records or ended):
                 continue
             self.open_trial(history.trial, time_ms=_ms(history.created_at, time_ms))
-            for record, at in zip(history.records, history.recorded_at, strict=True):
-                self.log_epoch(history.trial, record, time_ms=_ms(at, time_ms))
+            times = [_ms(at, time_ms) for at in history.recorded_at]
+            if history.records:
+                self.log_epochs(history.trial, list(zip(history.records, times, strict=True)))
             if history.note is not None:
                 self.log_note(history.trial, history.note, time_ms=time_ms)
             if history.status is not None:
@@ -221,9 +215,7 @@ class SweepRuns:
         from mlflow.entities import Metric
 
         for trial_id, run_id in self._trials.items():
-            self._log_results(trial_id, run_id, time_ms)
-            self._client.set_tag(run_id, "status", str(TrialStatus.INTERRUPTED))
-            self._client.set_terminated(run_id, "KILLED", end_time=time_ms)
+            self._end(trial_id, run_id, TrialStatus.INTERRUPTED, {}, time_ms=time_ms)
         metrics = [Metric(key, value, time_ms, 0) for key, value in outcome.metrics.items()]
         self._client.log_batch(self.parent_id, metrics=metrics)
         self._client.set_tag(self.parent_id, "status", outcome.status)
@@ -303,6 +295,23 @@ class SweepRuns:
     def _reopen(self, run_id: str) -> None:
         self._client.update_run(run_id, status="RUNNING")
         self._client.set_tag(run_id, "status", "running")
+
+
+def _epoch_metrics(record: EpochRecord, time_ms: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    values = {
+        "train/loss": record.train_loss,
+        "train/accuracy": record.train_accuracy,
+        "val/loss": record.validation_loss,
+        "val/accuracy": record.validation_accuracy,
+        "lr": record.lr,
+        "time/epoch_s": record.epoch_s,
+        "grad_norm": record.grad_norm,
+        "images_per_s": record.images_per_s,
+        "mfu": record.mfu,
+    }
+    return [Metric(key, value, time_ms, record.epoch) for key, value in values.items() if value is not None]
 
 
 def find_sweep_run(client: MlflowClient, experiment: str, sweep_id: str) -> Run | None:

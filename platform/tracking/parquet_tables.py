@@ -1,4 +1,7 @@
-"""The tables of a sweep as Parquet files, replaced atomically after every event.
+"""The tables of a sweep as Parquet files, replaced atomically soon after every event.
+
+They are written in the background, at most a twentieth of the time: with a few trials at once, with 1,000
+every few seconds. A resume adds what a killed process has not written.
 
 `trials.parquet`, one row per trial, in order of stage and number:
 
@@ -17,8 +20,8 @@
     duration_s           float64    wall seconds, the sum over all starts
     starts               int64      1 plus the number of resumes
     error                string     traceback and log path of a failed trial; else null
-    note                 string     for example that the trial ran out of GPU memory and continued with
-                                    gradient accumulation; else null
+    note                 string     for example on gradient accumulation after the trial ran out of GPU
+                                    memory; else null
     params               string     the searched settings as JSON, exactly as sampled
     params.<path>                   one column per searched setting (`params.optimizer.sgd.lr`),
                                     null if the trial does not have it
@@ -35,7 +38,7 @@ An epoch that a resumed trial repeats replaces its earlier row.
 from __future__ import annotations
 
 import json
-import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -54,10 +57,9 @@ from platform.tracking.events import (
     TrialStatus,
 )
 from platform.tracking.sweep_folder import SweepFolder
+from platform.tracking.write_queue import WriteQueue
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,32 +134,39 @@ def read_epochs(folder: SweepFolder) -> dict[str, list[EpochRecord]]:
     """
     epochs: dict[str, list[EpochRecord]] = {}
     for row in _read(folder.epochs):
-        epochs.setdefault(row["trial_id"], []).append(
-            EpochRecord(**{name: row[name] for name in _EPOCH_FIELDS if name in row})
-        )
+        record = EpochRecord(**{name: row[name] for name in _EPOCH_FIELDS if name in row})
+        epochs.setdefault(row["trial_id"], []).append(record)
     return epochs
 
 
 class TableWriter(SweepObserver):
-    """Writes both tables after every event; continues existing tables of the same sweep."""
+    """Writes both tables in a background thread; continues existing tables of the same sweep."""
 
     def __init__(
         self, folder: SweepFolder, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._folder = folder
-        self._now = now
+        self._folder, self._now = folder, now
         self._rows = {row.trial_id: row for row in read_trials(folder)}
         self._epochs = read_epochs(folder)
         self._last_seen: dict[str, datetime] = {}
-        # Arrow tables of the trials that are not running, so that only running trials are converted again.
-        self._settled: dict[str, Any] = {}
-        self._warned = False
+        # The driver's thread changes the rows and epochs, the thread of the queue writes them.
+        self._lock = threading.Lock()
+        self._queue = WriteQueue(store=f"the folder {folder.path}", busy_share=_BUSY_SHARE)
+        self._arrow: Any = None  # the epochs of the last write
+        self._new: list[tuple[str, EpochRecord]] = []  # those since then, with their trials
+        self._convert_all, self._is_queued = True, False
+
+    def flush(self) -> None:
+        """Wait until the tables are written, or for `_FLUSH_TIMEOUT_S` if the disk is full."""
+        self._queue.flush(timeout_s=_FLUSH_TIMEOUT_S)
 
     def sweep_started(self, sweep: SweepInfo) -> None:
-        for history in sweep.history:
-            if history.records or history.status is not None:
-                self._backfill(history)
-        self._save()
+        with self._lock:
+            for history in sweep.history:
+                if history.records or history.status is not None:
+                    self._backfill(history)
+            self._changed()
+        self.flush()
 
     def _backfill(self, history: TrialHistory) -> None:
         """Add the events that an earlier process wrote to the journal but not to the tables."""
@@ -168,7 +177,7 @@ class TableWriter(SweepObserver):
         if history.records and self._epochs.get(trial_id) != list(history.records):
             known = {record.epoch for record in self._epochs.get(trial_id, [])}
             missed = [record for record in history.records if record.epoch not in known]
-            self._epochs[trial_id] = list(history.records)
+            self._epochs[trial_id], self._convert_all = list(history.records), True
             row = replace(
                 _with_epochs(row, history.records, history.trial.config),
                 duration_s=row.duration_s + sum(record.epoch_s + record.evaluation_s for record in missed),
@@ -183,6 +192,11 @@ class TableWriter(SweepObserver):
         self._rows[trial_id] = replace(row, note=history.note or row.note)
 
     def trial_started(self, trial: TrialInfo) -> None:
+        with self._lock:
+            self._start(trial)
+            self._changed()
+
+    def _start(self, trial: TrialInfo) -> TrialRow:
         now = self._now()
         row = _new_row(trial, now)
         known = self._rows.get(trial.trial_id)
@@ -196,42 +210,42 @@ class TableWriter(SweepObserver):
                 params=row.params,
                 config=row.config,
             )
-        self._rows[trial.trial_id] = row
-        self._last_seen[trial.trial_id] = now
-        self._settled.pop(trial.trial_id, None)
-        self._save(epochs=False)
+        self._rows[trial.trial_id], self._last_seen[trial.trial_id] = row, now
+        return row
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
-        if trial.trial_id not in self._rows:
-            self.trial_started(trial)
-        # A trial that resumed from a checkpoint repeats the epochs after it.
-        earlier = [known for known in self._epochs.get(trial.trial_id, []) if known.epoch < record.epoch]
-        self._epochs[trial.trial_id] = [*earlier, record]
-        self._settled.pop(trial.trial_id, None)
-        row = _with_epochs(self._rows[trial.trial_id], self._epochs[trial.trial_id], trial.config)
-        self._rows[trial.trial_id] = replace(row, duration_s=self._duration(trial.trial_id))
-        self._save()
+        with self._lock:
+            row = self._rows.get(trial.trial_id) or self._start(trial)
+            records = self._epochs.setdefault(trial.trial_id, [])
+            if records and records[-1].epoch >= record.epoch:
+                # A trial that resumed from a checkpoint repeats the epochs after it.
+                records[:] = [known for known in records if known.epoch < record.epoch]
+                self._convert_all = True
+            records.append(record)
+            self._new.append((trial.trial_id, record))
+            row = _with_epochs(row, records, trial.config)
+            self._rows[trial.trial_id] = replace(row, duration_s=self._duration(trial.trial_id))
+            self._changed()
 
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
-        if trial.trial_id not in self._rows:
-            self.trial_started(trial)
-        self._rows[trial.trial_id] = replace(self._rows[trial.trial_id], note=note)
-        self._save(epochs=False)
+        with self._lock:
+            row = self._rows.get(trial.trial_id) or self._start(trial)
+            self._rows[trial.trial_id] = replace(row, note=note)
+            self._changed()
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
-        if trial.trial_id not in self._rows:
-            self.trial_started(trial)
-        self._rows[trial.trial_id] = replace(
-            self._rows[trial.trial_id],
-            status=status,
-            error=error,
-            ended_at=self._now(),
-            duration_s=self._duration(trial.trial_id),
-        )
-        self._save()
+        with self._lock:
+            row = self._rows.get(trial.trial_id) or self._start(trial)
+            duration_s = self._duration(trial.trial_id)
+            self._rows[trial.trial_id] = replace(
+                row, status=status, error=error, ended_at=self._now(), duration_s=duration_s
+            )
+            self._changed()
+        if trial.stage == "final":
+            self.flush()  # what follows the final run reads the tables
 
     def sweep_ended(self, outcome: SweepOutcome) -> None:  # noqa: ARG002 - signature of SweepObserver
-        self._save()
+        self.flush()
 
     def _duration(self, trial_id: str) -> float:
         now = self._now()
@@ -239,46 +253,34 @@ class TableWriter(SweepObserver):
         self._last_seen[trial_id] = now
         return self._rows[trial_id].duration_s + max(0.0, elapsed_s)
 
-    def _save(self, *, epochs: bool = True) -> None:
-        try:
-            _write(self._folder.trials, _trials_table(self._in_order()))
-            if epochs:
-                _write(self._folder.epochs, self._epochs_table())
-        except OSError as error:
-            # The rows stay in memory, and the next event writes all of them.
-            if not self._warned:
-                logger.warning(
-                    "cannot write %s (%s); retrying after the next event", self._folder.path, error
-                )
-            self._warned = True
-        else:
-            self._warned = False
+    def _changed(self) -> None:
+        if not self._is_queued:
+            self._queue.put(self._save)
+        self._is_queued = True
 
-    def _in_order(self) -> list[TrialRow]:
-        # Sorted, because concurrent trials start in any order and repeated sweeps must have equal tables.
-        return sorted(self._rows.values(), key=lambda row: (_STAGES.index(row.stage), row.number))
-
-    def _epochs_table(self) -> Any:
+    def _save(self) -> None:
         import pyarrow as pa
 
-        tables = []
-        for row in self._in_order():
-            if row.trial_id not in self._epochs:
-                continue
-            table = self._settled.get(row.trial_id)
-            if table is None:
-                table = _epoch_rows_table(row.trial_id, row.stage, self._epochs[row.trial_id])
-                if row.status is not TrialStatus.RUNNING:
-                    self._settled[row.trial_id] = table
-            tables.append(table)
-        return pa.concat_tables(tables) if tables else _epoch_rows_table("", "search", [])
+        with self._lock:
+            self._is_queued = False
+            # Sorted, because concurrent trials start in any order and repeated sweeps must have equal tables.
+            rows = sorted(self._rows.values(), key=lambda row: (_STAGES.index(row.stage), row.number))
+            new, self._new = self._new, []
+            if self._convert_all:
+                new = [(name, record) for name, records in self._epochs.items() for record in records]
+                self._convert_all, self._arrow = False, _epochs_table([], {})
+        added = _epochs_table(new, {row.trial_id: row.stage for row in rows})
+        self._arrow = _sorted_by_trial(pa.concat_tables([self._arrow, added]), rows)
+        _write(self._folder.trials, _trials_table(rows))
+        _write(self._folder.epochs, self._arrow)
 
 
 _STAGES: tuple[Stage, ...] = get_args(Stage)
 _TRIAL_FIELDS = tuple(each.name for each in fields(TrialRow))
 _JSON_FIELDS = ("params", "costs", "config")
 _EPOCH_FIELDS = tuple(each.name for each in fields(EpochRecord))
-_EPOCH_INTEGERS = ("epoch", "epochs", "step", "loss_spikes")
+_BUSY_SHARE = 0.05
+_FLUSH_TIMEOUT_S = 30.0
 
 
 def _new_row(trial: TrialInfo, started_at: datetime) -> TrialRow:
@@ -335,12 +337,11 @@ def _trials_table(rows: Sequence[TrialRow]) -> Any:
         for name in _TRIAL_FIELDS
         if name not in _JSON_FIELDS
     }
-    columns["params"] = pa.array([json.dumps(dict(row.params)) for row in rows], type=pa.string())
-    for name in dict.fromkeys(name for row in rows for name in row.params):
-        columns[f"params.{name}"] = _column([row.params.get(name) for row in rows])
-    columns["costs"] = pa.array([json.dumps(dict(row.costs)) for row in rows], type=pa.string())
-    for name in dict.fromkeys(name for row in rows for name in row.costs):
-        columns[f"costs.{name}"] = pa.array([row.costs.get(name) for row in rows], type=pa.float64())
+    for kind in ("params", "costs"):
+        values = [dict(getattr(row, kind)) for row in rows]
+        columns[kind] = pa.array(map(json.dumps, values), type=pa.string())
+        for name in dict.fromkeys(name for each in values for name in each):
+            columns[f"{kind}.{name}"] = _column([each.get(name) for each in values])
     columns["config"] = pa.array([json.dumps(dict(row.config)) for row in rows], type=pa.string())
     return pa.table(columns)
 
@@ -356,17 +357,26 @@ def _column(values: list[Any]) -> Any:
     return pa.array(values)
 
 
-def _epoch_rows_table(trial_id: str, stage: str, records: Sequence[EpochRecord]) -> Any:
+def _epochs_table(epochs: Sequence[tuple[str, EpochRecord]], stages: Mapping[str, Stage]) -> Any:
     import pyarrow as pa
 
     columns = {
-        "trial_id": pa.array([trial_id] * len(records), type=pa.string()),
-        "stage": pa.array([stage] * len(records), type=pa.string()),
+        "trial_id": pa.array([trial_id for trial_id, _ in epochs], type=pa.string()),
+        "stage": pa.array([stages[trial_id] for trial_id, _ in epochs], type=pa.string()),
     }
-    for name in _EPOCH_FIELDS:
-        kind = pa.int64() if name in _EPOCH_INTEGERS else pa.float64()
-        columns[name] = pa.array([getattr(record, name) for record in records], type=kind)
+    for each in fields(EpochRecord):
+        kind = pa.int64() if str(each.type).startswith("int") else pa.float64()
+        columns[each.name] = pa.array([getattr(record, each.name) for _, record in epochs], type=kind)
     return pa.table(columns)
+
+
+def _sorted_by_trial(table: Any, rows: Sequence[TrialRow]) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    trial_ids = pa.array((row.trial_id for row in rows), pa.string())
+    positions = pc.index_in(table["trial_id"], value_set=trial_ids)
+    return table.take(pc.sort_indices(positions))  # a stable sort: the epochs of a trial stay in order
 
 
 def _write(path: Path, table: Any) -> None:

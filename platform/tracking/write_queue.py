@@ -27,6 +27,8 @@ class WriteQueue:
         is_refusal: Callable[[Exception], bool] = lambda error: False,  # noqa: ARG005
         first_pause_s: float = 0.5,
         longest_pause_s: float = 30.0,
+        rest_s: float = 1.0,
+        busy_share: float = 0.5,
     ) -> None:
         """Start the thread.
 
@@ -36,14 +38,18 @@ class WriteQueue:
                 warning, because retrying it would block the queue.
             first_pause_s: pause after the first failure; it doubles after each further failure.
             longest_pause_s: upper limit of the pause.
+            rest_s: least pause after the operations that were waiting have run.
+            busy_share: largest share of a core that operations may take, 0..1; the pause is longer if needed.
         """
         self._store = store
         self._is_refusal = is_refusal
         self._first_pause_s = first_pause_s
         self._longest_pause_s = longest_pause_s
+        self._rest_s, self._busy_share = rest_s, busy_share
         self._queue: deque[Operation] = deque()
         self._change = threading.Condition()
         self._closing = False
+        self._flushing = 0
         self._thread = threading.Thread(target=self._run, name="write-queue", daemon=True)
         self._thread.start()
 
@@ -57,8 +63,10 @@ class WriteQueue:
         """Wait until the queue is empty, at most `timeout_s`; return the number of remaining operations."""
         end = time.monotonic() + timeout_s
         with self._change:
+            self._flushing += 1
             self._change.notify_all()
             self._change.wait_for(lambda: not self._queue, timeout=max(0.0, end - time.monotonic()))
+            self._flushing -= 1
             return len(self._queue)
 
     def close(self, *, timeout_s: float) -> int:
@@ -72,13 +80,26 @@ class WriteQueue:
         return left
 
     def _run(self) -> None:
-        failures = 0
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._queue or self._closing)
+                waiting = len(self._queue)
+            began_s = time.thread_time()
+            for _ in range(waiting):
+                if not self._run_first():
+                    return
+            busy_s = time.thread_time() - began_s
+            rest_s = max(self._rest_s, busy_s / self._busy_share - busy_s)
+            with self._change:
+                self._change.wait_for(lambda: self._flushing or self._closing, timeout=rest_s)
                 if self._closing:
                     return
-                operation = self._queue[0]
+
+    def _run_first(self) -> bool:
+        """Run the first operation until it succeeds; return False if the queue is closed before."""
+        failures = 0
+        while not self._closing:
+            operation = self._queue[0]
             try:
                 operation()
             except Exception as error:  # noqa: BLE001 - no error of a store may stop the sweep
@@ -90,10 +111,11 @@ class WriteQueue:
             else:
                 if failures > 1:
                     logger.warning("%s is available again", self._store)
-                failures = 0
             with self._change:
                 self._queue.popleft()
                 self._change.notify_all()
+            return True
+        return False
 
     def _wait_after(self, error: Exception, failures: int) -> None:
         # Single failures (a locked database, a lost response) are common and not logged.

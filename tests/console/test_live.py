@@ -81,6 +81,7 @@ def test_a_resume_ranks_earlier_trials_and_leaves_them_out_of_the_remaining_time
         writer.epoch_finished(trial(number), epoch(3, accuracy=0.4 + number / 10))
         writer.trial_ended(trial(number), TrialStatus.FINISHED)
     writer.epoch_finished(trial(2), epoch(1))
+    writer.flush()
     progress.sweep_started(sweep(tmp_path, trials=4))
     assert [ended.trial_id for ended in progress.leaderboard()] == ["t001", "t000"]
     progress.trial_started(trial(2))

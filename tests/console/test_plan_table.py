@@ -190,6 +190,7 @@ def test_a_resumed_sweep_shows_what_is_left(plan, tmp_path):
         writer.epoch_finished(trial(number), epoch(3))
         writer.trial_ended(trial(number), TrialStatus.FINISHED)
     writer.trial_started(trial(5))
+    writer.flush()
     images = ImageCounts(train=45_000, validation=5_000, test=10_000)
     speed = Speed(train_images_per_s=500.0, evaluation_images_per_s=1500.0)
     plan = plan.model_copy(update={"estimate": estimate_sweep(plan, speed, images)})

@@ -129,8 +129,6 @@ def write_tables(folder, spec, trials, *, confirmed):
     rng = np.random.default_rng(3)
     clock = Clock()
     writer = TableWriter(folder, now=clock)
-    # Saved once at the end, because a file per event would dominate the time of a test.
-    save, writer._save = writer._save, lambda **_: None
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5))
     scores = {}
     for number in range(trials):
@@ -185,7 +183,7 @@ def write_tables(folder, spec, trials, *, confirmed):
             )
             write_epochs(writer, clock, info, scores[name][0], EPOCHS, rng)
             writer.trial_ended(info, TrialStatus.FINISHED)
-    save()
+    writer.flush()
     return scores
 
 

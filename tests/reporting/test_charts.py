@@ -166,6 +166,7 @@ def test_trials_of_one_epoch_are_visible_and_epochs_are_whole(tmp_path):
     writer.trial_ended(trial(0), TrialStatus.FINISHED)
     writer.epoch_finished(trial(1), epoch(1, accuracy=0.3))
     writer.trial_ended(trial(1), TrialStatus.PRUNED)
+    writer.flush()
     for chart in learning_curves(read_results(folder)):
         modes = {trace.get("name"): trace["mode"] for trace in figure(chart)["data"]}
         assert modes["t000"] == "lines+markers"

@@ -207,6 +207,7 @@ def test_external_text_is_escaped(tmp_path):
         writer.trial_ended(bad, TrialStatus.FINISHED)
     failed = trial(2)
     writer.trial_ended(failed, TrialStatus.FAILED, error=evil)
+    writer.flush()
     write_json(folder.plan, {"about": evil, "space": evil, "data_label": evil, "provenance": {"cpu": evil}})
     write_json(folder.champion, {"trial_id": evil, "params": {}, "config": {evil: evil}})
     write_json(folder.selection, {"candidates": [], "champion": evil, "verdict": evil})
@@ -284,6 +285,7 @@ def test_one_trial_of_one_epoch_is_enough_for_every_chart(tmp_path):
     writer = TableWriter(folder)
     writer.epoch_finished(trial(0), epoch(1, train_loss=float("nan"), accuracy=0.1))
     writer.trial_ended(trial(0), TrialStatus.FINISHED)
+    writer.flush()
     page = Page(render(read_results(folder)))
     assert "10.00 %" in page.text
     assert "figure" in page.tags

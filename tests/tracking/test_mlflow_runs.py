@@ -339,3 +339,31 @@ def test_a_sweep_is_found_only_by_its_exact_id(client, mlflow_uri, tmp_path):
     experiment = client.get_experiment_by_name("own").experiment_id
     assert mlflow_writer.find_sweep_run(client, experiment, "own-20260301-120000-2") is None
     assert find_sweep_run(client, experiment, "own-20260301-120000") is not None
+
+
+def test_epochs_that_wait_are_written_together(client, mlflow_uri, tmp_path, monkeypatch):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "batched-20260301-120000", space="batched"))
+    for number in (0, 1):
+        observer.trial_started(trial(number))
+    runs, queue = observer._open
+    assert queue.flush(timeout_s=60) == 0
+    released, sizes, log_batch = threading.Event(), [], runs._client.log_batch
+
+    def counted(run_id, metrics=(), **others):
+        sizes.append(len(metrics))
+        log_batch(run_id, metrics=metrics, **others)
+
+    monkeypatch.setattr(runs._client, "log_batch", counted)
+    queue.put(lambda: released.wait(60))  # a slow store
+    for number in range(1, 151):
+        for one in (trial(0), trial(1)):
+            observer.epoch_finished(one, epoch(number, epochs=150))
+    released.set()
+    assert queue.flush(timeout_s=60) == 0
+    assert sizes == [1000, 200] * 2, "8 metrics per epoch; MLflow accepts 1000 in a call"
+    observer.epoch_finished(trial(0), epoch(151))
+    observer.sweep_ended(SweepOutcome(status="interrupted"))
+    _, children = runs_of(client, "batched")
+    logged = [step for step, _ in steps(client, children["t000"], "train/loss")]
+    assert sorted(logged) == [*range(1, 152)]

@@ -31,6 +31,7 @@ def results(tmp_path):
         for number, loss in enumerate(losses, start=1):
             writer.epoch_finished(one, epoch(number, train_loss=loss, validation_loss=None))
         writer.trial_ended(one, status)
+    writer.flush()
     return SweepResults(
         folder=folder,
         state="finished",

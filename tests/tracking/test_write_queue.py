@@ -1,7 +1,8 @@
-"""The write queue: order, retries during an outage, rejected records."""
+"""The write queue: order, pauses, retries during an outage, rejected records."""
 
 import logging
 import threading
+import time
 
 from platform.tracking.write_queue import WriteQueue
 
@@ -85,3 +86,15 @@ def test_close_returns_the_number_of_dropped_records():
         queue.put(store.write(value))
     assert queue.close(timeout_s=0.05) == 3
     assert store.got == []
+
+
+def test_the_queue_pauses_after_a_write_unless_it_is_flushed():
+    store, written = Store(), threading.Event()
+    queue = WriteQueue(store="the store", rest_s=3600.0)
+    queue.put(written.set)
+    assert written.wait(30)
+    queue.put(store.write(1))
+    time.sleep(0.05)
+    assert store.got == []
+    assert queue.close(timeout_s=30) == 0
+    assert store.got == [1]

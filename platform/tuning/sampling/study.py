@@ -83,7 +83,9 @@ class Study:
         trial = self._study.ask()
         # Optuna draws lazily. Without this access, a trial with known parameters (a starting point or a
         # replayed one) would not count in the sequence of `qmc` and would belong to no generation of `nsga2`.
-        _ = trial.relative_params
+        # TPE has no such state, and its draw takes 30 ms after 1,000 trials.
+        if not isinstance(self._spec.sampler, Tpe):
+            _ = trial.relative_params
         self._asked[trial_id] = trial
         self._params[trial_id] = suggest(trial, self._spec)
         return self._params[trial_id]

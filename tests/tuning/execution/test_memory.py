@@ -47,11 +47,13 @@ def test_out_of_memory_is_retried_once_and_too_many_failures_end_the_sweep(
 ) -> None:
     monkeypatch.setattr("platform.tuning.execution.inproc.train_trial", train_with_little_memory)
     recorder = RecordingObserver()
-    observers = Observers([recorder, TableWriter(SweepFolder(folder))])
+    tables = TableWriter(SweepFolder(folder))
+    observers = Observers([recorder, tables])
     survived = r"a sweep survives 2 failed trials \(max_failures\), and 3 failed: t001, t002, t004\."
     last = r"The last one: .*TrainingDiverged.*\nlog: .*t004\.log$"
     with pytest.raises(UserError, match=f"{survived} {last}"):
         search(SPEC, folder, info, observer=observers)
+    tables.flush()
     first, second, third, fourth, _ = search(SPEC, folder, info)  # all trials have ended, so none runs
 
     assert first.status is TrialStatus.FINISHED, "finished after the retry in pieces"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import optuna
 import optuna_dashboard
 import pytest
 from optuna.storages import JournalStorage
@@ -16,7 +17,7 @@ from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.sampling.study import Study
 from tests.tuning.execution.examples import sgd, tiny_spec
-from tests.tuning.sampling.test_sampler_contract import SIZES, run_trial
+from tests.tuning.sampling.test_sampler_contract import SIZES, end_trial, run_trial
 
 NETWORKS: dict[str, Any] = {
     "model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]},
@@ -27,6 +28,20 @@ NETWORKS: dict[str, Any] = {
 def test_starting_points_come_first() -> None:
     study = Study(tiny_spec(start_from=[sgd(0.05), sgd(0.02)]))
     assert [run_trial(study, 0), run_trial(study, 1)] == [sgd(0.05), sgd(0.02)]
+
+
+def test_known_points_are_replayed_without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw of TPE looks at all earlier trials, so a replay that draws takes quadratic time."""
+    spec = tiny_spec(sampler={"name": "tpe", "startup_trials": 2})
+    study, resumed = Study(spec), Study(spec)
+    points = [run_trial(study, number) for number in range(8)]
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.samplers.TPESampler, "sample_relative", None)
+        patch.setattr(optuna.samplers.TPESampler, "sample_independent", None)
+        for number, point in enumerate(points):
+            resumed.replay(f"t{number:03d}", point)
+            end_trial(resumed, number)
+    assert resumed.ask("t008") == study.ask("t008")
 
 
 def test_nsga2_converges_to_small_networks_of_equal_accuracy() -> None:

@@ -38,6 +38,7 @@ def finished_sweep(path: Path, space: SweepSpec, rates: dict[float, TrialStatus]
         fields = {**RECORD.as_dict(), "validation_accuracy": rate}
         writer.epoch_finished(trial, type(RECORD)(**fields))
         writer.trial_ended(trial, status)
+    writer.flush()
     return folder
 
 
