@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from platform.common.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.command_line import DataDir, Flag, option, parse_command_line, require_local
 from platform.common.errors import UserError, run_command
 from platform.common.schema import validate
 from platform.common.text_format import percent
@@ -55,6 +55,7 @@ class Arguments:
 def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.evaluate") -> int:
     """Run the command."""
     arguments = parse_command_line(Arguments, prog=prog, words=words)
+    require_local(arguments.output, "--output")
     path = find_model(arguments.model)
     _say("loading PyTorch")
     from platform.console.live import LiveView

@@ -5,6 +5,7 @@
     python -m platform.sweep resnet18_cifar --within 2h  # as large as two hours allow
     python -m platform.sweep resnet18_cifar --quick      # within 5 minutes, on generated images if need be
     python -m platform.sweep --resume                    # continue the newest unfinished sweep
+    python -m platform.sweep SPACE --mirror s3://B/PATH  # with a copy of the sweep that survives this machine
     python -m platform.sweep --resume SWEEP --extend 10  # ten more trials, then the later stages again
     python -m platform.sweep --list                      # the existing sweeps
     python -m platform.sweep --export SWEEP t007         # one trial as a model folder for the engine
@@ -64,6 +65,7 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
     """Plan the sweep and, unless it is a dry run, run every stage."""
     from deploy.engine_build.background_build import background_build
     from platform.tuning.extend_sweep import check_test_set_unread, extend, extended_spec
+    from platform.tuning.mirror import mirror_uri, mirrored
     from platform.tuning.sampling.warm_start import earlier_trials, write_earlier_trials
     from platform.tuning.start_sweep import (
         available_nodes,
@@ -76,6 +78,7 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
 
     resume, output = arguments.resume, arguments.output
     _tracking_uri(arguments, folder)  # a store that cannot be used is refused before anything slow
+    mirror = None if arguments.dry_run else mirror_uri(output.mirror, folder)
     ended_before = folder is not None and not folder.unfinished
     if folder is not None and resume.extend is not None:
         check_test_set_unread(folder, again=resume.again)
@@ -130,6 +133,7 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
     observers = _observers(arguments, folder, view)
     engine_needed = resume.extend is not None or not folder.benchmark.exists()
     with (
+        mirrored(folder, mirror, warn=view.warn),
         _recorded_outcome(folder, observers, again=resume.again),
         background_build(view.set_background, needed=engine_needed),
     ):
@@ -182,7 +186,7 @@ def _measure_networks(sweep: Sweep, view: LiveView) -> None:
             input_shape=sweep.info.image_shape,
             num_classes=len(sweep.info.class_names),
             progress=view.set_phase,
-            warn=lambda text: view.console.print(f"warning: {text}", highlight=False, markup=False),
+            warn=view.warn,
         )
 
     measure_architectures(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from platform.common.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.command_line import DataDir, Flag, option, parse_command_line, require_local
 from platform.common.errors import Interrupted, UsageError, UserError, run_command
 from platform.common.text_format import percent, plural
 from platform.space.space_files import load_run
@@ -71,6 +71,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     arguments = parse_command_line(Arguments, prog=prog, words=words)
     first = read_launch().rank == 0
     try:
+        require_local(arguments.output, "--output")
         request, folder = _request(arguments)
         with end_signals_as_sigint():
             return _train(request, folder, arguments, first=first)

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from platform.common.errors import require_utf8
+from platform.common.errors import UsageError, require_utf8
 
 Parsed = TypeVar("Parsed")
 
@@ -33,6 +33,20 @@ def parse_command_line(target: Callable[..., Parsed], *, prog: str, words: Seque
         args=words,
         config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def require_local(path: Path | None, name: str) -> None:
+    """Check that the value of an option is a path on this machine.
+
+    Raises:
+        UsageError: it is a URI, which would become a folder named `s3:`.
+    """
+    scheme, colon, rest = ("" if path is None else str(path)).partition(":/")
+    if colon and scheme.isalnum():
+        raise UsageError(
+            f"{name} must be a folder on this machine, got {scheme}://{rest}; to keep a copy of a sweep "
+            f"there, use platform.sweep --mirror {scheme}://{rest}"
+        )
 
 
 def option(

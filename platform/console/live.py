@@ -100,6 +100,10 @@ class LiveView(SweepObserver):
             if not live:
                 self._log.phase(text, new=not same)
 
+    def warn(self, text: str) -> None:
+        """Print a warning above the view."""
+        self.console.print(f"warning: {text}", highlight=False, markup=False)
+
     def set_background(self, status: Callable[[], str | None]) -> None:
         """Show work that runs in the background, such as the build of ncnn.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from platform.common.command_line import DataDir, Flag, option, parse_command_line
+from platform.common.command_line import DataDir, Flag, option, parse_command_line, require_local
 from platform.common.errors import UsageError
 from platform.space.space_files import SweepSpec, changed_fields, find_spaces, load_space, load_spec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, latest
@@ -25,7 +26,7 @@ class ResumeOptions:
     """Continue an existing sweep."""
 
     sweep: Annotated[str | None, option("[SWEEP]", name="resume")] = None
-    """Continue an interrupted sweep: its folder or id, or the newest one."""
+    """Continue an interrupted sweep: its folder or id, its mirror, or the newest one."""
     extend: Annotated[int | None, option("N")] = None
     """With --resume: run N more search trials, and repeat the later stages if their inputs change."""
     again: Flag = False
@@ -62,6 +63,8 @@ class OutputOptions:
         str | None, option("URI", default="$MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
     ] = None
     """MLflow store."""
+    mirror: Annotated[str | None, option("URI")] = None
+    """Keep a copy of the sweep's folder at s3://BUCKET/PATH, gs://BUCKET/PATH or a path, for --resume URI."""
     quiet: Flag = False
     """Print the result only, without progress."""
 
@@ -109,6 +112,7 @@ def read_command(words: Sequence[str], *, prog: str = "python -m platform.sweep"
         UsageError: the options cannot be combined.
     """
     arguments = parse_command_line(Arguments, prog=prog, words=_with_resume_value(words))
+    require_local(arguments.output.root, "--runs")
     resume = arguments.resume
     needing = [name for name, given in (("--extend", resume.extend), ("--again", resume.again)) if given]
     if needing and resume.sweep is None:
@@ -138,12 +142,15 @@ def spec_and_folder(arguments: Arguments) -> tuple[SweepSpec, SweepFolder | None
             names = ", ".join(find_spaces())
             raise UsageError(f"give a search space: python -m platform.sweep SPACE; available: {names}")
         return load_space(arguments.space, overrides=settings), None
+    from platform.tuning.mirror import is_mirror, restore
+
     finished_too = resume.extend is not None or resume.again
-    folder = (
-        latest(root, unfinished=not finished_too)
-        if resume.sweep == _NEWEST
-        else find_sweep(resume.sweep, root=root)
-    )
+    if resume.sweep == _NEWEST:
+        folder = latest(root, unfinished=not finished_too)
+    elif is_mirror(resume.sweep):
+        folder = restore(resume.sweep, root, progress=lambda text: print(text, file=sys.stderr))
+    else:
+        folder = find_sweep(resume.sweep, root=root)
     spec = load_spec(folder.path)
     from platform.tuning.journal.journal import refuse_running
 

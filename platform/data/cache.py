@@ -9,6 +9,7 @@ A dataset is written to a temporary folder, which is renamed when complete.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import mmap
@@ -17,7 +18,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,27 +91,81 @@ def store_dataset_folder(
     cache_dir: Path, source: DatasetSource, name: str, write_files: Callable[[Path], None]
 ) -> DatasetInfo:
     """Create the dataset folder `name`, filled by `write_files`; otherwise as `store_dataset`."""
-    folder = cache_dir / "datasets" / name
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder.parent)
-        temporary = folder.parent / f".partial-{secrets.token_hex(6)}"
-        temporary.mkdir()
-        try:
-            write_files(temporary)
-            _move_into_place(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _writing(cache_dir):
+        info = _create_folder(cache_dir, name, write_files)
         index = _index_file(cache_dir, source)
         index.parent.mkdir(exist_ok=True)
         entry = {"schema_version": SCHEMA_VERSION, "source": source.key, "fingerprint": source.fingerprint}
-        write_json(index, {**entry, "folder": folder.name})
+        write_json(index, {**entry, "folder": name})
+    return info
+
+
+def find_copy(folder: Path, sha256: str) -> DatasetInfo | None:
+    """Return the dataset in `folder` if its content hash is `sha256`, else None."""
+    try:
+        info = open_info(folder)
+    except UserError:
+        return None
+    return info if info.sha256 == sha256 else None
+
+
+def store_copy(cache_dir: Path, name: str, sha256: str, write_files: Callable[[Path], None]) -> DatasetInfo:
+    """Store a copy of another machine's dataset folder `name`, unless this cache has it.
+
+    Only one process of this machine copies at a time; the others wait for it.
+
+    Args:
+        cache_dir: the cache.
+        name: the name of the folder.
+        sha256: the content hash, which is computed again from the copied pixels.
+        write_files: copies dataset.json and both splits into a folder.
+
+    Raises:
+        UserError: the cache cannot be written, or the copy has another content hash.
+    """
+    folder = cache_dir / "datasets" / name
+
+    def write_and_check(temporary: Path) -> None:
+        write_files(temporary)
+        info = open_info(temporary)
+        train, test = load_split(info, "train"), load_split(info, "test")
+        got = content_hash(
+            RawDataset(name=info.name, label=info.label, class_names=info.class_names, train=train, test=test)
+        )
+        if got != sha256:
+            raise UserError(f"the copy of {name} must have the content hash {sha256}, got {got}")
+
+    with _writing(cache_dir):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return find_copy(folder, sha256) or _create_folder(cache_dir, name, write_and_check)
+
+
+def _create_folder(cache_dir: Path, name: str, write_files: Callable[[Path], None]) -> DatasetInfo:
+    folder = cache_dir / "datasets" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder.parent)
+    temporary = folder.parent / f".partial-{secrets.token_hex(6)}"
+    temporary.mkdir()
+    try:
+        write_files(temporary)
+        _move_into_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return open_info(folder)
+
+
+@contextmanager
+def _writing(cache_dir: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError about the cache."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write the data cache {cache_dir}: {error.strerror or error}; "
             "free some disk space, or set XDG_CACHE_HOME to another folder"
         ) from error
-    return open_info(folder)
 
 
 def open_info(path: Path) -> DatasetInfo:

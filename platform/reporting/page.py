@@ -114,7 +114,7 @@ def context(results: SweepResults) -> dict[str, Any]:
         "test_readings": results.test_readings(),
         "failures": [row for row in results.trials if row.status is TrialStatus.FAILED],
         "plan": plan,
-        "plan_facts": _plan_facts(plan),
+        "plan_facts": [*_plan_facts(plan), *_copied(results)],
         "stages": stages,
         "time_charts": [
             found
@@ -302,6 +302,15 @@ def _plan_facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ]
     return [*facts, *(("search stops early", text) for text in plan.get("stops", ())),
             *(("note", text) for text in plan.get("notes", ()))]  # fmt: skip
+
+
+def _copied(results: SweepResults) -> list[tuple[str, str]]:
+    """Return how much was copied between nodes that do not share the sweep's folder."""
+    moved = [sum(record.moved_bytes or 0 for record in records) for records in results.epochs.values()]
+    trials = sum(1 for each in moved if each)
+    if not trials:
+        return []
+    return [("copied between nodes", f"{sum(moved) / 1e9:.3g} GB, for {plural(trials, 'trial')}")]
 
 
 def _amount(name: str, value: float) -> str:

@@ -55,6 +55,7 @@ def fit(
     checkpoint_dir: Path | None,
     on_epoch: Callable[[EpochRecord], None] = _ignore,
     on_step: Callable[[StepProgress], None] = _ignore,
+    on_saved: Callable[[Path], None] = _ignore,
     provenance: Mapping[str, str] | None = None,
     resume: bool = True,
     accumulate: int = 1,
@@ -74,6 +75,8 @@ def fit(
         on_epoch: called on every worker after each epoch trained by this call; on one GPU during the next
             epoch, as soon as the checkpoint is written. An exception ends the run.
         on_step: called on every worker about once a second.
+        on_saved: called on rank 0 with the path of last.pt or model.pt when it has been written, in the
+            thread that wrote it, and before `on_epoch` for the same epoch. An exception ends the run.
         provenance: origin of the model, stored in model.pt.
         resume: whether to resume from `checkpoint_dir`/last.pt if it exists.
         accumulate: micro-batches into which each worker splits its part of a batch to save memory. The images
@@ -112,11 +115,15 @@ def fit(
                 precision=precision,
                 device=world.device,
             )
-        run = _TrainingRun(config, data, world, budget, precision, state, checkpoint_dir, accumulate)
+        run = _TrainingRun(
+            config, data, world, budget, precision, state, checkpoint_dir, accumulate, on_saved
+        )
         with reproducible_convolutions():
             run.train(on_epoch, on_step)
         execution["captured"] = run.captured
     result = save_result(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
+    if result.model_path is not None:
+        on_saved(result.model_path)
     return replace(result, **execution)
 
 
@@ -133,7 +140,9 @@ class _TrainingRun:
         state: RunState,
         folder: Path | None,
         accumulate: int,
+        on_saved: Callable[[Path], None],
     ) -> None:
+        self._on_saved = on_saved
         self._config, self._data, self._world, self._budget = config, data, world, budget
         self._precision, self._state, self._folder = precision, state, folder
         in_background = folder is not None and _saves_in_background(world)
@@ -245,6 +254,7 @@ class _TrainingRun:
             epoch_s=epoch_s,
             evaluation_s=evaluated_s - began_s - epoch_s,
             overhead_s=time.monotonic() - evaluated_s + self._checkpoints.take_waited_s(),
+            moved_bytes=None,  # known when the epoch is reported
             images_per_s=images / epoch_s,
             mfu=None if self._mfu_per_image_per_s is None else self._mfu_per_image_per_s * images / epoch_s,
             **(statistics.as_dict() if statistics is not None else {}),
@@ -300,6 +310,7 @@ class _TrainingRun:
     def _save_checkpoint(self, state: Mapping[str, Any]) -> None:
         if self._folder is not None and self._world.is_first:
             save_checkpoint(self._folder, config=self._config, data_key=data_key(self._data), state=state)
+            self._on_saved(self._folder / LAST)
 
 
 class _StepReport:

@@ -35,7 +35,7 @@ def run_search(
         search = _Search(spec, context, journal, time_limits)
         search.replay()
         search.run()
-        return [trial.outcome() for trial in journal.ledger.stage("search")]
+        return [trial.outcome(context.relocated(trial.task)) for trial in journal.ledger.stage("search")]
 
 
 class _Search:
@@ -98,7 +98,7 @@ class _Search:
     def run(self) -> None:
         """Run the unfinished trials and the new ones, until the plan or a limit ends the search."""
         trials = self._journal.ledger.stage("search")
-        waiting = [trial.task for trial in trials if trial.status is None]
+        waiting = [self._context.relocated(trial.task) for trial in trials if trial.status is None]
         if not waiting and (len(trials) >= self._planned or self._is_over()):
             return
         self._journal.begin()

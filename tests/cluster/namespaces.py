@@ -160,8 +160,8 @@ class Machine:
             )
 
     def stop_ray(self) -> None:
-        """Stop every Ray process of the machine."""
-        self.run(str(RAY), "stop", "--force")
+        """Stop every Ray process of the machine; the node leaves its cluster in order."""
+        self.run(str(RAY), "stop")
 
     def cut_network(self) -> None:
         """Cut the machine off from the others."""

@@ -15,9 +15,9 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Return a place with one finished sweep; read-only."""
+    """Return a place with one finished sweep and its mirror; read-only."""
     place = Place(tmp_path_factory.mktemp("swept"))
-    done = place.sweep("tiny.yaml")
+    done = place.sweep("tiny.yaml", "--mirror", "mirror")
     assert done.returncode == 0, done.stderr
     (place.path / "stdout.txt").write_text(done.stdout)
     (place.path / "stderr.txt").write_text(done.stderr)

@@ -27,8 +27,12 @@ finally:
         ([], "error: give a search space: python -m platform.sweep SPACE; available: "),
         (["missing.yaml"], "error: no such search space file: missing.yaml"),
         (["tiny.yaml", "--set", "trials"], "error: "),
+        (
+            ["tiny.yaml", "--runs", "s3://bucket/runs"],
+            "error: --runs must be a folder on this machine, got s3://bucket/runs; to keep a copy of a ",
+        ),
     ],
-    ids=["misspelled name", "no space", "no file", "no value"],
+    ids=["misspelled name", "no space", "no file", "no value", "a URI as folder"],
 )
 def test_a_usage_error_imports_no_heavy_library(place: Place, arguments: list[str], message: str) -> None:
     done = subprocess.run(

@@ -144,3 +144,21 @@ def test_a_dry_run_writes_no_files(place: Place) -> None:
     assert (quiet.returncode, quiet.stderr) == (0, "")
     assert json.loads(quiet.stdout)["search"]["runs"] == 2
     assert sorted(path.name for path in Path(place.path).iterdir()) == ["tiny.yaml"]
+
+
+def test_a_lost_sweep_is_restored_from_its_mirror(copy: Place, folder: SweepFolder) -> None:
+    def files(path: Path) -> dict[str, bytes]:
+        found = (each for each in path.rglob("*") if each.is_file())
+        names = {each.relative_to(path).as_posix(): each.read_bytes() for each in found}
+        return {name: names[name] for name in names if not name.startswith(("tune/", "mirror"))}
+
+    before = files(folder.path)
+    assert files(copy.path / "mirror" / folder.sweep_id) == before
+    folder.path.rename(copy.path / "lost")
+    done = copy.sweep("--resume", "mirror")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{folder.path}\n"
+    after = files(folder.path)
+    unchanged = ("journal.jsonl", "test.json", "selection.json", "checkpoints/final/model.pt")
+    assert [after[name] for name in unchanged] == [before[name] for name in unchanged]
+    assert files(copy.path / "mirror" / folder.sweep_id) == after

@@ -453,6 +453,20 @@ def test_test_time_flip_is_reported_separately(data: TrainingData) -> None:
     assert both.flip.loss != pytest.approx(plain.loss)
 
 
+def test_each_file_is_announced_before_its_epoch_is_reported(
+    config_of: ConfigOf, data: TrainingData, tmp_path: Path, small_network: None
+) -> None:
+    events: list[Any] = []
+    run(
+        config_of(),
+        data,
+        tmp_path,
+        on_saved=lambda path: events.append((path.name, len(read_records(tmp_path)))),
+        on_epoch=lambda record: events.append(record.epoch),
+    )
+    assert events == [("last.pt", 1), 1, ("last.pt", 2), 2, ("model.pt", 2)]
+
+
 def test_waiting_for_a_checkpoint_counts_as_overhead_of_the_next_epoch(
     config_of: ConfigOf,
     data: TrainingData,

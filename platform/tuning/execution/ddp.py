@@ -21,8 +21,9 @@ from typing_extensions import override
 
 from platform.training.records import EpochRecord
 from platform.tuning.execution.network_interface import NodeTorchConfig
+from platform.tuning.execution.node_files import trial_files
 from platform.tuning.execution.train_task import device_for, train_task
-from platform.tuning.journal.trial import FAILURE, TrialFailed, TrialTask, trial_log
+from platform.tuning.journal.trial import FAILURE, NODE_NOTE, TrialFailed, TrialTask, trial_log
 
 _POLL_S = 0.2
 _EPOCH, _GROUP = "epoch", "group"
@@ -32,8 +33,9 @@ def run_worker_group(config: dict[str, Any]) -> None:
     """Run one trial's worker group; Ray Tune calls this in the trial's actor.
 
     Args:
-        config: `task`, a TrialTask as JSON; `reported_epochs`, the number of journaled epochs; and
-            `train_dir`, the folder of Ray Train's own records.
+        config: `task`, a TrialTask as JSON; `reported_epochs`, the number of journaled epochs;
+            `file_server`, the name of the sweep's file server, or None; and `train_dir`, the folder of Ray
+            Train's own records.
 
     Raises:
         SystemExit: when Tune stops the trial.
@@ -89,15 +91,31 @@ def train_worker(config: dict[str, Any]) -> None:
         ray.train.report(record.as_dict())
 
     header = f"{task.trial_id}, worker {rank} of {size} in process {os.getpid()}"
-    try:
-        with trial_log(log, f"{header}: {task.run.model_dump_json()}"):
-            on_gpu = device_for(task.gpus_per_worker) == "cuda"
-            device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
-            world = World(rank=rank, size=size, device=device)
-            train_task(task, reported_epochs=config["reported_epochs"], world=world, report=report)
-    except TrialFailed as failure:
-        config["queue"].put((FAILURE, failure.as_metrics()))
-        raise
+    with trial_files(task, config["file_server"]) as files:
+        try:
+            with trial_log(log, f"{header}: {task.run.model_dump_json()}", open_log=files.open_log):
+                on_gpu = device_for(task.gpus_per_worker) == "cuda"
+                device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
+                train_task(
+                    task,
+                    reported_epochs=config["reported_epochs"],
+                    world=World(rank=rank, size=size, device=device),
+                    files=files,
+                    report=report,
+                    note=lambda text: config["queue"].put((NODE_NOTE, {NODE_NOTE: text})),
+                )
+        except TrialFailed as failure:
+            # Ray Train reports the death of the lost peer, and the trial is tried again.
+            if not _is_lost_peer(failure.__cause__):
+                config["queue"].put((FAILURE, files.failure_metrics(failure)))
+            raise
+
+
+def _is_lost_peer(error: BaseException | None) -> bool:
+    """Return whether the process group failed because another worker's process or node was lost."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 class _EpochCallback(UserCallback):
@@ -108,7 +126,8 @@ class _EpochCallback(UserCallback):
 
     @override
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self._queue.put((_EPOCH, dict(metrics[0])))
+        moved_bytes = sum(each["moved_bytes"] or 0 for each in metrics) or None
+        self._queue.put((_EPOCH, metrics[0] | {"moved_bytes": moved_bytes}))
 
 
 class _PlacementGroupCallback(WorkerGroupCallback):
@@ -136,6 +155,7 @@ def _trainer(task: TrialTask, config: dict[str, Any], queue: Queue) -> Any:
         train_loop_config={
             "task": config["task"],
             "reported_epochs": config["reported_epochs"],
+            "file_server": config["file_server"],
             "queue": queue,
         },
         torch_config=NodeTorchConfig(

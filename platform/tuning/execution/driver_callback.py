@@ -16,7 +16,14 @@ from platform.tuning.execution import placement_groups
 from platform.tuning.execution.cluster_session import check_ray_processes
 from platform.tuning.execution.interrupts import Interrupts, StopRequested
 from platform.tuning.journal.journal import Journal
-from platform.tuning.journal.trial import FAILURE, OUT_OF_MEMORY, PROCESS_ENDS, TrialTask, record_from
+from platform.tuning.journal.trial import (
+    FAILURE,
+    NODE_NOTE,
+    OUT_OF_MEMORY,
+    PROCESS_ENDS,
+    TrialTask,
+    record_from,
+)
 from platform.tuning.sampling.task_queue import TaskQueue
 
 _MAX_ATTEMPTS = 3  # a trial fails when its third process dies
@@ -101,6 +108,8 @@ class DriverCallback(Callback):
                 self._out_of_memory.add(task.trial_id)
         if PROCESS_ENDS in result:
             self._refused.add(task.trial_id)
+        if NODE_NOTE in result:
+            self._guard(lambda: self._observer.cluster_changed(f"{task.trial_id}: {result[NODE_NOTE]}"))
         # A trial continues from its checkpoint, so an epoch that is already journaled is not trained again.
         if record is None or record.epoch <= self._journal.ledger.epochs_known(task.trial_id):
             return

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from platform.training.records import EpochRecord
+from platform.tuning.execution.node_files import trial_files
 from platform.tuning.execution.train_task import device_for, train_task
-from platform.tuning.journal.trial import PROCESS_ENDS, TrialFailed, TrialTask, trial_log
+from platform.tuning.journal.trial import NODE_NOTE, PROCESS_ENDS, TrialFailed, TrialTask, trial_log
 
 
 def train_trial(config: dict[str, Any]) -> None:
     """Run one trial; Ray Tune calls this in the trial's actor.
 
     Args:
-        config: `task`, a TrialTask as JSON, and `reported_epochs`, the number of journaled epochs.
+        config: `task`, a TrialTask as JSON; `reported_epochs`, the number of journaled epochs; and
+            `file_server`, the name of the sweep's file server, or None.
 
     Raises:
         SystemExit: from within `tune.report`, when Tune stops the trial.
@@ -44,11 +46,19 @@ def train_trial(config: dict[str, Any]) -> None:
 
     header = f"{task.trial_id} in process {os.getpid()}: {task.run.model_dump_json()}"
     metrics, sound = dict[str, Any](), True
-    try:
-        with trial_log(Path(task.log_path), header):
-            train_task(task, reported_epochs=config["reported_epochs"], world=single(device), report=report)
-    except TrialFailed as failure:
-        metrics, sound = failure.as_metrics(), failure.process_is_sound
+    with trial_files(task, config["file_server"]) as files:
+        try:
+            with trial_log(Path(task.log_path), header, open_log=files.open_log):
+                train_task(
+                    task,
+                    reported_epochs=config["reported_epochs"],
+                    world=single(device),
+                    files=files,
+                    report=report,
+                    note=lambda text: tune.report({NODE_NOTE: text}),
+                )
+        except TrialFailed as failure:
+            metrics, sound = files.failure_metrics(failure), failure.process_is_sound
     if metrics:
         # Not earlier: until here the error's frames held the network.
         _free_memory()

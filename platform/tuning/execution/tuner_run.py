@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from platform.common.errors import Interrupted, UserError
 from platform.tracking.events import Stage, TrialStatus
 from platform.tuning.execution import interrupts
+from platform.tuning.execution.node_files import file_server
 from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.journal.journal import Journal
 from platform.tuning.journal.trial import TrialTask
@@ -66,9 +67,12 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
         job.next_task, waiting=job.waiting, concurrent=concurrent, epochs_known=ledger.epochs_known
     )
     interrupted = False
-    with interrupts.catch_signals(
-        before_exit=ray.shutdown, announce=context.observer.stop_requested
-    ) as signals:
+    with (
+        file_server(context.folder, context.info, context.observer) as server,
+        interrupts.catch_signals(
+            before_exit=ray.shutdown, announce=context.observer.stop_requested
+        ) as signals,
+    ):
         callback = DriverCallback(
             journal,
             observer=context.observer,
@@ -78,7 +82,7 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
             max_failures=job.max_failures,
         )
         try:
-            _tuner(job, context, queue, callback).fit()
+            _tuner(job, context, queue, callback, server).fit()
         except interrupts.StopRequested:
             interrupted = True
             _kill(callback.live_actors())
@@ -98,7 +102,9 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
         raise Interrupted(f"interrupted; resume with: {command}")
 
 
-def _tuner(job: TunerJob, context: StageContext, queue: TaskQueue, callback: DriverCallback) -> Any:
+def _tuner(
+    job: TunerJob, context: StageContext, queue: TaskQueue, callback: DriverCallback, server: str | None
+) -> Any:
     from ray import tune
 
     from platform.tuning.execution.ddp import run_worker_group
@@ -108,7 +114,7 @@ def _tuner(job: TunerJob, context: StageContext, queue: TaskQueue, callback: Dri
     tune_dir = context.folder.tune
     return tune.Tuner(
         tune.with_resources(train_trial if inproc else run_worker_group, _resources(context.placement)),
-        param_space=None if inproc else {"train_dir": str(tune_dir / f"{job.stage}-train")},
+        param_space={"file_server": server, "train_dir": str(tune_dir / f"{job.stage}-train")},
         tune_config=tune.TuneConfig(
             search_alg=queue,
             scheduler=job.scheduler,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -91,6 +91,9 @@ always means that a process died and that the trial is worth another attempt."""
 OUT_OF_MEMORY = "out_of_gpu_memory"
 """The metric, reported with `FAILURE`, that says whether the trial ran out of GPU memory."""
 
+NODE_NOTE = "node_note"
+"""The metric that holds a message about the node, such as that the images were copied to it."""
+
 PROCESS_ENDS = "process_ends"
 """The metric that a process reports if it cannot run the trial and ends; the trial needs another process."""
 
@@ -129,17 +132,29 @@ class TrialFailed(Exception):  # noqa: N818 - named like the status
         return {FAILURE: self.text, OUT_OF_MEMORY: self.out_of_memory}
 
 
+def open_log_file(path: Path) -> TextIO:
+    """Open a log to append to it; its folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", buffering=1, encoding="utf-8", errors="replace")
+
+
 @contextmanager
-def trial_log(path: Path, header: str) -> Iterator[None]:
+def trial_log(
+    path: Path, header: str, *, open_log: Callable[[Path], TextIO] = open_log_file
+) -> Iterator[None]:
     """Write this process's output, and the traceback of an error, to the trial's log.
 
     A resumed trial appends to its log.
 
+    Args:
+        path: the log.
+        header: its first line after the time.
+        open_log: opens `path`.
+
     Raises:
         TrialFailed: the block raised an error.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
+    with open_log(path) as log:
         print(f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {header}", file=log)
         try:
             with redirect_stdout(log), redirect_stderr(log):
