@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platform.common.cores import usable_cores
 from platform.common.errors import Interrupted, UserError, describe_os_error, run_command
 from platform.console.sweep_command import Arguments, read_command, spec_and_folder
 from platform.space.space_files import SweepSpec
@@ -261,7 +262,7 @@ def _benchmark(sweep: Sweep, view: LiveView) -> None:
 
     if sweep.folder.benchmark.exists():
         return
-    threads = sorted({1, min(2, int(sweep.plan.nodes[0].CPU))})
+    threads = sorted({1, min(2, usable_cores())})
     run_benchmark(
         sweep.folder.export,
         *sweep.folder.lower_precisions,

@@ -324,7 +324,7 @@ def _training_speed(
     if resources.GPU > 0:
         processes = int(1 / resources.GPU + 1e-9) or 1
     else:
-        processes = worker_slots(resources, [plan.nodes[0].model_dump()])
+        processes = worker_slots(resources, [plan.nodes[0].model_dump()]) or 1  # a head often has 0 CPUs
     processes = min(processes, plan.search.concurrency * plan.search.workers)
     cached = [calibration.load_cached_speed(request, processes=processes) for request in requests]
     if None in cached and not calibrate:

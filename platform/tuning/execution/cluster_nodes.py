@@ -164,7 +164,7 @@ class NodeWatch:
         """Look for nodes that have joined or left, at most every 5 s; return a line for each.
 
         Raises:
-            UserError: the cluster has not answered for 20 s.
+            UserError: the cluster has not answered for 20 s, or its head's node has left.
         """
         if self._clock() < self._next_poll_s:
             return []
@@ -176,6 +176,8 @@ class NodeWatch:
         self._next_poll_s = self._answered_s + _POLL_S
         before, self._known = self._known, self._nodes()
         now = self._known.values()
+        if not any(node.is_head for node in now):
+            raise _lost()
         if self._count is not None:
             startable = startable_nodes(now, self._config)
             self.concurrent = self._count([*(node.resources for node in now), *startable])

@@ -13,6 +13,7 @@ from typing_extensions import override
 from platform.tracking.events import SweepObserver, TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.execution import placement_groups
+from platform.tuning.execution.cluster_nodes import NodeWatch, address_of
 from platform.tuning.execution.cluster_session import check_ray_processes
 from platform.tuning.execution.interrupts import Interrupts, StopRequested
 from platform.tuning.journal.journal import Journal
@@ -26,7 +27,7 @@ from platform.tuning.journal.trial import (
 )
 from platform.tuning.sampling.task_queue import TaskQueue
 
-_MAX_ATTEMPTS = 3  # a trial fails when its third process dies
+_MAX_ATTEMPTS = 3  # a trial fails when three processes die in one epoch
 _CLEANUP_FOR_S, _CLEANUP_EVERY_S = 60.0, 1.0
 _RETRY_PIECES = 2  # pieces of a batch after a trial ran out of GPU memory
 
@@ -56,11 +57,16 @@ class DriverCallback(Callback):
         interrupts: Interrupts,
         listeners: Sequence[TrialListener],
         queue: TaskQueue,
+        nodes: NodeWatch,
         max_failures: int | None,
     ) -> None:
         self._journal, self._observer, self._interrupts = journal, observer, interrupts
-        self._listeners, self._queue, self._max_failures = listeners, queue, max_failures
+        self._listeners, self._queue, self._nodes = listeners, queue, nodes
+        self._max_failures = max_failures
         self._attempts: dict[str, int] = {}
+        """Processes of a trial since its last epoch."""
+        self._deaths: dict[str, str] = {}
+        """Why the last process of a waiting trial died."""
         self._failures: dict[str, str] = {}
         self._out_of_memory: set[str] = set()
         self._refused: set[str] = set()
@@ -82,6 +88,7 @@ class DriverCallback(Callback):
         self._actors = trials
         self._interrupts.check()
         self._guard(check_ray_processes)
+        self._guard(self._follow_nodes)
         self._guard(self._remove_orphaned_groups)
         if self.error is not None or self.too_many_failures:
             raise StopRequested
@@ -95,6 +102,8 @@ class DriverCallback(Callback):
             self._refused.discard(task.trial_id)  # its first start was reported
         else:
             self._guard(lambda: self._observer.trial_started(task.info()))
+        if task.trial_id in self._deaths:
+            self._guard(lambda: self._report_restart(task, trial.temporary_state.ray_actor))
 
     @override
     def on_trial_result(
@@ -116,6 +125,7 @@ class DriverCallback(Callback):
 
         def handle() -> None:
             self._journal.epoch(task.trial_id, record)
+            self._attempts.pop(task.trial_id, None)
             for listener in self._listeners:
                 listener.epoch(task.trial_id, record)
             self._observer.epoch_finished(task.info(), record)
@@ -144,12 +154,30 @@ class DriverCallback(Callback):
             self._queue.requeue(task)
         elif attempts < _MAX_ATTEMPTS:
             self._attempts[task.trial_id] = attempts + 1
+            killed = "usage threshold" in _reason(trial)
+            self._deaths[task.trial_id] = (
+                "Ray's memory monitor ended its process" if killed else "its process or its node was lost"
+            )
             self.running.discard(task.trial_id)
             self._queue.requeue(task)
             self._cleanup_until_s = time.monotonic() + _CLEANUP_FOR_S
         else:
-            reason = f"its process died {attempts} times; the last time: {_reason(trial)}"
+            reason = f"its process died {attempts} times in one epoch; the last time: {_reason(trial)}"
             self._end(task, TrialStatus.FAILED, f"{reason}\nlog: {task.log_path}")
+
+    def _follow_nodes(self) -> None:
+        for change in self._nodes.poll():
+            self._observer.cluster_changed(change)
+        self._queue.concurrent = self._nodes.concurrent
+
+    def _report_restart(self, task: TrialTask, actor: Any) -> None:
+        # The driver of a worker group runs on the head; its workers are placed later.
+        node = address_of(actor) if task.workers == 1 else None
+        epoch = self._journal.ledger.epochs_known(task.trial_id)
+        start = f"continues after epoch {epoch}" if epoch else "starts again"
+        self._observer.cluster_changed(
+            f"{task.trial_id} {start}{f' on {node}' if node else ''}: {self._deaths.pop(task.trial_id)}"
+        )
 
     def _remove_orphaned_groups(self) -> None:
         """After a process died, free the resources of its workers; Ray notices the death with a delay."""
@@ -221,5 +249,9 @@ def _can_accumulate(task: TrialTask) -> bool:
 
 
 def _reason(trial: Any) -> str:
-    path = trial.error_file
-    return Path(path).read_text(encoding="utf-8").strip() if path else "no error was given"
+    """Return Ray's reason for the death of a trial's process on one line."""
+    if not trial.error_file:
+        return "no error was given"
+    *_, last = Path(trial.error_file).read_text(encoding="utf-8").split("Failure # ")
+    _, _, text = last.partition("\n")
+    return " ".join(text.split())

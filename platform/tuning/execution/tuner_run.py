@@ -5,15 +5,15 @@ Tune schedules the trials. Its own records are not read again, because the journ
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from platform.common.errors import Interrupted, UserError
 from platform.tracking.events import Stage, TrialStatus
 from platform.tuning.execution import interrupts
+from platform.tuning.execution.cluster_nodes import NodeWatch, is_answering
 from platform.tuning.execution.node_files import file_server
 from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.journal.journal import Journal
@@ -60,11 +60,9 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
     from platform.tuning.execution.driver_callback import DriverCallback
     from platform.tuning.sampling.task_queue import TaskQueue
 
-    concurrent, ledger = context.placement.concurrent, journal.ledger
-    # Tune requests this many actors at a time. With fewer they would start one after another.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    ledger, nodes = journal.ledger, NodeWatch(context.placement)
     queue = TaskQueue(
-        job.next_task, waiting=job.waiting, concurrent=concurrent, epochs_known=ledger.epochs_known
+        job.next_task, waiting=job.waiting, concurrent=nodes.concurrent, epochs_known=ledger.epochs_known
     )
     interrupted = False
     with (
@@ -79,17 +77,21 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
             interrupts=signals,
             listeners=job.listeners,
             queue=queue,
+            nodes=nodes,
             max_failures=job.max_failures,
         )
         try:
-            _tuner(job, context, queue, callback, server).fit()
+            with nodes.loss_as_user_error(), _killed_processes_as_dead_actors():
+                _tuner(job, context, queue, callback, server).fit()
         except interrupts.StopRequested:
             interrupted = True
-            _kill(callback.live_actors())
+            if is_answering():
+                _kill(callback.live_actors())
         for trial_id in sorted(callback.running):
             context.observer.trial_ended(ledger.trials[trial_id].task.info(), TrialStatus.INTERRUPTED)
     if callback.error is not None:
-        raise callback.error
+        with nodes.loss_as_user_error():
+            raise callback.error
     if callback.too_many_failures:
         failed = ledger.failures(job.stage)
         last = "\n".join((failed[-1].error or "").splitlines()[-2:])  # error and log, without the traceback
@@ -100,6 +102,29 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
     if interrupted:
         command = f"python -m platform.sweep --resume {context.folder.sweep_id}"
         raise Interrupted(f"interrupted; resume with: {command}")
+
+
+@contextmanager
+def _killed_processes_as_dead_actors() -> Iterator[None]:
+    """Let Tune handle every loss of a trial's process as the death of an actor.
+
+    Tune raises a RuntimeError, which ends the whole run, for a process that Ray's memory monitor has killed.
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import RayActorError, RayTaskError
+
+    managers: Any = RayActorManager
+    original = managers._actor_task_failed
+
+    def task_failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        known = isinstance(exception, RayActorError | RayTaskError)
+        original(manager, tracked_actor_task, exception if known else RayActorError(error_msg=str(exception)))
+
+    managers._actor_task_failed = task_failed
+    try:
+        yield
+    finally:
+        managers._actor_task_failed = original
 
 
 def _tuner(

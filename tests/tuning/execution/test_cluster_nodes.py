@@ -114,6 +114,12 @@ def test_a_cluster_that_no_longer_answers_is_lost_after_twenty_seconds(
         watch.poll()
 
 
+def test_a_cluster_without_its_head_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(UserError, match="no longer answers"):
+        Cluster(worker(2)).watch().poll()
+
+
 def test_an_error_of_a_cluster_that_answers_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(RuntimeError, match="RPC error"), Cluster(HEAD).watch().loss_as_user_error():

@@ -58,7 +58,7 @@ def test_trials_of_two_workers_finish_stop_and_fail(
     assert ray.available_resources()["CPU"] == 2
 
 
-@pytest.mark.parametrize("victim", ["ImplicitFunc", "TrainController"])
+@pytest.mark.parametrize("victim", ["ImplicitFunc", "TrainController", "RayTrainWorker"])
 def test_a_trial_continues_after_its_process_or_its_controller_is_killed(
     folder: Path, info: DatasetInfo, victim: str
 ) -> None:
@@ -73,6 +73,7 @@ def test_a_trial_continues_after_its_process_or_its_controller_is_killed(
                     if process.is_running() and f"ray::{victim}" in " ".join(process.cmdline()):
                         process.kill()
                         killed.append(victim)
+                        break
 
     observer = Killer()
     spec = tiny_spec(workers_per_trial=2, start_from=[sgd(0.05)], trials=1, scheduler={"name": "none"})
