@@ -17,8 +17,13 @@ COMMANDS = {
     "train": ("platform.train", "train one configuration"),
     "evaluate": ("platform.evaluate", "evaluate a trained model on the test or validation split"),
     "predict": ("platform.predict", "classify image files"),
+    "diagnose": ("platform.diagnose", "what went wrong in a run, why, and what to try"),
     "report": ("platform.report", "write the HTML report of a sweep"),
     "ui": ("platform.ui", "compare the trials of the newest sweep in MLflow"),
+    "cluster": (
+        "platform.cluster",
+        "run a sweep on several machines over ssh: check, up, sweep, fetch, down",
+    ),
     "export": ("deploy.export", "export a trained model to ncnn"),
     "benchmark": ("deploy.benchmark", "measure the latency of exported models with the C++ engine"),
     "engine": ("deploy.engine_build.engine", "build the C++ engine"),

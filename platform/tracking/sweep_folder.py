@@ -14,6 +14,7 @@
     report.html
     mlflow.json       the MLflow store, without credentials
     error.log         the traceback of the unexpected error that ended the sweep
+    mirror.json       the URI of --mirror, without credentials, and the files that were copied to it
     optuna.log        the ended trials of the search, for optuna-dashboard
     checkpoints/      one folder per trial
     tune/ logs/       files of Ray
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -54,6 +56,12 @@ class _StateRecord(Frozen):
     running_since: AwareDatetime | None = None
     active_s: NonNegativeFloat = 0.0
     pid: Annotated[int, Field(ge=-1, lt=2**31)] = -1
+    host: str | None = None
+
+    @property
+    def on_other_machine(self) -> bool:
+        """Whether the sweep ran on another machine, so its process cannot be looked up here."""
+        return self.host not in (None, socket.gethostname())
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ class SweepFolder:
                     "running_since": now.isoformat() if state == "running" else None,
                     "active_s": round(self.elapsed_s(), 1),
                     "pid": os.getpid(),
+                    "host": socket.gethostname(),
                 },
             )
 
@@ -181,7 +190,7 @@ class SweepFolder:
         if since is None:
             return self.active_s
         until = datetime.now(UTC)
-        if record.pid != os.getpid() and not psutil.pid_exists(record.pid):
+        if record.on_other_machine or (record.pid != os.getpid() and not psutil.pid_exists(record.pid)):
             files = [path for path in (self.state, self.journal, self.test, self.benchmark) if path.exists()]
             until = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC)
         return self.active_s + max(0.0, (until - since).total_seconds())
@@ -192,10 +201,13 @@ class SweepFolder:
         return self._state_record().started_at
 
     def get_state(self) -> State:
-        """Return the state of the sweep; `interrupted` if its process was killed."""
+        """Return the state of the sweep; `interrupted` if its process was killed.
+
+        A sweep of another machine has the state in which its folder was copied.
+        """
         record = self._state_record()
-        killed = record.state == "running" and not psutil.pid_exists(record.pid)
-        return "interrupted" if killed else record.state
+        ended = not record.on_other_machine and not psutil.pid_exists(record.pid)
+        return "interrupted" if record.state == "running" and ended else record.state
 
     @property
     def unfinished(self) -> bool:

@@ -76,6 +76,17 @@ def test_a_killed_sweep_is_interrupted(tmp_path):
     assert folder.unfinished
 
 
+def test_a_copy_of_a_sweep_that_runs_on_another_machine_is_running(tmp_path):
+    folder = new_sweep_folder(tmp_path, "s", now=NOON)
+    record = json.loads(folder.state.read_text())
+    started = datetime(2026, 3, 1, tzinfo=UTC)
+    there = {"host": "another-machine", "pid": 2**30, "running_since": started.isoformat()}
+    write_json(folder.state, {**record, **there})
+    os.utime(folder.state, (started.timestamp() + 60,) * 2)
+    assert folder.get_state() == "running"
+    assert folder.elapsed_s() == 60  # up to the last change before the copy, not until now
+
+
 def test_a_new_state_keeps_the_time_of_the_first_start(tmp_path):
     folder = new_sweep_folder(tmp_path, "s", now=NOON)
     record = json.loads(folder.state.read_text())
