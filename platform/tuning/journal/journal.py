@@ -2,8 +2,9 @@
 
 `platform.tuning.journal.event` lists the kinds of events. Each line is on disk before the sweep continues, so
 replaying the file rebuilds the sampler, the scheduler's rungs and the list of unfinished trials after any
-kind of crash. `Tuner.restore` cannot do this: it loses the rungs, and it counts iterations instead of epochs.
-An incomplete last line (the machine crashed) is dropped.
+kind of crash. Only epochs are synced up to a tenth of a second late: a resumed trial reports the epochs of
+its checkpoint that the journal lacks. `Tuner.restore` cannot do this: it loses the rungs, and it counts
+iterations instead of epochs. An incomplete last line (the machine crashed) is dropped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from platform.tuning.journal.event import Event, Kind, event_from
 from platform.tuning.journal.ledger import replay
 from platform.tuning.journal.trial import TrialTask
 
+_SYNC_EPOCHS_EVERY_S = 0.1
+
 
 class Journal:
     """The open journal of a sweep. Only one process can have it open."""
@@ -34,6 +37,7 @@ class Journal:
         self.ledger = replay(events)
         """The state of the sweep, all events written since included."""
         self._fd = fd
+        self._is_synced, self._next_sync_s = True, 0.0
 
     def trial(self, task: TrialTask) -> None:
         """Write that a trial was created."""
@@ -67,6 +71,12 @@ class Journal:
         """Write that the search gets more trials."""
         self._append("extended", note=note)
 
+    def sync(self, *, now: bool = False) -> None:
+        """Sync what was written to disk; unless `now`, at most every `_SYNC_EPOCHS_EVERY_S`."""
+        if not self._is_synced and (now or time.monotonic() >= self._next_sync_s):
+            os.fsync(self._fd)
+            self._is_synced, self._next_sync_s = True, time.monotonic() + _SYNC_EPOCHS_EVERY_S
+
     def _append(self, kind: Kind, **fields: Any) -> None:
         event = Event(kind=kind, at=round(time.time(), 3), **fields)
         rest = (json.dumps(event.as_dict()) + "\n").encode()
@@ -74,7 +84,8 @@ class Journal:
         try:
             while rest:  # a full disk may take part of a line
                 rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
+            self._is_synced = False
+            self.sync(now=kind != "epoch")
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._fd, size)
@@ -101,6 +112,8 @@ def open_journal(path: Path) -> Iterator[Journal]:
             os.ftruncate(fd, len(content) - len(torn))
         yield Journal(fd, tuple(_parse(path, whole)))
     finally:
+        with suppress(OSError):
+            os.fsync(fd)
         os.close(fd)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def test_every_write_is_fsynced_before_it_returns(
         write(journal)
         assert synced == [path.read_bytes()], "one fsync, after the whole line was written"
     assert read_journal(path)[-1].kind == kind
+
+
+def test_epochs_in_quick_succession_share_an_fsync(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, now_s, fsync = list[int](), 100.0, os.fsync
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path.stat().st_size) or fsync(fd))
+    with open_journal(path) as journal:
+        for epoch in range(2, 51):
+            journal.epoch("t000", a_record(epoch))
+        assert len(synced) == 1
+        journal.ended("t000", TrialStatus.FINISHED, None)
+        assert len(synced) == 2, "the end of a trial is a decision"
+        journal.sync()
+        assert len(synced) == 2, "nothing is left to sync"
+        journal.epoch("t000", a_record(51))
+        now_s += 0.1
+        journal.sync()
+        assert synced[2:] == [path.stat().st_size]
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync"])
