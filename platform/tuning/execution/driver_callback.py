@@ -88,6 +88,7 @@ class DriverCallback(Callback):
         self._actors = trials
         self._interrupts.check()
         self._guard(check_ray_processes)
+        self._guard(self._journal.sync)
         self._guard(self._follow_nodes)
         self._guard(self._remove_orphaned_groups)
         if self.error is not None or self.too_many_failures:
