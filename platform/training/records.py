@@ -42,8 +42,8 @@ class EpochRecord:
     loss_spikes: int | None = None
     """Number of loss spikes within the epoch (`platform.training.diagnostics.network_probe.count_spikes`)."""
     moved_bytes: int | None = None
-    """Bytes copied between nodes for the trial since its previous epoch: checkpoints, log, images. None in a
-    run whose node shares the sweep's folder. (The trained model is copied after the last epoch's record.)"""
+    """Bytes copied between nodes since the trial's previous epoch: its checkpoint, and before the first epoch
+    the images. None if nothing was copied. Log lines, and the model at the end, are not counted."""
     # Statistics of the network at the epoch's end (`diagnostics.network_probe.NetworkStatistics`); None for
     # image files, and in records older than these fields.
     first_grad_norm: float | None = None

@@ -21,7 +21,7 @@ from platform.tuning.execution.cluster_session import session
 from platform.tuning.execution.stage_context import Placement
 from tests.tuning.execution.examples import TWO_WORKERS, search, sgd, tiny_spec
 
-TRIALS, EPOCHS = 4, 6
+TRIALS, EPOCHS = 4, 4
 SPEC = tiny_spec(
     base={**tiny_spec().base.model_dump(), "epochs": EPOCHS},
     start_from=[sgd(0.01 + 0.01 * number) for number in range(TRIALS)],

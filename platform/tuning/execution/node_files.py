@@ -1,7 +1,6 @@
 """The files of trials on a cluster whose nodes do not share the sweep's folder.
 
-An actor on the driver's node, `FileServer`, reads and writes files there; file contents pass through Ray's
-object store in chunks. A process on another node
+A `FileServer` on the driver's node reads and writes files there. A process on another node
 
 - copies the images to the node's dataset cache before its first trial, unless the node has them;
 - copies each checkpoint, and the trained model, to the sweep's folder before the epoch is reported, so the
@@ -14,23 +13,19 @@ server.
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
-from typing_extensions import override
 
-from platform.common.atomic import discard_unfinished, replacing
+from platform.common.atomic import discard_unfinished
 from platform.common.errors import UserError
 from platform.data import cache
 from platform.data.dataset import DatasetInfo
@@ -38,102 +33,19 @@ from platform.tracking.events import SweepObserver
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.run_folder import LAST
 from platform.tuning.execution.cluster_nodes import is_answering
+from platform.tuning.file_server import (
+    FileServer,
+    Served,
+    ServedLog,
+    cause_of,
+    get_result,
+    pull,
+    push,
+)
 from platform.tuning.journal.trial import FAILURE, TrialFailed, TrialTask, open_log_file
 
-_CHUNK_BYTES = 8 * 2**20
-_CHUNKS_IN_FLIGHT = 3
-_LINES_IN_FLIGHT = 50
 _DATASET_FILES = ("dataset.json", "train.arrow", "test.arrow")
-_COPY_ATTEMPTS = 3
 _SERVER_POLL_S = 1.0
-
-
-class FileChangedError(Exception):
-    """A file was replaced while it was read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """The content of a server. All paths are those of the driver's node."""
-
-    probe: Path
-    """A file in the sweep's folder. A node that can read `token` from it shares the folder."""
-    token: str
-    data_path: Path
-    """The dataset's folder in the cache."""
-    data_sha256: str
-    """The content hash of the dataset."""
-
-
-class FileServer:
-    """Reads and writes files on the driver's node; an actor, which all other nodes call."""
-
-    def __init__(self, folder: Path, info: DatasetInfo) -> None:
-        discard_unfinished(folder, "probe")
-        token = secrets.token_hex(16)
-        probe = folder / f".probe.{token[:12]}.tmp"
-        probe.write_text(token)
-        self._served = Served(probe=probe, token=token, data_path=info.path, data_sha256=info.sha256)
-        self._sent_bytes = 0
-
-    def served(self) -> Served:
-        """Return what this server serves."""
-        return self._served
-
-    def sent_bytes(self) -> int:
-        """Return how many bytes of files were read."""
-        return self._sent_bytes
-
-    def stat(self, path: str) -> tuple[int, tuple[int, int]] | None:
-        """Return the size and the version (inode and time) of a file; None if it does not exist."""
-        with suppress(FileNotFoundError):
-            status = Path(path).stat()
-            return status.st_size, _version(status)
-        return None
-
-    def read(self, path: str, version: tuple[int, int], offset: int) -> bytes:
-        """Return a chunk of a file.
-
-        Raises:
-            FileChangedError: the file has another version.
-        """
-        with Path(path).open("rb") as file:
-            if _version(os.fstat(file.fileno())) != version:
-                raise FileChangedError(path)
-            file.seek(offset)
-            chunk = file.read(_CHUNK_BYTES)
-        self._sent_bytes += len(chunk)
-        return chunk
-
-    def discard_unfinished(self, folder: str) -> None:
-        """Remove the files that a process which has died did not copy completely."""
-        discard_unfinished(Path(folder))
-
-    def write(self, path: str, offset: int, chunk: bytes) -> None:
-        """Write a chunk of a file, and create the file and its folder if needed."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            os.pwrite(fd, chunk, offset)
-        finally:
-            os.close(fd)
-
-    def commit(self, temporary: str, path: str, size: int) -> None:
-        """Sync a file that was written, and rename it to `path`."""
-        if self.stat(temporary) is None and (self.stat(path) or (None,))[0] == size:
-            return  # the call is repeated, because the reply was lost
-        with Path(temporary).open("rb+") as file:
-            got = os.fstat(file.fileno()).st_size
-            if got != size:
-                raise UserError(f"the copy of {path} must have {size} bytes, got {got}")
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-
-    def append(self, path: str, text: str) -> None:
-        """Append text to a file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("a", encoding="utf-8", errors="replace") as file:
-            file.write(text)
 
 
 @contextmanager
@@ -157,7 +69,7 @@ def file_server(folder: SweepFolder, info: DatasetInfo, observer: SweepObserver)
         .options(
             name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=_on(_here())
         )
-        .remote(folder.path, info)
+        .remote(folder.path, info.path, info.sha256)
     )
     try:
         ray.get(server.served.remote())  # its folder is writable
@@ -194,7 +106,7 @@ def _place_images_on_nodes(server: Any, info: DatasetInfo, observer: SweepObserv
                 if ray.get(task)[1]:
                     copied.append(nodes[task])
             except RayTaskError as error:
-                raise UserError(f"the node {nodes[task]} cannot run trials: {_cause(error)}") from error
+                raise UserError(f"the node {nodes[task]} cannot run trials: {cause_of(error)}") from error
             except RayError:
                 continue  # the node has left
     if copied:
@@ -204,7 +116,7 @@ def _place_images_on_nodes(server: Any, info: DatasetInfo, observer: SweepObserv
 
 def _place_images(server: Any) -> tuple[Path, int]:
     """Return the folder of the dataset on this node, and the bytes that were copied there."""
-    served: Served = _get(server.served.remote())
+    served: Served = get_result(server.served.remote())
     path, cache_dir = served.data_path, cache.default_cache_dir()
     for folder in (path, cache_dir / "datasets" / path.name):
         if cache.find_copy(folder, served.data_sha256) is not None:
@@ -213,7 +125,7 @@ def _place_images(server: Any) -> tuple[Path, int]:
 
     def write_files(folder: Path) -> None:
         nonlocal copied
-        copied = sum(_pull(server, f"{path}/{file}", folder / file) for file in _DATASET_FILES)
+        copied = sum(pull(server, f"{path}/{file}", folder / file) for file in _DATASET_FILES)
 
     return cache.store_copy(cache_dir, path.name, served.data_sha256, write_files).path, copied
 
@@ -244,20 +156,20 @@ class TrialFiles:
         """Copy the trial's checkpoint to this node, if there is one."""
         if not self._is_copied:
             return
-        _get(self._server.discard_unfinished.remote(self._task.checkpoint_dir))
+        get_result(self._server.discard_unfinished.remote(self._task.checkpoint_dir))
         source = f"{self._task.checkpoint_dir}/{LAST}"
-        if _get(self._server.stat.remote(source)) is not None:
-            self._moved_bytes += _pull(self._server, source, self.checkpoint_dir / LAST)
+        if get_result(self._server.stat.remote(source)) is not None:
+            self._moved_bytes += pull(self._server, source, self.checkpoint_dir / LAST)
 
     def save(self, path: Path) -> None:
         """Copy a file of `checkpoint_dir` to the sweep's folder; it replaces the earlier one atomically."""
         if self._is_copied:
-            self._moved_bytes += _push(self._server, path, f"{self._task.checkpoint_dir}/{path.name}")
+            self._moved_bytes += push(self._server, path, f"{self._task.checkpoint_dir}/{path.name}")
 
     def open_log(self, path: Path) -> TextIO:
         """Open a log in the sweep's folder, to append to it."""
         if self._is_copied:
-            return _ServedLog(self._server, path)  # type: ignore[return-value]
+            return ServedLog(self._server, path)  # type: ignore[return-value]
         return open_log_file(path)
 
     def failure_metrics(self, failure: TrialFailed) -> dict[str, Any]:
@@ -313,97 +225,6 @@ def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{os.uname().nodename}.*"):
         if not psutil.pid_exists(int(folder.name.split(".")[-2])):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-class _ServedLog(io.TextIOBase):
-    """Appends whole lines to a file on the driver's node."""
-
-    def __init__(self, server: Any, path: Path) -> None:
-        self._server, self._path = server, path
-        self._line, self._pending = "", deque[Any]()
-
-    @override
-    def write(self, text: str, /) -> int:
-        whole, newline, self._line = (self._line + text).rpartition("\n")
-        if newline:
-            self._send(whole + newline)
-        return len(text)
-
-    @override
-    def close(self) -> None:
-        if not self.closed:
-            self._send(self._line)
-            while self._pending:
-                _get(self._pending.popleft())
-        super().close()
-
-    def _send(self, text: str) -> None:
-        while len(self._pending) >= _LINES_IN_FLIGHT:
-            _get(self._pending.popleft())
-        self._pending.append(self._server.append.remote(str(self._path), text))
-
-
-def _pull(server: Any, source: str, target: Path) -> int:
-    """Copy a file of the driver's node to this node; return its size."""
-    for _ in range(_COPY_ATTEMPTS):
-        size, version = _get(server.stat.remote(source)) or (0, None)
-        try:
-            with replacing(target) as temporary, temporary.open("wb") as file:
-                pending = deque[Any]()
-                for offset in range(0, max(size, 1), _CHUNK_BYTES):
-                    pending.append(server.read.remote(source, version, offset))
-                    if len(pending) == _CHUNKS_IN_FLIGHT:
-                        file.write(_get(pending.popleft()))
-                while pending:
-                    file.write(_get(pending.popleft()))
-        except FileChangedError:
-            continue
-        return int(size)
-    raise UserError(f"{source} was replaced again and again while it was read")
-
-
-def _push(server: Any, source: Path, target: str) -> int:
-    """Copy a file of this node to the driver's node, atomically; return its size."""
-    folder, _, name = target.rpartition("/")
-    temporary, size = f"{folder}/.{name}.{secrets.token_hex(6)}.tmp", source.stat().st_size
-    pending = deque[Any]()
-    with source.open("rb") as file:
-        for offset in range(0, max(size, 1), _CHUNK_BYTES):
-            pending.append(server.write.remote(temporary, offset, file.read(_CHUNK_BYTES)))
-            if len(pending) == _CHUNKS_IN_FLIGHT:
-                _get(pending.popleft())
-    while pending:
-        _get(pending.popleft())
-    _get(server.commit.remote(temporary, target, size))
-    return size
-
-
-def _get(reference: Any) -> Any:
-    """Return the result of a call of the server.
-
-    Raises:
-        UserError: the driver's node cannot read or write the file.
-        FileChangedError: the file was replaced while it was read.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, FileChangedError):
-            raise error.cause from None
-        raise UserError(f"on the machine that runs the sweep: {_cause(error)}") from None
-
-
-def _cause(error: Any) -> str:
-    """Return the error of a remote call without its traceback."""
-    cause = error.cause
-    return str(cause) if isinstance(cause, UserError | OSError) else f"{type(cause).__name__}: {cause}"
-
-
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_ino, status.st_mtime_ns
 
 
 def _here() -> str:

@@ -14,13 +14,14 @@ from platform.common.errors import UserError
 from platform.data.cache import find_copy
 from platform.data.dataset import DatasetInfo
 from platform.tuning.execution import node_files
-from platform.tuning.execution.node_files import FileChangedError, FileServer, TrialFiles, trial_files
+from platform.tuning.execution.node_files import TrialFiles, trial_files
+from platform.tuning.file_server import CHUNK_BYTES, FileChangedError, FileServer
 from platform.tuning.journal.trial import TrialFailed, TrialTask
 from tests.tuning.journal.examples import a_task
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-CHECKPOINT = os.urandom(2 * node_files._CHUNK_BYTES + 5)
+CHECKPOINT = os.urandom(2 * CHUNK_BYTES + 5)
 
 
 @pytest.fixture
@@ -34,7 +35,11 @@ def dataset(info: DatasetInfo, tmp_path: Path) -> DatasetInfo:
 
 @pytest.fixture
 def server(folder: Path, dataset: DatasetInfo) -> Iterator[str]:
-    actor = ray.remote(FileServer).options(name="files-test", num_cpus=0).remote(folder, dataset)
+    actor = (
+        ray.remote(FileServer)
+        .options(name="files-test", num_cpus=0)
+        .remote(folder, dataset.path, dataset.sha256)
+    )
     ray.get(actor.served.remote())
     yield "files-test"
     ray.kill(actor)
@@ -108,7 +113,7 @@ def test_a_trial_that_moves_gets_its_checkpoint(files: TrialFiles, task: TrialTa
 def test_a_file_replaced_while_it_is_read_is_noticed(
     folder: Path, dataset: DatasetInfo, tmp_path: Path
 ) -> None:
-    server, path = FileServer(folder, dataset), tmp_path / "last.pt"
+    server, path = FileServer(folder, dataset.path, dataset.sha256), tmp_path / "last.pt"
     path.write_bytes(b"epoch 1")
     _, version = server.stat(str(path))  # type: ignore[misc]
     assert server.read(str(path), version, 0) == b"epoch 1"
@@ -121,7 +126,7 @@ def test_a_file_replaced_while_it_is_read_is_noticed(
 def test_a_repeated_commit_is_harmless_and_an_incomplete_one_refused(
     folder: Path, dataset: DatasetInfo, tmp_path: Path
 ) -> None:
-    server, target = FileServer(folder, dataset), str(tmp_path / "last.pt")
+    server, target = FileServer(folder, dataset.path, dataset.sha256), str(tmp_path / "last.pt")
     server.write(f"{target}.tmp", 0, b"whole")
     server.commit(f"{target}.tmp", target, 5)
     server.commit(f"{target}.tmp", target, 5)
