@@ -101,6 +101,8 @@ class Stop(Frozen):
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     """Validation accuracy in 0..1; reached when a completed trial has it."""
 
+    hopeless_trials: bool = True
+    """End a trial whose loss has diverged or has not become better than that of a guess."""
 
 class Confirm(Frozen):
     """Repetition of the best trials over several seeds at the full budget, to measure the noise of seeds."""

@@ -1,4 +1,4 @@
-"""Group the diagnostics findings of a sweep's trials by kind."""
+"""Group the diagnostics findings of a sweep's trials by kind, and find where in the space they occur."""
 
 from __future__ import annotations
 
@@ -6,38 +6,59 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from platform.common.text_format import value_text
+from platform.tracking.events import TrialStatus
+from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
 from platform.training.diagnostics.diagnose import diagnose
-from platform.training.diagnostics.findings import Finding
+from platform.training.diagnostics.divergence import TrainingDiverged
+from platform.training.diagnostics.findings import DESCRIPTIONS, Finding
+
+_SIGNIFICANCE = 0.05
+_SHARE = 0.7
+"""Part of a region's trials that have the finding, and part of the trials with it that lie in the region."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FindingGroup:
-    """A kind of finding, and the finished trials that have it."""
+    """A kind of finding, and the trials that have it."""
 
     name: str
     trials: tuple[str, ...]
     """In the order of the sweep, except that the final run comes first."""
     finding: Finding
     """The finding of the first trial."""
+    region: str = ""
+    """The settings that the search trials with it have in common; empty if there are none."""
 
 
 def grouped_findings(results: SweepResults) -> list[FindingGroup]:
-    """Return the findings of the completed trials, most severe first; none for a quick sweep.
+    """Return the findings of the trials, most severe first; none for a quick sweep.
 
-    Pruned trials are left out because their learning curves are incomplete.
+    Trials that were stopped early have incomplete curves. Of their findings only divergence counts.
     """
-    classes = _classes(results.export) or _classes(results.test)
+    classes = number_of_classes(results)
     if classes is None or results.quick:
         return []
-    completed = sorted((row for row in results.trials if row.completed), key=lambda row: row.stage != "final")
-    found: dict[str, list[tuple[str, Finding]]] = {}
-    for row in completed:
-        for finding in diagnose(results.epochs.get(row.trial_id, ()), classes=classes):
-            found.setdefault(finding.name, []).append((row.trial_id, finding))
+    rows = sorted(results.trials, key=lambda row: row.stage != "final")
+    found: dict[str, list[tuple[TrialRow, Finding]]] = {}
+    for row in rows:
+        if row.status not in (TrialStatus.FINISHED, TrialStatus.PRUNED) and not has_diverged(row):
+            continue
+        epochs = results.epochs.get(row.trial_id, ())
+        for finding in diagnose(epochs, classes=classes, stopped=has_diverged(row)):
+            if row.completed or finding.name == "divergence":
+                found.setdefault(finding.name, []).append((row, finding))
+    search = [row for row in results.of_stage("search") if row.epochs_done or has_diverged(row)]
     return [
-        FindingGroup(name=name, trials=tuple(trial_id for trial_id, _ in pairs), finding=pairs[0][1])
-        for name, pairs in found.items()
+        FindingGroup(
+            name=name,
+            trials=tuple(row.trial_id for row, _ in found[name]),
+            finding=found[name][0][1],
+            region=_region(search, {row.trial_id for row, _ in found[name]}),
+        )
+        for name in DESCRIPTIONS
+        if name in found
     ]
 
 
@@ -50,7 +71,63 @@ def findings_by_trial(found: Sequence[FindingGroup]) -> dict[str, list[str]]:
     return names
 
 
+def has_diverged(row: TrialRow) -> bool:
+    """Return whether the trainer ended a trial because a value was not finite."""
+    return TrainingDiverged.__name__ in (row.error or "")
+
+
+def number_of_classes(results: SweepResults) -> int | None:
+    """Return the number of classes in a sweep's files; None if no file has it yet."""
+    return _classes(results.export) or _classes(results.test)
+
+
 def _classes(file: Mapping[str, Any] | None) -> int | None:
     """Return the number of classes in the contents of model.json or test.json."""
     names = ((file or {}).get("output") or {}).get("classes") or (file or {}).get("class_names")
     return len(names) if isinstance(names, list) else None
+
+
+def _region(rows: Sequence[TrialRow], affected: set[str]) -> str:
+    """Return the half-line or value of one setting that separates the affected trials best, as text.
+
+    A region is only reported if Fisher's exact test finds the trials inside it affected more often than the
+    others, corrected for the number of regions tried.
+    """
+    regions = [
+        (f"{name} {sign} {value_text(value)}", inside)
+        for name in dict.fromkeys(name for row in rows for name in row.params)
+        for sign, value, inside in _regions(rows, name)
+        if 0 < len(inside) < len(rows)
+    ]
+    best = ""
+    lowest = _SIGNIFICANCE / max(1, len(regions))
+    for text, inside in regions:
+        hits, total = len(inside & affected), len({row.trial_id for row in rows} & affected)
+        if not total or hits < _SHARE * max(len(inside), total):
+            continue
+        p = _fisher_p(hits, len(inside), total, len(rows))
+        if p < lowest:
+            lowest = p
+            outside = f"{total - hits} of the {len(rows) - len(inside)} others"
+            best = f"{text}: {hits} of {len(inside)} trials, and {outside}"
+    return best
+
+
+def _regions(rows: Sequence[TrialRow], name: str) -> list[tuple[str, Any, set[str]]]:
+    """Return (comparison, value, ids of the trials inside) for each value of a setting."""
+    values = {row.trial_id: row.params[name] for row in rows if name in row.params}
+    regions: list[tuple[str, Any, set[str]]] = []
+    for value in dict.fromkeys(values.values()):
+        if isinstance(value, bool | str):
+            regions.append(("=", value, {trial for trial, other in values.items() if other == value}))
+            continue
+        regions.append((">=", value, {trial for trial, other in values.items() if float(other) >= value}))
+        regions.append(("<=", value, {trial for trial, other in values.items() if float(other) <= value}))
+    return regions
+
+
+def _fisher_p(hits: int, inside: int, affected: int, trials: int) -> float:
+    """Return the probability of at least `hits` affected trials inside by chance."""
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(hits - 1, trials, affected, inside))

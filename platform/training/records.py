@@ -51,6 +51,8 @@ class EpochRecord:
     dead_units: float | None = None
     feature_rank: float | None = None
     weight_norm: float | None = None
+    weight_scale: float | None = None
+    zero_logits: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

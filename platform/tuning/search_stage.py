@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
+from platform.training.diagnostics.divergence import TrainingDiverged
+from platform.training.records import EpochRecord
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials
 from platform.tuning.journal.journal import Journal, open_journal
-from platform.tuning.journal.trial import TrialOutcome, TrialTask
+from platform.tuning.journal.trial import TrialOutcome, TrialTask, record_from
 from platform.tuning.sampling.objectives import cost_objectives, read_architectures
 from platform.tuning.sampling.warm_start import read_earlier_trials
-from platform.tuning.stop_criteria import StopCriteria
+from platform.tuning.stop_criteria import StopCriteria, hopeless
 from platform.tuning.time_limits import TimeLimits
 
 
@@ -76,8 +80,10 @@ class _Search:
                 self._study.replay(trial_id, event.task.params)
             elif event.record is not None:
                 self._study.epoch(trial_id, event.record)
-                if isinstance(scheduler, ReplayableScheduler) and not scheduler.replay(
-                    trial_id, event.record
+                # Tune's scheduler does not see the epoch after which a hopeless trial was stopped.
+                if self._hopeless(trial_id, event.record) is not None or (
+                    isinstance(scheduler, ReplayableScheduler)
+                    and not scheduler.replay(trial_id, event.record)
                 ):
                     stopped.add(trial_id)
             elif event.status is not None:
@@ -92,8 +98,23 @@ class _Search:
 
     def _report_end(self, trial_id: str, status: TrialStatus) -> None:
         accuracy = self._journal.ledger.trials[trial_id].accuracy
-        self._study.ended(trial_id, status, accuracy)
+        self.ended(trial_id, status, accuracy)
         self._stops.ended(trial_id, status, accuracy)
+
+    def epoch(self, trial_id: str, record: EpochRecord) -> None:
+        """Report an epoch to the sampler."""
+        self._study.epoch(trial_id, record)
+
+    def ended(self, trial_id: str, status: TrialStatus, value: float | None) -> None:
+        """Report the end of a trial to the sampler.
+
+        A trial whose loss became NaN counts as pruned, because Optuna's samplers ignore failed trials and
+        would draw from the diverging region again.
+        """
+        error = self._journal.ledger.trials[trial_id].error or ""
+        if status is TrialStatus.FAILED and TrainingDiverged.__name__ in error:
+            status = TrialStatus.PRUNED
+        self._study.ended(trial_id, status, value)
 
     def run(self) -> None:
         """Run the unfinished trials and the new ones, until the plan or a limit ends the search."""
@@ -108,11 +129,27 @@ class _Search:
             waiting=waiting,
             next_task=self._next_task,
             scheduler=self._scheduler,
-            listeners=(self._study, self._stops),
-            stop_running=self._is_over,
+            listeners=(self, self._stops),
+            stop_running=self._stops_after,
             max_failures=self._spec.max_failures,
         )
         run_trials(job, self._context, self._journal)
+
+    def _stops_after(self, result: dict[str, Any]) -> bool:
+        """Return whether a trial ends after an epoch, given Tune's result of it."""
+        record, trial_id = record_from(result), result["config"]["trial_id"]
+        reason = None if record is None else self._hopeless(trial_id, record)
+        if reason is not None:
+            info = self._journal.ledger.trials[trial_id].task.info()
+            self._context.observer.trial_noted(info, f"ended early: {reason}")
+        return reason is not None or self._is_over()
+
+    def _hopeless(self, trial_id: str, record: EpochRecord) -> str | None:
+        """Return why a trial should end after an epoch, or None."""
+        if not self._spec.stop.hopeless_trials or record.epoch >= record.epochs:
+            return None
+        before = self._journal.ledger.trials[trial_id].records[: record.epoch - 1]
+        return hopeless([*before, record], classes=len(self._context.info.class_names))
 
     def _is_over(self) -> bool:
         """Return whether a limit of the search is reached; journal the reason the first time."""

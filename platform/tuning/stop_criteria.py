@@ -1,21 +1,27 @@
-"""End the search before its last trial once a time limit or the target accuracy is reached.
+"""End the search before its last trial once a limit is reached, and a trial before its last epoch.
 
-The state is restored from the journal's events. A resumed search therefore continues with the time it has
-already used, and a search that was stopped stays stopped.
+The state of the limits is restored from the journal's events. A resumed search therefore continues with the
+time it has already used, and a search that was stopped stays stopped.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from platform.common.text_format import percent
 from platform.space.settings import Stop
 from platform.tracking.events import TrialStatus
+from platform.training.diagnostics.loss_rules import divergence
+from platform.training.diagnostics.thresholds import Thresholds
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event
 
 _HOUR_S = 3600.0
+_PATIENCE_EPOCHS, _PATIENCE_SHARE = 4, 0.2
+"""Epochs that a trial may stay at the loss of a guess: at least so many, and so much of the run."""
+_GUESS = 0.98
 
 
 class StopCriteria:
@@ -101,3 +107,32 @@ class StopCriteria:
             return 0.0
         end = self._last if self._last is not None else self._clock()
         return max(0.0, end - self._began)
+
+
+def hopeless(records: Sequence[EpochRecord], *, classes: int) -> str | None:
+    """Return why a running trial should end now, or None.
+
+    A trial is hopeless if its loss has diverged and stayed there for a second epoch, since a spike recovers,
+    or if it has not become better than a guess in a fifth of its epochs after the learning rate's peak.
+    `python -m benchmarks.diagnostics` measures how many good runs this would end.
+
+    Args:
+        records: its epochs so far.
+        classes: number of classes; a uniform guess has the loss log(classes).
+    """
+    if not records:
+        return None
+    now, before = (divergence(part, classes, Thresholds()) for part in (records, records[:-1]))
+    if now is not None and before is not None:
+        return f"{now.name}: {now.evidence}"
+    peak = max(range(len(records)), key=lambda number: records[number].lr)
+    since = records[peak:]
+    guess = _GUESS * math.log(classes)
+    if len(since) <= max(_PATIENCE_EPOCHS, _PATIENCE_SHARE * records[-1].epochs):
+        return None
+    if all(min(record.train_loss, record.validation_loss or math.inf) >= guess for record in records):
+        return (
+            f"no better than a guess after {records[-1].epoch} epochs: training loss "
+            f"{records[-1].train_loss:.3f}, a uniform guess has {math.log(classes):.3f}"
+        )
+    return None

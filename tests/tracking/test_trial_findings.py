@@ -50,12 +50,46 @@ def results(tmp_path):
 def test_findings_are_grouped_by_kind_and_the_final_run_comes_first(results):
     found = {group.name: group for group in grouped_findings(results)}
     assert found["divergence"].trials == ("final", "t001")
-    assert found["underfitting"].trials == ("final", "t000", "t001")
+    assert found["underfitting"].trials == ("t000",)
     names = findings_by_trial(grouped_findings(results))
     assert names["t000"] == ["underfitting"]
-    assert names["final"] == names["t001"] == ["divergence", "loss spikes", "underfitting"]
+    assert names["final"] == names["t001"] == ["divergence"]
     assert "ended at 2.500, after 0.900" in found["divergence"].finding.evidence
     assert f"a uniform guess has {math.log(10):.3f}" in found["underfitting"].finding.evidence
+
+
+def test_the_region_of_the_space_that_diverges_is_found(results):
+    """Trials above a learning rate of 0.2 diverged: some failed, some were stopped, one ran to its end."""
+    rows, epochs = [], {}
+    template = next(row for row in results.trials if row.trial_id == "t000")
+    for number in range(16):
+        lr = 0.02 * (number + 1)
+        bad = lr > 0.2
+        status = TrialStatus.FINISHED
+        error = None
+        if bad and number % 2:
+            status, error = TrialStatus.FAILED, "...divergence.TrainingDiverged: the training loss must ..."
+        elif bad and number != 10:
+            status = TrialStatus.PRUNED
+        trial_id = f"t{number:03d}"
+        params = {"optimizer.sgd.lr": lr, "batch_size": 32 * (1 + number % 3)}
+        rows.append(
+            dataclasses.replace(
+                template, trial_id=trial_id, number=number, status=status, error=error, params=params
+            )
+        )
+        losses = LEAP if bad else [1.2, 1.19, 1.18]
+        epochs[trial_id] = [
+            epoch(index, train_loss=loss, validation_loss=loss) for index, loss in enumerate(losses, start=1)
+        ]
+    [group] = grouped_findings(dataclasses.replace(results, trials=rows, epochs=epochs))
+    assert group.name == "divergence"
+    assert group.trials == tuple(f"t{number:03d}" for number in range(10, 16))
+    assert group.region == "optimizer.sgd.lr >= 0.22: 6 of 6 trials, and 0 of the 10 others"
+
+
+def test_findings_that_are_spread_over_the_space_have_no_region(results):
+    assert [group.region for group in grouped_findings(results)] == ["", ""]
 
 
 def test_a_quick_sweep_or_an_unknown_number_of_classes_has_no_findings(results):

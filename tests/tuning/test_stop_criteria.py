@@ -10,7 +10,7 @@ from platform.space.settings import Stop
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event, Kind
-from platform.tuning.stop_criteria import StopCriteria
+from platform.tuning.stop_criteria import StopCriteria, hopeless
 
 RECORD = EpochRecord(
     epoch=1,
@@ -119,3 +119,30 @@ def test_a_stopped_search_stays_stopped_until_it_is_extended() -> None:
     stop.replay(event("extended", 9000.0))
     assert stop.reached() is None
     assert stop.wall_s == 0
+
+
+def losses(*train: float, epochs: int = 20, lr: tuple[float, ...] = ()) -> list[EpochRecord]:
+    return [
+        replace(RECORD, epoch=number, epochs=epochs, train_loss=loss, validation_loss=loss, lr=rate)
+        for number, (loss, rate) in enumerate(zip(train, lr or (0.1,) * len(train), strict=True), start=1)
+    ]
+
+
+def test_a_trial_that_stays_diverged_for_two_epochs_is_hopeless() -> None:
+    assert hopeless(losses(2.0, 1.5, 1.2, 3.0), classes=10) is None, "a spike may recover"
+    assert hopeless(losses(2.0, 1.5, 1.2, 3.0, 1.3), classes=10) is None
+    assert "divergence: training loss ended at 2.900" in str(
+        hopeless(losses(2.0, 1.5, 1.2, 3.0, 2.9), classes=10)
+    )
+
+
+def test_a_trial_that_is_no_better_than_a_guess_is_hopeless_after_a_fifth_of_its_epochs() -> None:
+    assert hopeless([], classes=10) is None
+    assert hopeless(losses(*(2.3,) * 4), classes=10) is None
+    assert "a uniform guess has 2.303" in str(hopeless(losses(*(2.3,) * 5), classes=10))
+    assert hopeless(losses(*(2.3,) * 15, epochs=100), classes=10) is None
+    assert hopeless(losses(*(2.3,) * 5), classes=100) is None, "far better than a guess among 100 classes"
+    # Epochs of a warm-up do not count.
+    rising = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06)
+    assert hopeless(losses(*(2.3,) * 6, lr=rising), classes=10) is None
+    assert hopeless(losses(2.3, 2.3, 2.1, 2.3, 2.3, 2.3), classes=10) is None

@@ -49,6 +49,10 @@ class NetworkStatistics:
     """Effective rank of the features before the classifier: exp of the entropy of their singular values."""
     weight_norm: float
     """L2 norm of all convolution and classifier weights."""
+    weight_scale: float
+    """`weight_norm` as a multiple of its expectation after He initialization."""
+    zero_logits: float
+    """Share of the network's outputs that are exactly zero; 0..1."""
 
     def as_dict(self) -> dict[str, float]:
         """Return the fields by name, as in `EpochRecord`."""
@@ -95,12 +99,16 @@ class NetworkProbe:
         if features is None or not all(bool(part.isfinite().all()) for part in (*gradients, features)):
             return None
         weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        weight_norm = float(torch.nn.utils.get_total_norm([weight.detach() for weight in weights]))
         statistics = NetworkStatistics(
             first_grad_norm=float(gradients[0].float().norm()),
             last_grad_norm=float(gradients[1].float().norm()),
             dead_units=float(torch.cat(dead).float().mean()) if dead else 0.0,
             feature_rank=_effective_rank(features),
-            weight_norm=float(torch.nn.utils.get_total_norm([weight.detach() for weight in weights])),
+            weight_norm=weight_norm,
+            # He initialization has variance 2/fan_in, so the expected squared norm is 2 per output channel.
+            weight_scale=weight_norm / math.sqrt(2 * sum(len(weight) for weight in weights)),
+            zero_logits=float((logits == 0).float().mean()),
         )
         # A norm can overflow although its summands are finite.
         return statistics if all(map(math.isfinite, statistics.as_dict().values())) else None
@@ -118,12 +126,13 @@ class _Activations:
 def _record_activations(network: nn.Module, classifier: nn.Linear) -> Iterator[_Activations]:
     """Record the dead channels of each ReLU and the input of the classifier.
 
-    In these networks every `bn1` is directly followed by a ReLU (in the stem and in the blocks).
+    In the ResNets every `bn1` is directly followed by a ReLU function (in the stem and in the blocks); other
+    networks have ReLU modules.
     """
     activations = _Activations(dead_channels=[])
 
     def record_dead_channels(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> None:
-        activations.dead_channels.append(out.detach().amax(dim=(0, 2, 3)) <= 0)
+        activations.dead_channels.append(out.detach().transpose(0, 1).flatten(1).amax(dim=1) <= 0)
 
     def record_features(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         activations.features = inputs[0].detach().float()
@@ -131,7 +140,7 @@ def _record_activations(network: nn.Module, classifier: nn.Linear) -> Iterator[_
     handles = [
         module.register_forward_hook(record_dead_channels)
         for name, module in network.named_modules()
-        if name.rsplit(".", maxsplit=1)[-1] == "bn1"
+        if name.rsplit(".", maxsplit=1)[-1] == "bn1" or isinstance(module, nn.ReLU)
     ]
     handles.append(classifier.register_forward_pre_hook(record_features))
     try:

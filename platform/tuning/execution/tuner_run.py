@@ -42,8 +42,8 @@ class TunerJob:
     """None to stop no trial early."""
     listeners: Sequence[TrialListener] = ()
     """Receive every epoch and every end of a trial, in order."""
-    stop_running: Callable[[], bool] | None = None
-    """Called after each epoch; True stops the trial, unless that epoch was its last."""
+    stop_running: Callable[[dict[str, Any]], bool] | None = None
+    """Called with Tune's result of each epoch; True stops the trial, unless that epoch was its last."""
     max_failures: int | None = None
     """Failed trials that the stage tolerates; one more ends it. None for any number."""
 
@@ -165,7 +165,7 @@ def _resources(placement: Placement) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount}
 
 
-def _stopper(stop_running: Callable[[], bool] | None) -> Any:
+def _stopper(stop_running: Callable[[dict[str, Any]], bool] | None) -> Any:
     if stop_running is None:
         return None
     from platform.tuning.sampling.schedulers import StopBetweenEpochs

@@ -123,14 +123,19 @@ class EpochMedian(FIFOScheduler):
 
 
 class StopBetweenEpochs(Stopper):
-    """Stops every trial after its current epoch, unless that is its last, when the search is over."""
+    """Stops a trial after its current epoch, unless that is its last."""
 
-    def __init__(self, is_over: Callable[[], bool]) -> None:
-        self._is_over = is_over
+    def __init__(self, stops_after: Callable[[dict[str, Any]], bool]) -> None:
+        """Set the decision.
+
+        Args:
+            stops_after: called with Tune's result of each epoch; `config` has the sweep's trial id.
+        """
+        self._stops_after = stops_after
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return result.get("epoch", 0) < result.get("epochs", 0) and self._is_over()
+        return result.get("epoch", 0) < result.get("epochs", 0) and self._stops_after(result)
 
     @override
     def stop_all(self) -> bool:

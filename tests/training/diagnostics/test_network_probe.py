@@ -1,17 +1,12 @@
 """The network probe: it does not change the network, and detects defects introduced on purpose."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
 
 from platform.models.config import ModelConfig
 from platform.models.networks import build_network
-from platform.training.diagnostics.diagnose import diagnose
 from platform.training.diagnostics.network_probe import NetworkProbe
-from platform.training.distributed import single
-from platform.training.loop import fit
 
 
 @pytest.fixture
@@ -72,46 +67,21 @@ def test_non_finite_statistics_are_not_reported(network, probe):
     assert probe.measure(network) is None
 
 
-def test_random_labels_are_diagnosed_as_overfitting(data, config_of):
-    """A real run: random labels can be memorized, but do not generalize."""
-    draws = torch.Generator().manual_seed(0)
-    shuffled = dataclasses.replace(
-        data.train, labels=data.train.labels[torch.randperm(len(data.train.labels), generator=draws).numpy()]
-    )
-    config = config_of(
-        model={"name": "resnet20_cifar"},
-        epochs=7,
-        batch_size=18,
-        augment={"crop_padding": 0, "flip": False},
-        schedule={"name": "constant"},
-    )
-    result = fit(config, dataclasses.replace(data, train=shuffled), world=single("cpu"), checkpoint_dir=None)
-    found = {finding.name: finding for finding in diagnose(result.epochs, classes=10)}
-    assert "overfitting" in found
-    assert "validation loss rose" in found["overfitting"].evidence
+def test_outputs_after_a_relu_are_zero_and_large_weights_have_a_large_scale(network, probe):
+    healthy = probe.measure(network)
+    assert healthy.zero_logits == 0
+    assert healthy.weight_scale == pytest.approx(1, abs=0.05)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3)
+    assert probe.measure(network).weight_scale == pytest.approx(3 * healthy.weight_scale)
+    clipped = probe.measure(nn.Sequential(network, nn.ReLU()))
+    assert 0.1 < clipped.zero_logits < 0.9
 
 
-def test_a_learning_rate_a_hundred_times_too_high_is_diagnosed(data, config_of, small_network):
-    """Two real runs: the one with a suitable learning rate has no findings."""
-    healthy = fit(config_of(epochs=4), data, world=single("cpu"), checkpoint_dir=None)
-    unstable = fit(
-        config_of(
-            epochs=4,
-            optimizer={"name": "sgd", "lr": 5.0, "momentum": 0.9, "weight_decay": 1e-4},
-            schedule={"name": "constant"},
-        ),
-        data,
-        world=single("cpu"),
-        checkpoint_dir=None,
-    )
-    assert {finding.name for finding in diagnose(healthy.epochs, classes=10)} <= {"underfitting"}
-    assert {finding.name for finding in diagnose(unstable.epochs, classes=10)} & {
-        "divergence",
-        "loss spikes",
-        "exploding gradients",
-        "underfitting",
-    }
-    record = healthy.epochs[-1]
-    assert record.grad_norm_max >= record.grad_norm
-    assert record.loss_spikes == 0
-    assert record.weight_norm > 0
+def test_relu_modules_are_measured(probe):
+    convolution = nn.Conv2d(3, 10, 3)
+    network = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
+    with torch.no_grad():
+        convolution.bias[:4] = -100
+    assert probe.measure(network).dead_units == pytest.approx(0.4)

@@ -69,7 +69,7 @@ def test_median_does_not_stop_in_the_grace_period_or_at_the_last_epoch() -> None
 
 def test_a_search_that_is_over_stops_trials_before_their_last_epoch() -> None:
     over = False
-    stopper = StopBetweenEpochs(lambda: over)
+    stopper = StopBetweenEpochs(lambda _: over)
     result = {"epoch": 2, "epochs": 3}
     assert not stopper("t000", result)
     over = True
