@@ -100,7 +100,7 @@ def session(
     os.environ.update(worker_environment())
     if address is not None:
         os.environ.update(_JOINED_ENVIRONMENT)
-        Config.initialize("")  # Ray has already read the environment
+        Config.initialize("")  # Ray has read the environment when it was imported
     _quiet()
     with end_signals_as_sigint():
         try:
@@ -122,6 +122,8 @@ def session(
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = old
+            if address is not None:
+                Config.initialize("")
 
 
 def _exit_at_once() -> None:
