@@ -92,6 +92,8 @@ class EpochMedian(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._grace, self._min_trials = grace_epochs, min_trials
         self._accuracies: dict[str, list[float]] = {}
+        self._means: dict[int, dict[str, float]] = {}
+        """By epoch: the mean accuracy of each trial up to it."""
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -109,13 +111,13 @@ class EpochMedian(FIFOScheduler):
     def _decide(self, trial_id: str, epoch: int, epochs: int, validation_accuracy: float | None) -> str:
         own = self._accuracies.setdefault(trial_id, [])
         # A trial whose process died may report an epoch again.
+        for later in range(epoch, len(own) + 1):
+            self._means[later].pop(trial_id, None)
         del own[epoch - 1 :]
         own.append(validation_accuracy or 0.0)
-        others = [
-            statistics.fmean(known[:epoch])
-            for name, known in self._accuracies.items()
-            if name != trial_id and len(known) >= epoch
-        ]
+        means = self._means.setdefault(epoch, {})
+        others = list(means.values())
+        means[trial_id] = statistics.fmean(own)
         if epoch < self._grace or epoch >= epochs or len(others) < self._min_trials:
             return str(TrialScheduler.CONTINUE)
         behind = max(own) < statistics.median(others)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from types import SimpleNamespace
 
+import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from platform.space.settings import Asha, Median, NoStopping
@@ -56,6 +58,26 @@ def test_median_compares_the_best_accuracy_with_the_median_of_the_others_means()
     assert decide_median(median, "t002", 2, 0.1) == TrialScheduler.CONTINUE, "the best epoch counts"
     assert decide_median(median, "t003", 1, 0.31) == TrialScheduler.STOP, "at one epoch: 0.2, 0.4, 0.55"
     assert decide_median(median, "t004", 1, 0.41) == TrialScheduler.CONTINUE, "at one epoch: 0.2 to 0.55"
+
+
+def test_median_forgets_the_later_epochs_of_a_restarted_trial() -> None:
+    median = EpochMedian(grace_epochs=1, min_trials=1)
+    for epoch, accuracy in ((1, 0.9), (2, 0.9), (1, 0.1)):
+        decide_median(median, "t000", epoch, accuracy)
+    assert decide_median(median, "t001", 1, 0.5) == TrialScheduler.CONTINUE, "t000 restarted with 0.1"
+    assert decide_median(median, "t001", 2, 0.5) == TrialScheduler.CONTINUE, "t000 has no second epoch now"
+
+
+def test_median_computes_one_mean_per_epoch_for_any_number_of_trials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    median = EpochMedian(grace_epochs=1, min_trials=1)
+    for number in range(200):
+        decide_median(median, f"t{number:03d}", 1, 0.5)
+    calls, fmean = list[int](), statistics.fmean
+    monkeypatch.setattr(statistics, "fmean", lambda values: calls.append(len(values)) or fmean(values))
+    decide_median(median, "t000", 2, 0.5)
+    assert calls == [2]
 
 
 def test_median_does_not_stop_in_the_grace_period_or_at_the_last_epoch() -> None:
