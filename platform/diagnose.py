@@ -228,6 +228,9 @@ def _of_mlflow(run_id: str, tracking_uri: str | None) -> Curves:
     from platform.tracking.mlflow_store import open_store, resolve_tracking_uri
 
     uri = resolve_tracking_uri(tracking_uri)
+    database = uri.removeprefix("sqlite:///")
+    if database != uri and not Path(database).is_file():
+        raise UserError(f"there is no MLflow database {database}; give the run's store with --tracking-uri")
     client = open_store(uri)
     try:
         run = client.get_run(run_id)

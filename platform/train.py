@@ -216,7 +216,12 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
         finally:
             progress.close()
     if world.is_first:
-        sizes = {"train_images": len(data.train.labels), "label": info.label, "sha256": info.sha256}
+        sizes = {
+            "train_images": len(data.train.labels),
+            "classes": len(info.class_names),
+            "label": info.label,
+            "sha256": info.sha256,
+        }
         run_folder.write_metrics(folder, result.epochs)
         findings = diagnose(result.epochs, classes=len(info.class_names))
         run_folder.write_record(

@@ -101,7 +101,7 @@ def records_from(columns: Mapping[str, Sequence[float | None]], source: str) -> 
 
 def _field_of(name: str) -> str | None:
     """Return the field of `EpochRecord` that a column holds, or None."""
-    plain = name.strip().lower().replace(" ", "_").replace("-", "_").removeprefix("diagnostics/")
+    plain = name.strip().lower().replace(" ", "_").replace("-", "_")
     if plain in _FIELDS and plain not in _IGNORED:
         return plain
     return next((field for field, names in _NAMES.items() if plain in names), None)
