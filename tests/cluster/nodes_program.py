@@ -43,6 +43,7 @@ def main() -> None:
         start_from=[sgd(0.01 + 0.001 * number) for number in range(trials)],
         trials=trials,
         scheduler={"name": "none"},
+        stop={"hopeless_trials": False},
     )
     info = prepare_dataset(DataConfig(name="generated"))
     with session() as nodes:

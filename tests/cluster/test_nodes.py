@@ -147,7 +147,7 @@ def test_a_search_whose_head_was_lost_resumes_without_repeating_what_had_finishe
             assert search.end(90) == 1
             messages = [line for line in search.lines[before:] if " epoch " not in line]
             assert len(messages) == 1, messages
-            assert "the Ray cluster no longer answers" in messages[0]
+            assert f"RAY_ADDRESS={head.address}:{PORT} no longer answers" in messages[0]
         head.start_ray("--head")
         wait_for_nodes(head, 1)
         with searching(head, trials=2, epochs=20) as search:
@@ -218,7 +218,8 @@ def test_a_cluster_that_refuses_or_does_not_answer_is_one_message_within_seconds
         for wrong in (token | {"RAY_AUTH_TOKEN": "b" * 32}, {}):
             message = join(head, f"{head.address}:{PORT}", wrong)
             assert "the token of this machine was refused; copy ~/.ray/auth_token from the head" in message
-        print(join(other, f"{head.address}:{PORT}", token))
+        message = join(other, f"{head.address}:{PORT}", token)
+        assert f"this machine is not one of its nodes ({head.address}); run the sweep on its head" in message
 
 
 def join(machine: Machine, address: str, env: dict[str, str]) -> str:

@@ -253,6 +253,24 @@ def _require_answer(address: str) -> None:
         )
     if error is not None:
         raise ConnectionError(f"no answer ({error.code().name}: {error.details()})")
+    _require_own_node(found)
+
+
+def _require_own_node(address: str) -> None:
+    """Raise an error if this machine is not a node of the cluster; `ray.init` would wait a minute for it."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    client, alive = GcsClient(address=address), set[str]()
+    deadline_s = time.monotonic() + _ANSWER_TIMEOUT_S
+    while not alive and time.monotonic() < deadline_s:  # a cluster that has just started has no node yet
+        nodes = client.get_all_node_info(timeout=_ANSWER_TIMEOUT_S).values()
+        alive = {node.node_manager_address for node in nodes if node.state == 0}
+        time.sleep(0 if alive else 0.5)
+    own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+    if not alive & own:
+        raise ConnectionError(
+            f"this machine is not one of its nodes ({', '.join(sorted(alive))}); run the sweep on its head"
+        )
 
 
 def _start(options: Mapping[str, Any], *, attempts: int) -> None:
