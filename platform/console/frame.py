@@ -18,10 +18,9 @@ from platform.common.text_format import (
     duration,
     percent,
 )
-from platform.console.progress import EndedTrial, RunningTrial, SweepProgress
+from platform.console.progress import Confirmed, EndedTrial, RunningTrial, SweepProgress
 from platform.console.remaining_time import HAND_OVER
 from platform.tracking.events import Stage, SweepInfo, TrialInfo, TrialStatus
-from platform.tuning.selection.champion import CandidateSummary
 
 STAGE_NAME: dict[Stage, str] = {"search": "search", "confirm": "confirmation", "final": "final training"}
 
@@ -109,34 +108,28 @@ def elapsed_text(progress: SweepProgress) -> str:
 
 
 def best_text(progress: SweepProgress) -> str:
-    """Return the best trial so far, with its interval once it is confirmed; empty without one."""
+    """Return the best trial so far, with its mean once it is confirmed; empty without one."""
     best = progress.best()
     if best is None:
         return ""
-    trial_id, accuracy, summary = best
-    if summary is None:
+    trial_id, accuracy, confirmed = best
+    if confirmed is None:
         return f"best {trial_id} {percent(accuracy)}"
-    return f"best {trial_id} {confirmed_text(summary)}"
+    return f"best {trial_id} {confirmed_text(confirmed)}"
 
 
-def confirmed_text(summary: CandidateSummary) -> str:
-    """Return a confirmed mean: `93.12 ± 0.31 % n=3`; ± is the half-width of the 95 % interval."""
-    mean = f"{100 * summary.mean:.2f}"
-    if summary.interval95 is not None:
-        low, high = summary.interval95
-        mean += f" ± {50 * (high - low):.2f}"
-    return f"{mean} % n={summary.n}"
+def confirmed_text(confirmed: Confirmed) -> str:
+    """Return a confirmed mean: `93.12 % n=3`."""
+    return f"{percent(confirmed.mean)} n={confirmed.n}"
 
 
-def run_text(trial: TrialInfo, seeds: int | None) -> str:
-    """Return the role of a run after the search: `candidate t004, seed 2 of 3`; empty for a trial."""
+def run_text(trial: TrialInfo) -> str:
+    """Return the role of a run after the search: `candidate t004, seed 2`; empty for a trial."""
     if trial.candidate is None:
         return ""
     if trial.stage == "final":
         return f"champion {trial.candidate}"
-    if not seeds:
-        return f"candidate {trial.candidate}"
-    return f"candidate {trial.candidate}, seed {trial.number % seeds + 1} of {seeds}"
+    return f"candidate {trial.candidate}, seed {int(trial.trial_id.rpartition('-s')[2]) + 1}"
 
 
 def stage_text(progress: SweepProgress) -> str:
@@ -151,11 +144,11 @@ def stage_text(progress: SweepProgress) -> str:
     if not started or progress.sweep is None:
         return STAGE_NAME[stage]
     if stage == "final":
-        what = run_text(mine[-1].trial, None) if mine else ""
+        what = run_text(mine[-1].trial) if mine else ""
         return f"{STAGE_NAME[stage]}{f', {what}' if what else ''}"
     runs = progress.runs_of(stage)
     text = f"{STAGE_NAME[stage]}, {'trial' if stage == 'search' else 'run'} {started} of {runs}"
-    what = run_text(mine[-1].trial, progress.sweep.plan.get("seeds")) if mine else ""
+    what = run_text(mine[-1].trial) if mine else ""
     return f"{text}: {what}" if what else text
 
 
@@ -167,10 +160,7 @@ def _header(sweep: SweepInfo, progress: SweepProgress) -> list[RenderableType]:
     parts: list[RenderableType] = [title, _stage_line(progress), _bar(sweep, progress)]
     best = best_text(progress)
     if best:
-        line = _line(best, "bold green")
-        if "±" in best:
-            line.append("   validation, 95 % interval", "not bold dim")
-        parts.append(line)
+        parts.append(_line(best, "bold green"))
     rungs = [f"epoch {one.epoch}: {one.reached} reached, {one.stopped} stopped" for one in progress.rungs()]
     if rungs and progress.stage == "search":
         parts.append(_line(f"rungs   {'   '.join(rungs)}", "dim"))
@@ -208,14 +198,14 @@ def _bar(sweep: SweepInfo, progress: SweepProgress) -> RenderableType:
 
 def _leaderboard(progress: SweepProgress, board: Sequence[EndedTrial], settings: Sequence[str]) -> Table:
     table = _table("best")
-    for name in ("val acc", *(["confirmed (95 %)"] if progress.confirmed else ["epochs", "time"])):
+    for name in ("val acc", *(["confirmed"] if progress.confirmed else ["epochs", "time"])):
         table.add_column(name, justify="right", no_wrap=True)
     _add_settings_column(table)
     for ended, text in zip(board, settings, strict=True):
         cells = [str(ended.epochs_done), clock(ended.duration_s)]
         if progress.confirmed:
-            summary = progress.confirmed.get(ended.trial_id)
-            cells = [confirmed_text(summary) if summary else ""]
+            confirmed = progress.confirmed.get(ended.trial_id)
+            cells = [confirmed_text(confirmed) if confirmed else ""]
         table.add_row(
             ended.trial_id,
             percent(ended.accuracy),
@@ -234,7 +224,6 @@ def _running(
     for name in ("epoch", "val acc", "img/s"):
         table.add_column(name, justify="right", no_wrap=True)
     _add_settings_column(table)
-    seeds = progress.sweep.plan.get("seeds") if progress.sweep is not None else None
     searched = iter(settings)
     for one in running:
         last = one.last
@@ -244,7 +233,7 @@ def _running(
             f"{last.epoch}/{last.epochs}" if last else "start",
             percent(progress.accuracy(one.trial.trial_id)),
             f"{last.images_per_s:,.0f}" if last else "-",
-            Text(next(searched) if one.trial.stage == "search" else run_text(one.trial, seeds)),
+            Text(next(searched) if one.trial.stage == "search" else run_text(one.trial)),
         )
     return table
 

@@ -94,8 +94,7 @@ class LogLines:
         if ended.accuracy is not None:
             parts.append(f"val {percent(ended.accuracy)}")
         parts.append(f"{plural(ended.epochs_done, 'epoch')} in {duration(ended.duration_s)}")
-        seeds = self._progress.sweep.plan.get("seeds") if self._progress.sweep is not None else None
-        what = run_text(trial, seeds) or different_settings([ended.params])[0]
+        what = run_text(trial) or different_settings([ended.params])[0]
         if what:
             parts.append(escape(what))
         if ended.error:

@@ -144,9 +144,10 @@ def _facts(
         **({"objectives": _objectives(plan.objectives)} if len(plan.objectives) > 1 else {}),
         "sampler": f"{plan.sampler}{start}",
         "scheduler": f"{plan.scheduler}{rungs}{saved}",
+        **({"early stopping": plan.stopping_risk} if plan.stopping_risk else {}),
         "epochs": f"at most {plan.worst_case_epochs:,} in all stages",
     }
-    repeats = f"{plural(plan.candidates, 'candidate')} x {plural(plan.seeds, 'seed')}, "
+    repeats = f"{plan.confirmation}, "
     for name, stage in _named(plan):
         facts[name] = (repeats if name == "confirm" else "") + _because(stage.backend, stage.backend_reason)
     facts |= plan_details(plan)

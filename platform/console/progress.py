@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from platform.console.remaining_time import (
     HAND_OVER,
@@ -27,7 +28,6 @@ from platform.tracking.events import (
 from platform.tracking.parquet_tables import read_trials
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
-from platform.tuning.selection.champion import CandidateSummary, summarize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,14 @@ class Rung:
     """Trials that were stopped at it."""
 
 
+class Confirmed(NamedTuple):
+    """The finished confirmation runs of a candidate."""
+
+    n: int
+    mean: float
+    """Mean validation accuracy, 0..1."""
+
+
 class SweepProgress(SweepObserver):
     """Tracks the trials of each stage; for a resumed sweep it starts from the tables in its folder."""
 
@@ -98,7 +106,7 @@ class SweepProgress(SweepObserver):
         self.started_s = clock()
         self.running: dict[str, RunningTrial] = {}
         self.ended: dict[Stage, dict[str, EndedTrial]] = {stage: {} for stage in STAGES}
-        self.confirmed: dict[str, CandidateSummary] = {}
+        self.confirmed: dict[str, Confirmed] = {}
         """The confirmed means by candidate, over the runs that have finished so far."""
         self._hand_over: tuple[str, float] | None = None
         self._earlier_s = 0.0
@@ -243,8 +251,8 @@ class SweepProgress(SweepObserver):
 
     def _confirmed_rank(self, trial_id: str) -> tuple[int, float]:
         """Return the rank among the confirmed candidates: those with more runs first, then by their mean."""
-        summary = self.confirmed.get(trial_id)
-        return (-summary.n, -summary.mean) if summary is not None else (0, 0.0)
+        confirmed = self.confirmed.get(trial_id)
+        return (-confirmed.n, -confirmed.mean) if confirmed is not None else (0, 0.0)
 
     def rungs(self) -> list[Rung]:
         """Return the rungs that a trial has reached."""
@@ -263,11 +271,11 @@ class SweepProgress(SweepObserver):
         ]
         return [rung for rung in rungs if rung.reached]
 
-    def best(self) -> tuple[str, float, CandidateSummary | None] | None:
-        """Return the best trial, its accuracy, and its summary once it is confirmed; None without one."""
+    def best(self) -> tuple[str, float, Confirmed | None] | None:
+        """Return the best trial, its accuracy, and its mean once it is confirmed; None without one."""
         if self.confirmed:
-            best = min(self.confirmed.values(), key=lambda summary: (-summary.n, -summary.mean))
-            return best.candidate, best.mean, best
+            trial_id = min(self.confirmed, key=self._confirmed_rank)
+            return trial_id, self.confirmed[trial_id].mean, self.confirmed[trial_id]
         ranked = self.leaderboard()[:1]
         return (ranked[0].trial_id, ranked[0].accuracy or 0.0, None) if ranked else None
 
@@ -316,4 +324,4 @@ class SweepProgress(SweepObserver):
             and ended.accuracy is not None
         ]
         if candidate is not None and accuracies:
-            self.confirmed[candidate] = summarize(candidate, accuracies)
+            self.confirmed[candidate] = Confirmed(len(accuracies), fmean(accuracies))

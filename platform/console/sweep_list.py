@@ -56,7 +56,8 @@ def _row(folder: SweepFolder, now: datetime) -> tuple[str, ...]:
 def _best(results: SweepResults) -> str:
     entry = results.champion_candidate()
     if entry is not None:
-        spread = f" ± {100 * entry['std']:.2f}" if entry.get("std") is not None else ""
-        return f"{entry['trial_id']} {percent(entry['mean'])}{spread}"
+        estimate = entry.get("estimate")
+        spread = f" ± {50 * (estimate['interval95'][1] - estimate['interval95'][0]):.2f}" if estimate else ""
+        return f"{entry['trial_id']} {percent(estimate['mean'] if estimate else entry['mean'])}{spread}"
     ranked = results.leaderboard()
     return f"{ranked[0].trial_id} {percent(ranked[0].validation_accuracy)}" if ranked else "-"

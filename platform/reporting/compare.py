@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from optuna import visualization
 from optuna.trial import TrialState
 
 from platform.common.nested import flatten
+from platform.common.text_format import percent
 from platform.reporting.charts import BLUE, ORANGE, Chart, chart
 from platform.reporting.page import cell_text, render_template, write_page
 from platform.reporting.search_charts import ACCURACY
@@ -16,7 +18,7 @@ from platform.reporting.search_study import search_study
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.summary_sentences import answers
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.selection.champion import summarize, welch_interval
+from platform.tuning.selection.champion import better_probability
 
 _CONDITIONS = {
     "data.train_limit": "training images of a run",
@@ -84,21 +86,19 @@ def _config(results: SweepResults) -> dict[str, str]:
 
 
 def _verdict(first: SweepResults, second: SweepResults) -> str:
-    """Return the difference of the champions' mean validation accuracies over seeds, with its interval."""
-    entries = first.champion_candidate(), second.champion_candidate()
-    if entries[0] is None or entries[1] is None:
+    """Return the difference of the champions' expected validation accuracies, and which one is better."""
+    estimates = [(results.champion_candidate() or {}).get("estimate") for results in (first, second)]
+    if None in estimates:
         return "At least one sweep has no confirmed champion, so the champions cannot be compared."
-    one, two = (summarize(str(entry["trial_id"]), entry["accuracies"]) for entry in entries if entry)
-    points = 100 * (two.mean - one.mean)
-    lead = f"{abs(points):.2f} points {'above' if points > 0 else 'below'}"
+    one, two = ((float(found["mean"]), float(found["error"])) for found in estimates if found)
+    points, error = 100 * (two[0] - one[0]), 100 * math.hypot(one[1], two[1])
     names = first.folder.sweep_id, second.folder.sweep_id
-    text = f"The champion of {names[1]} is {lead} that of {names[0]} on validation"
-    interval = welch_interval(two, one)
-    if interval is None:
-        return f"{text}; the difference cannot be tested, because a single run has no standard deviation."
-    significant = "significant" if interval[0] * interval[1] > 0 else "not significant"
-    low, high = (100 * bound for bound in interval)
-    return f"{text}; the difference is {significant} (95 % CI {low:+.2f} to {high:+.2f}, Welch's t-test)."
+    return (
+        f"The champion of {names[1]} is expected {abs(points):.2f} points "
+        f"{'above' if points > 0 else 'below'} that of {names[0]} on validation "
+        f"(95 % interval {points - 1.96 * error:+.2f} to {points + 1.96 * error:+.2f}); it is the better "
+        f"one with {percent(better_probability(two, one), 0)}."
+    )
 
 
 def _charts(first: SweepResults, second: SweepResults) -> list[Chart]:

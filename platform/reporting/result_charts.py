@@ -10,10 +10,7 @@ from platform.reporting.charts import BLUE, GRAY, ORANGE, PINK, Chart, chart
 
 
 def confirmation(selection: Mapping[str, Any]) -> Chart | None:
-    """Plot each candidate's runs, their mean and its 95 % confidence interval; None without runs.
-
-    An interval of two or three runs can be many times wider than the runs. It is then cut at the frame, where
-    a label gives its end.
+    """Plot each candidate's runs, its expected accuracy and the 95 % interval of that; None without runs.
 
     Args:
         selection: `selection.json`.
@@ -23,36 +20,29 @@ def confirmation(selection: Mapping[str, Any]) -> Chart | None:
     candidates = [entry for entry in selection.get("candidates", []) if entry.get("accuracies")]
     if not candidates:
         return None
-    runs = [100 * value for entry in candidates for value in entry["accuracies"]]
-    room = max(max(runs) - min(runs), 0.2)
-    low, high = min(runs) - 1.2 * room, max(runs) + 1.2 * room
     figure = go.Figure()
     for entry in candidates:
-        name = str(entry["trial_id"])
+        name, searched = str(entry["trial_id"]), entry.get("searched")
         color = PINK if entry["trial_id"] == selection.get("champion") else BLUE
-        mean, interval = 100 * entry["mean"], entry.get("interval95")
-        if interval:
-            ends = [100 * end for end in interval]
+        estimate = entry.get("estimate")
+        if estimate:
+            ends, mean = [100 * end for end in estimate["interval95"]], 100 * estimate["mean"]
             figure.add_scatter(
                 x=ends, y=[name, name], mode="lines", line={"color": color, "width": 12}, opacity=0.3,
                 hovertemplate=f"95 % interval: {ends[0]:.2f} to {ends[1]:.2f}<extra>{name}</extra>",
             )  # fmt: skip
-            for end, frame, side, arrow in ((ends[0], low, "left", "◂ {}"), (ends[1], high, "right", "{} ▸")):
-                if not low <= end <= high:
-                    text = arrow.format(f"{end:.2f}")
-                    figure.add_annotation(
-                        x=frame, y=name, text=text, xanchor=side, yshift=15, showarrow=False
-                    )
-        figure.add_scatter(
-            x=[100 * value for value in entry["accuracies"]], y=[name] * len(entry["accuracies"]),
-            mode="markers", marker={"color": color, "size": 8},
-            hovertemplate=f"%{{x:.2f}} %<extra>{name}</extra>",
-        )  # fmt: skip
-        figure.add_scatter(
-            x=[mean], y=[name], mode="markers", hovertemplate=f"mean: {mean:.2f} %<extra>{name}</extra>",
-            marker={"symbol": "line-ns", "size": 26, "line": {"width": 3, "color": color}},
-        )  # fmt: skip
-    figure.update_xaxes(range=[low, high])
+            figure.add_scatter(
+                x=[mean], y=[name], mode="markers",
+                hovertemplate=f"expected: {mean:.2f} %<extra>{name}</extra>",
+                marker={"symbol": "line-ns", "size": 26, "line": {"width": 3, "color": color}},
+            )  # fmt: skip
+        for accuracies, symbol in ((entry["accuracies"], "circle"), ([searched], "circle-open")):
+            shown = [100 * accuracy for accuracy in accuracies if accuracy is not None]
+            figure.add_scatter(
+                x=shown, y=[name] * len(shown), mode="markers",
+                marker={"color": color, "size": 8, "symbol": symbol},
+                hovertemplate=f"%{{x:.2f}} %<extra>{name}</extra>",
+            )  # fmt: skip
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(showlegend=False)
     return chart(
@@ -60,8 +50,9 @@ def confirmation(selection: Mapping[str, Any]) -> Chart | None:
         "Validation accuracy of the best candidates, retrained with new seeds",
         x="validation accuracy, %",
         height=100 + 55 * len(candidates),
-        note="Dots: runs. Line: mean. Band: 95 % confidence interval of the mean (t distribution); an arrow "
-        "gives an end outside the frame. The test split is not used.",
+        note="Dots: runs of the confirmation. Circle: the run of the search. Line and band: expected "
+        "accuracy and its 95 % interval, from all complete runs of the sweep together, so they lie closer to "
+        "the mean of all recipes than the candidate's own runs. The test split is not used.",
     )
 
 

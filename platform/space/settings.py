@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from platform.common.schema import Frozen, Seed
+from platform.common.text_format import plural
 
 
 class Tpe(Frozen):
@@ -100,19 +101,77 @@ class Stop(Frozen):
     """Training and evaluation hours times GPUs, summed over all trials."""
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     """Validation accuracy in 0..1; reached when a completed trial has it."""
-
     hopeless_trials: bool = True
     """End a trial whose loss has diverged or has not become better than that of a guess."""
 
-class Confirm(Frozen):
-    """Repetition of the best trials over several seeds at the full budget, to measure the noise of seeds."""
 
-    candidates: PositiveInt = Field(default=3, le=1000)
-    """Number of distinct configurations to repeat."""
-    seeds: PositiveInt = Field(default=3, le=1000)
-    """Number of runs per configuration, with different seeds; a spread needs at least 2."""
+class Confirm(Frozen):
+    """Repetition of the best trials over several seeds at the full budget, to measure the noise of seeds.
+
+    By default each run goes to the recipe whose result helps the decision most, until the decision is good
+    enough. With `seeds`, every candidate gets this number of runs.
+    """
+
+    candidates: PositiveInt = Field(default=4, le=1000)
+    """Number of distinct configurations that may be repeated."""
+    seeds: PositiveInt | None = Field(default=None, le=1000)
+    """Runs of every candidate; `null`: the number follows from the settings below."""
+    min_seeds: PositiveInt = Field(default=2, le=1000)
+    """Runs of the champion, at least."""
+    max_runs: PositiveInt = Field(default=16, le=100_000)
+    """Runs of all candidates together, at most."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Accuracy, 0..1, that does not matter: the confirmation ends when the leader is expected to lose less to
+    the best recipe, and recipes that lose less are equally good, so the cheapest of them wins."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """The confirmation ends when the leader is the best recipe with this probability."""
     workers_per_run: Workers = "auto"
     """Data-parallel processes per run; `auto`: as in the search, so that the runs are comparable."""
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> Self:
+        changed = [name for name, default in _adaptive().items() if getattr(self, name) != default]
+        if self.seeds is not None and changed:
+            raise ValueError(
+                f"seeds sets the number of runs of every candidate, so {', '.join(changed)} would have no "
+                "effect; omit either"
+            )
+        if self.seeds is None and self.max_runs < self.min_seeds:
+            raise ValueError(f"max_runs must be at least min_seeds, got {self.max_runs} and {self.min_seeds}")
+        return self
+
+    def at_most(self, candidates: int, seeds: int) -> Confirm:
+        """Return a confirmation of at most `candidates` x `seeds` runs; with 1 seed a single run of each."""
+        values = self.model_dump() | {"candidates": min(self.candidates, candidates)}
+        if self.seeds is not None:
+            values["seeds"] = min(self.seeds, seeds)
+        elif seeds == 1:
+            values |= {"seeds": 1, **_adaptive()}
+        else:
+            values["max_runs"] = max(self.min_seeds, min(self.max_runs, candidates * seeds))
+        return Confirm(**values)
+
+    def fewest_runs(self, candidates: int) -> int:
+        """Return the number of runs without which the confirmation does not end."""
+        return self.min_seeds if self.seeds is None else candidates * self.seeds
+
+    def most_runs(self, candidates: int) -> int:
+        """Return the largest number of runs."""
+        return self.max_runs if self.seeds is None else candidates * self.seeds
+
+    def text(self) -> str:
+        """Return the size in words: `3 candidates x 2 seeds`, `4 candidates, 2 to 16 runs`."""
+        candidates = plural(self.candidates, "candidate")
+        if self.seeds is not None:
+            return f"{candidates} x {plural(self.seeds, 'seed')}"
+        fewest = f"{self.min_seeds} to " if self.min_seeds < self.max_runs else ""
+        return f"{candidates}, {fewest}{plural(self.max_runs, 'run')}"
+
+
+def _adaptive() -> dict[str, Any]:
+    """Return the default values of the settings that have no effect with `seeds`."""
+    names = ("min_seeds", "max_runs", "confidence")
+    return {name: Confirm.model_fields[name].default for name in names}
 
 
 class Final(Frozen):

@@ -12,7 +12,6 @@ from typing import Any
 
 from platform.common.errors import UsageError
 from platform.common.schema import Frozen, validate
-from platform.common.text_format import plural
 from platform.space.settings import NoStopping
 from platform.space.spec import SweepSpec
 
@@ -49,6 +48,7 @@ class SweepSize:
     trials: int
     candidates: int
     seeds: int
+    """Runs of each candidate on average, at most."""
     epochs: int
     train_images: int
     """Training images of each run."""
@@ -77,7 +77,7 @@ def resized(
     """
     values: Values = spec.to_dict()
     values["trials"] = size.trials
-    values["confirm"] |= {"candidates": size.candidates, "seeds": size.seeds}
+    values["confirm"] = spec.confirm.at_most(size.candidates, size.seeds).model_dump(mode="json")
     if size.trials < spec.trials:
         values["start_from"] = _starting_points(values["start_from"], most=max(2, size.trials // 3))
     short = size.passes < full_epochs * full_images
@@ -130,7 +130,6 @@ def _size_choices(
         return [PlannedChoice(name=name, value=value, reason=reason)] if changed else []
 
     short = size.passes < full_epochs * full_images
-    confirm = before.confirm
     stopping = after.scheduler
     if isinstance(stopping, NoStopping):
         early, why = "none", "after so few epochs it would decide on noise"
@@ -164,9 +163,9 @@ def _size_choices(
         ),
         *choice(
             "confirmation",
-            f"{plural(size.candidates, 'candidate')} x {plural(size.seeds, 'seed')}",
-            f"instead of {confirm.candidates} x {confirm.seeds}",
-            changed=(size.candidates, size.seeds) != (confirm.candidates, confirm.seeds),
+            after.confirm.text(),
+            f"instead of {before.confirm.text()}",
+            changed=before.confirm != after.confirm,
         ),
     ]
 

@@ -83,14 +83,6 @@ class SweepResults:
         found = [entry for entry in self.selection.get("candidates", []) if entry.get("trial_id") == wanted]
         return found[0] if found else None
 
-    def runner_up(self) -> Mapping[str, Any] | None:
-        """Return the entry of the best candidate that is not the champion."""
-        selection = self.selection or {}
-        others = [
-            e for e in selection.get("candidates", []) if e.get("trial_id") != selection.get("champion")
-        ]
-        return max(others, key=lambda entry: float(entry["mean"]), default=None)
-
     def test_readings(self) -> list[TestReading]:
         """Return every recorded reading of the test split: by the sweep, its exports and `evaluate`."""
         test = self.test or {}

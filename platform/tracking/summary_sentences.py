@@ -18,13 +18,16 @@ def summary_sentences(results: SweepResults) -> list[str]:
 
 
 def answers(results: SweepResults) -> list[tuple[str, str]]:
-    """Return (question, answer): configuration, confirmation, accuracy, latency, data and budget, cost.
+    """Return (question, answer): configuration, certainty, accuracies, latency, data and budget, cost.
 
     Results that do not exist yet are left out, except for data, budget and cost.
     """
     found = [
         _configuration(results),
         ("Runs", _early_stop(results)),
+        ("Certainty", (results.selection or {}).get("verdict", "")),
+        ("Validation accuracy", _validation_accuracy(results)),
+        ("Best single run", _best_single_run(results)),
         ("Confirmation", _confirmation(results)),
         ("Test accuracy", _test_accuracy(results)),
         ("Latency", _latency(results)),
@@ -50,7 +53,8 @@ def headline(results: SweepResults) -> list[str]:
     if results.test is not None:
         reached = f"{percent(results.test['accuracy'])} of the test images of {results.data_label()}"
     elif entry is not None:
-        reached = f"{percent(entry['mean'])} of the validation images of {results.data_label()}"
+        mean = (entry.get("estimate") or entry)["mean"]
+        reached = f"{percent(mean)} of the validation images of {results.data_label()}"
     else:
         reached = "a share of the images that has not been measured yet"
     fastest = best_latency(results.benchmark) if results.benchmark else None
@@ -104,30 +108,56 @@ def _early_stop(results: SweepResults) -> str:
     return f"fewer than planned: {reason}." if reason else ""
 
 
-def _confirmation(results: SweepResults) -> str:
+def _validation_accuracy(results: SweepResults) -> str:
+    """Return the champion's expected accuracy and its interval."""
     entry = results.champion_candidate()
     if entry is None:
         return ""
-    verdict = str((results.selection or {}).get("verdict", "")).strip().replace("+-", "±")
-    return f"retrained with {plural(int(entry['n']), 'seed')}: {verdict}"
+    estimate = entry.get("estimate")
+    if not estimate:
+        return f"{percent(entry['mean'])} in a single run."
+    low, high = estimate["interval95"]
+    return (
+        f"{percent(estimate['mean'])} (95 % interval {100 * low:.2f} to {percent(high)}, "
+        f"{plural(int(entry['n']), 'new run')})."
+    )
+
+
+def _best_single_run(results: SweepResults) -> str:
+    """Return the best run of the search, and how much less its recipe is expected to reach again."""
+    single = (results.selection or {}).get("best_single_run")
+    if not single or not single["estimate"]:
+        return ""
+    points = 100 * (single["accuracy"] - single["estimate"]["mean"])
+    return (
+        f"{single['trial_id']} with {percent(single['accuracy'])}; a new run of this recipe is expected at "
+        f"{percent(single['estimate']['mean'])}, {abs(points):.2f} points "
+        f"{'lower' if points >= 0 else 'higher'}."
+    )
+
+
+def _confirmation(results: SweepResults) -> str:
+    """Return the number of confirmation runs, and why there were no more."""
+    selection = results.selection or {}
+    entries = selection.get("candidates", [])
+    if not entries or "confirmation_ended" not in selection:
+        return ""
+    runs = plural(sum(int(entry["n"]) for entry in entries), "run")
+    return f"{runs} of {plural(len(entries), 'candidate')}; {selection['confirmation_ended']}."
 
 
 def _certainty(results: SweepResults) -> str:
-    """Return whether the champion's lead is significant, for a reader without statistics."""
-    selection, other = results.selection or {}, results.runner_up()
-    entry = results.champion_candidate()
+    """Return how sure the choice is, for a reader without statistics."""
+    entry, selection = results.champion_candidate(), results.selection or {}
     if entry is None:
         return "It has not been compared with other recipes over several seeds"
-    if other is None:
-        return "No other recipe was retrained for comparison"
-    seeds = plural(int(entry["n"]), "seed")
-    points = 100 * (entry["mean"] - other["mean"])
-    lead = f"Its lead over the second best, {other['trial_id']}, is {points:.2f} points"
-    if selection.get("separated") is None:
-        return f"{lead} in a single run, which may be chance"
-    if selection["separated"]:
-        return f"{lead} over {seeds}, more than chance explains"
-    return f"{lead} over {seeds}, which chance explains: either is a good choice"
+    estimate = entry.get("estimate")
+    if not estimate or selection.get("recipes", 1) < 2:
+        return "No other recipe was trained completely for comparison"
+    loss = f"another recipe may be better, by {100 * estimate['expected_loss']:.2f} points on average"
+    if selection.get("equal"):
+        loss = f"{' and '.join(selection['equal'])} {'is' if len(selection['equal']) == 1 else 'are'} as good"
+    return f"It is the best of {selection['recipes']} with {percent(estimate['best_probability'], 0)}; {loss}"
 
 
 def _test_accuracy(results: SweepResults) -> str:

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from platform.tracking.mlflow_registry import Registered
 
 _REMEDY = "restore it from a copy"
+_ESTIMATES = {
+    "mean": "validation_accuracy_mean",
+    "error": "validation_accuracy_error",
+    "best_probability": "best_probability",
+    "expected_loss": "expected_loss",
+}
+"""Metric keys of the champion's estimate in selection.json."""
 
 
 def final_model_path(folder: SweepFolder) -> Path:
@@ -181,10 +188,9 @@ def final_metrics(folder: SweepFolder) -> dict[str, float]:
     metrics: dict[str, float] = {}
     candidate = results.champion_candidate()
     if candidate is not None:
-        metrics["champion/validation_accuracy_mean"] = float(candidate["mean"])
         metrics["champion/validation_runs"] = float(candidate["n"])
-        if candidate.get("std") is not None:
-            metrics["champion/validation_accuracy_std"] = float(candidate["std"])
+        estimate = candidate.get("estimate") or {}
+        metrics |= {f"champion/{key}": estimate[name] for name, key in _ESTIMATES.items() if name in estimate}
     if results.test is not None:
         metrics["test/accuracy"] = float(results.test["accuracy"])
         metrics["test/loss"] = float(results.test["loss"])

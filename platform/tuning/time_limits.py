@@ -5,32 +5,17 @@ The final run is never omitted, and at least one candidate is confirmed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 from platform.common.text_format import duration, plural
 from platform.training.records import EpochRecord
-from platform.tuning.planning.estimate import stage_start_s
 from platform.tuning.planning.records import Estimate, Plan
 
 TOLERANCE = 1.1
 """Projected time relative to the budget from which runs are omitted; estimates are not more precise."""
 _MIN_TRIALS = 2
-
-
-class Repetitions(NamedTuple):
-    """The size of a confirmation."""
-
-    candidates: int
-    seeds: int
-
-    @property
-    def runs(self) -> int:
-        """Number of confirmation runs."""
-        return self.candidates * self.seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,30 +48,23 @@ class TimeLimits:
             f"the sweep would take {duration(total_s)} of {duration(self.budget_s)}{_slower_text(slower)}"
         )
 
-    def confirmation_limits(
-        self, planned: Repetitions, records: Iterable[EpochRecord]
-    ) -> tuple[Repetitions, str | None]:
-        """Return the size of the confirmation that there is time for, and the reason if it is smaller.
+    def confirmation_limit(self, created: int, records: Iterable[EpochRecord]) -> str | None:
+        """Return why there is no time for another confirmation run; None if there is.
 
         Args:
-            planned: the planned size.
+            created: number of confirmation runs so far.
             records: all epochs of the search.
         """
-        stage, slower = self.plan.confirm, self._slowdown(records)
-        round_s = slower * stage.epochs * self.estimate.confirm.epoch_s
-        left_s = TOLERANCE * self.budget_s - self.elapsed_s() - self._final_s(slower)
-        rounds = math.floor((left_s - stage_start_s(stage)) / round_s)
-        affordable, size = max(1, rounds * stage.concurrency), planned
-        while size.runs > affordable:
-            size = (
-                size._replace(seeds=size.seeds - 1) if size.seeds > 1 else Repetitions(size.candidates - 1, 1)
-            )
-        if size == planned:
-            return planned, None
-        return size, (
-            f"the confirmation has {plural(size.candidates, 'candidate')} x {plural(size.seeds, 'seed')} "
-            f"instead of {planned.candidates} x {planned.seeds}: {duration(max(0.0, left_s))} are left for it"
-            f"{_slower_text(slower)}"
+        if created == 0:
+            return None
+        planned, slower = self.plan.confirm, self._slowdown(records)
+        run_s = slower * planned.epochs * self.estimate.confirm.epoch_s
+        total_s = self.elapsed_s() + run_s + self._final_s(slower)
+        if total_s <= TOLERANCE * self.budget_s:
+            return None
+        return (
+            f"the confirmation ends after {plural(created, 'run')}: with another one the sweep would take "
+            f"{duration(total_s)} of {duration(self.budget_s)}{_slower_text(slower)}"
         )
 
     def _slowdown(self, records: Iterable[EpochRecord]) -> float:

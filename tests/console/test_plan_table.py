@@ -86,16 +86,16 @@ def test_the_plan_has_the_settings_the_stages_and_the_resources(plan, tmp_path):
             "2",
             "inproc, 1 worker with 1 CPU",
         ],
-        ["confirm", "9", "50", "2", "inproc, 1 worker with 1 CPU"],
+        ["confirm", "16", "50 (mean 28.1)", "2", "inproc, 1 worker with 1 CPU"],
         ["final", "1", "50", "1", "ddp, 1 worker with 2 CPU"],
     ]
     saved = f"expected to save {percent(plan.saved_share, 0)} of the search"
     assert cells(text, "sampler", "MLflow") == [
         ["sampler", "tpe"],
         ["scheduler", f"asha, may stop trials after epoch 5, 15, 45, {saved}"],
-        ["epochs", "at most 1,100 in all stages"],
+        ["epochs", "at most 1,450 in all stages"],
         ["search", f"inproc ({plan.search.backend_reason})"],
-        ["confirm", f"3 candidates x 3 seeds, inproc ({plan.confirm.backend_reason})"],
+        ["confirm", f"4 candidates, 2 to 16 runs, inproc ({plan.confirm.backend_reason})"],
         ["final", f"ddp ({plan.final.backend_reason})"],
         ["data", "cifar10"],
         ["cluster", "2 CPU"],
@@ -198,7 +198,7 @@ def test_a_resumed_sweep_shows_what_is_left(plan, tmp_path):
     assert cells(text, "stage", "final") == [
         ["stage", "runs", "done", "left"],
         ["search", "12", "5", "7"],
-        ["confirm", "9", "0", "9"],
+        ["confirm", "16", "0", "16"],
         ["final", "1", "0", "1"],
     ]
     [[_, left]] = cells(text, "time", "time")

@@ -38,7 +38,6 @@ def plan(epoch_s: float = 10.0) -> dict:
             stage: {"runs": RUNS[stage], "concurrency": SLOTS[stage], "workers": 1, "epochs": EPOCHS}
             for stage in STAGES
         },
-        "seeds": 3,
         "estimate": {
             **{stage: {"wall_s": walls[stage], "epoch_s": epoch_s} for stage in STAGES},
             "wall_s": sum(walls.values()) + HAND_OVER_S,

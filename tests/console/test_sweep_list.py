@@ -33,7 +33,8 @@ def write_sweep(root: Path, name: str, state: str, **plan: object) -> Path:
 def test_each_sweep_has_one_line_and_damaged_ones_are_marked(tmp_path: Path) -> None:
     write_sweep(tmp_path, "plain-20260101-120000", "interrupted")
     confirmed = write_sweep(tmp_path, "plain-20260101-130000", "finished", quick=True)
-    entry = {"trial_id": "t001", "mean": 0.205, "std": 0.001, "n": 3}
+    estimate = {"mean": 0.205, "interval95": [0.204, 0.206]}
+    entry = {"trial_id": "t001", "mean": 0.21, "n": 3, "estimate": estimate}
     (confirmed / "selection.json").write_text(json.dumps({"champion": "t001", "candidates": [entry]}))
     (confirmed / "test.json").write_text(json.dumps({"accuracy": 0.19}))
     (write_sweep(tmp_path, "plain-20260101-140000", "running") / "trials.parquet").write_text("nothing")

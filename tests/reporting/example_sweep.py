@@ -21,7 +21,7 @@ from platform.training.evaluation.calibration import calibration, frequent_mista
 from platform.training.records import EpochRecord
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.sampling.sampler import suggest
-from platform.tuning.selection.champion import choose_champion, summarize
+from platform.tuning.selection.champion import Recipe, choose_champion, selection_document
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 EPOCHS = 30
@@ -216,31 +216,18 @@ def write_epochs(writer, clock, info, final, stop, rng):
 
 def write_selection(folder, best, scores):
     rng = np.random.default_rng(4)
-    summaries = [
-        summarize(name, [float(value) for value in rng.normal(scores[name][0], 0.0012, 3)]) for name in best
+    recipes = [
+        Recipe(
+            trial_id=name,
+            searched=accuracy,
+            confirmed=tuple(map(float, rng.normal(accuracy, 0.0012, 3))) if name in best else (),
+        )
+        for name, (accuracy, _) in sorted(scores.items(), key=lambda score: -score[1][0])
     ]
-    candidates = [
-        {
-            "trial_id": summary.candidate,
-            "params": scores[summary.candidate][1],
-            "n": summary.n,
-            "mean": summary.mean,
-            "std": summary.std,
-            "interval95": summary.interval95,
-            "accuracies": summary.accuracies,
-        }
-        for summary in summaries
-    ]
-    champion = choose_champion(summaries)
-    write_json(
-        folder.selection,
-        {
-            "candidates": candidates,
-            "champion": champion.candidate,
-            "separated": champion.separated,
-            "verdict": champion.verdict,
-        },
-    )
+    champion = choose_champion(recipes, tolerance=0.0001)
+    params = {name: settings for name, (_, settings) in scores.items()}
+    document = selection_document(champion, recipes, params)
+    write_json(folder.selection, {**document, "confirmation_ended": "all 9 runs are used"})
     return champion.candidate
 
 

@@ -217,16 +217,17 @@ def test_the_pareto_charts_mark_the_front(tmp_path):
         assert len(traces["dominated"]["x"]) == len(completed) - len(front)
 
 
-def test_an_interval_beyond_the_frame_has_a_label_and_keeps_the_runs_visible():
-    # Two runs: t = 12.7, so the interval is an order of magnitude wider than the runs.
-    entry = {"trial_id": "t1", "accuracies": [0.93, 0.932], "mean": 0.931, "interval95": [0.918, 0.944]}
-    shown = figure(result_charts.confirmation({"candidates": [entry], "champion": "t1"}))
-    low, high = shown["layout"]["xaxis"]["range"]
-    assert (high - low) < 5 * 0.2
-    assert [label["text"] for label in shown["layout"]["annotations"]] == ["◂ 91.80", "94.40 ▸"]
-    narrow = {**entry, "interval95": [0.9295, 0.9325]}
-    inside = figure(result_charts.confirmation({"candidates": [narrow]}))
-    assert "annotations" not in inside["layout"]
+def test_the_confirmation_has_the_search_run_and_the_interval():
+    entry = {"trial_id": "t1", "accuracies": [0.93, 0.932], "mean": 0.931, "searched": 0.94}
+    estimate = {"mean": 0.932, "interval95": [0.929, 0.935]}
+    shown = figure(result_charts.confirmation({"candidates": [{**entry, "estimate": estimate}]}))
+    interval, mean, runs, search = (trace["x"] for trace in shown["data"])
+    assert interval == pytest.approx([92.9, 93.5])
+    assert (mean, runs, search) == (
+        pytest.approx([93.2]), pytest.approx([93.0, 93.2]), pytest.approx([94.0])
+    )  # fmt: skip
+    single = figure(result_charts.confirmation({"candidates": [{**entry, "estimate": None}]}))
+    assert len(single["data"]) == 2
 
 
 def test_without_runs_there_is_no_confirmation_chart():

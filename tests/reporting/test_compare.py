@@ -33,22 +33,22 @@ def compare(pair, capsys):
 def test_equal_budgets_are_compared_over_seeds(pair, capsys):
     selection = json.loads(pair[1].selection.read_text())
     for entry in selection["candidates"]:
-        entry["accuracies"] = [value - 0.02 for value in entry["accuracies"]]
+        entry["estimate"]["mean"] -= 0.02
     write_json(pair[1].selection, selection)
     text, err = compare(pair, capsys)
     assert err == ""
     assert "not comparable" not in text
     assert (
-        f"The champion of {pair[1].sweep_id} is 2.00 points below that of {pair[0].sweep_id} on validation"
-        in text
-    )
-    assert "the difference is significant (95 % CI -" in text
+        f"The champion of {pair[1].sweep_id} is expected 2.00 points below that of {pair[0].sweep_id} on "
+        "validation (95 % interval -"
+    ) in text
+    assert "it is the better one with 0 %" in text
     assert "Optimization histories" in text
 
 
-def test_equal_champions_are_not_significantly_different(pair, capsys):
+def test_equal_champions_are_better_with_equal_probability(pair, capsys):
     text, _ = compare(pair, capsys)
-    assert "the difference is not significant" in text
+    assert "it is the better one with 50 %" in text
 
 
 def test_other_data_and_budgets_are_not_comparable(tmp_path, capsys):

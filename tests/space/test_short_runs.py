@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from platform.space.settings import Confirm
 from platform.space.short_runs import SweepSize, resized
 from platform.space.space_files import load_space
 from platform.space.spec import SweepSpec
@@ -147,7 +148,7 @@ def test_runs_of_full_length_stay_as_they_are() -> None:
     full = load_space("resnet18_cifar")
     same, choices = resized(
         full,
-        size(trials=40, candidates=3, seeds=3, epochs=50, train_images=FULL_IMAGES, validation_images=5000),
+        size(trials=40, candidates=4, seeds=4, epochs=50, train_images=FULL_IMAGES, validation_images=5000),
         full_epochs=50,
         full_images=FULL_IMAGES,
     )
@@ -176,3 +177,19 @@ def test_an_adaptation_that_the_space_does_not_allow_is_omitted(changes: dict[st
     short, _ = shortened(full)
     assert short.search == full.search
     assert (short.trials, short.base.epochs, short.scheduler.name) == (4, 3, "none")
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "after"),
+    [
+        ({}, (3, 3), "3 candidates, 2 to 9 runs"),
+        ({}, (8, 8), "4 candidates, 2 to 16 runs"),
+        ({"min_seeds": 5}, (2, 2), "2 candidates, 5 runs"),
+        ({"confidence": 0.99}, (2, 1), "2 candidates x 1 seed"),
+        ({"candidates": 3, "seeds": 3}, (4, 2), "3 candidates x 2 seeds"),
+    ],
+)
+def test_a_shorter_confirmation_keeps_its_protocol_except_for_single_runs(
+    before: dict[str, Any], size: tuple[int, int], after: str
+) -> None:
+    assert Confirm(**before).at_most(*size).text() == after

@@ -194,6 +194,8 @@ def test_an_invalid_base_causes_no_errors_in_a_valid_search() -> None:
     ("changes", "message"),
     [
         ({"workers_per_trial": 3}, "workers_per_trial: every batch size must be divisible by the number of workers, 3; got 128, 256"),
+        ({"confirm": {"seeds": 3, "max_runs": 8}}, "confirm: seeds sets the number of runs of every candidate, so max_runs would have no effect; omit either"),
+        ({"confirm": {"min_seeds": 5, "max_runs": 4}}, "confirm: max_runs must be at least min_seeds, got 4 and 5"),
         ({"confirm": {"workers_per_run": 3}}, "confirm.workers_per_run: every batch size must be divisible"),
         ({"final": {"workers_per_run": 256}}, "final.workers_per_run: every batch size must be divisible by the number of workers, 256; got 128"),
         ({"workers_per_trial": 2, "backend": "inproc"}, "backend: 'inproc' runs one worker per trial"),

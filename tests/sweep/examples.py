@@ -34,7 +34,7 @@ trials: 2
 concurrent_trials: 1
 sampler: {name: random}
 scheduler: {name: none}
-confirm: {candidates: 1, seeds: 1, workers_per_run: 1}
+confirm: {candidates: 2, min_seeds: 1, max_runs: 1, workers_per_run: 1}
 final: {workers_per_run: 1}
 """
 

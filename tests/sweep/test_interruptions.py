@@ -85,7 +85,7 @@ def test_a_resumed_sweep_keeps_its_time_budget(place: Place) -> None:
     def has_ended_trial() -> bool:
         return any(event.kind == "ended" for event in journal_events(place))
 
-    larger = ["--set", "trials=6", "confirm.candidates=2", "confirm.seeds=2"]
+    larger = ["--set", "trials=6", "confirm.max_runs=4"]
     folder = interrupt(place, ["tiny.yaml", "--within", "1h", *larger], has_ended_trial, "ctrl-c")
     plan = json.loads(folder.plan.read_text())
     assert (plan["within"]["budget_s"], plan["within"]["choices"], plan["search"]["runs"]) == (3600, [], 6)
@@ -103,4 +103,4 @@ def test_a_resumed_sweep_keeps_its_time_budget(place: Place) -> None:
     searched = [trial_id for trial_id in trials if trial_id.startswith("t")]
     assert 2 <= len(searched) < 6
     limits = [event.limits for event in journal_events(place) if event.kind == "limited"]
-    assert limits == [{"trials": len(searched)}, {"candidates": 1, "seeds": 1}]
+    assert limits == [{"trials": len(searched)}, {"runs": 1}]

@@ -29,13 +29,13 @@ def test_the_list_has_the_state_and_the_best_accuracy(copy: Place, folder: Sweep
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
     assert header.split() == ["sweep", "state", "trials", "best", "validation", "test", "time", "age"]
-    champion = json.loads(folder.selection.read_text())["candidates"][0]
+    champion = json.loads(folder.champion.read_text())
     assert row.split()[:5] == [
         folder.sweep_id,
         "finished",
         "2/2",
         champion["trial_id"],
-        f"{100 * champion['mean']:.2f}",
+        f"{100 * champion['estimate']['mean']:.2f}",
     ]
 
 
@@ -104,7 +104,8 @@ def test_an_extension_repeats_only_the_affected_stages(copy: Place, folder: Swee
     assert rows["t002"].completed
     assert folder.get_state() == "finished"
     selection = json.loads(folder.selection.read_text())
-    assert (selection["planned_trials"], len(selection["candidates"])) == (3, len(_stage(rows, "confirm")))
+    confirmed = sum(entry["n"] for entry in selection["candidates"])
+    assert (selection["planned_trials"], confirmed) == (3, len(_stage(rows, "confirm")))
     final = final_run_id(folder)
     assert rows[final].params == json.loads(folder.champion.read_text())["params"]
     assert json.loads((folder.export / "model.json").read_text())["source"]["run"] == final

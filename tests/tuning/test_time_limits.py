@@ -7,19 +7,18 @@ import pytest
 from platform.tuning.planning.estimate import estimate_sweep
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.planning.records import ImageCounts, Speed, TimeBudget
-from platform.tuning.time_limits import Repetitions, TimeLimits
+from platform.tuning.time_limits import TimeLimits
 from tests.space.examples import PLAIN, spec
 from tests.tracking.examples import epoch
 
 SPEED = Speed(train_images_per_s=100, evaluation_images_per_s=500, processes=2)
 IMAGES = ImageCounts(train=1000, validation=500, test=1000)
-PLANNED = Repetitions(candidates=3, seeds=2)
 
 
 def limits(elapsed_s: float) -> TimeLimits:
     """Return the limits of a sweep of 8 trials whose time budget is its estimate."""
     budget = TimeBudget(budget_s=1, used_before_s=0, choices=(), full_digest="")
-    sweep = spec(PLAIN, trials=8, confirm={"candidates": PLANNED.candidates, "seeds": PLANNED.seeds})
+    sweep = spec(PLAIN, trials=8, confirm={"candidates": 3, "seeds": 2})
     plan = make_plan(sweep, {"CPU": 2}, within=budget)
     estimate = estimate_sweep(plan, SPEED, IMAGES)
     return TimeLimits(plan=plan, estimate=estimate, budget_s=estimate.wall_s, elapsed_s=lambda: elapsed_s)
@@ -37,7 +36,7 @@ def search_s(share: float) -> float:
 def test_a_sweep_on_schedule_is_not_limited() -> None:
     # The last trials start when about three quarters of the search are done.
     assert limits(search_s(0.75)).trial_limit(7, records()) is None
-    assert limits(search_s(1)).confirmation_limits(PLANNED, records()) == (PLANNED, None)
+    assert limits(search_s(1)).confirmation_limit(5, records()) is None
 
 
 def test_a_late_search_has_fewer_trials() -> None:
@@ -62,20 +61,13 @@ def test_two_trials_start_in_any_case(created: int) -> None:
     assert limits(search_s(100)).trial_limit(created, records()) is None
 
 
-def test_a_late_confirmation_has_fewer_seeds_then_fewer_candidates() -> None:
-    sizes = []
-    for share in (1, 1.3, 1.5, 1.7, 100):
-        size, reason = limits(search_s(share)).confirmation_limits(PLANNED, records())
-        assert (reason is None) == (size == PLANNED)
-        sizes.append(size)
-    assert [size.runs for size in sizes] == sorted((size.runs for size in sizes), reverse=True)
-    assert sizes[-1] == (1, 1), "the champion is confirmed once in any case"
-    assert Repetitions(candidates=3, seeds=1) in sizes
-    _, reason = limits(search_s(100)).confirmation_limits(PLANNED, records(slower=3))
+def test_a_late_confirmation_ends_after_its_first_run_at_the_earliest() -> None:
+    late = limits(search_s(100))
+    assert late.confirmation_limit(0, records()) is None
+    reason = late.confirmation_limit(1, records(slower=3))
     assert reason is not None
-    assert reason.startswith(
-        "the confirmation has 1 candidate x 1 seed instead of 3 x 2: 0.0 s are left for it"
-    )
+    assert reason.startswith("the confirmation ends after 1 run: with another one the sweep would take ")
+    assert reason.endswith("(epochs take 3.0 times the planned time)")
 
 
 def test_without_epochs_the_planned_speed_counts() -> None:

@@ -5,24 +5,31 @@ They use neither a sampler nor a scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from platform.common.errors import UserError
-from platform.tracking.events import TrialInfo, TrialStatus
+from platform.tracking.events import Stage, TrialInfo, TrialStatus
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials
-from platform.tuning.journal.journal import open_journal
+from platform.tuning.journal.journal import Journal, open_journal
 from platform.tuning.journal.trial import TrialOutcome, TrialTask
 
 
 def run_configurations(
-    trials: Sequence[TrialInfo], context: StageContext, *, include_validation: bool = False
+    trials: Sequence[TrialInfo],
+    context: StageContext,
+    *,
+    stage: Stage,
+    next_trial: Callable[[Journal], TrialInfo | None] = lambda _: None,
+    include_validation: bool = False,
 ) -> list[TrialOutcome]:
     """Run trials of fixed configurations inside a Ray session, or continue them after an interruption.
 
     Args:
-        trials: the runs, all of one stage. Their ids are unique within the sweep (`c1-s0`, `final`).
+        trials: the known runs. Their ids are unique within the sweep (`c1-s0`, `final`).
         context: the stage.
+        stage: its name.
+        next_trial: called when a slot is free, returns a further run; None for none at the moment.
         include_validation: train on training and validation images together.
 
     Returns:
@@ -42,16 +49,18 @@ def run_configurations(
             tasks[trial_id] for trial_id, trial in known.items() if trial.status is not TrialStatus.FINISHED
         ]
         new = [task for trial_id, task in tasks.items() if trial_id not in known]
-        if waiting or new:
+        if waiting or new or next_trial(journal) is not None:
             remaining = iter(new)
 
             def next_task() -> TrialTask | None:
                 task = next(remaining, None)
+                if task is None and (further := next_trial(journal)) is not None:
+                    task = tasks[further.trial_id] = context.task(further, final=include_validation)
                 if task is not None:
                     journal.trial(task)
                 return task
 
-            job = TunerJob(stage=trials[0].stage, waiting=waiting, next_task=next_task)
+            job = TunerJob(stage=stage, waiting=waiting, next_task=next_task)
             run_trials(job, context, journal)
         return [journal.ledger.trials[trial_id].outcome(task) for trial_id, task in tasks.items()]
 

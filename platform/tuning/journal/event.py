@@ -39,7 +39,7 @@ class Event:
     """Pieces of a batch from here on."""
     note: str | None = None
     limits: dict[str, int] | None = None
-    """Upper limits of a time budget: `trials`, or `candidates` and `seeds` of the confirmation."""
+    """Upper limits of a time budget: `trials`, or `runs` of the confirmation."""
     at: float | None = None
     """Seconds since 1970; None in journals written before events had times."""
 

@@ -80,9 +80,11 @@ class Ledger:
         self.stop_reason: str | None = None
         """Why the search ended before its last trial; None if it did not."""
         self.limits: dict[str, int] = {}
-        """Upper limits that the time budget set: `trials`, `candidates`, `seeds`."""
+        """Upper limits that the time budget set: `trials`, and `runs` of the confirmation."""
         self.limit_notes: list[str] = []
         """The reasons of the limits, in order."""
+        self.confirmed_before = 0
+        """Confirmation runs before the last extension of the sweep."""
         self._ended: dict[str, None] = {}  # an ordered set
 
     def apply(self, event: Event) -> None:
@@ -96,6 +98,7 @@ class Ledger:
             self.limit_notes.append(event.note or "")
         elif event.kind == "extended":
             self.stop_reason, self.limits = None, {}
+            self.confirmed_before = len(self.stage("confirm"))
         elif event.task is not None:
             self.trials.setdefault(event.trial_id, JournaledTrial(task=event.task, created_at=event.at))
         elif event.trial_id in self.trials:

@@ -80,10 +80,9 @@ def _wall_s(
 ) -> tuple[tuple[StageEstimate, StageEstimate, StageEstimate], float]:
     """Return the estimates of search, confirmation and final run, and the seconds of the whole sweep."""
     final_images = images.model_copy(update={"train": images.train + images.validation, "validation": 0})
-    epochs = plan.search.expected_epochs or plan.search.worst_case_epochs
     stages = (
-        _estimate_stage(plan.search, speed, images, epochs=epochs),
-        _estimate_stage(plan.confirm, speed, images, epochs=plan.confirm.worst_case_epochs),
+        _estimate_stage(plan.search, speed, images, epochs=_expected(plan.search)),
+        _estimate_stage(plan.confirm, speed, images, epochs=_expected(plan.confirm)),
         _estimate_stage(plan.final, speed, final_images, epochs=plan.final.worst_case_epochs),
     )
     wall_s = RAY_START_S + sum(stage.wall_s for stage in stages) + hand_over_s(plan, speed, images)
@@ -137,6 +136,10 @@ def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epoc
 def stage_start_s(stage: StagePlan) -> float:
     """Return the seconds in which processes start and no run of the stage trains."""
     return INPROC_START_S if stage.backend == "inproc" else _rounds(stage) * DDP_START_S
+
+
+def _expected(stage: StagePlan) -> float:
+    return stage.expected_epochs or stage.worst_case_epochs
 
 
 def _rounds(stage: StagePlan) -> int:

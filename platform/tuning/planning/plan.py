@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from platform.common.text_format import plural
+from platform.common.text_format import percent, plural
 from platform.space.distributions import Alternatives, Choice, Dimension
-from platform.space.settings import Asha, Grid, Median, Nsga2, WorkerResources
+from platform.space.settings import Asha, Grid, Median, Nsga2, Scheduler, WorkerResources
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of
@@ -20,11 +20,14 @@ from platform.tuning.planning.capacity import (
 )
 from platform.tuning.planning.records import Backend, Plan, SearchedSetting, StagePlan, TimeBudget
 from platform.tuning.sampling.sampler import initial_points, planned_trials
-from platform.tuning.sampling.successive_halving import expected_epochs, rungs
+from platform.tuning.sampling.successive_halving import expected_epochs, rungs, stopping_risk
 
 CIFAR10_TRAINING_IMAGES = 45_000
 _MAX_THREADS = 8
 """Threads of a single run. More than two are not measured."""
+_EXPECTED_SHARE = 0.5
+"""Part of the runs between the fewest and the most that an adaptive confirmation is expected to need
+(docs/results.md: 9.4 of 2 to 16 runs at a tolerance of a tenth of the noise)."""
 
 
 def make_plan(
@@ -49,7 +52,7 @@ def make_plan(
     epochs, trials = longest_run(spec, train_images), planned_trials(spec)
     candidates = min(spec.confirm.candidates, trials)
     search, rung_epochs = _plan_search(spec, nodes, trials=trials, epochs=epochs)
-    confirm = _plan_confirmation(spec, nodes, search, runs=candidates * spec.confirm.seeds)
+    confirm = _plan_confirmation(spec, nodes, search, candidates=candidates)
     final = _plan_final(spec, nodes, epochs=epochs)
     expected = search.expected_epochs
     return Plan(
@@ -64,9 +67,9 @@ def make_plan(
         sampler=spec.sampler.name,
         scheduler=spec.scheduler.name,
         rungs=rung_epochs,
+        stopping_risk=_stopping_risk(spec.scheduler, epochs) if rung_epochs else "",
         search=search,
-        candidates=candidates,
-        seeds=spec.confirm.seeds,
+        confirmation=spec.confirm.model_copy(update={"candidates": candidates}).text(),
         confirm=confirm,
         final=final,
         worst_case_epochs=sum(stage.worst_case_epochs for stage in (search, confirm, final)),
@@ -139,25 +142,29 @@ def _plan_search(
 
 
 def _plan_confirmation(
-    spec: SweepSpec, nodes: Sequence[NodeResources], search: StagePlan, *, runs: int
+    spec: SweepSpec, nodes: Sequence[NodeResources], search: StagePlan, *, candidates: int
 ) -> StagePlan:
     """Return the plan of the confirmation; with `auto`, its runs are placed as those of the search.
 
-    Runs side by side need no synchronization, and they are comparable with the search.
+    Runs side by side need no synchronization, and they are comparable with the search. An adaptive
+    confirmation is planned with its largest number of runs, and expected to need a part of them.
     """
+    fewest, most = spec.confirm.fewest_runs(candidates), spec.confirm.most_runs(candidates)
     wanted = spec.confirm.workers_per_run
     workers = search.workers if wanted == "auto" else wanted
     same = workers == search.workers
-    return _plan_stage(
+    stage = _plan_stage(
         spec,
         nodes,
         "a confirmation run",
-        runs=runs,
+        runs=most,
         epochs=search.epochs,
         workers=workers,
         backend=search.backend if same else _backend(spec, workers)[0],
         backend_reason="as in the search, side by side" if same else f"workers_per_run is {workers}",
     )
+    expected = fewest + _EXPECTED_SHARE * (most - fewest)
+    return stage.model_copy(update={"expected_epochs": expected * search.epochs})
 
 
 def _plan_final(spec: SweepSpec, nodes: Sequence[NodeResources], *, epochs: int) -> StagePlan:
@@ -247,6 +254,21 @@ def _early_stopping(spec: SweepSpec, trials: int, epochs: int) -> tuple[tuple[in
     return (), None if isinstance(scheduler, Median) else float(trials * epochs)
 
 
+def _stopping_risk(scheduler: Scheduler, epochs: int) -> str:
+    """Return the measured risk of early stopping in words; empty if it is unknown."""
+    if not isinstance(scheduler, Asha):
+        return ""
+    risk = stopping_risk(
+        grace_epochs=scheduler.grace_epochs, reduction_factor=scheduler.reduction_factor, epochs=epochs
+    )
+    if risk is None:
+        return ""
+    return (
+        f"replays with similar rungs stopped the best of 12 recipes in {percent(risk.lost_the_best, 0)}, "
+        f"which cost {risk.regret:.2f} of the noise of a run on average"
+    )
+
+
 def _searched_setting(dimension: Dimension) -> SearchedSetting:
     node = dimension.node
     if isinstance(node, Alternatives):
@@ -290,9 +312,10 @@ def _notes(
         notes.append(f"start_from: {dropped} point(s) dropped, as duplicates or beyond {spec.trials} trials")
     if spec.confirm.seeds == 1:
         notes.append(
-            "confirm.seeds is 1: without a standard deviation over seeds the champion's lead cannot be tested"
+            "confirm.seeds is 1: the noise of a run is known only from the search run and one more of each "
+            "candidate, so intervals are wide"
         )
-    if spec.confirm.candidates > trials:
+    if spec.confirm.seeds is not None and spec.confirm.candidates > trials:
         notes.append(f"confirm.candidates is {spec.confirm.candidates}, but there are only {trials} trials")
     if spec.stop.gpu_hours is not None and not search.resources_per_worker.GPU:
         notes.append("stop.gpu_hours has no effect: trials use no GPU")

@@ -153,9 +153,11 @@ class Plan(Frozen):
     scheduler: str
     rungs: tuple[int, ...]
     """Epochs after which trials may be stopped; empty without fixed rungs."""
+    stopping_risk: str = ""
+    """Measured risk that early stopping loses the best recipe, in words; empty if it is unknown."""
     search: StagePlan
-    candidates: int
-    seeds: int
+    confirmation: str = ""
+    """Candidates and runs of the confirmation in words: `4 candidates, 2 to 16 runs`."""
     confirm: StagePlan
     final: StagePlan
     worst_case_epochs: int

@@ -94,7 +94,7 @@ def fit_to_time(
     whole = _Shape(
         trials=spec.trials,
         candidates=spec.confirm.candidates,
-        seeds=spec.confirm.seeds,
+        seeds=spec.confirm.seeds or max(2, math.ceil(spec.confirm.max_runs / spec.confirm.candidates)),
         passes=full_passes,
     )
     for shape in (whole, *reversed(_SHAPES)):
@@ -132,7 +132,7 @@ def _size(
     return SweepSize(
         trials=min(spec.trials, shape.trials),
         candidates=min(spec.confirm.candidates, shape.candidates),
-        seeds=min(spec.confirm.seeds, shape.seeds),
+        seeds=shape.seeds,
         epochs=epochs,
         train_images=max(1, train),
         validation_images=min(images.validation, max(_MIN_VALIDATION, train // 4), train // 2)

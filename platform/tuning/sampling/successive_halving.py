@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
+
+
+class StoppingRisk(NamedTuple):
+    """The measured risk of early stopping with some rungs."""
+
+    grace_share: float
+    """First rung as a share of a run."""
+    reduction_factor: float
+    lost_the_best: float
+    """Share of the searches in which the best recipe was stopped."""
+    regret: float
+    """Mean accuracy lost to the best recipe by stopping alone, in units of the noise of a run."""
+
+
+_RISKS: tuple[StoppingRisk, ...] = ()
+"""Replays of recorded runs of nine epochs (docs/results.md, `python -m benchmarks.selection`)."""
 
 
 def rungs(*, grace_epochs: int, reduction_factor: float, epochs: int) -> tuple[int, ...]:
@@ -56,3 +73,13 @@ def _promotion_probability(before: int, reduction_factor: float) -> float:
     # the sorted accuracies of the earlier trials.
     position = (before - 1) * (1 - 1 / reduction_factor)
     return (before - position) / (before + 1)
+
+
+def stopping_risk(*, grace_epochs: int, reduction_factor: float, epochs: int) -> StoppingRisk | None:
+    """Return the measured risk of the most similar rungs."""
+
+    def distance(risk: StoppingRisk) -> float:
+        share = math.log(risk.grace_share * epochs / grace_epochs)
+        return math.hypot(share, math.log(risk.reduction_factor / reduction_factor))
+
+    return min(_RISKS, key=distance, default=None)

@@ -1,26 +1,29 @@
-"""Choose the best configuration from repeated runs and test whether its lead is significant.
+"""Rank the trials of a search, and choose the champion from all runs at full budget.
 
 The search ranks single runs, but the test accuracy of a CIFAR-10 run has a standard deviation over seeds of
 about 0.12 percentage points (Jordan 2023, arXiv 2304.01910). The best configurations of the search are
-therefore repeated with several seeds, and the highest mean wins. Only validation accuracy is used.
+therefore repeated with several seeds, and the highest expected accuracy wins. Only validation accuracy is
+used.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist, fmean
+from typing import Any
 
 from platform.common.errors import UserError
 from platform.common.schema import Frozen
-from platform.common.text_format import percent
+from platform.common.text_format import percent, plural
 from platform.space.distributions import Scalar
 from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
 from platform.tracking.events import TrialStatus
+from platform.tuning.selection.posterior import Posterior, posterior, runs_of
 
-_CONFIDENCE = 0.95
+_TAILS = (0.025, 0.975)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,127 +112,210 @@ def _rank(trial: RankedTrial) -> tuple[float, ...]:
     )
 
 
-class CandidateSummary(Frozen):
-    """A configuration's validation accuracy over seeds, as fractions of 1."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A configuration with its runs at full budget; accuracies are fractions of 1."""
 
-    candidate: str
-    """Id of the search trial whose configuration was repeated."""
-    accuracies: tuple[float, ...]
-    """One per finished run, in seed order."""
-    n: int
+    trial_id: str
+    """Of its search trial."""
+    searched: float | None
+    """Validation accuracy of the search trial; None if that was stopped early."""
+    confirmed: tuple[float, ...] = ()
+    """Validation accuracies of its finished confirmation runs."""
+    costs: tuple[tuple[str, float], ...] = ()
+    """Costs of a run, the most important first; recipes are compared if the names are equal."""
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """All runs at full budget."""
+        return self.confirmed if self.searched is None else (self.searched, *self.confirmed)
+
+
+class Estimate(Frozen):
+    """Conclusions from all runs of the sweep about one recipe; accuracies are fractions of 1."""
+
     mean: float
-    std: float | None
-    """Sample standard deviation (n - 1); None for a single run."""
-    interval95: tuple[float, float] | None
-    """95 % confidence interval of the mean (Student's t), clipped to 0..1; None for a single run."""
-
-
-def summarize(candidate: str, accuracies: Sequence[float]) -> CandidateSummary:
-    """Return the mean, standard deviation and confidence interval of a candidate's runs.
-
-    Raises:
-        UserError: `accuracies` is empty.
-    """
-    if not accuracies:
-        raise UserError(f"no confirmation run of candidate {candidate} finished; see the logs folder")
-    n, mean = len(accuracies), statistics.fmean(accuracies)
-    std = statistics.stdev(accuracies) if n > 1 else None
-    interval = None
-    if std is not None:
-        half = _t_quantile(n - 1) * std / math.sqrt(n)
-        interval = (max(0.0, mean - half), min(1.0, mean + half))
-    return CandidateSummary(
-        candidate=candidate, accuracies=tuple(accuracies), n=n, mean=mean, std=std, interval95=interval
-    )
+    """Expected accuracy of a run, shrunken toward the common mean of the recipes."""
+    error: float
+    """Standard deviation of that mean."""
+    interval95: tuple[float, float]
+    """Contains the true mean with 95 % probability."""
+    best_probability: float
+    """Probability to be the best recipe of the sweep."""
+    expected_loss: float
+    """Accuracy that choosing this recipe is expected to give away to the best one."""
+    loss_bound95: float
+    """Accuracy that choosing it gives away at most, with 95 % probability."""
 
 
 class Champion(Frozen):
-    """The configuration with the highest mean, compared with the runner-up."""
+    """The chosen recipe."""
 
     candidate: str
-    summary: CandidateSummary
-    runner_up: CandidateSummary | None
-    """None if there was only one candidate."""
-    difference: float | None
-    """Mean of the champion minus mean of the runner-up."""
-    difference_interval95: tuple[float, float] | None
-    """95 % confidence interval of the difference (Welch's t-test); None if either has a single run."""
-    separated: bool | None
-    """Whether the difference is significant (the interval excludes zero); None without an interval."""
+    """Id of its search trial."""
+    estimates: dict[str, Estimate]
+    """By recipe; empty if there is a single run, which tells nothing about the noise."""
+    equal: tuple[str, ...] = ()
+    """Other confirmed recipes whose expected loss is below the tolerance."""
+    cheaper_than: str | None = None
+    """The recipe with the highest expected accuracy, if the champion was preferred for its cost."""
+    cheaper_by: str | None = None
+    """Name of that cost."""
     verdict: str
-    """The comparison as a sentence, with n and standard deviations."""
+    """The certainty of the choice in one or two sentences."""
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The estimate of the champion."""
+        return self.estimates.get(self.candidate)
 
 
-def choose_champion(summaries: Sequence[CandidateSummary]) -> Champion:
-    """Return the candidate with the highest mean; ties go to the one listed first (better in the search).
+def choose_champion(recipes: Sequence[Recipe], *, tolerance: float) -> Champion:
+    """Return the confirmed recipe with the highest expected accuracy, or a cheaper one that is as good.
+
+    Args:
+        recipes: all recipes of the sweep with a run at full budget, the better search trials first; the first
+            one of equal ones wins.
+        tolerance: recipes with a lower expected loss are equally good.
 
     Raises:
-        UserError: there are no candidates.
+        UserError: no recipe is confirmed.
     """
-    if not summaries:
+    confirmed = [recipe for recipe in recipes if recipe.confirmed]
+    if not confirmed:
         raise UserError("no candidate was confirmed, so there is no champion; see the logs folder")
-    best, *others = sorted(summaries, key=lambda summary: -summary.mean)
-    runner_up = others[0] if others else None
-    interval = welch_interval(best, runner_up) if runner_up else None
+    estimates = estimate(recipes)
+    if not estimates:
+        [only] = confirmed
+        verdict = f"{only.trial_id} reached {percent(only.confirmed[0])} in the only run at full budget."
+        return Champion(candidate=only.trial_id, estimates={}, verdict=verdict)
+    best = max(confirmed, key=lambda recipe: estimates[recipe.trial_id].mean)
+    equal = [one for one in confirmed if one is best or estimates[one.trial_id].expected_loss < tolerance]
+    champion = best
+    for recipe in equal:
+        if _cheaper_by(recipe, champion):
+            champion = recipe
+    others = tuple(recipe.trial_id for recipe in equal if recipe is not champion)
+    saving = _cheaper_by(champion, best)
     return Champion(
-        candidate=best.candidate,
-        summary=best,
-        runner_up=runner_up,
-        difference=best.mean - runner_up.mean if runner_up else None,
-        difference_interval95=interval,
-        separated=None if interval is None else interval[0] > 0,
-        verdict=_verdict(best, runner_up, interval),
+        candidate=champion.trial_id,
+        estimates=estimates,
+        equal=others,
+        cheaper_than=best.trial_id if saving else None,
+        cheaper_by=saving,
+        verdict=_verdict(champion.trial_id, estimates, others, best.trial_id, saving, tolerance),
     )
 
 
-def welch_interval(first: CandidateSummary, second: CandidateSummary) -> tuple[float, float] | None:
-    """Return the 95 % confidence interval of `first.mean - second.mean` (Welch 1947).
+def estimate(recipes: Sequence[Recipe]) -> dict[str, Estimate]:
+    """Return the estimate of each recipe from all runs together; none from fewer than two runs."""
+    if sum(len(recipe.accuracies) for recipe in recipes) < 2:
+        return {}
+    import numpy as np
 
-    Returns:
-        The interval, or None if either candidate has a single run.
+    found: Posterior = posterior(runs_of([recipe.accuracies for recipe in recipes]), limits=(0.0, 1.0))
+    low, high = np.quantile(found.draws, _TAILS, axis=0)
+    values = zip(
+        found.mean,
+        found.draws.std(axis=0),
+        low,
+        high,
+        found.best_probability,
+        found.expected_loss,
+        np.quantile(found.losses, 0.95, axis=0),
+        strict=True,
+    )
+    return {
+        recipe.trial_id: Estimate(
+            mean=mean,
+            error=error,
+            interval95=(low, high),
+            best_probability=probability,
+            expected_loss=loss,
+            loss_bound95=bound,
+        )
+        for recipe, row in zip(recipes, values, strict=True)
+        for mean, error, low, high, probability, loss, bound in (map(float, row),)
+    }
+
+
+def selection_document(
+    champion: Champion, recipes: Sequence[Recipe], params: Mapping[str, Mapping[str, Scalar]]
+) -> dict[str, Any]:
+    """Return the content of selection.json about the recipes.
+
+    Args:
+        champion: the chosen recipe.
+        recipes: all recipes with a run at full budget.
+        params: the parameters of each search trial.
     """
-    if first.std is None or second.std is None:
+    estimates = {name: one.model_dump(mode="json") for name, one in champion.estimates.items()}
+    searched = [(recipe.searched, recipe) for recipe in recipes if recipe.searched is not None]
+    accuracy, single = max(searched, key=lambda found: found[0], default=(0.0, None))
+    return {
+        "candidates": [
+            {
+                "trial_id": recipe.trial_id,
+                "params": dict(params[recipe.trial_id]),
+                "n": len(recipe.confirmed),
+                "mean": fmean(recipe.confirmed),
+                "accuracies": recipe.confirmed,
+                "searched": recipe.searched,
+                "estimate": estimates.get(recipe.trial_id),
+            }
+            for recipe in recipes
+            if recipe.confirmed
+        ],
+        "recipes": len(recipes),
+        "champion": champion.candidate,
+        "equal": champion.equal,
+        "cheaper_than": champion.cheaper_than,
+        "verdict": champion.verdict,
+        "best_single_run": single
+        and {
+            "trial_id": single.trial_id,
+            "accuracy": accuracy,
+            "estimate": estimates.get(single.trial_id),
+        },
+    }
+
+
+def better_probability(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return the probability that the first of two normal estimates (mean, standard deviation) is higher."""
+    difference, error = one[0] - other[0], math.hypot(one[1], other[1])
+    if error == 0:
+        return 0.5 if difference == 0 else float(difference > 0)
+    return NormalDist().cdf(difference / error)
+
+
+def _cheaper_by(one: Recipe, other: Recipe) -> str | None:
+    """Return the first cost that differs, if `one` is cheaper in it; else, or without equal names, None."""
+    if [name for name, _ in one.costs] != [name for name, _ in other.costs]:
         return None
-    difference = first.mean - second.mean
-    variances = (first.std**2 / first.n, second.std**2 / second.n)
-    variance = sum(variances)
-    if variance == 0:
-        return (difference, difference)
-    freedom = variance**2 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
-    half = _t_quantile(freedom) * math.sqrt(variance)
-    return (difference - half, difference + half)
-
-
-def _t_quantile(freedom: float) -> float:
-    """Return the quantile of Student's t that bounds a two-sided interval of `_CONFIDENCE`."""
-    from scipy import stats  # imported here: it takes most of a second
-
-    return float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom))
+    for (name, cost), (_, limit) in zip(one.costs, other.costs, strict=True):
+        if cost != limit:
+            return name if cost < limit else None
+    return None
 
 
 def _verdict(
-    best: CandidateSummary, runner_up: CandidateSummary | None, interval: tuple[float, float] | None
+    champion: str,
+    estimates: Mapping[str, Estimate],
+    equal: Sequence[str],
+    best: str,
+    saving: str | None,
+    tolerance: float,
 ) -> str:
-    reached = f"{best.candidate} reached {_accuracy(best)} (n = {best.n}) on validation"
-    if runner_up is None:
-        return f"{reached}; it was the only candidate."
-    lead = (
-        f"{100 * (best.mean - runner_up.mean):.2f} points above {runner_up.candidate} "
-        f"({_accuracy(runner_up)}, n = {runner_up.n})"
+    own = estimates[champion]
+    if len(estimates) == 1:
+        return f"{champion} is the only recipe with a run at full budget."
+    text = (
+        f"{champion} is the best of {plural(len(estimates), 'recipe')} with "
+        f"{percent(own.best_probability, 0)}; choosing it costs "
+        f"{100 * own.expected_loss:.2f} points in expectation, at most "
+        f"{100 * own.loss_bound95:.2f} with 95 %."
     )
-    if interval is None:
-        return (
-            f"{reached}, {lead}; the difference cannot be tested, because a single run has no standard "
-            "deviation."
-        )
-    significant = "significant" if interval[0] > 0 else "not significant"
-    low, high = (100 * bound for bound in interval)
-    return (
-        f"{reached}, {lead}; the difference is {significant} "
-        f"(95 % CI {low:+.2f} to {high:+.2f}, Welch's t-test; ± is the standard deviation)."
-    )
-
-
-def _accuracy(summary: CandidateSummary) -> str:
-    mean = percent(summary.mean)
-    return mean if summary.std is None else f"{mean} ± {100 * summary.std:.2f}"
+    if equal:
+        text += f" {', '.join((champion, *equal))} are equally good within {100 * tolerance:g} points"
+        text += f"; {champion} was preferred to {best} for its cost: {saving}." if saving else "."
+    return text

@@ -1,4 +1,4 @@
-"""Choose the alias of a sweep's model in MLflow's registry; `champion` requires a significant improvement."""
+"""Choose the alias of a sweep's model in MLflow's registry; `champion` requires a probable improvement."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Mapping
 
 from platform.common.text_format import percent
 from platform.tracking.mlflow_registry import CHAMPION, AliasChoice
-from platform.tuning.selection.champion import CandidateSummary, welch_interval
+from platform.tuning.selection.champion import better_probability
 
 CANDIDATE, QUICK, GENERATED = "candidate", "quick", "generated"
-MEAN, STD, RUNS = (f"champion/validation_{name}" for name in ("accuracy_mean", "accuracy_std", "runs"))
-"""Tags of a model version with its confirmed validation accuracy."""
+MEAN, ERROR = (f"champion/validation_accuracy_{name}" for name in ("mean", "error"))
+"""Tags of a model version with its expected validation accuracy, and the standard deviation of that mean."""
+_CONFIDENCE = 0.95
 
 
 def choose_alias(new: Mapping[str, str], champion: Mapping[str, str] | None) -> AliasChoice:
     """Return the alias of a new model version, and the reason if it is not `champion`.
 
     A version replaces the champion if it comes from the same sweep, or if it was trained on the same dataset
-    and its validation accuracy is significantly higher (95 % confidence interval, Welch's t-test).
+    and its validation accuracy is higher with a probability of 95 % or more.
 
     Args:
-        new: tags of the new version (`sweep_id`, `data_label`, `quick`, `generated_data`, and the three
+        new: tags of the new version (`sweep_id`, `data_label`, `quick`, `generated_data`, and the two
             tags above).
         champion: tags of the version with the alias `champion`; None if there is none.
     """
@@ -37,31 +38,15 @@ def choose_alias(new: Mapping[str, str], champion: Mapping[str, str] | None) -> 
             f"the champion of {sweep_id} was trained on {champion.get('data_label', 'unknown data')}, "
             f"this model on {new['data_label']}",
         )
-    summary, champion_summary = _confirmation(new), _confirmation(champion)
-    if summary is None or champion_summary is None:
-        missing = "this model" if summary is None else f"the champion of {sweep_id}"
-        return AliasChoice(CANDIDATE, f"{missing} has no confirmed validation accuracy")
-    means = f"{percent(summary.mean)} on validation, {percent(champion_summary.mean)} for {sweep_id}"
-    if summary.mean <= champion_summary.mean:
-        return AliasChoice(CANDIDATE, f"not better than the champion: {means}")
-    interval = welch_interval(summary, champion_summary)
-    if interval is None:
-        return AliasChoice(
-            CANDIDATE, f"a single run has no standard deviation to test the difference: {means}"
-        )
-    if interval[0] <= 0:
-        return AliasChoice(CANDIDATE, f"not significantly better than the champion: {means}")
-    return AliasChoice(CHAMPION)
-
-
-def _confirmation(tags: Mapping[str, str]) -> CandidateSummary | None:
-    if MEAN not in tags:
-        return None
-    return CandidateSummary(
-        candidate="",
-        accuracies=(),
-        n=int(float(tags.get(RUNS, 1))),
-        mean=float(tags[MEAN]),
-        std=float(tags[STD]) if STD in tags else None,
-        interval95=None,
+    for tags, whose in ((new, "this model"), (champion, f"the champion of {sweep_id}")):
+        if ERROR not in tags:
+            return AliasChoice(CANDIDATE, f"{whose} has no confirmed validation accuracy")
+    one, two = ((float(tags[MEAN]), float(tags[ERROR])) for tags in (new, champion))
+    probability = better_probability(one, two)
+    if probability >= _CONFIDENCE:
+        return AliasChoice(CHAMPION)
+    return AliasChoice(
+        CANDIDATE,
+        f"better than the champion with {percent(probability, 0)}, {percent(_CONFIDENCE, 0)} are needed: "
+        f"{percent(one[0])} on validation, {percent(two[0])} for {sweep_id}",
     )

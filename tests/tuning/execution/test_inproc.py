@@ -15,9 +15,11 @@ from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
 from platform.tracking.events import TrialInfo, TrialStatus
+from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
 from platform.tuning.execution.fixed_runs import run_configurations
 from platform.tuning.execution.placement_groups import active_groups
+from platform.tuning.mirror import mirrored, restore
 from tests.tuning.execution.examples import (
     DIVERGES,
     RecordingObserver,
@@ -88,6 +90,26 @@ def test_a_killed_search_resumes_exactly(finished, folder: Path, info: DatasetIn
     again = search(SPEC, folder, info, observer=observer)
     assert table(again) == table(outcomes)
     assert len(observer.lines) == len(set(observer.lines)), "an event was reported twice"
+
+
+def test_a_search_restored_from_its_mirror_resumes_exactly_in_another_folder(
+    finished, folder: Path, info: DatasetInfo, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    whole, _, outcomes = finished
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:4]))
+    shutil.copytree(whole / "checkpoints" / "t000", folder / "checkpoints" / "t000")
+    with mirrored(SweepFolder(folder), str(tmp_path / "mirror"), warn=pytest.fail):
+        pass
+    shutil.rmtree(folder)
+    restored = restore(str(tmp_path / "mirror"), tmp_path / "runs", progress=lambda _: None).path
+    again = search(SPEC, restored, info)
+    assert table(again) == table(outcomes)
+    for outcome in again:
+        if outcome.status is TrialStatus.FINISHED:
+            assert outcome.model_path == restored / "checkpoints" / outcome.info.trial_id / "model.pt"
+            load_trained_model(outcome.model_path)
+        assert (restored / "logs" / f"{outcome.info.trial_id}.log").exists()
 
 
 def test_a_scheduler_decision_without_a_journaled_end_is_kept(
@@ -167,7 +189,7 @@ def test_the_final_run_also_trains_on_validation_images(folder: Path, info: Data
     observer = RecordingObserver()
     for _ in range(2):  # the second call runs nothing
         [outcome] = run_configurations(
-            [trial], context(folder, info, observer=observer), include_validation=True
+            [trial], context(folder, info, observer=observer), stage="final", include_validation=True
         )
     assert outcome.status is TrialStatus.FINISHED
     assert outcome.validation_accuracy is None

@@ -92,6 +92,14 @@ def test_a_plan_has_worst_case_and_expected_epochs() -> None:
     assert 0.3 < got.saved_share < 0.7
 
 
+def test_an_adaptive_confirmation_is_planned_with_its_limits_and_expected_to_need_fewer_runs() -> None:
+    got = plan(trials=10, confirm={"candidates": 4, "min_seeds": 2, "max_runs": 16})
+    assert (got.confirm.runs, got.confirm.worst_case_epochs) == (16, 16 * 9)
+    assert got.confirm.expected_epochs == pytest.approx(9 * 9)
+    assert got.confirmation == "4 candidates, 2 to 16 runs"
+    assert plan(trials=2).confirmation == "2 candidates, 2 to 16 runs"
+
+
 def test_without_early_stopping_nothing_is_saved_and_median_is_unpredictable() -> None:
     assert plan().saved_share == 0
     median = plan(scheduler={"name": "median", "grace_epochs": 2})
@@ -111,7 +119,7 @@ def test_a_plan_round_trips_through_json() -> None:
         (GPU_HOST, {}, (1, 1, "inproc"), (1, 1, "inproc")),
         ([GPU_HOST, GPU_HOST], {}, (1, 2, "inproc"), (1, 2, "inproc")),
         (GPU_HOST, {"resources_per_worker": {"GPU": 0.25}}, (1, 4, "inproc"), (1, 4, "inproc")),
-        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, (1, 16, "inproc"), (1, 9, "inproc")),
+        (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, (1, 16, "inproc"), (1, 16, "inproc")),
         (GPU_HOST, {"resources_per_worker": {"CPU": 4, "GPU": 0.1}}, (1, 4, "inproc"), (1, 4, "inproc")),
         (TWO_CORES, {"workers_per_trial": 2}, (2, 1, "ddp"), (2, 1, "ddp")),
         (TWO_CORES, {"backend": "ddp"}, (1, 2, "ddp"), (1, 2, "ddp")),
@@ -121,7 +129,7 @@ def test_a_plan_round_trips_through_json() -> None:
             (1, 2, "inproc"),
             (1, 2, "inproc"),
         ),
-        ({"CPU": 64.0}, {"trials": 5}, (1, 5, "inproc"), (1, 9, "inproc")),
+        ({"CPU": 64.0}, {"trials": 5}, (1, 5, "inproc"), (1, 16, "inproc")),
         (TWO_CORES, {"confirm": {"workers_per_run": 1}}, (1, 2, "inproc"), (1, 2, "inproc")),
         (TWO_CORES, {"confirm": {"workers_per_run": 2}}, (1, 2, "inproc"), (2, 1, "ddp")),
         (
@@ -145,7 +153,7 @@ def test_concurrent_trials_lowers_the_concurrency_of_the_search(
     concurrent_trials: int | None, concurrency: int
 ) -> None:
     got = plan({"CPU": 16.0}, trials=40, concurrent_trials=concurrent_trials)
-    assert (got.search.concurrency, got.confirm.concurrency) == (concurrency, 9)
+    assert (got.search.concurrency, got.confirm.concurrency) == (concurrency, 16)
 
 
 ONE_RUN = "a single run: all cores of one node"
@@ -242,10 +250,10 @@ def test_a_plan_lists_the_objectives() -> None:
     ("resources", "changes", "note"),
     [
         (TWO_CORES, {"scheduler": {"name": "asha", "grace_epochs": 9}}, "asha stops no trial"),
-        (TWO_CORES, {"confirm": {"seeds": 1}}, "the champion's lead cannot be tested"),
+        (TWO_CORES, {"confirm": {"seeds": 1}}, "so intervals are wide"),
         (
             TWO_CORES,
-            {"trials": 2, "confirm": {"candidates": 3}},
+            {"trials": 2, "confirm": {"candidates": 3, "seeds": 2}},
             "confirm.candidates is 3, but there are only 2 trials",
         ),
         (GPU_HOST, {"resources_per_worker": {"GPU": 0}}, "1 GPU(s) unused"),

@@ -1,4 +1,4 @@
-"""Ranking of trials, statistics over seeds, and the choice of the champion."""
+"""Ranking of trials, and the choice of the champion."""
 
 import math
 from typing import Any
@@ -9,10 +9,11 @@ from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
 from platform.tuning.selection.champion import (
     RankedTrial,
+    Recipe,
+    better_probability,
     choose_champion,
-    summarize,
+    selection_document,
     top_candidates,
-    welch_interval,
 )
 
 
@@ -87,67 +88,89 @@ def test_trials_with_equal_parameters_are_one_candidate() -> None:
     assert numbers(*trials) == [1, 2]
 
 
-def test_a_summary_has_mean_standard_deviation_and_interval() -> None:
-    summary = summarize("t001", [0.90, 0.92, 0.91])
-    assert (summary.n, summary.mean, summary.std) == (3, pytest.approx(0.91), pytest.approx(0.01))
-    half = 4.302652729749462 * 0.01 / math.sqrt(3)  # the 0.975 quantile of t with 2 degrees of freedom
-    assert summary.interval95 == pytest.approx((0.91 - half, 0.91 + half), rel=1e-9)
+def recipe(name: str, searched: float | None, *confirmed: float, **costs: float) -> Recipe:
+    return Recipe(trial_id=name, searched=searched, confirmed=confirmed, costs=tuple(costs.items()))
 
 
-def test_a_single_run_has_no_standard_deviation() -> None:
-    summary = summarize("t001", [0.9])
-    assert (summary.std, summary.interval95) == (None, None)
-    with pytest.raises(UserError, match="no confirmation run of candidate t001 finished"):
-        summarize("t001", [])
+CLEAR = [recipe("t1", 0.905, 0.90, 0.901, 0.902), recipe("t2", 0.93, 0.93, 0.931, 0.932)]
+CLOSE = [recipe("t1", 0.92, 0.90, 0.92, 0.91), recipe("t2", 0.91, 0.905, 0.925, 0.915), recipe("t3", 0.90)]
 
 
-def test_the_interval_of_a_difference_agrees_with_scipy() -> None:
-    first, second = summarize("a", [27.5, 21.0, 19.0, 23.6]), summarize("b", [27.1, 22.0, 20.8, 23.4, 23.4])
-    # scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95), SciPy 1.17
-    assert welch_interval(first, second) == pytest.approx(WELCH, rel=1e-9)
-
-
-WELCH = (-6.037234891569537, 4.907234891569527)
-
-
-def test_a_clear_lead_is_significant() -> None:
-    champion = choose_champion([summarize("t1", [0.90, 0.901, 0.902]), summarize("t2", [0.93, 0.931, 0.932])])
-    assert (champion.candidate, champion.separated) == ("t2", True)
-    assert champion.runner_up is not None
-    assert champion.runner_up.candidate == "t1"
-    assert champion.difference == pytest.approx(0.03)
+def test_a_clear_lead_is_nearly_certain() -> None:
+    champion = choose_champion(CLEAR, tolerance=0.001)
+    assert champion.candidate == "t2"
+    assert champion.estimate is not None
+    assert champion.estimate.best_probability > 0.99
     assert champion.verdict == (
-        "t2 reached 93.10 % ± 0.10 (n = 3) on validation, 3.00 points above t1 (90.10 % ± 0.10, n = 3); "
-        "the difference is significant (95 % CI +2.77 to +3.23, Welch's t-test; ± is the standard deviation)."
+        "t2 is the best of 2 recipes with 100 %; choosing it costs 0.00 points in expectation, at most 0.00 "
+        "with 95 %."
     )
 
 
-def test_a_small_lead_is_not_significant() -> None:
-    champion = choose_champion([summarize("t1", [0.90, 0.92, 0.91]), summarize("t2", [0.905, 0.925, 0.915])])
-    assert (champion.candidate, champion.separated) == ("t2", False)
-    assert "; the difference is not significant (95 % CI " in champion.verdict
-    assert champion.verdict.count("n = 3") == 2
+def test_a_small_lead_is_uncertain_and_the_loss_is_in_the_verdict() -> None:
+    champion = choose_champion(CLOSE, tolerance=0.0001)
+    assert champion.candidate == "t2"
+    own = champion.estimate
+    assert own is not None
+    assert 0.3 < own.best_probability < 0.8
+    assert 0 < own.expected_loss < own.loss_bound95
+    assert own.interval95[0] < own.mean < own.interval95[1]
+    assert sum(each.best_probability for each in champion.estimates.values()) == pytest.approx(1)
+    assert f"costs {100 * own.expected_loss:.2f} points in expectation" in champion.verdict
 
 
-@pytest.mark.parametrize("runs", [([0.9], [0.8]), ([0.9, 0.91], [0.8]), ([0.9], [0.8, 0.81])])
-def test_a_lead_over_or_of_a_single_run_is_not_tested(runs: tuple[list[float], list[float]]) -> None:
-    champion = choose_champion([summarize("t1", runs[0]), summarize("t2", runs[1])])
-    assert (champion.candidate, champion.separated) == ("t1", None)
-    assert "the difference cannot be tested" in champion.verdict
-    assert "n = 1)" in champion.verdict
-
-
-def test_a_single_candidate_has_no_runner_up() -> None:
-    champion = choose_champion([summarize("t1", [0.9, 0.91])])
-    assert (champion.separated, champion.runner_up) == (None, None)
-    assert champion.verdict.endswith("; it was the only candidate.")
-
-
-def test_equal_means_go_to_the_candidate_listed_first() -> None:
-    champion = choose_champion([summarize("t7", [0.9, 0.9]), summarize("t2", [0.9, 0.9])])
-    assert (champion.candidate, champion.separated) == ("t7", False)
-
-
-def test_without_candidates_there_is_no_champion() -> None:
+def test_only_a_confirmed_recipe_becomes_the_champion() -> None:
+    better = [recipe("t9", 0.99), *CLEAR]
+    assert choose_champion(better, tolerance=0.001).candidate == "t2"
     with pytest.raises(UserError, match="no candidate was confirmed"):
-        choose_champion([])
+        choose_champion([recipe("t9", 0.99)], tolerance=0.001)
+
+
+def test_of_equally_good_recipes_the_cheaper_one_wins() -> None:
+    priced = [
+        recipe("t1", 0.91, 0.91, 0.911, epochs=20, batch=1),
+        recipe("t2", 0.91, 0.911, 0.911, epochs=30, batch=1),
+    ]
+    champion = choose_champion(priced, tolerance=0.01)
+    assert (champion.candidate, champion.cheaper_than, champion.cheaper_by) == ("t1", "t2", "epochs")
+    assert champion.verdict.endswith(
+        "t1, t2 are equally good within 1 points; t1 was preferred to t2 for its cost: epochs."
+    )
+    other = [recipe("t1", 0.91, 0.91, 0.911, size=20), priced[1]]
+    assert choose_champion(other, tolerance=0.01).candidate == "t2", "other costs do not compare"
+
+
+def test_a_single_run_at_full_budget_has_no_estimate() -> None:
+    champion = choose_champion([recipe("t7", None, 0.9)], tolerance=0.001)
+    assert (champion.candidate, champion.estimate) == ("t7", None)
+    assert champion.verdict == "t7 reached 90.00 % in the only run at full budget."
+
+
+def test_equal_recipes_go_to_the_one_listed_first() -> None:
+    same = [recipe("t7", 0.9, 0.9, 0.9), recipe("t2", 0.9, 0.9, 0.9)]
+    assert choose_champion(same, tolerance=0.001).candidate == "t7"
+
+
+def test_the_document_has_the_best_single_run_and_its_disappointment() -> None:
+    recipes = [
+        recipe("t1", 0.95, 0.90, 0.902),
+        recipe("t2", 0.91, 0.908),
+        recipe("t3", 0.90),
+        recipe("t4", 0.89),
+    ]
+    champion = choose_champion(recipes, tolerance=0.001)
+    document = selection_document(champion, recipes, {one.trial_id: {} for one in recipes})
+    assert (document["recipes"], [entry["trial_id"] for entry in document["candidates"]]) == (4, ["t1", "t2"])
+    single = document["best_single_run"]
+    assert (single["trial_id"], single["accuracy"]) == ("t1", 0.95)
+    assert single["estimate"]["mean"] < 0.93
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "probability"),
+    [((0.9, 0.0), (0.9, 0.0), 0.5), ((0.91, 0.0), (0.9, 0.0), 1), ((0.91, 0.006), (0.9, 0.008), 0.8413)],
+)
+def test_the_probability_of_the_better_estimate(
+    one: tuple[float, float], other: tuple[float, float], probability: float
+) -> None:
+    assert better_probability(one, other) == pytest.approx(probability, abs=1e-4)
