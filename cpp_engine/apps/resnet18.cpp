@@ -70,7 +70,14 @@ Result<sweep_engine::Image> read_image(const std::string& path) {
   std::string data;
   char buffer[65536];
   std::size_t got = 0;
-  while ((got = std::fread(buffer, 1, sizeof buffer, stdin)) > 0) data.append(buffer, got);
+  while ((got = std::fread(buffer, 1, sizeof buffer, stdin)) > 0) {
+    data.append(buffer, got);
+    if (data.size() > sweep_engine::max_image_bytes) {
+      return sweep_engine::Status(
+          sweep_engine::StatusCode::image_invalid,
+          "stdin: more than the limit of " + std::to_string(sweep_engine::max_image_bytes) + " bytes");
+    }
+  }
   Result<sweep_engine::Image> image = sweep_engine::decode_image(data);
   if (!image.ok()) return sweep_engine::Status(image.status().code(), "stdin: " + image.status().message());
   return image;

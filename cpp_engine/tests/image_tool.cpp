@@ -1,5 +1,6 @@
 // Decode images for the Python tests: image_tool OUT_DIR SIZE FILE ... writes OUT_DIR/0.ppm, 1.ppm, ... SIZE
-// is - or a size to resize to, e.g. 32x24. Prints one line per file: ok, or the error.
+// is -, or a size to resize to, e.g. 32x24, or a shorter side and the size of a center crop, e.g. 256/224.
+// Prints one line per file: ok, or the error.
 
 #include <cstdio>
 #include <cstring>
@@ -11,11 +12,16 @@ int main(int argc, char** argv) {
   if (argc < 4) return 2;
   int width = 0;
   int height = 0;
-  const bool resizes = std::strcmp(argv[2], "-") != 0;
-  if (resizes && std::sscanf(argv[2], "%dx%d", &width, &height) != 2) return 2;
+  const bool crops = std::strchr(argv[2], '/') != nullptr;
+  const bool resizes = !crops && std::strcmp(argv[2], "-") != 0;
+  const char* format = crops ? "%d/%d" : "%dx%d";
+  if ((crops || resizes) && std::sscanf(argv[2], format, &width, &height) != 2) return 2;
   for (int i = 3; i < argc; ++i) {
     sweep_engine::Result<sweep_engine::Image> image = sweep_engine::decode_image_file(argv[i]);
     if (image.ok() && resizes) image = sweep_engine::resize_image(image.value(), width, height);
+    if (image.ok() && crops) {
+      image = sweep_engine::resize_and_center_crop(image.value(), width, height, height);
+    }
     if (!image.ok()) {
       std::printf("%s: %s\n", sweep_engine::status_code_name(image.status().code()),
                   image.status().message().c_str());

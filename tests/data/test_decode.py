@@ -120,6 +120,29 @@ def test_a_truncated_image_is_refused(file_format: str, kept: float) -> None:
         decode_image(content[: int(len(content) * kept)], name="photo")
 
 
+def test_jpeg_data_that_pillow_shows_as_gray_are_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    content = saved(Image.fromarray(noise), "JPEG", quality=90)
+    cut = content[: len(content) // 2] + content[-2:]
+    assert Image.open(io.BytesIO(cut)).convert("RGB").getpixel((63, 63)) == (128, 128, 128)
+    with pytest.raises(UserError, match=r"photo is a truncated or damaged image .*premature end"):
+        decode_image(cut, name="photo")
+
+
+def test_png_data_with_a_wrong_checksum_or_missing_rows_are_refused() -> None:
+    content = bytearray(saved(Image.new("RGB", (40, 40), RED)))
+    pixels = content.index(b"IDAT") + 4
+    content[-13] ^= 1
+    with pytest.raises(UserError, match="IDAT has a wrong checksum"):
+        decode_image(bytes(content))
+    short = zlib.compress(bytes(121 * 39))
+    chunk = b"IDAT" + short
+    crc = zlib.crc32(chunk)
+    content[pixels - 8 :] = struct.pack(">I", len(short)) + chunk + struct.pack(">I", crc) + content[-12:]
+    with pytest.raises(UserError, match="the pixel data are incomplete"):
+        decode_image(bytes(content))
+
+
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_huge_images_are_refused_before_decoding(side: int) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:

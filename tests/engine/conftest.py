@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deploy.engine_build.build_lock import locked
 from deploy.engine_build.build_tools import find_build_tools, run_cmake, run_ninja
@@ -151,11 +153,45 @@ def write_image(tmp_path: Path) -> Callable[[int], Path]:
     """A function that writes a random PNG of the network's input size."""
 
     def write(seed: int) -> Path:
-        from PIL import Image
-
         pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         path = tmp_path / f"{seed}.png"
         Image.fromarray(pixels).save(path)
         return path
 
     return write
+
+
+def write_all(folder: Path, contents: dict[str, bytes]) -> list[Path]:
+    paths = [folder / name for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+Tool = Callable[[list[Path], str], list[np.ndarray | str]]
+
+
+@pytest.fixture
+def tool(sanitized: Path, tmp_path: Path) -> Tool:
+    """A function that decodes files in C++ to pixels [H, W, 3], or to the message of a rejected file."""
+
+    def run(paths: list[Path], size: str = "-") -> list[np.ndarray | str]:
+        out = tmp_path / "decoded"
+        out.mkdir(exist_ok=True)
+        command = [str(sanitized / "tests" / "image_tool"), str(out), size, *map(str, paths)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert answer.returncode == 0, answer.stderr[-4000:]
+        lines = answer.stdout.splitlines()
+        assert len(lines) == len(paths)
+        return [
+            np.asarray(Image.open(out / f"{i}.ppm")) if line == "ok" else line for i, line in enumerate(lines)
+        ]
+
+    return run
+
+
+@pytest.fixture
+def stb(sanitized: Path) -> bool:
+    """Whether stb_image decodes, because this machine lacks the headers of libjpeg and libpng."""
+    program = [str(sanitized / "resnet18"), "--version"]
+    return "stb_image" in subprocess.run(program, capture_output=True, text=True, check=True).stdout

@@ -1,6 +1,7 @@
 """The program `resnet18`: results, messages, exit codes."""
 
 import json
+import os
 import struct
 import subprocess
 from collections.abc import Callable
@@ -94,6 +95,21 @@ def test_one_invalid_image_does_not_affect_the_others(
     records = json.loads(answer.stdout)["images"]
     assert records[0]["error"]["code"] == "image_invalid"
     assert len(records[1]["top"]) == 5
+
+
+def test_fifos_and_devices_are_rejected_without_reading_them(
+    classify: Classify, tiny: TinyModel, tiny_folder: Path, tmp_path: Path, write_image: Callable[[int], Path]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        assert "not a regular file" in refusal(classify("--model", tiny_folder, path))
+    with Path("/dev/zero").open("rb") as stdin:
+        answer = classify("--model", tiny_folder, "-", stdin=stdin)
+    assert "stdin: more than the limit of 268435456 bytes" in refusal(answer)
+    for name in ("model.json", "model.param", "model.bin"):
+        folder = without(tiny, tmp_path / name.replace(".", "-"), name)
+        os.mkfifo(folder / name)
+        assert "not a regular file" in refusal(classify("--model", folder, write_image(0)))
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,12 @@ struct Image {
 /// Images with more pixels are rejected before decoding (Pillow's limit).
 constexpr std::int64_t max_image_pixels = 89478485;
 
-/// Decode a JPEG or PNG to the same pixels as platform/data/images/decode.py (Pillow): gray, palette, 16-bit
-/// and CMYK are converted to RGB, transparency is composited over white, and the EXIF orientation is applied.
-/// Truncated data, a wrong checksum and any warning of the JPEG decoder are errors (`image_invalid`).
+/// Larger files are rejected.
+constexpr std::uint64_t max_image_bytes = 256U << 20;
+
+/// Decode a JPEG or PNG to the same pixels as platform/data/images/decode.py: gray, palette, 16-bit and CMYK are
+/// converted to RGB, transparency is composited over white, and the EXIF orientation is applied. Damaged data
+/// are errors (`image_invalid`); docs/engine.md says which damage is benign.
 Result<Image> decode_image(std::string_view data);
 
 /// Read and decode a file; error messages begin with its path.
@@ -36,7 +39,9 @@ const char* image_decoders();
 /// @param width, height  1 to 16384 pixels
 Result<Image> resize_image(const Image& image, int width, int height);
 
-/// Crop the center to `width` x `height` pixels, at the position of torchvision's CenterCrop.
-Result<Image> center_crop(const Image& image, int width, int height);
+/// Resize the shorter side and crop the center, like torchvision's Resize(int), which rounds the longer side
+/// down, and CenterCrop. Only the pixels of the crop are computed, so any proportions are possible.
+/// @param width, height  size of the crop, at most `shorter_side`
+Result<Image> resize_and_center_crop(const Image& image, int shorter_side, int width, int height);
 
 }  // namespace sweep_engine

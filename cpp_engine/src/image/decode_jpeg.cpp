@@ -1,4 +1,5 @@
-// JPEG decoding with libjpeg-turbo. Pillow uses the same library, so the pixels are identical.
+// JPEG decoding with libjpeg-turbo, of a file that read_jpeg_parts() has written. Python uses the same
+// library, so the pixels are identical.
 
 #include <csetjmp>
 #include <cstdio>
@@ -6,6 +7,8 @@
 #include <vector>
 
 #include <jpeglib.h>
+
+#include <jerror.h>
 
 #include "image/decoders.h"
 
@@ -17,6 +20,7 @@ struct ErrorState {
   jpeg_error_mgr manager;  // must be first: on_error() casts from its address
   std::jmp_buf escape;
   char message[JMSG_LENGTH_MAX];
+  bool is_damage_known;
 };
 
 [[noreturn]] void on_error(j_common_ptr info) {
@@ -27,6 +31,12 @@ struct ErrorState {
 
 void on_message(j_common_ptr info, int level) {
   if (level >= 0) return;  // trace messages
+  const auto* state = reinterpret_cast<const ErrorState*>(info->err);
+  if (!state->is_damage_known) return;
+  if (info->err->msg_code == JWRN_EXTRANEOUS_DATA) {
+    const int marker = info->err->msg_parm.i[1];
+    if (marker < JPEG_RST0 || marker > JPEG_RST0 + 7) return;  // the scan is complete
+  }
   // libjpeg reports truncated and damaged data as warnings and fills the rest of the image with gray.
   on_error(info);
 }
@@ -80,18 +90,19 @@ bool read_pixels(DecodeState& state) {
 
 }  // namespace
 
-Result<Image> decode_jpeg(std::string_view data) {
+Result<Image> decode_jpeg(const FileParts& file) {
   Image image;
   std::vector<std::uint8_t> row;
   DecodeState state{};
   state.info.err = jpeg_std_error(&state.error.manager);
   state.error.manager.error_exit = &on_error;
   state.error.manager.emit_message = &on_message;
+  state.error.is_damage_known = file.is_damage_known;
   state.pixels = &image.rgb;
   state.row = &row;
   jpeg_create_decompress(&state.info);
   const Cleanup cleanup{&state.info};
-  bool done = read_header(state, data);
+  bool done = read_header(state, file.data);
   Status status;
   if (done) {
     const bool cmyk = state.info.jpeg_color_space == JCS_CMYK || state.info.jpeg_color_space == JCS_YCCK;

@@ -1,4 +1,4 @@
-// PNG decoding with libpng. A wrong checksum is an error.
+// PNG decoding with libpng, of a file that read_png_parts() has written.
 
 #include <csetjmp>
 #include <cstring>
@@ -35,7 +35,7 @@ struct Cleanup {
   std::longjmp(state->escape, 1);
 }
 
-// Warnings concern metadata such as color profiles; read_header() turns checksum warnings into errors.
+// Warnings concern data after the last pixel.
 void on_warning(png_structp, png_const_charp) {}
 
 void on_read(png_structp png, png_bytep out, png_size_t count) {
@@ -48,7 +48,8 @@ void on_read(png_structp png, png_bytep out, png_size_t count) {
 bool read_header(png_structp png, png_infop info, DecodeState& state) {
   if (setjmp(state.escape) != 0) return false;
   png_set_read_fn(png, &state, &on_read);
-  png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+  // All pixel data at once, so that a wrong checksum of the last pixels is an error for every size of file.
+  png_set_compression_buffer_size(png, state.data.size());
   png_set_user_limits(png, 0x7fffffff, 0x7fffffff);  // decode_png() checks max_image_pixels
   png_read_info(png, info);
   return true;
@@ -56,15 +57,12 @@ bool read_header(png_structp png, png_infop info, DecodeState& state) {
 
 bool read_pixels(png_structp png, png_infop info, DecodeState& state) {
   if (setjmp(state.escape) != 0) return false;
-  const bool gray16 =
-      png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
   png_set_strip_16(png);
   png_set_palette_to_rgb(png);
   if (png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) < 8) {
     png_set_expand_gray_1_2_4_to_8(png);
   }
-  // Pillow ignores the transparency of 16-bit gray images.
-  if (png_get_valid(png, info, PNG_INFO_tRNS) != 0 && !gray16) png_set_tRNS_to_alpha(png);
+  if (png_get_valid(png, info, PNG_INFO_tRNS) != 0) png_set_tRNS_to_alpha(png);
   png_set_gray_to_rgb(png);
   png_set_add_alpha(png, 0xFF, PNG_FILLER_AFTER);
   png_set_interlace_handling(png);
@@ -79,9 +77,9 @@ bool read_pixels(png_structp png, png_infop info, DecodeState& state) {
 
 }  // namespace
 
-Result<Image> decode_png(std::string_view data) {
+Result<Image> decode_png(const FileParts& file) {
   DecodeState state;
-  state.data = data;
+  state.data = file.data;
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &state, &on_error, &on_warning);
   if (png == nullptr) return Status(StatusCode::out_of_memory, "not enough memory to decode the image");
   png_infop info = png_create_info_struct(png);

@@ -1,14 +1,13 @@
 #pragma once
 
-#include <string_view>
-
+#include "image/file_parts.h"
 #include "sweep_engine/image.h"
 
 namespace sweep_engine {
 
 /// Decode one format, without applying the EXIF orientation.
-Result<Image> decode_jpeg(std::string_view data);
-Result<Image> decode_png(std::string_view data);
+Result<Image> decode_jpeg(const FileParts& file);
+Result<Image> decode_png(const FileParts& file);
 
 /// Reject empty images and images with more than `max_image_pixels`.
 Status check_image_size(std::int64_t width, std::int64_t height);

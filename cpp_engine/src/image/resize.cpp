@@ -18,14 +18,21 @@ struct Window {
   std::vector<int> weights;
 };
 
+/// Pixels of the resized image along one axis.
+struct Range {
+  std::int64_t size = 0;  ///< of the whole resized image
+  std::int64_t first = 0;
+  int count = 0;
+};
+
 // NOLINTBEGIN(bugprone-incorrect-roundings): Pillow rounds with (int)(x + 0.5).
-std::vector<Window> triangle_windows(int in, int out) {
-  const double scale = static_cast<double>(in) / out;
+std::vector<Window> triangle_windows(int in, const Range& range) {
+  const double scale = static_cast<double>(in) / static_cast<double>(range.size);
   const double support = std::max(scale, 1.0);  // the triangle's half-width, in input pixels
-  std::vector<Window> windows(static_cast<std::size_t>(out));
+  std::vector<Window> windows(static_cast<std::size_t>(range.count));
   std::vector<double> weights;
-  for (int i = 0; i < out; ++i) {
-    const double center = (i + 0.5) * scale;
+  for (int i = 0; i < range.count; ++i) {
+    const double center = (static_cast<double>(range.first + i) + 0.5) * scale;
     const int first = std::max(static_cast<int>(center - support + 0.5), 0);
     const int last = std::min(static_cast<int>(center + support + 0.5), in);
     weights.clear();
@@ -49,13 +56,12 @@ std::uint8_t to_pixel(int sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255));
 }
 
-Image resize_rows(const Image& image, int width) {
-  Image out{width, image.height,
-            std::vector<std::uint8_t>(static_cast<std::size_t>(width) *
-                                      static_cast<std::size_t>(image.height) * 3)};
-  const std::vector<Window> windows = triangle_windows(image.width, width);
+/// @param first, last  the rows to resize
+Image resize_rows(const Image& image, int first, int last, const std::vector<Window>& windows) {
+  Image out{static_cast<int>(windows.size()), last - first, {}};
+  out.rgb.resize(windows.size() * static_cast<std::size_t>(last - first) * 3);
   std::uint8_t* to = out.rgb.data();
-  for (int y = 0; y < image.height; ++y) {
+  for (int y = first; y < last; ++y) {
     const std::uint8_t* row =
         image.rgb.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(image.width) * 3;
     for (const Window& window : windows) {
@@ -70,15 +76,16 @@ Image resize_rows(const Image& image, int width) {
   return out;
 }
 
-Image resize_columns(const Image& image, int height) {
+/// @param image  its first row is row `first` of the image that the windows refer to
+Image resize_columns(const Image& image, int first, const std::vector<Window>& windows) {
   const std::size_t stride = static_cast<std::size_t>(image.width) * 3;
-  Image out{image.width, height, std::vector<std::uint8_t>(stride * static_cast<std::size_t>(height))};
-  const std::vector<Window> windows = triangle_windows(image.height, height);
+  Image out{image.width, static_cast<int>(windows.size()), {}};
+  out.rgb.resize(stride * windows.size());
   std::vector<int> sums(stride);
   std::uint8_t* to = out.rgb.data();
   for (const Window& window : windows) {
     std::fill(sums.begin(), sums.end(), 1 << (precision_bits - 1));
-    const std::uint8_t* from = image.rgb.data() + static_cast<std::size_t>(window.first) * stride;
+    const std::uint8_t* from = image.rgb.data() + static_cast<std::size_t>(window.first - first) * stride;
     for (const int weight : window.weights) {
       for (std::size_t x = 0; x < stride; ++x) sums[x] += *from++ * weight;
     }
@@ -87,43 +94,53 @@ Image resize_columns(const Image& image, int height) {
   return out;
 }
 
+Result<Image> resize(const Image& image, const Range& columns, const Range& rows) {
+  const std::vector<Window> vertical = triangle_windows(image.height, rows);
+  const int first = vertical.front().first;
+  const int last = vertical.back().first + static_cast<int>(vertical.back().weights.size());
+  return resize_columns(resize_rows(image, first, last, triangle_windows(image.width, columns)), first,
+                        vertical);
+}
+
 bool is_consistent(const Image& image) {
   return image.width > 0 && image.height > 0 &&
          image.rgb.size() ==
              static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) * 3;
 }
 
+Status check_arguments(const Image& image, int width, int height) {
+  if (!is_consistent(image)) return {StatusCode::invalid_argument, "the image size does not match its data"};
+  if (width < 1 || height < 1 || width > max_side || height > max_side) {
+    return {StatusCode::invalid_argument, "width and height must be 1 to 16384 pixels, got " +
+                                              std::to_string(width) + " x " + std::to_string(height)};
+  }
+  return {};
+}
+
+/// The centered range of a resized side; rounds half to even in the default rounding mode, like torchvision.
+Range centered(std::int64_t size, int count) {
+  return {size, static_cast<std::int64_t>(std::nearbyint(static_cast<double>(size - count) / 2.0)), count};
+}
+
 }  // namespace
 
 Result<Image> resize_image(const Image& image, int width, int height) {
-  if (!is_consistent(image))
-    return Status(StatusCode::invalid_argument, "the image size does not match its data");
-  if (width < 1 || height < 1 || width > max_side || height > max_side) {
-    return Status(StatusCode::invalid_argument, "width and height must be 1 to 16384 pixels, got " +
-                                                    std::to_string(width) + " x " + std::to_string(height));
-  }
-  Image out = image.width == width ? image : resize_rows(image, width);
-  return image.height == height ? out : resize_columns(out, height);
+  const Status status = check_arguments(image, width, height);
+  if (!status.ok()) return status;
+  return resize(image, {width, 0, width}, {height, 0, height});
 }
 
-Result<Image> center_crop(const Image& image, int width, int height) {
-  if (!is_consistent(image) || width < 1 || height < 1 || width > image.width || height > image.height) {
-    return Status(StatusCode::invalid_argument, "cannot crop " + std::to_string(width) + " x " +
-                                                    std::to_string(height) + " pixels from an image of " +
-                                                    std::to_string(image.width) + " x " +
-                                                    std::to_string(image.height));
+Result<Image> resize_and_center_crop(const Image& image, int shorter_side, int width, int height) {
+  const Status status = check_arguments(image, width, height);
+  if (!status.ok()) return status;
+  if (shorter_side < std::max(width, height)) {
+    return Status(StatusCode::invalid_argument,
+                  "the shorter side must be at least the crop's, got " + std::to_string(shorter_side));
   }
-  // Rounds half to even in the default rounding mode, like torchvision.
-  const auto left = static_cast<std::size_t>(std::nearbyint((image.width - width) / 2.0));
-  const auto top = static_cast<std::size_t>(std::nearbyint((image.height - height) / 2.0));
-  Image out{width, height, {}};
-  out.rgb.reserve(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3);
-  for (std::size_t y = 0; y < static_cast<std::size_t>(height); ++y) {
-    const std::size_t from = ((top + y) * static_cast<std::size_t>(image.width) + left) * 3;
-    const auto begin = image.rgb.begin() + static_cast<std::ptrdiff_t>(from);
-    out.rgb.insert(out.rgb.end(), begin, begin + static_cast<std::ptrdiff_t>(width) * 3);
-  }
-  return out;
+  const std::int64_t side = shorter_side;
+  const bool wide = image.width > image.height;
+  return resize(image, centered(wide ? side * image.width / image.height : side, width),
+                centered(wide ? side : side * image.height / image.width, height));
 }
 
 }  // namespace sweep_engine

@@ -42,13 +42,14 @@ Result<std::string> read_checked_text(const std::string& folder, const FileSpec&
 
 Result<std::shared_ptr<std::FILE>> open_checked_file(const std::string& folder, const FileSpec& file) {
   const std::string path = folder + "/" + file.name;
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return invalid_model(path + ": " + std::strerror(errno));
+  // Before opening it: that would wait for the writer of a FIFO.
+  if (!S_ISREG(info.st_mode)) return invalid_model(path + ": not a regular file");
   const std::shared_ptr<std::FILE> handle(std::fopen(path.c_str(), "rb"), [](std::FILE* f) {
     if (f != nullptr) std::fclose(f);
   });
-  struct stat info {};
-  if (handle == nullptr || ::fstat(::fileno(handle.get()), &info) != 0)
-    return invalid_model(path + ": " + std::strerror(errno));
-  if (!S_ISREG(info.st_mode)) return invalid_model(path + ": not a regular file");
+  if (handle == nullptr) return invalid_model(path + ": " + std::strerror(errno));
   if (static_cast<std::uint64_t>(info.st_size) != file.bytes) {
     return wrong_size(file, static_cast<std::uint64_t>(info.st_size));
   }

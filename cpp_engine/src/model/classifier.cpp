@@ -261,19 +261,10 @@ Result<std::vector<Score>> Classifier::classify(const Image& image, int top) con
 }
 
 Result<std::vector<std::uint8_t>> fit_to_input(const Image& image, const InputSpec& input) {
-  int width = input.width;
-  int height = input.height;
-  if (input.resize == ResizeMode::shorter_side_crop && image.width > 0 && image.height > 0) {
-    // Like torchvision's Resize(int), which rounds the longer side down.
-    const std::int64_t side = input.shorter_side;
-    const bool wide = image.width > image.height;
-    width = static_cast<int>(wide ? side * image.width / image.height : side);
-    height = static_cast<int>(wide ? side : side * image.height / image.width);
-  }
-  Result<Image> fitted = resize_image(image, width, height);
-  if (fitted.ok() && input.resize == ResizeMode::shorter_side_crop) {
-    fitted = center_crop(fitted.value(), input.width, input.height);
-  }
+  const Result<Image> fitted =
+      input.resize == ResizeMode::shorter_side_crop
+          ? resize_and_center_crop(image, input.shorter_side, input.width, input.height)
+          : resize_image(image, input.width, input.height);
   if (!fitted.ok()) return fitted.status();
   const std::vector<std::uint8_t>& rgb = fitted.value().rgb;
   const std::size_t plane = rgb.size() / 3;

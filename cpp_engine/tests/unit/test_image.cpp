@@ -41,9 +41,9 @@ TEST_CASE(resize_rejects_invalid_sizes) {
 
 TEST_CASE(center_crop_selects_the_center) {
   const Image image = gradient(5, 5);
-  const auto cropped = sweep_engine::center_crop(image, 1, 1);
+  const auto cropped = sweep_engine::resize_and_center_crop(image, 5, 1, 1);
   CHECK(cropped.value().rgb == std::vector<std::uint8_t>(image.rgb.begin() + 36, image.rgb.begin() + 39));
-  CHECK(!sweep_engine::center_crop(image, 6, 1).ok());
+  CHECK(!sweep_engine::resize_and_center_crop(image, 5, 6, 1).ok());
 }
 
 TEST_CASE(decoding_errors_name_the_cause) {

@@ -5,6 +5,8 @@ The filter is Pillow's antialiased bilinear one, as in torchvision and the C++ e
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -13,6 +15,8 @@ from platform.data.dataset import Images
 
 def resize_and_center_crop(image: Images, *, shorter_side: int, size: int) -> Images:
     """Resize to `shorter_side` and crop the center; pixels are equal to torchvision's.
+
+    Of images with sides of more than 64:1 only the crop is computed, which is exact to within one level.
 
     Args:
         image: uint8 [H, W, 3].
@@ -23,9 +27,11 @@ def resize_and_center_crop(image: Images, *, shorter_side: int, size: int) -> Im
         uint8 [size, size, 3].
     """
     height, width = resized_shape(image.shape[0], image.shape[1], shorter_side)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     # Round half to even, as torchvision's CenterCrop does.
     top, left = round((height - size) / 2), round((width - size) / 2)
+    if max(height, width) > 64 * shorter_side:
+        return resize_and_crop(image, shorter_side=shorter_side, size=size, top=top, left=left)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(resized, dtype=np.uint8)[top : top + size, left : left + size]
 
 
@@ -34,12 +40,20 @@ def resize_and_crop(image: Images, *, shorter_side: int, size: int, top: int, le
 
     Only the crop is computed: 224x224 of an image resized to 480 pixels are less than a quarter of it.
     """
-    height, width = resized_shape(image.shape[0], image.shape[1], shorter_side)
-    scale_y, scale_x = image.shape[0] / height, image.shape[1] / width
-    # In pixels of the original image.
-    box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.array(resized, dtype=np.uint8)
+    starts, ends, parts = [], [], []
+    for axis, (resized, first) in enumerate(
+        zip(resized_shape(image.shape[0], image.shape[1], shorter_side), (top, left), strict=True)
+    ):
+        scale = image.shape[axis] / resized
+        # Pillow stores the box in single precision: cut off what is outside the filter, so that it is small.
+        margin = math.ceil(max(scale, 1)) + 1
+        cut = max(math.floor(first * scale) - margin, 0)
+        parts.append(slice(cut, math.ceil((first + size) * scale) + margin))
+        starts.append(first * scale - cut)
+        ends.append(min((first + size) * scale, image.shape[axis]) - cut)
+    source = Image.fromarray(np.ascontiguousarray(image[parts[0], parts[1]]))
+    box = (starts[1], starts[0], ends[1], ends[0])
+    return np.array(source.resize((size, size), Image.Resampling.BILINEAR, box=box), dtype=np.uint8)
 
 
 def resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int]:

@@ -10,20 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from platform.common.errors import UserError
 from platform.common.regular_file import read_regular_file
 from platform.data.dataset import Images
+from platform.data.images import jpeg, png
+from platform.data.images.exif import apply_orientation
 
 # Pillow only warns above 89 megapixels; this project rejects such files.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 MAX_FILE_BYTES = 256 * 2**20
-# Pillow calls a PNG file with a megabyte of text or color profile damaged.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_FILE_BYTES
+_MAX_PIXELS = 89_478_485
+"""Pillow's limit."""
 
-_LOSSLESS = {"PNG", "BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
+_LOSSLESS = {"BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
 
 
 def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Images:
@@ -54,9 +56,7 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
         name = name or str(source)
         content = read_regular_file(Path(source), max_bytes=MAX_FILE_BYTES, name=name)
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            encoding = _encoding(image)
-            pixels = np.array(_to_rgb(image), dtype=np.uint8)
+        pixels, encoding = _decode(content)
     except UnidentifiedImageError:
         raise UserError(f"{name} is not an image: {_describe(content)}; give a PNG or JPEG file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -86,33 +86,37 @@ def resize_image(image: Images, size: int) -> Images:
     return np.array(resized, dtype=np.uint8)
 
 
+def _decode(content: bytes) -> tuple[Images, str]:
+    if content.startswith(jpeg.MAGIC):
+        found = jpeg.decode_jpeg(content, max_pixels=_MAX_PIXELS)
+        encoding = f"jpeg{jpeg_quality(found.luminance)}" if len(found.luminance) == 64 else "jpeg"
+        return np.array(apply_orientation(found.pixels, found.orientation), order="C"), encoding
+    if content.startswith(png.MAGIC):
+        pixels, orientation = png.decode_png(content, max_pixels=_MAX_PIXELS)
+        return np.array(apply_orientation(pixels, orientation), order="C"), "lossless"
+    with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        encoding = "lossless" if image.format in _LOSSLESS else str(image.format).lower()
+        return np.array(_to_rgb(image), dtype=np.uint8), encoding
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Return all formats that Pillow reads, common ones first, without EPS, which would start Ghostscript."""
+    """Return the other formats that Pillow reads, without EPS, which would start Ghostscript."""
     Image.init()
-    return ("JPEG", "PNG", *sorted(set(Image.OPEN) - {"JPEG", "PNG", "EPS"}))
+    return tuple(sorted(set(Image.OPEN) - {"JPEG", "MPO", "PNG", "EPS"}))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image | Images:
     image.load()
     if image.mode.startswith("I"):  # 16 bits per channel, which `convert` would clip at 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no standard range")
-    if "exif" in image.info or image.format in ("TIFF", "MPO"):
+    if "exif" in image.info or image.format == "TIFF":
         image = ImageOps.exif_transpose(image)
     if "A" in image.mode or "transparency" in image.info:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(white, over).convert("RGB")
+        return png.over_white(image)
     return image.convert("RGB")
-
-
-def _encoding(image: Image.Image) -> str:
-    if image.format in ("JPEG", "MPO"):
-        tables = image.quantization  # type: ignore[attr-defined]
-        return f"jpeg{jpeg_quality(tuple(tables[min(tables)]))}" if tables else "jpeg"
-    return "lossless" if image.format in _LOSSLESS else str(image.format).lower()
 
 
 @functools.lru_cache(maxsize=256)
@@ -120,7 +124,7 @@ def jpeg_quality(luminance: tuple[int, ...]) -> int:
     """Estimate the JPEG quality, in libjpeg's numbering, of a quantization table.
 
     Args:
-        luminance: the 64 entries of the luminance table in row order.
+        luminance: the 64 entries of the luminance table in zigzag order.
 
     Returns:
         The quality in 1..100 whose standard table is closest.
@@ -130,21 +134,21 @@ def jpeg_quality(luminance: tuple[int, ...]) -> int:
 
 
 def _ijg_table(quality: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    # ITU-T T.81, table K.1, scaled as in libjpeg's jpeg_quality_scaling and jpeg_add_quant_table.
+    # ITU-T T.81, table K.1, in zigzag order; scaled as in jpeg_quality_scaling and jpeg_add_quant_table.
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
 
 
 _LUMINANCE = np.array(
     [
-        *(16, 11, 10, 16, 24, 40, 51, 61),
-        *(12, 12, 14, 19, 26, 58, 60, 55),
-        *(14, 13, 16, 24, 40, 57, 69, 56),
-        *(14, 17, 22, 29, 51, 87, 80, 62),
-        *(18, 22, 37, 56, 68, 109, 103, 77),
-        *(24, 35, 55, 64, 81, 104, 113, 92),
-        *(49, 64, 78, 87, 103, 121, 120, 101),
-        *(72, 92, 95, 98, 112, 100, 103, 99),
+        *(16, 11, 12, 14, 12, 10, 16, 14),
+        *(13, 14, 18, 17, 16, 19, 24, 40),
+        *(26, 24, 22, 22, 24, 49, 35, 37),
+        *(29, 40, 58, 51, 61, 60, 57, 51),
+        *(56, 55, 64, 72, 92, 78, 64, 68),
+        *(87, 69, 55, 56, 80, 109, 81, 87),
+        *(95, 98, 103, 104, 103, 62, 77, 113),
+        *(121, 112, 100, 120, 92, 101, 103, 99),
     ],
     dtype=np.int64,
 )

@@ -11,7 +11,7 @@ from platform.common.errors import UsageError, UserError
 from platform.common.schema import validate
 from platform.data.dataset import DatasetInfo
 from platform.data.image_folders import ImageFolderSplit, ImageFolderTrainingData
-from platform.data.images.cropping import resize_and_center_crop, resized_shape
+from platform.data.images.cropping import resize_and_center_crop, resize_and_crop, resized_shape
 from platform.data.normalization import Normalization
 from platform.space.space_files import load_run
 from platform.training.config import AugmentConfig, RunConfig
@@ -233,3 +233,13 @@ def test_the_imagenet_recipe_augments_like_alexnet_and_he_2016() -> None:
         True,
         0.1,
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (2, 30_001)])
+def test_crops_of_extreme_proportions_need_little_memory(shape: tuple[int, int]) -> None:
+    """The whole resized image would need up to 11 GB."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert resize_and_center_crop(image, shorter_side=256, size=224).shape == (224, 224, 3)
+    height, width = resized_shape(*shape, 256)
+    corner = resize_and_crop(image, shorter_side=256, size=224, top=height - 224, left=width - 224)
+    np.testing.assert_allclose(corner[-1, -1].astype(int), image[-1, -1], atol=1)
