@@ -31,6 +31,7 @@ _MARK = "mirror-of.json"
 _JOURNAL = "journal.jsonl"
 _NOT_COPIED = (_FILE, _JOURNAL, "tune/")
 _INTERVAL_S = 20.0
+_RETRY_S = 20
 _BUFFER_BYTES = 8 * 2**20
 _ATOMIC = ("s3", "gcs", "abfs")
 """File systems on which a file appears when it is complete, and folders need not be created."""
@@ -300,6 +301,9 @@ def _open(uri: str) -> tuple[Any, str]:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
+    if uri.startswith(("gs:", "gcs:")) and "retry_limit_seconds" not in uri:
+        # By default a call is repeated for 15 minutes, and an interrupted sweep would wait for it.
+        uri = f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_RETRY_S}"
     try:
         filesystem, path = FileSystem.from_uri(uri)
     except pa.ArrowInvalid as error:
