@@ -20,13 +20,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from platform.clusters.cluster_file import Cluster, call_ray, command, read_cluster
 from platform.common.command_line import Flag, option, parse_command_line
 from platform.common.errors import Interrupted, UsageError, UserError, run_command
+
+if TYPE_CHECKING:
+    from platform.clusters.probe import NodeFacts
 
 _JOIN_TIMEOUT_S = 300
 
@@ -119,7 +122,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     arguments = parse_command_line(_command, prog=prog, words=words or ["--help"])
     cluster = read_cluster(arguments.cluster)
     if isinstance(arguments, Check):
-        return 1 if _check(cluster) else 0
+        errors, _ = _check(cluster)
+        return 1 if errors else 0
     if isinstance(arguments, Up):
         return _up(cluster, ignore=arguments.no_check)
     if isinstance(arguments, Fetch):
@@ -131,8 +135,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     return stream_on_head(cluster, words[0])
 
 
-def _check(cluster: Cluster) -> int:
-    """Print the machines and the findings; return the number of errors."""
+def _check(cluster: Cluster) -> tuple[int, list[NodeFacts]]:
+    """Print the machines and the findings; return the number of errors, and the machines."""
     from platform.clusters.checks import check_here
     from platform.clusters.node_checks import check_nodes
     from platform.clusters.probe import probe_nodes
@@ -141,14 +145,14 @@ def _check(cluster: Cluster) -> int:
     findings = check_here(cluster)
     nodes = probe_nodes(cluster) if cluster.is_local and cluster.internal_head and cluster.user else []
     findings += check_nodes(cluster, nodes)
-    return print_report(cluster, nodes, findings)
+    return print_report(cluster, nodes, findings), nodes
 
 
 def _up(cluster: Cluster, *, ignore: bool) -> int:
-    errors = _check(cluster)
+    errors, nodes = _check(cluster)
     if errors and not ignore:
         raise UserError("nothing was started; fix the errors above, or start anyway with --no-check")
-    _refuse_running_sweep(cluster, "restarts Ray")
+    _refuse_running_sweep(cluster, nodes, "restarts Ray")
     print("\nray up: the first time it installs 6 GB on each machine, which takes some minutes", flush=True)
     code = call_ray(cluster, "up", "-y", "--no-config-cache")
     if code != 0:
@@ -249,8 +253,10 @@ def _fetch(cluster: Cluster, runs: Path) -> int:
 
 
 def _down(cluster: Cluster, *, force: bool) -> int:
-    if not force:
-        _refuse_running_sweep(cluster, "ends it", " or add --force")
+    if cluster.is_local and not force:
+        from platform.clusters.probe import probe_nodes
+
+        _refuse_running_sweep(cluster, probe_nodes(cluster), "ends it", " or add --force")
     if not cluster.is_local:
         _fetch(cluster, Path("runs"))
     code = call_ray(cluster, "down", "-y")
@@ -279,17 +285,15 @@ def _stop_workers(cluster: Cluster) -> None:
                 )
 
 
-def _refuse_running_sweep(cluster: Cluster, why: str, alternative: str = "") -> None:
-    """Raise an error if a sweep of this user is running on a machine of a local cluster.
+def _refuse_running_sweep(
+    cluster: Cluster, nodes: Sequence[NodeFacts], why: str, alternative: str = ""
+) -> None:
+    """Raise an error if a sweep of this user is running on a machine.
 
     Raises:
         UserError: one is running.
     """
-    from platform.clusters.probe import probe_nodes
-
-    if not cluster.is_local:
-        return
-    for node in probe_nodes(cluster):
+    for node in nodes:
         if node.all("sweep"):
             raise UserError(
                 f"a sweep is running on {node.host} (process {', '.join(node.all('sweep'))}), and this "

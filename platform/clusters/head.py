@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _DASHBOARD = "http://127.0.0.1:8265"
 _WORDS = "sweep_arguments"
 _STOP_WAIT_S = 120
-"""How long a stopped sweep may take to write its results; Ray kills a job after 3 s by default."""
+"""Time in which a stopped sweep can write its results; Ray kills a job after 3 s by default."""
 
 SNAPSHOT = "mlflow.db.snapshot"
 NOTHING = "no sweep has run on this cluster"

@@ -24,12 +24,12 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFacts:
-    """What ssh and the script answered on one machine."""
+    """Answers of one machine to ssh and the script."""
 
     host: str
     is_head: bool
     error: str | None = None
-    """Why there are no facts: the last line of ssh."""
+    """Last line of ssh, if there are no facts."""
     clock_skew_s: float = 0.0
     """The least difference from this machine's clock that explains the answer; positive if it is ahead."""
     facts: dict[str, list[str]] = field(default_factory=dict)

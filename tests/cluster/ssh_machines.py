@@ -91,8 +91,10 @@ def _link_packages(machine: Machine) -> None:
     project.mkdir()
     venv = project / ".venv"
     subprocess.run(["cp", "-al", ROOT / ".venv", venv], check=True)
-    # Files that `make setup` writes in place; a link would change those of this checkout.
+    # `make setup` writes these files in place: a link would change those of this checkout.
     (venv / "installed.project").unlink()
+    (venv / "installed.lock").unlink()
+    shutil.copy(ROOT / "requirements.lock", venv / "installed.lock")
     for script in (venv / "bin").iterdir():
         if script.is_file() and not script.is_symlink() and (text := _script(script)) is not None:
             mode = script.stat().st_mode

@@ -1,6 +1,8 @@
 """Every cluster file passes the validation of `ray up` and follows the project's rules."""
 
+import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,39 @@ def test_rays_validation_rejects_a_misspelled_key(cluster: dict[str, Any]) -> No
 
 def test_the_dashboard_listens_on_loopback_only(head_start: str) -> None:
     assert re.findall(r"--dashboard-host=(\S+)", head_start) == ["127.0.0.1"]
+
+
+def test_metrics_are_not_served_to_all_addresses_without_the_token(
+    cluster: dict[str, Any], head_start: str
+) -> None:
+    assert "AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1" in head_start
+    for kind in ("head", "worker"):
+        assert "RAY_enable_metrics_collection=0" in cluster[f"{kind}_start_ray_commands"][-1]
+
+
+def test_the_local_file_works_for_the_user_who_runs_it() -> None:
+    from platform.clusters.cluster_file import USER
+
+    assert yaml.safe_load((ROOT / "cluster.yaml").read_text())["auth"]["ssh_user"] == USER
+
+
+def test_the_head_has_the_address_of_the_file() -> None:
+    # The command reads Ray's copy of the file on the head, which is JSON on one line.
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    expression = re.search(r"sed -n '(.*?)'", cluster["head_start_ray_commands"][-1])
+    assert expression is not None
+    config = {
+        "provider": {
+            "type": "local",
+            "external_head_ip": "203.0.113.1",
+            "head_ip": "192.0.2.10",
+            "worker_ips": [],
+        }
+    }
+    found = subprocess.run(
+        ["sed", "-n", expression[1]], input=json.dumps(config), capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "192.0.2.10"
 
 
 def test_the_nodes_share_a_token_and_use_it(cluster: dict[str, Any]) -> None:
@@ -86,6 +121,13 @@ def test_a_local_cluster_starts_its_workers(cluster: dict[str, Any], head_start:
 
 
 @pytest.mark.parametrize("path", FILES[1:], ids=lambda path: path.stem)
+def test_a_plan_can_count_the_gpus_that_a_cloud_may_start(path: Path) -> None:
+    workers = yaml.safe_load(path.read_text())["available_node_types"]["spot_gpu"]
+    assert workers["resources"]["GPU"] >= 1
+    assert workers["max_workers"] >= 1
+
+
+@pytest.mark.parametrize("path", FILES[1:], ids=lambda path: path.stem)
 def test_cloud_workers_are_spot_machines_and_the_head_is_not(path: Path) -> None:
     cluster = yaml.safe_load(path.read_text())
     for name, node_type in cluster["available_node_types"].items():
@@ -106,6 +148,25 @@ def test_cloud_files_have_the_mounts_of_the_local_file() -> None:
 def test_every_documented_ray_command_exists(path: Path) -> None:
     from ray.scripts.scripts import cli
 
-    named = set(re.findall(r"\bray ([a-z]+(?:[-_][a-z]+)*)", path.read_text()))
+    # A line of code or a quotation; elsewhere "ray" begins no command.
+    text = path.read_text()
+    code = [line for line in text.splitlines() if line.startswith(("    ", "#"))] + re.findall(
+        r"`([^`]+)`", text
+    )
+    named = {name for line in code for name in re.findall(r"(?<![\w/.])ray ([a-z]+(?:[-_][a-z]+)*)", line)}
     assert named
     assert named <= set(cli.commands)
+
+
+@pytest.mark.parametrize("path", [*FILES, ROOT / "docs" / "clusters.md"], ids=lambda path: path.name)
+def test_every_documented_command_of_the_platform_exists(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from platform import cluster
+
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cluster.main(["--help"])
+    existing = set(re.findall(r"• (\w+)", capsys.readouterr().out))
+    named = set(re.findall(r"python -m platform\.cluster (\w+)", path.read_text()))
+    assert {"check", "up", "sweep", "fetch", "down"} <= named <= existing
