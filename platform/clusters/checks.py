@@ -57,7 +57,7 @@ def _check_file(cluster: Cluster) -> Iterator[Finding]:
             yield Finding(
                 where=path, problem=f"{mark} is a placeholder", fix="edit the lines that are marked EDIT"
             )
-    client = {"aws": "boto3", "gcp": "googleapiclient"}.get(str(cluster.config["provider"].get("type")))
+    client = {"aws": "boto3", "gcp": "googleapiclient"}.get(str(cluster.provider.get("type")))
     if client is not None and importlib.util.find_spec(client) is None:
         yield Finding(
             where="this machine",

@@ -48,12 +48,13 @@ class Cluster:
     @property
     def is_local(self) -> bool:
         """Whether the file lists existing machines; otherwise a cloud provides them."""
-        return self._provider.get("type") == "local"
+        return self.provider.get("type") == "local"
 
     @property
     def workers(self) -> list[str]:
         """The addresses of the workers of a local cluster."""
-        return [str(address) for address in self._provider.get("worker_ips") or ()]
+        addresses = self.provider.get("worker_ips")
+        return [str(address) for address in addresses] if isinstance(addresses, list) else []
 
     @property
     def user(self) -> str:
@@ -70,7 +71,8 @@ class Cluster:
         return self._section("auth")
 
     @property
-    def _provider(self) -> Mapping[str, Any]:
+    def provider(self) -> Mapping[str, Any]:
+        """The section `provider`; empty if it is missing or no mapping."""
         return self._section("provider")
 
     def _section(self, name: str) -> Mapping[str, Any]:
@@ -85,7 +87,7 @@ class Cluster:
             UserError: the cloud has no running head.
         """
         if self.is_local:
-            return str(self._provider.get("external_head_ip") or self._provider.get("head_ip"))
+            return str(self.provider.get("external_head_ip") or self.internal_head)
         call = [ray_command(), "get-head-ip", str(self.for_ray())]
         found = subprocess.run(call, check=False, capture_output=True, text=True, cwd=PROJECT)
         if found.returncode != 0:
@@ -97,7 +99,7 @@ class Cluster:
     @property
     def internal_head(self) -> str:
         """The address by which the workers of a local cluster reach the head."""
-        return str(self._provider.get("head_ip"))
+        return str(self.provider.get("head_ip") or "")
 
     def problem(self) -> str | None:
         """Return the first reason for which Ray refuses the file, or None."""

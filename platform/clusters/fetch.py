@@ -37,7 +37,7 @@ def fetch(cluster: Cluster, runs: Path) -> tuple[list[SweepFolder], Path | None]
     Raises:
         UserError: the head does not answer, has no sweeps, or a file cannot be written.
     """
-    remote = Path(on_head(cluster, "snapshot").split()[-1])
+    remote = Path(on_head(cluster, "snapshot").splitlines()[-1])
     if is_this_machine(cluster.head) and remote == PROJECT:
         raise UserError(
             f"the head's project is this folder, {PROJECT}: its results are in runs/ and mlflow.db"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform.common.errors import UsageError, UserError, run_command
+from platform.tracking.provenance import without_credentials
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -81,8 +82,13 @@ def _running(client: JobSubmissionClient) -> JobDetails | None:
     return next((job for job in _sweeps(client) if not job.status.is_terminal()), None)
 
 
-def _words(job: JobDetails) -> str:
-    return shlex.join(json.loads((job.metadata or {})[_WORDS]))
+def _words(job: JobDetails) -> list[str]:
+    words: list[str] = json.loads((job.metadata or {})[_WORDS])
+    return words
+
+
+def _shown(job: JobDetails) -> str:
+    return without_credentials(shlex.join(_words(job)))
 
 
 def _newest(client: JobSubmissionClient) -> str:
@@ -100,10 +106,10 @@ def _submit(client: JobSubmissionClient, words: Sequence[str]) -> str:
     """
     running = _running(client)
     if running is not None:
-        if _words(running) == shlex.join(words):
+        if _words(running) == list(words):
             return str(running.submission_id)
         raise UserError(
-            f"one sweep runs on a cluster at a time, and `{_words(running)}` is running; follow it with: "
+            f"one sweep runs on a cluster at a time, and `{_shown(running)}` is running; follow it with: "
             "python -m platform.cluster sweep; stop it with: python -m platform.cluster stop"
         )
     # Ray starts a job with one OpenMP thread, as a worker without a CPU.
@@ -121,7 +127,7 @@ def _submit(client: JobSubmissionClient, words: Sequence[str]) -> str:
 def _follow(client: JobSubmissionClient, job_id: str) -> int:
     """Print the console of a sweep until it ends; return its exit code."""
     job = client.get_job_info(job_id)
-    print(f"job {job_id}: python -m platform.sweep {_words(job)}", flush=True)
+    print(f"job {job_id}: python -m platform.sweep {_shown(job)}", flush=True)
 
     async def tail() -> None:
         async for lines in client.tail_job_logs(job_id):
@@ -145,7 +151,7 @@ def _stop(client: JobSubmissionClient) -> int:
         if time.monotonic() > deadline_s:
             raise UserError(f"job {job_id} does not end; `python -m platform.cluster down` ends everything")
         time.sleep(0.5)
-    print(f"stopped: {_words(running)}; continue it with: python -m platform.cluster sweep --resume")
+    print(f"stopped: {_shown(running)}; continue it with: python -m platform.cluster sweep --resume")
     return 0
 
 
@@ -159,7 +165,7 @@ def _status() -> int:
     else:
         print(done.stdout.strip())
         running = _running(_client())
-        print(f"\nrunning sweep: {_words(running) if running else 'none'}")
+        print(f"\nrunning sweep: {_shown(running) if running else 'none'}")
     print(f"\n{sweep_list(Path('runs').absolute())}")
     return done.returncode
 

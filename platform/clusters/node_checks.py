@@ -48,12 +48,13 @@ def check_nodes(cluster: Cluster, nodes: Sequence[NodeFacts]) -> list[Finding]:
                 level="warning",
             )
         )
-    versions = {node.first("python").rpartition(".")[0] for node in answered if node.first("python")}
+    versions = {node.all("python")[-1] for node in answered if node.all("python")}
     if len(versions) > 1:
         findings.append(
             Finding(
                 where="all machines",
-                problem=f"Ray needs the same Python on all machines, got {', '.join(sorted(versions))}",
+                problem="Ray needs the same Python version on all, patch included; got "
+                f"{', '.join(sorted(versions))}",
                 fix="install one version on all, and set it in setup_commands: make setup PYTHON=python3.12",
             )
         )

@@ -10,7 +10,7 @@ say disk_kb "$(df -Pk "$HOME" | awk 'NR == 2 {print $4}')"
 say tmp_kb "$(df -Pk /tmp | awk 'NR == 2 {print $4}')"
 [ -w "$HOME" ] && say home_writable yes
 [ -f "$HOME/resnet-sweep-platform/.venv/installed.lock" ] && say installed yes
-for python in python3 python3.14 python3.13 python3.12 python3.11; do
+for python in "$HOME/resnet-sweep-platform/.venv/bin/python" python3 python3.14 python3.13 python3.12 python3.11; do
     version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || continue
     say python "$version"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && break

@@ -264,6 +264,19 @@ def test_a_firewall_between_the_machines_is_found(lab, check):
     assert "ufw allow from 192.0.2.11" in out
 
 
+def test_different_python_versions_are_an_error(lab, check):
+    older = lab.path / "older"
+    older.mkdir()
+    lab.tool("python-of-a-worker", "echo 3.11.1")
+    (lab.bin / "python-of-a-worker").rename(older / "python3")
+    run = 'for command; do :; done\nexec sh -c "$command"'
+    lab.tool("ssh", f'case "$*" in *192.0.2.12*) PATH="{older}:$PATH" ;; esac\nexport PATH\n{run}')
+    code, out = check(three_machines)
+    assert code == 1
+    assert "error: all machines: Ray needs the same Python version on all, patch included; got" in out
+    assert "3.11.1" in out
+
+
 def test_a_misspelled_key_of_the_file_is_named(check):
     code, out = check(lambda config: config.update(setup_comands=[]))
     assert code == 1
