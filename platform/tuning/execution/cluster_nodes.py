@@ -1,7 +1,7 @@
 """The nodes of a joined cluster: those that are alive, and those that its autoscaler may start.
 
 The plan counts both. Trials that wait for a slot make the autoscaler start nodes. Ray's `request_resources`
-is not used: its request outlives a killed driver, and machines that nobody uses would keep running.
+is not used: its request outlives a killed driver, and would keep unused machines running.
 """
 
 from __future__ import annotations
