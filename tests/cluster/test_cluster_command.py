@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
 
 from platform import cluster as command
 from platform.common.errors import UsageError, UserError
+from platform.tracking.sweep_folder import SweepFolder
+from tests.sweep.examples import TINY
 
 ROOT = Path(__file__).parents[2]
 
 Change = Callable[[dict], None]
+
+
+# Without the options and the host, the arguments of ssh are a shell command.
+_RUN_HERE = """while true; do
+    case "$1" in -o | -i | -l) shift 2 ;; -*) shift ;; *) shift; break ;; esac
+done
+cd "$HOME"
+exec sh -c "$*"
+"""
 
 
 class Lab:
@@ -40,7 +54,7 @@ class Lab:
         self.token.parent.mkdir()
         self.token.touch(mode=0o600)
         self.token.write_text("token")
-        self.tool("ssh", f'for command; do :; done\nexport PATH="{self.bin}:$PATH"\nexec sh -c "$command"')
+        self.tool("ssh", f'export PATH="{self.bin}:$PATH"\n{_RUN_HERE}')
         self.tool("c++", "echo c++ 12")
         self.tool("rsync")
         self.tool("make")
@@ -269,8 +283,7 @@ def test_different_python_versions_are_an_error(lab, check):
     older.mkdir()
     lab.tool("python-of-a-worker", "echo 3.11.1")
     (lab.bin / "python-of-a-worker").rename(older / "python3")
-    run = 'for command; do :; done\nexec sh -c "$command"'
-    lab.tool("ssh", f'case "$*" in *192.0.2.12*) PATH="{older}:$PATH" ;; esac\nexport PATH\n{run}')
+    lab.tool("ssh", f'case "$*" in *192.0.2.12*) PATH="{older}:$PATH" ;; esac\nexport PATH\n{_RUN_HERE}')
     code, out = check(three_machines)
     assert code == 1
     assert "error: all machines: Ray needs the same Python version on all, patch included; got" in out
@@ -365,3 +378,67 @@ def test_ray_gets_the_name_of_the_user(lab, monkeypatch):
     assert yaml.safe_load(cluster.for_ray().read_text())["auth"]["ssh_user"] == "somebody"
     named = read_cluster(Path(lab.file(lambda config: config["auth"].update(ssh_user="other"))))
     assert named.for_ray() == Path(lab.path / "cluster.yaml")
+
+
+@pytest.fixture
+def head(lab: Lab) -> Path:
+    """The project on the head, with a running sweep and an MLflow store."""
+    if shutil.which("rsync", path="/usr/bin:/bin") is None:
+        pytest.skip("rsync is missing (apt-get install rsync)")
+    (lab.bin / "rsync").unlink()
+    project = lab.home / "resnet-sweep-platform"
+    (project / ".venv/bin").mkdir(parents=True)
+    python = project / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    sweep = project / "runs/tiny-20260301-120000"
+    sweep.mkdir(parents=True)
+    started = "2026-03-01T12:00:00+00:00"
+    state = {
+        "state": "running",
+        "pid": 2**30,
+        "host": "the-head",
+        "started_at": started,
+        "running_since": started,
+    }
+    (sweep / "state.json").write_text(json.dumps(state))
+    store = f"sqlite:///{project}/mlflow.db"
+    (sweep / "mlflow.json").write_text(json.dumps({"tracking_uri": store, "opened": True}))
+    (project / "mlartifacts/tiny").mkdir(parents=True)
+    (project / "mlartifacts/tiny/note.txt").write_text("an artifact")
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection, connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER, artifact_location VARCHAR(256))")
+        connection.execute(
+            "INSERT INTO experiments VALUES (1, ?)", ((project / "mlartifacts/tiny").as_uri(),)
+        )
+    return project
+
+
+def test_fetched_results_have_the_paths_of_this_machine(lab, head, tmp_path, capsys):
+    runs = tmp_path / "fetched here"
+    for expected in ("1 new or changed sweeps", "0 new or changed sweeps"):
+        command.main(["fetch", lab.file(), "--runs", str(runs)])
+        assert expected in capsys.readouterr().out
+    database = runs / "mlflow-resnet-sweep/mlflow.db"
+    folder = SweepFolder(runs / "tiny-20260301-120000")
+    record = json.loads((folder.path / "mlflow.json").read_text())
+    assert record == {"tracking_uri": f"sqlite:///{database}", "opened": True}
+    with closing(sqlite3.connect(database)) as connection:
+        [(location,)] = connection.execute("SELECT artifact_location FROM experiments")
+    artifacts = Path(unquote(location.removeprefix("file://")))
+    assert artifacts.is_relative_to(runs)
+    assert (artifacts / "note.txt").read_text() == "an artifact"
+    # The store of the head is unchanged, and the sweep that runs there is not interrupted.
+    assert json.loads((head / "runs/tiny-20260301-120000/mlflow.json").read_text()) != record
+    assert folder.get_state() == "running"
+
+
+def test_a_space_is_copied_to_the_head_before_its_sweep_starts(lab, head, monkeypatch):
+    (head / "search_spaces").mkdir()
+    space = lab.path / "mine.yaml"
+    space.write_text(TINY)
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr("platform.clusters.remote.stream_on_head", lambda _, *words: calls.append(words) or 0)
+    assert command.main(["sweep", "--cluster", lab.file(), str(space), "--set", "trials=3"]) == 0
+    assert calls == [("sweep", "search_spaces/mine.yaml", "--set", "trials=3")]
+    assert (head / "search_spaces/mine.yaml").read_text() == TINY

@@ -161,10 +161,10 @@ def test_commands_of_ray_with_a_name_in_the_file(machine: Machine) -> None:
     assert ray_processes(machine) == []
 
 
-EIGHT = yaml.safe_load(TINY) | {"trials": 8, "concurrent_trials": None}
-TWO_NODES = yaml.safe_load(TINY) | {
-    "resources_per_worker": {"CPU": 1},
-    "final": {"workers_per_run": 2},
+ONE_CPU = {"resources_per_worker": {"CPU": 1}}
+SPACES = {
+    "eight": yaml.safe_load(TINY) | ONE_CPU | {"trials": 8, "concurrent_trials": 3},
+    "two_nodes": yaml.safe_load(TINY) | ONE_CPU | {"final": {"workers_per_run": 2}},
 }
 
 
@@ -172,8 +172,7 @@ TWO_NODES = yaml.safe_load(TINY) | {
 def test_three_machines_that_share_nothing() -> None:
     """Up, a sweep of eight trials over all machines, a data-parallel run over two of them, down."""
     with ssh_machines(count=3, with_packages=True) as (head, *workers):
-        EIGHT.pop("concurrent_trials", None)
-        for name, space in (("eight", EIGHT), ("two_nodes", TWO_NODES)):
+        for name, space in SPACES.items():
             (head.folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
         file = str(head.disk / "cluster.yaml")
         # One CPU each, so that trials need all machines and two workers two of them.
@@ -190,17 +189,17 @@ def test_three_machines_that_share_nothing() -> None:
         assert "no problem found" in platform_cluster(head, "check", file).stdout
         up = platform_cluster(head, "up", file, timeout_s=600)
         assert "3 of 3 machines have joined" in up.stdout
-        for space in ("eight", "two_nodes"):
+        for space in SPACES:
             words = ["sweep", "--cluster", file, str(head.disk / f"{space}.yaml")]
             done = platform_cluster(head, *words, timeout_s=900)
             assert "succeeded" in done.stdout, done.stdout[-3000:]
         platform_cluster(head, "fetch", file, "--runs", str(head.disk / "fetched"))
-        for space in ("eight", "two_nodes"):
+        for space in SPACES:
             (folder,) = (head.folder / "fetched").glob(f"{space}-*")
             assert json.loads((folder / "state.json").read_text())["state"] == "finished"
             assert (folder / "test.json").exists()
-        hosts = set(re.findall(r'"node(?:_ip)?": ?"([\d.]+)"', (folder / "journal.jsonl").read_text()))
-        assert len(hosts) in (0, 2, 3)
+        for worker in workers:  # each has trained
+            assert list((home_of(worker) / ".cache/resnet-sweep-platform/datasets").glob("generated-*"))
         platform_cluster(head, "down", file, timeout_s=300)
         for machine in (head, *workers):
             assert ray_processes(machine) == []
