@@ -37,6 +37,7 @@ const std::vector<Flag> flags = {
     {"--threads", "1,2", "threads per inference (default: 1)"},
     {"--batch", "1,8", "images per query (default: 1)"},
     {"--workers", "1,2", "threads that share the model and run queries concurrently (default: 1)"},
+    {"--kernels", "NAME", "ncnn, onednn or auto: the choice of the model's tuning (default: auto)"},
     {"--warmup", "N",
      "minimum warm-up queries per configuration, until latency settles (default: 10; 0: none)"},
     {"--repetitions", "N", "minimum measured queries per configuration (default: 200)"},
@@ -112,8 +113,10 @@ Json describe_parity(const sweep_engine::Parity& parity, const char* reference) 
 }
 
 Result<ModelReport> describe_model(const std::string& folder, const EvaluationData& evaluation_data,
-                                   int workers) {
-  const Result<Classifier> loaded = Classifier::load(folder, {});
+                                   sweep_engine::Kernels kernels, int workers) {
+  sweep_engine::ClassifierOptions options;
+  options.kernels = kernels;
+  const Result<Classifier> loaded = Classifier::load(folder, options);
   if (!loaded.ok()) return loaded.status();
   const Classifier& model = loaded.value();
   const sweep_engine::Manifest& manifest = model.manifest();
@@ -159,6 +162,12 @@ Result<ModelReport> describe_model(const std::string& folder, const EvaluationDa
     report.warning = manifest.name + " (" + report.precision + ") was tuned on " + manifest.tuned_for +
                      ", but this is " + processor +
                      ": it may run slower than possible; export it on this machine with --tune";
+  } else if (manifest.tuned_for_onednn && kernels == sweep_engine::Kernels::automatic &&
+             model.kernels() != sweep_engine::Kernels::onednn) {
+    report.warning =
+        manifest.name + " (" + report.precision +
+        ") was tuned for oneDNN, which this build of the engine lacks, and runs slower with ncnn; "
+        "install libdnnl-dev and build the engine again";
   }
   return report;
 }
@@ -173,6 +182,7 @@ Json describe_settings(const BenchmarkSettings& settings) {
   record.set("threads", numbers(settings.threads));
   record.set("batch", numbers(settings.batches));
   record.set("workers", numbers(settings.workers));
+  record.set("kernels", kernels_name(settings.kernels));
   record.set("warmup", settings.warmup);
   record.set("repetitions", settings.repetitions);
   record.set("min_time_s", settings.min_time_s);
@@ -251,7 +261,7 @@ Result<Json> measure(const Request& request) {
   Json warnings = Json::array();
   Json model_records = Json::array();
   for (const std::string& folder : request.folders) {
-    Result<ModelReport> model = describe_model(folder, evaluation_data, cores);
+    Result<ModelReport> model = describe_model(folder, evaluation_data, request.settings.kernels, cores);
     if (!model.ok()) return Status(model.status().code(), folder + ": " + model.status().message());
     models.push_back(std::move(model).value());
     if (!models.back().warning.empty()) warnings.add(models.back().warning);
@@ -328,6 +338,9 @@ std::string read_command(const command_line::Parsed& parsed, Request& request) {
       command_line::parse_seconds("--max-time-s", parsed.get("--max-time-s", "60"), 3600.0,
                                   settings.max_time_s, error);
   if (!valid) return error;
+  const Result<sweep_engine::Kernels> kernels = sweep_engine::parse_kernels(parsed.get("--kernels", "auto"));
+  if (!kernels.ok()) return "--kernels: " + kernels.status().message();
+  settings.kernels = kernels.value();
   request.folders = parsed.positionals;
   request.images = parsed.get("--images", "");
   request.logits = parsed.get("--logits", "");
@@ -359,8 +372,7 @@ int main(int argc, char** argv) {
     return command_line::exit_ok;
   }
   if (parsed.has("--version")) {
-    std::printf("benchmark_ncnn %s (ncnn %s)\n", sweep_engine::engine_version(),
-                sweep_engine::ncnn_version());
+    std::printf("benchmark_ncnn %s\n", sweep_engine::describe_versions().c_str());
     return command_line::exit_ok;
   }
   Request request;

@@ -21,6 +21,7 @@ struct Column {
 const std::vector<Column> columns = {
     {"scenario", "scenario", "scenario", -1},
     {"precision", "precision", "precision", -1},
+    {"kernels", "kernels", "kernels", -1},
     {"threads", "threads", "threads", 0},
     {"batch", "batch", "batch", 0},
     {"workers", "workers", "workers", 0},
@@ -119,17 +120,17 @@ std::string align(const std::vector<Row>& table, bool markdown) {
   for (std::size_t line = 0; line < table.size(); ++line) {
     for (std::size_t i = 0; i < table[line].size(); ++i) {
       const std::string padding(widths[i] - table[line][i].size(), ' ');
-      // The first two columns are text and left-aligned; numbers are right-aligned.
+      // The first three columns are text and left-aligned; numbers are right-aligned.
       text += (markdown ? "| "
                : i == 0 ? ""
                         : "  ") +
-              (i < 2 ? table[line][i] + padding : padding + table[line][i]);
+              (i < 3 ? table[line][i] + padding : padding + table[line][i]);
       if (markdown) text += " ";
     }
     text += markdown ? "|\n" : "\n";
     if (!markdown || line > 0) continue;
     for (std::size_t i = 0; i < widths.size(); ++i) {
-      text += "| " + std::string(widths[i] - 1, '-') + (i < 2 ? "-" : ":") + " ";
+      text += "| " + std::string(widths[i] - 1, '-') + (i < 3 ? "-" : ":") + " ";
     }
     text += "|\n";
   }

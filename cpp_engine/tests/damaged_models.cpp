@@ -46,9 +46,10 @@ std::string damage_text(const std::string& text, Random& random) {
 
 enum class Outcome { rejected, loaded };
 
-Outcome load(const std::string& folder, Random& random) {
+Outcome load(const std::string& folder, bool tries_onednn, Random& random) {
   sweep_engine::ClassifierOptions options;
   options.self_test = random_index(random, 2) == 0;
+  if (tries_onednn && random_index(random, 3) != 0) options.kernels = sweep_engine::Kernels::onednn;
   const auto model = sweep_engine::Classifier::load(folder, options);
   if (!model.ok()) {
     if (model.status().message().empty()) std::abort();
@@ -64,32 +65,37 @@ Outcome load(const std::string& folder, Random& random) {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 200;
   const tiny_model::Folder folder;
-  const tiny_model::Files good = tiny_model::files();
-  const std::string manifest = good.manifest.text(1);
+  const tiny_model::Files networks[] = {tiny_model::files(), tiny_model::residual_files("fp32"),
+                                        tiny_model::residual_files("int8")};
   Random random(20261020);
   int rejected = 0;
   int loaded = 0;
   int wrongly_accepted = 0;
   for (int round = 0; round < rounds; ++round) {
+    const tiny_model::Files& good = networks[round % 3];
+    const std::string manifest = good.manifest.text(1);
+    const bool tries_onednn = round % 3 != 0 && !sweep_engine::onednn_version().empty();
     // Wrong hashes.
     std::string param = good.param;
     std::string bin = good.bin;
     (round % 2 == 0 ? param : bin) =
         round % 2 == 0 ? damage_text(good.param, random) : damage_bytes(good.bin, random);
     folder.write(param, bin, manifest);
-    if ((param != good.param || bin != good.bin) && load(folder.path(), random) != Outcome::rejected)
+    if ((param != good.param || bin != good.bin) &&
+        load(folder.path(), tries_onednn, random) != Outcome::rejected)
       ++wrongly_accepted;
 
     // Matching hashes, as in a faulty export or an attack.
     tiny_model::Files rehashed = good;
-    if (round % 3 != 0) rehashed.param = damage_text(rehashed.param, random);
-    if (round % 3 != 1) rehashed.bin = damage_bytes(rehashed.bin, random);
+    const std::size_t damaged = random_index(random, 3);
+    if (damaged != 0) rehashed.param = damage_text(rehashed.param, random);
+    if (damaged != 1) rehashed.bin = damage_bytes(rehashed.bin, random);
     tiny_model::update_hashes(rehashed);
     folder.write(rehashed);
-    (load(folder.path(), random) == Outcome::rejected ? rejected : loaded) += 1;
+    (load(folder.path(), tries_onednn, random) == Outcome::rejected ? rejected : loaded) += 1;
 
     folder.write(good.param, good.bin, damage_text(manifest, random));
-    (load(folder.path(), random) == Outcome::rejected ? rejected : loaded) += 1;
+    (load(folder.path(), tries_onednn, random) == Outcome::rejected ? rejected : loaded) += 1;
   }
   std::printf("%d folders: %d rejected for wrong hashes; of the others, %d rejected and %d loaded\n",
               3 * rounds, rounds - wrongly_accepted, rejected, loaded);

@@ -17,6 +17,10 @@ struct Files {
 /// Contents of a valid folder, except that its reference logits are zero.
 Files files();
 
+/// Contents of a small ResNet with a convolution as its first shortcut, a maximum and an option-A shortcut.
+/// @param precision  fp32, bf16 or int8
+Files residual_files(const std::string& precision);
+
 /// Set the sizes and hashes in the manifest to those of the contents.
 void update_hashes(Files& files);
 

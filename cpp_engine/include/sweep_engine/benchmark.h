@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "sweep_engine/classifier.h"
 #include "sweep_engine/json.h"
 #include "sweep_engine/progress.h"
 #include "sweep_engine/status.h"
@@ -15,10 +16,11 @@ struct BenchmarkSettings {
   std::vector<int> threads = {1};  ///< OpenMP threads per inference, 1 to 256
   std::vector<int> batches = {1};  ///< images per query, 1 to 4096
   std::vector<int> workers = {1};  ///< threads that share the model and run queries concurrently, 1 to 256
-  int warmup = 10;                 ///< minimum warm-up queries per configuration; 0: no warm-up
-  int repetitions = 200;           ///< minimum measured queries per configuration
-  double min_time_s = 1.0;         ///< minimum measured time per configuration
-  double max_time_s = 60.0;        ///< maximum measured time per configuration, once it has ten queries
+  Kernels kernels = Kernels::automatic;
+  int warmup = 10;           ///< minimum warm-up queries per configuration; 0: no warm-up
+  int repetitions = 200;     ///< minimum measured queries per configuration
+  double min_time_s = 1.0;   ///< minimum measured time per configuration
+  double max_time_s = 60.0;  ///< maximum measured time per configuration, once it has ten queries
 };
 
 /// Cost of the first inference, measured in a separate process.
@@ -30,7 +32,8 @@ struct ColdStart {
 
 /// Measurements of one configuration. A query is one call with `batch` images.
 struct LatencySeries {
-  std::size_t model = 0;  ///< index of the model folder
+  std::size_t model = 0;            ///< index of the model folder
+  Kernels kernels = Kernels::ncnn;  ///< in use: ncnn or onednn
   int threads = 1;
   int batch = 1;
   int workers = 1;
@@ -50,7 +53,8 @@ struct LatencySeries {
 };
 
 /// Fork, then load the model and run it once in the child. Call it before this process starts any thread.
-Result<ColdStart> measure_cold_start(const std::string& folder, int threads);
+/// The self-test of `options` is skipped.
+Result<ColdStart> measure_cold_start(const std::string& folder, ClassifierOptions options);
 
 /// Measure all configurations round-robin, a few queries per round and every second round in reverse order,
 /// until each has enough samples. A disturbance of the machine then affects all configurations alike, so that
@@ -60,8 +64,9 @@ Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string
                                                    const BenchmarkSettings& settings,
                                                    const Progress& progress);
 
-/// JSON record of one series: scenario, threads, batch, workers, repetitions, warmup, latency_ms {min, p50,
-/// p90, p99, mean}, cpu_ms_p50, images_per_s, gflops, load_ms, first_inference_ms, peak_rss_mb, samples_ms.
+/// JSON record of one series: scenario, kernels, threads, batch, workers, repetitions, warmup, latency_ms
+/// {min, p50, p90, p99, mean}, cpu_ms_p50, images_per_s, gflops, load_ms, first_inference_ms, peak_rss_mb,
+/// samples_ms.
 /// @param macs  multiply-accumulates per image
 Json describe_series(const LatencySeries& series, std::int64_t macs);
 

@@ -11,10 +11,22 @@
 
 namespace sweep_engine {
 
+/// Library whose kernels run a network.
+enum class Kernels {
+  automatic,  ///< oneDNN if the model folder was tuned for it on this processor, otherwise ncnn
+  ncnn,
+  onednn,  ///< x86 only, optional in the build, ResNets only
+};
+
+const char* kernels_name(Kernels kernels);
+/// @param name  auto, ncnn or onednn
+Result<Kernels> parse_kernels(const std::string& name);
+
 /// Options of Classifier::load.
 struct ClassifierOptions {
   int num_threads = 1;    ///< OpenMP threads per inference, 1 to 256
   bool self_test = true;  ///< compare with the folder's reference logits while loading
+  Kernels kernels = Kernels::automatic;
 };
 
 /// A class and its probability.
@@ -57,6 +69,8 @@ class Classifier {
   [[nodiscard]] const Manifest& manifest() const;
   /// Multiply-accumulates per image.
   [[nodiscard]] std::int64_t macs() const;
+  /// The kernels in use: ncnn or onednn.
+  [[nodiscard]] Kernels kernels() const;
 
   /// Logits of one image that has the network's input size.
   /// @param pixels  CHW, channels * height * width values from 0 to 255
@@ -71,6 +85,9 @@ class Classifier {
   /// are read once.
   [[nodiscard]] Result<PreparedInput> prepare_batch(
       const std::vector<std::vector<std::uint8_t>>& images) const;
+  /// Copy images that are already normalized.
+  /// @param values  row-major [images, channels, height, width]
+  [[nodiscard]] Result<PreparedInput> prepare_normalized(const float* values, int images) const;
   /// Run the network once on the prepared images.
   /// @returns logits, row-major [images, classes]
   [[nodiscard]] Result<std::vector<float>> infer(const PreparedInput& input) const;
@@ -90,5 +107,8 @@ std::vector<double> softmax(const std::vector<float>& logits);
 
 /// Version of the ncnn that this library was built with.
 const char* ncnn_version();
+
+/// Version of the oneDNN library; empty if this library was built without it.
+std::string onednn_version();
 
 }  // namespace sweep_engine

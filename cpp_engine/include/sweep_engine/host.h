@@ -31,4 +31,7 @@ double peak_rss_mb();
 
 const char* engine_version();
 
+/// Versions of the engine and the libraries of its kernels, as in `0.1.0 (ncnn 1.0, oneDNN 2.6.3)`.
+std::string describe_versions();
+
 }  // namespace sweep_engine

@@ -68,7 +68,8 @@ struct Manifest {
   double self_test_tolerance = 0.0;                   ///< largest permitted absolute difference of a logit
   std::vector<std::vector<double>> self_test_logits;  ///< one row per image of self_test_pattern()
   double test_accuracy = -1.0;                        ///< in [0, 1]; negative if unknown
-  std::string tuned_for;  ///< processor of the Winograd tuning; empty if not tuned
+  std::string tuned_for;                              ///< processor of the tuning; empty if not tuned
+  bool tuned_for_onednn = false;                      ///< whether oneDNN's kernels were the fastest there
 };
 
 /// Read FOLDER/model.json and check its schema version and the types and ranges of all fields. Does not check

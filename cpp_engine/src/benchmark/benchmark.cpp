@@ -140,6 +140,7 @@ Status add_configurations(const std::string& folder, const LatencySeries& series
                           const BenchmarkSettings& settings, std::vector<Configuration>& configurations) {
   ClassifierOptions options;
   options.num_threads = series.threads;
+  options.kernels = settings.kernels;
   Result<Classifier> loaded = Classifier::load(folder, options);
   if (!loaded.ok()) return loaded.status();
   const auto model = std::make_shared<const Classifier>(std::move(loaded).value());
@@ -151,6 +152,7 @@ Status add_configurations(const std::string& folder, const LatencySeries& series
       Result<PreparedInput> input = model->prepare_batch(images);
       if (!input.ok()) return input.status();
       Configuration configuration{model, std::move(input).value(), series, nullptr};
+      configuration.series.kernels = model->kernels();
       configuration.series.batch = batch;
       configuration.series.workers = workers;
       if (workers > 1) {
@@ -183,7 +185,10 @@ Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string
   for (std::size_t model = 0; model < folders.size(); ++model) {
     progress("loading " + folders[model]);
     for (const int threads : settings.threads) {
-      const Result<ColdStart> measured = measure_cold_start(folders[model], threads);
+      ClassifierOptions options;
+      options.num_threads = threads;
+      options.kernels = settings.kernels;
+      const Result<ColdStart> measured = measure_cold_start(folders[model], options);
       if (!measured.ok())
         return Status(measured.status().code(), folders[model] + ": " + measured.status().message());
       LatencySeries series;
@@ -243,6 +248,7 @@ Json describe_series(const LatencySeries& series, std::int64_t macs) {
       series.workers > 1 ? series.images_per_s() : 1e3 * series.batch / percentile(samples, 0.5);
   Json record = Json::object();
   record.set("scenario", series.scenario());
+  record.set("kernels", kernels_name(series.kernels));
   record.set("threads", series.threads);
   record.set("batch", series.batch);
   record.set("workers", series.workers);

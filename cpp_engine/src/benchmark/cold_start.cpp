@@ -13,11 +13,8 @@ namespace sweep_engine {
 
 namespace {
 
-Result<ColdStart> load_and_run_once(const std::string& folder, int threads) {
+Result<ColdStart> load_and_run_once(const std::string& folder, const ClassifierOptions& options) {
   ColdStart cold;
-  ClassifierOptions options;
-  options.num_threads = threads;
-  options.self_test = false;
   const double begin = wall_ms();
   const Result<Classifier> model = Classifier::load(folder, options);
   cold.load_ms = wall_ms() - begin;
@@ -35,14 +32,15 @@ Result<ColdStart> load_and_run_once(const std::string& folder, int threads) {
 
 }  // namespace
 
-Result<ColdStart> measure_cold_start(const std::string& folder, int threads) {
+Result<ColdStart> measure_cold_start(const std::string& folder, ClassifierOptions options) {
+  options.self_test = false;
   int ends[2];
   if (::pipe(ends) != 0) return Status(StatusCode::io_error, std::string("pipe: ") + std::strerror(errno));
   const pid_t child = ::fork();
   if (child < 0) return Status(StatusCode::io_error, std::string("fork: ") + std::strerror(errno));
   if (child == 0) {
     ::close(ends[0]);
-    const Result<ColdStart> cold = load_and_run_once(folder, threads);
+    const Result<ColdStart> cold = load_and_run_once(folder, options);
     // The first byte is 'v' (value) or the status code.
     std::string message(1, cold.ok() ? 'v' : static_cast<char>('A' + static_cast<int>(cold.status().code())));
     if (cold.ok()) {

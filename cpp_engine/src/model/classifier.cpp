@@ -12,6 +12,8 @@
 
 #include "model/checked_files.h"
 #include "model/graph.h"
+#include "onednn/executor.h"
+#include "sweep_engine/host.h"
 #include "sweep_engine/json.h"
 
 #if !NCNN_BATCH
@@ -89,7 +91,8 @@ PreparedInput& PreparedInput::operator=(PreparedInput&&) noexcept = default;
 
 struct Classifier::Impl {
   Manifest manifest;
-  ncnn::Net net;
+  ncnn::Net net;                             ///< empty if oneDNN runs the network
+  std::unique_ptr<onednn::Executor> onednn;  ///< null if ncnn runs it
   std::int64_t macs = 0;
 };
 
@@ -100,6 +103,7 @@ Classifier& Classifier::operator=(Classifier&&) noexcept = default;
 
 const Manifest& Classifier::manifest() const { return impl_->manifest; }
 std::int64_t Classifier::macs() const { return impl_->macs; }
+Kernels Classifier::kernels() const { return impl_->onednn != nullptr ? Kernels::onednn : Kernels::ncnn; }
 
 namespace {
 
@@ -115,12 +119,30 @@ Status run_self_test(const Classifier& classifier) {
       max_difference = std::max(max_difference, std::fabs(expected[i] - static_cast<double>(got.value()[i])));
     }
     if (!(max_difference <= manifest.self_test_tolerance)) {
-      return invalid_model(
-          "self-test failed: the logits of image " + std::to_string(k) + " differ from model.json by up to " +
-          Json(max_difference).text() + ", the tolerance is " + Json(manifest.self_test_tolerance).text() +
-          ". The files belong to different models, or ncnn computes incorrectly on this processor");
+      return invalid_model("self-test failed: the logits of image " + std::to_string(k) +
+                           " differ from model.json by up to " + Json(max_difference).text() +
+                           ", the tolerance is " + Json(manifest.self_test_tolerance).text() +
+                           ". The files belong to different models, or " +
+                           kernels_name(classifier.kernels()) + " computes incorrectly on this processor");
     }
   }
+  return {};
+}
+
+/// Kernels that were the fastest on another processor need not be so on this one.
+bool is_onednn_wanted(const Manifest& manifest, Kernels kernels) {
+  if (kernels != Kernels::automatic) return kernels == Kernels::onednn;
+  return manifest.tuned_for_onednn && manifest.tuned_for == processor_name();
+}
+
+Status load_ncnn(ncnn::Net& net, const Graph& graph, const Manifest& manifest, std::FILE* bin,
+                 const ClassifierOptions& options) {
+  net.opt = options_for(manifest.precision, options.num_threads);
+  std::rewind(bin);
+  const BoundedReader reader(bin, manifest.bin.bytes);
+  if (net.load_param_mem(write_graph(graph, policy_for(manifest.precision)).c_str()) != 0)
+    return invalid_model("ncnn rejected model.param");
+  if (net.load_model(reader) != 0 || reader.left() != 0) return invalid_model("ncnn rejected model.bin");
   return {};
 }
 
@@ -139,6 +161,36 @@ void normalize(const Manifest& manifest, const std::vector<std::uint8_t>& pixels
       values[i] = (static_cast<float>(pixels[begin + i]) / 255.0F - mean) / norm.std[c];
     }
   }
+}
+
+/// @param values  receives fp32 [images, channels, height, width]
+Status create_images(const InputSpec& spec, std::size_t images, ncnn::Mat& values) {
+  if (images == 0) return {StatusCode::invalid_argument, "a batch needs at least one image"};
+  values.create(spec.width, spec.height, spec.channels, sizeof(float), 1, static_cast<int>(images));
+  if (values.empty()) return {StatusCode::out_of_memory, "not enough memory for the input"};
+  return {};
+}
+
+Result<std::vector<float>> run_ncnn(const ncnn::Net& net, const Manifest& manifest, const ncnn::Mat& images) {
+  // One extractor per query: an extractor caches its result and ignores a second input.
+  ncnn::Extractor extractor = net.create_extractor();
+  ncnn::Mat output;
+  int code = extractor.input(manifest.input.blob.c_str(), images);
+  if (code == 0) code = extractor.extract(manifest.output_blob.c_str(), output);
+  if (code != 0) return Status(StatusCode::inference_failed, "ncnn returned error " + std::to_string(code));
+  const std::size_t classes = manifest.classes.size();
+  if (output.dims != 1 || static_cast<std::size_t>(output.w) != classes || output.n != images.n) {
+    return Status(StatusCode::inference_failed,
+                  "the network output does not have " + std::to_string(classes) + " logits per image");
+  }
+  std::vector<float> logits;
+  logits.reserve(classes * static_cast<std::size_t>(output.n));
+  for (int i = 0; i < output.n; ++i) {
+    const ncnn::Mat row = output.batch(i);
+    const float* values = row;
+    logits.insert(logits.end(), values, values + classes);
+  }
+  return logits;
 }
 
 }  // namespace
@@ -163,16 +215,21 @@ Result<Classifier> Classifier::load(const std::string& folder, const ClassifierO
     const Status weights =
         check_weights(graph.value(), bin.value().get(), impl->manifest.bin.bytes, precision);
     if (!weights.ok()) return weights;
-    std::rewind(bin.value().get());
 
     impl->macs = graph.value().macs;
-    impl->net.opt = options_for(precision, options.num_threads);
-    const BoundedReader reader(bin.value().get(), impl->manifest.bin.bytes);
-    if (impl->net.load_param_mem(write_graph(graph.value(), policy_for(precision)).c_str()) != 0) {
-      return invalid_model("ncnn rejected model.param");
+    if (is_onednn_wanted(impl->manifest, options.kernels)) {
+      Result<std::unique_ptr<onednn::Executor>> executor = onednn::Executor::load(
+          graph.value(), bin.value().get(), precision, impl->manifest.output_blob, options.num_threads);
+      if (executor.ok()) {
+        impl->onednn = std::move(executor).value();
+      } else if (options.kernels == Kernels::onednn || executor.status().code() != StatusCode::unsupported) {
+        return executor.status();
+      }
     }
-    if (impl->net.load_model(reader) != 0 || reader.left() != 0)
-      return invalid_model("ncnn rejected model.bin");
+    if (impl->onednn == nullptr) {
+      const Status loaded = load_ncnn(impl->net, graph.value(), impl->manifest, bin.value().get(), options);
+      if (!loaded.ok()) return loaded;
+    }
     Classifier classifier(std::move(impl));
     if (options.self_test) {
       const Status status = run_self_test(classifier);
@@ -190,7 +247,6 @@ Result<PreparedInput> Classifier::prepare(const std::vector<std::uint8_t>& pixel
 
 Result<PreparedInput> Classifier::prepare_batch(const std::vector<std::vector<std::uint8_t>>& images) const {
   const InputSpec& spec = impl_->manifest.input;
-  if (images.empty()) return Status(StatusCode::invalid_argument, "a batch needs at least one image");
   for (const std::vector<std::uint8_t>& pixels : images) {
     if (pixels.size() == spec.size()) continue;
     return Status(StatusCode::invalid_argument, "the network input has " + std::to_string(spec.size()) +
@@ -199,8 +255,8 @@ Result<PreparedInput> Classifier::prepare_batch(const std::vector<std::vector<st
   }
   PreparedInput input;
   ncnn::Mat& values = input.data_->values;
-  values.create(spec.width, spec.height, spec.channels, sizeof(float), 1, static_cast<int>(images.size()));
-  if (values.empty()) return Status(StatusCode::out_of_memory, "not enough memory for the input");
+  const Status created = create_images(spec, images.size(), values);
+  if (!created.ok()) return created;
   for (std::size_t i = 0; i < images.size(); ++i) {
     ncnn::Mat one = values.batch(static_cast<int>(i));
     normalize(impl_->manifest, images[i], one);
@@ -208,27 +264,29 @@ Result<PreparedInput> Classifier::prepare_batch(const std::vector<std::vector<st
   return input;
 }
 
+Result<PreparedInput> Classifier::prepare_normalized(const float* values, int images) const {
+  PreparedInput input;
+  const Status created = create_images(impl_->manifest.input, static_cast<std::size_t>(std::max(images, 0)),
+                                       input.data_->values);
+  if (!created.ok()) return created;
+  for (int i = 0; i < images; ++i) {
+    ncnn::Mat one = input.data_->values.batch(i);
+    for (int c = 0; c < one.c; ++c) {
+      float* plane = one.channel(c);
+      std::copy(values, values + one.w * one.h, plane);
+      values += one.w * one.h;
+    }
+  }
+  return input;
+}
+
 Result<std::vector<float>> Classifier::infer(const PreparedInput& input) const {
-  // One extractor per query: an extractor caches its result and ignores a second input.
-  ncnn::Extractor extractor = impl_->net.create_extractor();
-  ncnn::Mat output;
-  int code = extractor.input(impl_->manifest.input.blob.c_str(), input.data_->values);
-  if (code == 0) code = extractor.extract(impl_->manifest.output_blob.c_str(), output);
-  if (code != 0) return Status(StatusCode::inference_failed, "ncnn returned error " + std::to_string(code));
-  const std::size_t classes = impl_->manifest.classes.size();
-  if (output.dims != 1 || static_cast<std::size_t>(output.w) != classes ||
-      output.n != input.data_->values.n) {
-    return Status(StatusCode::inference_failed,
-                  "the network output does not have " + std::to_string(classes) + " logits per image");
-  }
-  std::vector<float> logits;
-  logits.reserve(classes * static_cast<std::size_t>(output.n));
-  for (int i = 0; i < output.n; ++i) {
-    const ncnn::Mat row = output.batch(i);
-    const float* values = row;
-    logits.insert(logits.end(), values, values + classes);
-  }
-  for (const float value : logits) {
+  const ncnn::Mat& images = input.data_->values;
+  Result<std::vector<float>> logits =
+      impl_->onednn == nullptr ? run_ncnn(impl_->net, impl_->manifest, images)
+                               : impl_->onednn->run({images, images.n, images.cstep, images.nstep});
+  if (!logits.ok()) return logits;
+  for (const float value : logits.value()) {
     if (!std::isfinite(value))
       return Status(StatusCode::inference_failed, "the network output is not finite");
   }
@@ -283,6 +341,25 @@ std::vector<double> softmax(const std::vector<float>& logits) {
   return out;
 }
 
+const char* kernels_name(Kernels kernels) {
+  switch (kernels) {
+    case Kernels::automatic: return "auto";
+    case Kernels::ncnn: return "ncnn";
+    case Kernels::onednn: return "onednn";
+  }
+  return "unknown";
+}
+
+Result<Kernels> parse_kernels(const std::string& name) {
+  for (const Kernels kernels : {Kernels::automatic, Kernels::ncnn, Kernels::onednn}) {
+    if (name == kernels_name(kernels)) return kernels;
+  }
+  return Status(StatusCode::invalid_argument,
+                "kernels must be auto, ncnn or onednn, got " + Json(name).text());
+}
+
 const char* ncnn_version() { return NCNN_VERSION_STRING; }
+
+std::string onednn_version() { return onednn::library_version(); }
 
 }  // namespace sweep_engine

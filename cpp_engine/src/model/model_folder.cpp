@@ -250,6 +250,9 @@ Result<Manifest> read_manifest(const std::string& folder) {
   if (const Json* tuning = json.value().find("tuning")) {
     const Json* processor = tuning->find("processor");
     if (processor != nullptr && processor->is(Kind::string)) manifest.tuned_for = processor->string();
+    const Json* kernels = tuning->find("kernels");
+    manifest.tuned_for_onednn =
+        kernels != nullptr && kernels->is(Kind::string) && kernels->string() == "onednn";
   }
   if (!status.ok()) return Status(status.code(), path + ": " + status.message());
   return manifest;

@@ -3,15 +3,11 @@
 #include <vector>
 
 #include "model/graph.h"
+#include "model/weight_tags.h"
 
 namespace sweep_engine {
 
 namespace {
-
-constexpr std::uint32_t tag_fp32 = 0;
-constexpr std::uint32_t tag_fp16 = 0x01306B47;
-constexpr std::uint32_t tag_bf16 = 0x01348B83;
-constexpr std::uint32_t tag_int8 = 0x000D4B38;
 
 /// Value of an integer parameter; 0 if it is missing.
 std::uint64_t integer_param(const LayerLine& layer, int key) {
@@ -87,8 +83,7 @@ Status check_weight_array(const LayerLine& layer, FileCursor& cursor, std::uint6
                            (quantized ? "model.param declares int8"
                                       : std::string("model.json declares ") + precision_name(precision)));
   }
-  const std::uint64_t bytes_per_weight = tag == tag_fp32 ? 4 : (tag == tag_int8 ? 1 : 2);
-  return cursor.skip((count * bytes_per_weight + 3) / 4 * 4) ? Status() : truncated(layer, cursor);
+  return cursor.skip(weight_bytes(tag, count)) ? Status() : truncated(layer, cursor);
 }
 
 Status check_int8_scales(const LayerLine& layer, FileCursor& cursor, std::uint64_t outputs,

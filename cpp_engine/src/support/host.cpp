@@ -120,6 +120,7 @@ Json describe_host() {
                             static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1024.0 * 1024.0));
   host.set("os", std::string(system.sysname) + " " + system.release);
   host.set("ncnn", ncnn_version());
+  host.set("onednn", onednn_version().empty() ? Json() : Json(onednn_version()));
   host.set("engine", engine_version());
   host.set("image_decoders", image_decoders());
   host.set("compiler", SWEEP_ENGINE_COMPILER);
@@ -154,5 +155,11 @@ double peak_rss_mb() {
 }
 
 const char* engine_version() { return SWEEP_ENGINE_VERSION; }
+
+std::string describe_versions() {
+  const std::string onednn = onednn_version();
+  return std::string(SWEEP_ENGINE_VERSION) + " (ncnn " + ncnn_version() +
+         (onednn.empty() ? "" : ", oneDNN " + onednn) + ")";
+}
 
 }  // namespace sweep_engine
