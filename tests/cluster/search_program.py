@@ -1,7 +1,7 @@
-"""A search on a cluster: `python -m tests.cluster.search_program FOLDER STAGE`.
+"""Searches on a cluster: `python -m tests.cluster.search_program RUNS begin|resume`.
 
-STAGE is `killed` (the driver kills itself after the second epoch of a trial on another node), `resumed`, or
-`workers` (one trial of two workers).
+`begin` runs a trial of two workers, and then begins a search of single-worker trials, in which the driver
+kills itself after the second epoch of a trial on another node. `resume` resumes that search.
 """
 
 from __future__ import annotations
@@ -28,32 +28,33 @@ SPEC = tiny_spec(
     trials=TRIALS,
     scheduler={"name": "none"},
 )
+PAIR_SPEC = SPEC.model_copy(update={"trials": 1, "workers_per_trial": 2})
+FOLDER, PAIR_FOLDER = "tiny-20260101-000000", "tiny-20260102-000000"
 TWO_SLOTS = Placement(backend="inproc", workers=1, cpus_per_worker=1, gpus_per_worker=0, concurrent=2)
-PAIR = SPEC.model_copy(update={"trials": 1, "workers_per_trial": 2})
 
 
 class _Observer(SweepObserver):
-    def __init__(self, *, kill: bool) -> None:
-        self._kill = kill
+    kill = False
 
     def cluster_changed(self, note: str) -> None:
         print(note, flush=True)
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
-        if self._kill and record.moved_bytes is not None and record.epoch == 2:
+        if self.kill and record.moved_bytes is not None and record.epoch == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
-    """Run the stage; the last line of the output is a JSON object with the losses of each trial."""
-    folder, stage = Path(sys.argv[1]), sys.argv[2]
-    folder.mkdir(parents=True, exist_ok=True)
-    info, observer = prepare_dataset(DataConfig(name="generated")), _Observer(kill=stage == "killed")
+    """Run the stage; the last line of the output of `resume` is a JSON object with each trial's losses."""
+    runs, stage = Path(sys.argv[1]), sys.argv[2]
+    info, observer = prepare_dataset(DataConfig(name="generated")), _Observer()
+    for name in (FOLDER, PAIR_FOLDER):
+        (runs / name).mkdir(parents=True, exist_ok=True)
     with session():
-        if stage == "workers":
-            outcomes = search(PAIR, folder, info, observer=observer, placement=TWO_WORKERS)
-        else:
-            outcomes = search(SPEC, folder, info, observer=observer, placement=TWO_SLOTS)
+        if stage == "begin":
+            search(PAIR_SPEC, runs / PAIR_FOLDER, info, observer=observer, placement=TWO_WORKERS)
+            observer.kill = True
+        outcomes = search(SPEC, runs / FOLDER, info, observer=observer, placement=TWO_SLOTS)
     for outcome in outcomes:
         assert outcome.error is None, outcome.error
     losses = {

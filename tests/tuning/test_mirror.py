@@ -96,7 +96,7 @@ def test_only_changed_files_are_copied_and_removed_ones_deleted(
     (folder / "test.json").unlink()
     with (folder / "journal.jsonl").open("a") as journal:
         journal.write('{"epoch":')  # the writer has not finished this line
-    # Another process, as after `--resume`, knows what was copied.
+    # Another process, as after `--resume`, reads the versions of the copied files.
     a_mirror(folder, filesystem).update()
     assert written == [
         f"{NAME}/{file}" for file in ("checkpoints/t000/last.pt", "trials.parquet", "journal.jsonl")
@@ -131,7 +131,7 @@ def test_a_sweep_restored_at_any_moment_has_the_checkpoints_of_its_journal(
             raise OSError("the connection was closed")
         with original(filesystem, path) as stream:
             if path.endswith("last.pt"):
-                write_epoch(folder, 4)  # the sweep goes on meanwhile
+                write_epoch(folder, 4)  # the sweep continues meanwhile
             yield stream
 
     monkeypatch.setattr(mirrors, "_output", failing)
