@@ -39,7 +39,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _CLASSES = {"cifar10": 10, "generated": 10}
 _WIDTH = 60
 _BARS = "▁▂▃▄▅▆▇█"
-_CURVES: Mapping[Phenomenon, tuple[str, ...]] = {
+CURVES: Mapping[Phenomenon, tuple[str, ...]] = {
     "divergence": ("train_loss", "lr"),
     "exploding gradients": ("grad_norm",),
     "vanishing gradients": ("first_grad_norm", "last_grad_norm"),
@@ -109,10 +109,10 @@ def report(curves: Curves, findings: Sequence[Finding]) -> str:
 
 def _finding_lines(finding: Finding, curves: Curves) -> list[str]:
     lines = [
-        f"{finding.name} ({finding.severity}), from epoch {finding.epochs[0]}",
+        f"{finding.title} ({finding.severity}), from epoch {finding.epochs[0]}",
         f"  evidence: {finding.evidence}",
     ]
-    for field in _CURVES[finding.name]:
+    for field in CURVES[finding.name]:
         values = [getattr(record, field) for record in curves.records]
         numbers = [math.nan if value is None else float(value) for value in values]
         finite = [value for value in numbers if math.isfinite(value)]

@@ -13,7 +13,10 @@ from platform.tracking.results import SweepResults
 from platform.training.diagnostics.diagnose import diagnose
 from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.diagnostics.findings import DESCRIPTIONS, Finding
+from platform.training.records import EpochRecord
 
+ENDED_EARLY = "ended early"
+"""Beginning of the note of a trial that the search ended because it was hopeless."""
 _SIGNIFICANCE = 0.05
 _SHARE = 0.7
 """Part of a region's trials that have the finding, and part of the trials with it that lie in the region."""
@@ -35,7 +38,7 @@ class FindingGroup:
 def grouped_findings(results: SweepResults) -> list[FindingGroup]:
     """Return the findings of the trials, most severe first; none for a quick sweep.
 
-    Trials that were stopped early have incomplete curves. Of their findings only divergence counts.
+    Trials that the scheduler stopped have incomplete curves. Of their findings only divergence counts.
     """
     classes = number_of_classes(results)
     if classes is None or results.quick:
@@ -45,10 +48,8 @@ def grouped_findings(results: SweepResults) -> list[FindingGroup]:
     for row in rows:
         if row.status not in (TrialStatus.FINISHED, TrialStatus.PRUNED) and not has_diverged(row):
             continue
-        epochs = results.epochs.get(row.trial_id, ())
-        for finding in diagnose(epochs, classes=classes, stopped=has_diverged(row)):
-            if row.completed or finding.name == "divergence":
-                found.setdefault(finding.name, []).append((row, finding))
+        for finding in _findings(row, results.epochs.get(row.trial_id, ()), classes):
+            found.setdefault(finding.name, []).append((row, finding))
     search = [row for row in results.of_stage("search") if row.epochs_done or has_diverged(row)]
     return [
         FindingGroup(
@@ -60,6 +61,19 @@ def grouped_findings(results: SweepResults) -> list[FindingGroup]:
         for name in DESCRIPTIONS
         if name in found
     ]
+
+
+def _findings(row: TrialRow, records: Sequence[EpochRecord], classes: int) -> list[Finding]:
+    found = diagnose(records, classes=classes, stopped=has_diverged(row))
+    if row.completed:
+        return list(found)
+    note = row.note or ""
+    if not note.startswith(ENDED_EARLY):
+        return [finding for finding in found if finding.name == "divergence"]
+    if found or not records:
+        return list(found)
+    evidence = note.removeprefix(f"{ENDED_EARLY}: ")
+    return [Finding(name="underfitting", epochs=(records[-1].epoch,), evidence=evidence)]
 
 
 def findings_by_trial(found: Sequence[FindingGroup]) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
+from platform.tracking.trial_findings import ENDED_EARLY
 from platform.training.diagnostics.divergence import TrainingDiverged
 from platform.training.records import EpochRecord
 from platform.tuning.execution.stage_context import StageContext
@@ -141,7 +142,7 @@ class _Search:
         reason = None if record is None else self._hopeless(trial_id, record)
         if reason is not None:
             info = self._journal.ledger.trials[trial_id].task.info()
-            self._context.observer.trial_noted(info, f"ended early: {reason}")
+            self._context.observer.trial_noted(info, f"{ENDED_EARLY}: {reason}")
         return reason is not None or self._is_over()
 
     def _hopeless(self, trial_id: str, record: EpochRecord) -> str | None:

@@ -20,7 +20,7 @@ from platform.tuning.journal.event import Event
 
 _HOUR_S = 3600.0
 _PATIENCE_EPOCHS, _PATIENCE_SHARE = 4, 0.2
-"""Epochs that a trial may stay at the loss of a guess: at least so many, and so much of the run."""
+"""Epochs after which a trial must be better than a guess: a minimum, and a share of the run."""
 _GUESS = 0.98
 
 

@@ -88,6 +88,15 @@ def test_the_region_of_the_space_that_diverges_is_found(results):
     assert group.region == "optimizer.sgd.lr >= 0.22: 6 of 6 trials, and 0 of the 10 others"
 
 
+def test_a_trial_that_the_search_ended_early_is_undertrained(results):
+    ended = "ended early: no better than a guess after 5 epochs"
+    rows = [dataclasses.replace(row, note=ended) if row.trial_id == "t002" else row for row in results.trials]
+    found = {group.name: group for group in grouped_findings(dataclasses.replace(results, trials=rows))}
+    assert found["underfitting"].trials == ("t000", "t002")
+    [group] = grouped_findings(dataclasses.replace(results, trials=[rows[2]]))
+    assert group.finding.evidence == "no better than a guess after 5 epochs"
+
+
 def test_findings_that_are_spread_over_the_space_have_no_region(results):
     assert [group.region for group in grouped_findings(results)] == ["", ""]
 

@@ -24,14 +24,14 @@ Phenomenon = Literal[
     "loss spikes",
     "underfitting",
 ]
-Severity = Literal["serious", "warning"]
+Severity = Literal["serious", "warning", "hint"]
 
 
 class Description(NamedTuple):
-    """What is known about a phenomenon."""
+    """Severity, cause and remedies of a phenomenon."""
 
     severity: Severity
-    """`serious`: the result of the run is not usable."""
+    """`serious`: the result of the run is not usable; `hint`: the rule is often wrong."""
     cause: str
     """Why it happens, with the source; without a full stop."""
     advice: str
@@ -115,7 +115,7 @@ DESCRIPTIONS: Mapping[Phenomenon, Description] = {
         ("underfitting",),
     ),
     "loss of plasticity": Description(
-        "serious",
+        "hint",
         "a network that was trained on changing targets learns new ones worse than a new network does "
         "(Dohare et al. 2024, Nature 632)",
         "a new initialization for each task, weight decay, a lower learning rate",
@@ -186,6 +186,11 @@ class Finding:
     """The measured values: a sentence without its full stop."""
 
     @property
+    def title(self) -> str:
+        """Its name, with `possible` before that of a hint."""
+        return f"possible {self.name}" if self.severity == "hint" else self.name
+
+    @property
     def severity(self) -> Severity:
         return DESCRIPTIONS[self.name].severity
 
@@ -210,7 +215,7 @@ class Finding:
 
     def __str__(self) -> str:
         """Return one line for display."""
-        return f"{self.name}: {self.evidence}. Try: {self.advice}."
+        return f"{self.title}: {self.evidence}. Try: {self.advice}."
 
 
 def without_symptoms(findings: Sequence[Finding]) -> tuple[Finding, ...]:

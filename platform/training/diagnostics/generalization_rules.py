@@ -15,6 +15,8 @@ from platform.training.diagnostics.thresholds import Thresholds
 from platform.training.records import EpochRecord
 
 _NO_IMPROVEMENT = 0.01
+_LEAST_GAP = 0.05
+"""Difference of training and validation skill that may be noise."""
 
 
 def overfitting(records: Sequence[EpochRecord], classes: int, limits: Thresholds) -> Finding | None:
@@ -101,7 +103,8 @@ def random_labels(records: Sequence[EpochRecord], classes: int, limits: Threshol
     learned = skill(max(record.train_accuracy for record in last), classes) >= limits.memorized_skill
     # The accuracy of few images is noisy; their loss is another indication.
     allowed = limits.unlearned_skill * (2 if first.train_loss >= math.log(classes) else 1)
-    unlearned = skill(validation, classes) <= limits.unlearned_skill
+    # Below chance, the labels are predicted wrongly, so they are not random.
+    unlearned = abs(skill(validation, classes)) <= limits.unlearned_skill
     if not (learned and unlearned and skill(first.train_accuracy, classes) <= allowed):
         return None
     return Finding(
@@ -121,8 +124,10 @@ def skill(accuracy: float, classes: int) -> float:
 
 
 def _gap(held_out: Sequence[EpochRecord], classes: int) -> float:
-    """Return the median difference of training and validation skill."""
-    return median(
-        skill(record.train_accuracy, classes) - skill(record.validation_accuracy or 0.0, classes)
-        for record in held_out
-    )
+    """Return the part of the training skill that validation lacks, median; 0 if the difference is small."""
+    gaps = []
+    for record in held_out:
+        training = skill(record.train_accuracy, classes)
+        lacking = training - skill(record.validation_accuracy or 0.0, classes)
+        gaps.append(lacking / training if lacking >= _LEAST_GAP else 0.0)
+    return median(gaps)

@@ -13,7 +13,7 @@ from platform.training.records import EpochRecord
 _SMALLER_STEPS: frozenset[Phenomenon] = frozenset(
     {"divergence", "exploding gradients", "learning rate too high", "loss spikes", "dead units"}
 )
-_FINAL_ADAM_LR, _LR_FACTOR = 3e-3, 3.0
+_USUAL_ADAM_LR, _LR_FACTOR = 3e-3, 3.0
 _WEIGHT_DECAY = 5e-4
 
 
@@ -50,8 +50,8 @@ def _smaller_steps(finding: Finding, config: RunConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if finding.name != "loss spikes":
         lr = config.optimizer.lr / _LR_FACTOR
-        too_high_for_adam = config.optimizer.name != "sgd" and lr > _FINAL_ADAM_LR
-        options["optimizer.lr"] = _FINAL_ADAM_LR if too_high_for_adam else _rounded(lr)
+        too_high_for_adam = config.optimizer.name != "sgd" and lr > _USUAL_ADAM_LR
+        options["optimizer.lr"] = _USUAL_ADAM_LR if too_high_for_adam else _rounded(lr)
     if config.clip_grad_norm is None and finding.name != "dead units":
         options["clip_grad_norm"] = 1
     if getattr(config.schedule, "warmup_epochs", None) == 0:

@@ -19,7 +19,7 @@ class Thresholds:
     """Last training loss of a run that had learned, relative to a guess."""
     spike_rise: float = 0.04
     """Rise of the training loss from one epoch to the next, in log units."""
-    spike_sigmas: float = 6.0
+    spike_sigmas: float = 4.2
     """The same in robust standard deviations of the changes between epochs."""
     overfitting_rise: float = 1.2
     """Last validation loss as a multiple of its minimum."""
@@ -27,13 +27,13 @@ class Thresholds:
     """Highest training loss of a run whose validation loss rose, relative to a guess."""
     fitted_skill: float = 0.65
     """Training skill from which a gap to validation is overfitting."""
-    gap: float = 0.15
-    """Difference of training and validation accuracy, in skill."""
-    unlearned_skill: float = 0.05
+    gap: float = 0.3
+    """Part of the training skill that validation lacks."""
+    unlearned_skill: float = 0.031
     """Highest skill of an accuracy that counts as chance."""
     memorized_skill: float = 0.15
     """Training skill that random labels reach when they are memorized."""
-    underfitting_loss: float = 0.87
+    underfitting_loss: float = 0.9
     """Lower one of the final losses, relative to a guess."""
     vanishing_norm: float = 1e-4
     """Gradient norm of the first layer."""
