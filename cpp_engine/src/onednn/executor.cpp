@@ -9,6 +9,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include <cpu.h>
+
 #include "onednn/activations.h"
 #include "onednn/api_versions.h"
 #include "onednn/network.h"
@@ -376,6 +378,9 @@ std::string library_version() {
 
 Result<std::unique_ptr<Executor>> Executor::load(const Graph& graph, std::FILE* bin, Precision precision,
                                                  const std::string& output_blob, int num_threads) {
+  // In oneDNN 2.6 the addition of a shortcut is wrong in some kernels for SSE4.1.
+  if (ncnn::cpu_support_x86_avx2() == 0)
+    return Status(StatusCode::unsupported, "oneDNN's kernels are used on processors with AVX2 only");
   Result<Network> network = fuse_layers(graph, bin, precision, output_blob);
   if (!network.ok()) return network.status();
   try {
