@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -186,5 +187,18 @@ def test_self_test_can_be_skipped(
 ) -> None:
     folder = tiny.write(tmp_path / "other", bin=other_weights(tiny))
     answer = classify("--model", folder, "--no-self-test", write_image(0))
+    assert answer.returncode == 0, answer.stderr
+    assert len(answer.stdout.splitlines()) == 5
+
+
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 (package qemu-user) is missing")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the engine is not an x86-64 program")
+@pytest.mark.parametrize("processor", ["Nehalem", "Haswell"])
+def test_old_processors_need_no_missing_instruction(
+    engine: EngineBinaries, tiny_folder: Path, write_image: Callable[[int], Path], processor: str
+) -> None:
+    program = ["qemu-x86_64", "-cpu", processor, str(engine.resnet18)]
+    command = [*program, "--model", str(tiny_folder), str(write_image(0))]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert answer.returncode == 0, answer.stderr
     assert len(answer.stdout.splitlines()) == 5
