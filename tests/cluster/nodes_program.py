@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ def _concurrent_on(nodes: Sequence[Mapping[str, float]]) -> int:
 
 def main() -> None:
     """Run or resume the search."""
+    faulthandler.register(signal.SIGUSR2)
     folder, trials, epochs = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
     spec = tiny_spec(

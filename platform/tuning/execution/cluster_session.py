@@ -44,6 +44,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Only Tune's own console output uses what it reads then, and the request never returns without a head.
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",
     # Tune requests this many actors at a time. platform.tuning.sampling.task_queue limits the trials.
     "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     # A failure is reported without the metrics of an epoch.

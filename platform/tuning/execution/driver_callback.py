@@ -13,7 +13,7 @@ from typing_extensions import override
 from platform.tracking.events import SweepObserver, TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.execution import placement_groups
-from platform.tuning.execution.cluster_nodes import NodeWatch, address_of
+from platform.tuning.execution.cluster_nodes import NodeWatch, address_of, is_answering
 from platform.tuning.execution.cluster_session import check_ray_processes
 from platform.tuning.execution.interrupts import Interrupts, StopRequested
 from platform.tuning.journal.journal import Journal
@@ -183,7 +183,7 @@ class DriverCallback(Callback):
     def _remove_orphaned_groups(self) -> None:
         """After a process died, free the resources of its workers; Ray notices the death with a delay."""
         now_s = time.monotonic()
-        if self._next_cleanup_s <= now_s < self._cleanup_until_s:
+        if self._next_cleanup_s <= now_s < self._cleanup_until_s and is_answering():
             placement_groups.remove_groups_of_dead_trials()
             self._next_cleanup_s = now_s + _CLEANUP_EVERY_S
 
