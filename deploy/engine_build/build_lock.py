@@ -17,6 +17,7 @@ from typing import IO
 import psutil
 
 from platform.common.atomic import write_json
+from platform.common.errors import UserError
 
 Progress = Callable[[str], None]
 
@@ -37,9 +38,19 @@ def locked(path: Path, *, progress: Progress) -> Iterator[Progress]:
     Yields:
         the function to report the build's progress with: it calls `progress`, and shows each message to the
         processes that wait for the lock.
+
+    Raises:
+        UserError: the folder of `path` cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write the build folder {path.parent}: {error.strerror}; make it writable, or, for a "
+            "folder under ~/.cache, set XDG_CACHE_HOME to another one"
+        ) from None
+    with opened as handle:
         _acquire(handle, path, progress)
         _status_file(path).unlink(missing_ok=True)  # of a holder that was killed
         since = time.time()

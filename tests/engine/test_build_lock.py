@@ -8,6 +8,7 @@ import pytest
 
 from deploy.engine_build import build_lock
 from deploy.engine_build.build_lock import build_status, locked
+from platform.common.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,12 @@ def test_progress_is_reported_again_every_few_seconds(
         assert thrice.wait(30)
     other.join(30)
     assert len(set(messages)) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"cannot write the build folder .*XDG_CACHE_HOME"),
+        locked(tmp_path / "file" / "cache" / "ncnn.lock", progress=lambda _: None),
+    ):
+        pass
