@@ -151,7 +151,7 @@ class Reader {
   }
 
   Result<FileParts> finish() {
-    if (!has_pixels_) return damaged("no pixel data");
+    if (pixels_.empty()) return damaged("no pixel data");
     if (color_ == palette && palette_.empty()) return damaged("no palette");
     std::string& data = parts_.data;
     data = signature;
