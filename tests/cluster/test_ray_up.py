@@ -29,8 +29,7 @@ from tests.cluster.ssh_machines import (
 )
 from tests.sweep.examples import TINY
 
-# Both start clusters on two cores: one after the other, in one process.
-pytestmark = [pytest.mark.xdist_group("ray up"), pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 MAY_LISTEN = {"sshd", "gcs_server", "raylet", "ray::DashboardA", "ray::RuntimeEnv", "python"}
 READ_STORE = """
