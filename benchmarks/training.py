@@ -3,6 +3,7 @@
     python -m benchmarks.training                             # ResNet-18 and ResNet-32, on CPU or GPU
     python -m benchmarks.training --models resnet32_cifar --repetitions 9 --json training.json
     python -m benchmarks.training --compile                   # our loop with torch.compile
+    python -m benchmarks.training --diagnostics               # the share of the diagnostics in the time
 
 Both loops train the same network on the same random images in one process. An epoch of
 `platform.training.loop.fit`, including shuffling, augmentation and schedule, alternates with an epoch of
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads or usable_cores())
     precision, reason = choose_precision(given.precision, device)
     workers = min(8, usable_cores()) if given.workers is None else given.workers
+    if given.diagnostics:
+        return _measure_diagnostics(device, precision, given)
     where = record.context()
     settings = {
         "device": str(device),
@@ -85,6 +88,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _measure_diagnostics(device: torch.device, precision: str, given: argparse.Namespace) -> int:
+    """Measure what the diagnostics cost each model, print the table, write the record."""
+    from benchmarks.diagnostics.cost import measure_cost
+    from benchmarks.diagnostics.cost import table as cost_table
+
+    where, rows = record.context(), []
+    for name in given.models:
+        images = given.images or _images_for(name, device)
+        say(f"{name}: {given.repetitions} epochs of {images} images")
+        config = run_config(
+            name, batch_size=given.batch_size, epochs=given.repetitions + 1, precision=precision
+        )
+        rows.append(measure_cost(config, random_data(images), device))
+    print(record.describe(where), "", cost_table(rows), sep="\n")
+    if given.json:
+        settings = {"device": str(device), "precision": precision, "batch_size": given.batch_size}
+        record.write(given.json, record.document("training_diagnostics", where, settings, rows))
+    return 0
+
+
 def _parser() -> Parser:
     parser = Parser("training", "Compare the training throughput with the loop of popular repositories.")
     add = parser.add_argument
@@ -107,6 +130,7 @@ def _parser() -> Parser:
         help="of our loop; default: auto",
     )
     add("--compile", action="store_true", help="compile our network with torch.compile")
+    add("--diagnostics", action="store_true", help="measure the cost of the diagnostics instead")
     add("--device", type=one_of(("cpu", "cuda")), metavar="D", help="cpu or cuda; default: detected")
     return parser
 

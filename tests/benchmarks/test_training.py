@@ -51,6 +51,17 @@ def test_comparison_prints_a_table_and_records_every_repetition(
     assert "  compiled in 47 s" in training.table(where, settings, [row])
 
 
+def test_diagnostics_option_measures_their_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cost.json"
+    arguments = "--diagnostics --models resnet20_cifar --batch-size 4 --images 16 --repetitions 2 --threads 1"
+    assert training.main([*arguments.split(), "--device", "cpu", "--json", str(path)]) == 0
+    (row,) = json.loads(path.read_text())["results"]
+    parts = zip(row["diagnosing_s"], row["training_s"], strict=True)
+    assert row["shares"] == pytest.approx([part / whole for part, whole in parts])
+    assert all(share > 0 for share in row["shares"])
+    assert f"{row['share_median']:.2%}" in capsys.readouterr().out
+
+
 def test_compile_option_reaches_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*_: object, compile_network: bool, **__: object) -> None:
         raise RuntimeError(f"compile_network={compile_network}")

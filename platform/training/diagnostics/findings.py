@@ -131,7 +131,7 @@ DESCRIPTIONS: Mapping[Phenomenon, Description] = {
         ),
     ),
     "periodicity": Description(
-        "warning",
+        "hint",
         "the loss follows a cycle of the learning rate, or images in a fixed order; batch normalization with "
         "weight decay at a constant rate can cause it, too (Lobacheva et al. 2021, arXiv:2106.15739)",
         "shuffled images, a learning rate that falls to zero",

@@ -15,8 +15,6 @@ from platform.training.diagnostics.thresholds import Thresholds
 from platform.training.records import EpochRecord
 
 _NO_IMPROVEMENT = 0.01
-_LEAST_GAP = 0.05
-"""Difference of training and validation skill that may be noise."""
 
 
 def overfitting(records: Sequence[EpochRecord], classes: int, limits: Thresholds) -> Finding | None:
@@ -46,13 +44,13 @@ def _worsened(records: Sequence[EpochRecord], classes: int, limits: Thresholds) 
 
 def _fitted(records: Sequence[EpochRecord], classes: int, limits: Thresholds) -> Finding | None:
     held_out = [record for record in records if record.validation_accuracy is not None]
-    if len(held_out) < 4 or not _gap(late(held_out), classes) >= limits.gap:
+    if len(held_out) < 4 or not _gap(late(held_out), classes, limits) >= limits.gap:
         return None
     fitted = [
         record
         for record in held_out
         if skill(record.train_accuracy, classes) >= limits.fitted_skill
-        and _gap([record], classes) >= limits.gap
+        and _gap([record], classes, limits) >= limits.gap
     ]
     last = held_out[-1]
     if last not in fitted:
@@ -76,7 +74,7 @@ def _fitted(records: Sequence[EpochRecord], classes: int, limits: Thresholds) ->
 def gap(records: Sequence[EpochRecord], classes: int, limits: Thresholds) -> Finding | None:
     """Validation accuracy is far below training accuracy."""
     held_out = [record for record in records if record.validation_accuracy is not None]
-    if len(held_out) < 4 or not _gap(late(held_out), classes) >= limits.gap:
+    if len(held_out) < 4 or not _gap(late(held_out), classes, limits) >= limits.gap:
         return None
     last = held_out[-1]
     return Finding(
@@ -123,11 +121,11 @@ def skill(accuracy: float, classes: int) -> float:
     return (accuracy - 1 / classes) / (1 - 1 / classes)
 
 
-def _gap(held_out: Sequence[EpochRecord], classes: int) -> float:
+def _gap(held_out: Sequence[EpochRecord], classes: int, limits: Thresholds) -> float:
     """Return the part of the training skill that validation lacks, median; 0 if the difference is small."""
     gaps = []
     for record in held_out:
         training = skill(record.train_accuracy, classes)
         lacking = training - skill(record.validation_accuracy or 0.0, classes)
-        gaps.append(lacking / training if lacking >= _LEAST_GAP else 0.0)
+        gaps.append(lacking / training if lacking >= limits.gap_skill else 0.0)
     return median(gaps)

@@ -29,6 +29,8 @@ class Thresholds:
     """Training skill from which a gap to validation is overfitting."""
     gap: float = 0.3
     """Part of the training skill that validation lacks."""
+    gap_skill: float = 0.12
+    """The same as a difference; smaller ones may be noise."""
     unlearned_skill: float = 0.031
     """Highest skill of an accuracy that counts as chance."""
     memorized_skill: float = 0.15

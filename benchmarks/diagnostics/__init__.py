@@ -1,0 +1,1 @@
+"""Recall and false alarms of the diagnostics, measured on recorded runs with planted faults."""
