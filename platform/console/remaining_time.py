@@ -78,6 +78,8 @@ def remaining_time(estimate: Mapping[str, Any] | None, progress: Progress) -> Re
     if estimate is None:
         return _extrapolated(progress)
     after_s = max(0.0, estimate["wall_s"] - sum(estimate[stage]["wall_s"] for stage in STAGES))
+    # A machine that trains slower than planned, because it is busy, is also slower after the training.
+    after_s *= max(1.0, _slowdown(progress.stages[progress.stage], progress.stages))
     if progress.hand_over is not None:
         phases = list(HAND_OVER)
         position = phases.index(progress.hand_over)

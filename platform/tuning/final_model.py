@@ -105,7 +105,9 @@ def evaluate_on_test_set(
             images=len(split),
         )
         split = split.take(rows)
-    what = f"evaluating on the test split ({len(split):,} of {info.test_images:,} images)"
+    what = "evaluating on the test split"
+    if len(split) < info.test_images:
+        what = f"{what} ({len(split):,} of {info.test_images:,} images)"
     progress(what)
     result = evaluate(
         model.network(),
