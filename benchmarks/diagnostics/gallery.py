@@ -99,9 +99,14 @@ def planned_runs() -> list[PlannedRun]:
 
 
 def _healthy() -> Iterator[PlannedRun]:
-    networks = {"plain": _PLAIN, "resnet": _RESNET, "wider": _WIDER, "deeper": _DEEPER}
+    networks: dict[str, Mapping[str, Any]] = {
+        "plain": _PLAIN,
+        "resnet": _RESNET,
+        "wider": _WIDER,
+        "deeper": _DEEPER,
+    }
     names = list(networks)
-    pairs = [
+    pairs: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = [
         (f"{recipe}; {names[(number + shift) % 4]}", networks[names[(number + shift) % 4]], config)
         for number, (recipe, config) in enumerate(_RECIPES.items())
         for shift in ((0, 2) if number % 3 == 0 else (0,))

@@ -38,7 +38,7 @@ _FIELDS = (
 )
 _DIGITS = 5
 _RUNS_PER_WRITE = 5
-_UNTIMED = {"epoch_s": 1.0, "evaluation_s": 0.0, "images_per_s": 1.0}
+_UNTIMED: Mapping[str, Any] = {"epoch_s": 1.0, "evaluation_s": 0.0, "images_per_s": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
