@@ -1,8 +1,8 @@
 """Record and read learning curves of many configurations over many seeds.
 
 The Parquet file has one row per epoch: `config` (number), `params` (JSON from the sampler), `seed` (number),
-`epoch`, `epochs`, `validation_accuracy`, `validation_loss`, `epoch_s`. The file's metadata has space,
-overrides, data and versions under `settings`.
+`epoch`, `epochs`, `validation_accuracy`, `validation_loss`, `epoch_s`. The file's metadata has the space, the
+data and the version of PyTorch under `settings`.
 """
 
 from __future__ import annotations
@@ -141,6 +141,57 @@ def record_curves(
                 for record in train(number, params, seed)
             ]
             _write(path, rows, settings)
+
+
+def record_space(
+    path: Path, space: str, *, configurations: int, seeds: int, threads: int | None, data_dir: Path | None
+) -> None:
+    """Train the runs of a space's recipes that are missing from the file.
+
+    Args:
+        path: the file of the curves.
+        space: path or name of the search space.
+        configurations: number of recipes.
+        seeds: number of runs per recipe.
+        threads: CPU threads; None for one per core.
+        data_dir: folder of the images.
+    """
+    from platform.space.space_files import load_space
+
+    spec = load_space(space, overrides=[])
+    print("loading PyTorch", file=sys.stderr)
+    import torch
+
+    from platform.common.cores import usable_cores
+    from platform.data.catalog import prepare_dataset
+    from platform.data.training_data import load_training_data
+    from platform.space.spec import trial_seed
+    from platform.training.distributed import single
+    from platform.training.loop import fit
+
+    torch.set_num_threads(threads or usable_cores())
+    info = prepare_dataset(spec.base.data, data_dir=data_dir)
+    data, world = load_training_data(spec.base.data, info), single()
+
+    def train(number: int, params: Mapping[str, Any], seed: int) -> Sequence[EpochRecord]:
+        config = spec.resolve(params, seed=trial_seed(spec, seed * 1000 + number, stage="curves"))
+        return fit(config, data, world=world, checkpoint_dir=None).epochs
+
+    described = spec.to_dict()
+    record_curves(
+        path,
+        draw_configurations(spec, configurations),
+        seeds=seeds,
+        settings={
+            "space": spec.name,
+            **{section: described[section] for section in ("base", "search", "seed")},
+            "data": info.label,
+            "data_sha256": info.sha256,
+            "device": world.device.type,
+            "torch": str(torch.__version__),
+        },
+        train=train,
+    )
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:

@@ -1,230 +1,253 @@
-"""Compare selection methods by replaying recorded learning curves: success rate, regret and cost.
+"""Compare ways to choose among noisy recipes: regret, promise and cost, in simulations and recorded curves.
 
-    python -m benchmarks.selection                    # replays benchmarks/data/curves.parquet
+    python -m benchmarks.selection                    # the table in docs/results.md
+    python -m benchmarks.selection --chart FILE.svg   # also the chart in the README
     python -m benchmarks.selection --record           # trains the missing runs; can be stopped and resumed
 
-In each replay every configuration gets one of its recorded seeds as its search run, in random order, and each
-method selects a configuration. `protocol` is the sweep's own code: early stopping (ASHA, one slot),
-`top_candidates`, `summarize` and `choose_champion`, with other seeds for the confirmation. The true accuracy
-of a configuration is its mean over all recorded seeds. It has a standard error and shares runs with the
-methods' data, so differences between methods are more reliable than their absolute values.
+A simulated search has 12 recipes with one run each; the confirmation is the sweep's own code. The spread of
+the recipes relative to the noise of a run is log-uniform between 0.5 and 4, so the searches are a mix of hard
+and easy ones. Recipes and noise are normal, or drawn from the recorded curves. All accuracies are in units of
+the noise. The replays with early stopping (ASHA, one slot) take search runs from the recorded curves, whose
+recipes' means over all recorded seeds count as true; new runs are such a mean plus a recorded deviation.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least
-from benchmarks.curves import Curves, draw_configurations, read_curves, record_curves
-from platform.common.cores import usable_cores
-from platform.common.errors import UsageError, run_command
-from platform.tracking.events import TrialStatus
-from platform.training.records import EpochRecord
-from platform.tuning.selection.champion import RankedTrial, choose_champion, summarize, top_candidates
+from benchmarks.confirmations import Design, Outcomes, Searches, confirm
+from benchmarks.curves import Curves, read_curves, record_space
+from platform.common.errors import run_command
+from platform.tuning.selection.allocation import StopRule
 
-CURVES = Path(__file__).parent / "data" / "curves.parquet"
+Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, kw_only=True)
-class SelectedConfig:
-    """Result of one method in one replay."""
-
-    config: int
-    reported_accuracy: float
-    """Validation accuracy, 0..1, that the method reports for it."""
-    epochs: int
-    """Epochs trained by the method."""
-    separated: bool | None = None
-    """Whether the method reports the winner as significantly better than the second."""
+FOLDER = Path(__file__).parent / "data"
+RECIPES = 12
+LEAST_RATIO, LARGEST_RATIO = 0.5, 4.0
+PROBABILITIES = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Limits of the bins of the claimed probability."""
+ASHA = [(grace, factor) for factor in (2.0, 3.0, 4.0) for grace in (1, 2, 3)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SelectionMethod:
-    """A combination of early stopping and confirmation."""
+def _adaptive(tolerance: float, *, slots: int = 1) -> Design:
+    rule = StopRule(min_seeds=2, max_runs=16, tolerance=tolerance, confidence=0.95)
+    name = f"adaptive, stops at {tolerance:g}" + (f", {slots} slots" if slots > 1 else "")
+    return Design(name=name, candidates=4, rule=rule, slots=slots)
 
-    name: str
-    stopping: bool
-    candidates: int
-    """Number of confirmed candidates; 1: the best search run wins."""
-    seeds: int
+
+def _fixed(candidates: int, seeds: int) -> Design:
+    return Design(name=f"fixed {candidates} x {seeds}", candidates=candidates, seeds=seeds)
+
+
+SINGLE = Design(name="best single run")
+FIXED = [_fixed(*size) for size in ((2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 3), (4, 4), (4, 6))]
+ADAPTIVE = [*(_adaptive(tolerance) for tolerance in (0.3, 0.2, 0.1)), _adaptive(0.2, slots=4)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record curves, or replay them, print the table and write the record."""
+    """Record curves, or compare the designs, print the tables and write the record."""
     given = _parser().parse(arguments)
     if given.record:
-        _record(given)
+        record_space(
+            given.curves,
+            given.space,
+            configurations=given.configurations,
+            seeds=given.recorded_seeds,
+            threads=given.threads,
+            data_dir=given.data_dir,
+        )
         return 0
     curves = read_curves(given.curves)
-    methods = [
-        SelectionMethod(name="best single run", stopping=False, candidates=1, seeds=0),
-        SelectionMethod(name="best single run, early stopping", stopping=True, candidates=1, seeds=0),
-        SelectionMethod(
-            name="protocol without early stopping",
-            stopping=False,
-            candidates=given.candidates,
-            seeds=given.seeds,
-        ),
-        SelectionMethod(name="protocol", stopping=True, candidates=given.candidates, seeds=given.seeds),
-    ]
-    if curves.accuracy.shape[1] <= given.seeds:
-        raise UsageError(
-            f"--seeds {given.seeds} and the search run need {given.seeds + 1} recorded seeds; "
-            f"{given.curves} has {curves.accuracy.shape[1]}"
-        )
-    where = record.context()
+    where, shape = record.context(), Shape.of(curves)
     settings = {
         "curves": dict(curves.settings),
         "configurations": curves.accuracy.shape[0],
         "recorded_seeds": curves.accuracy.shape[1],
         "epochs": curves.accuracy.shape[2],
+        "recorded_ratio": shape.spread / shape.deviation,
+        "recorded_deviation": shape.deviation,
+        "searches": given.searches,
         "replays": given.replays,
-        "grace_epochs": given.grace_epochs,
-        "reduction_factor": given.reduction_factor,
-        "configurations_per_replay": given.configurations_per_replay,
     }
-    results = [study(curves, method, given) for method in methods]
+    results = []
+    for source, drawn in (("normal", None), ("recorded", shape)):
+        searches = simulated(given.searches, drawn)
+        results += [row(source, design, searches) for design in (SINGLE, *FIXED, *ADAPTIVE)]
+    results += [early_stopping(curves, shape, *rungs, replays=given.replays) for rungs in ASHA]
     print(table(where, settings, results))
+    if given.chart:
+        chart(given.chart, results)
     if given.json:
         record.write(given.json, record.document("selection", where, settings, results))
     return 0
 
 
 def _parser() -> Parser:
-    parser = Parser("selection", "Compare selection methods by replaying recorded learning curves.")
+    parser = Parser("selection", "Compare ways to choose among noisy recipes.")
     add = parser.add_argument
-    add("--curves", type=Path, default=CURVES, metavar="FILE", help="default: benchmarks/data/curves.parquet")
-    add("--replays", type=at_least(1), default=2000, metavar="N", help="default: 2000")
-    add("--configurations-per-replay", type=at_least(2), metavar="N", help="default: all recorded ones")
-    add("--candidates", type=at_least(1), default=3, metavar="N", help="default: 3")
-    add("--seeds", type=at_least(1), default=3, metavar="N", help="runs of each candidate; default: 3")
-    add("--grace-epochs", type=at_least(1), default=2, metavar="N", help="first rung; default: 2")
-    add("--reduction-factor", type=float, default=3.0, metavar="X", help="default: 3")
+    curves = FOLDER / "curves.parquet"
+    add("--curves", type=Path, default=curves, metavar="FILE", help="default: benchmarks/data/curves.parquet")
+    add("--searches", type=at_least(2), default=4000, metavar="N", help="simulated; default: 4000")
+    add("--replays", type=at_least(2), default=500, metavar="N", help="of early stopping; default: 500")
+    add("--chart", type=Path, metavar="FILE", help="draw regret and promise over runs (.svg, .png)")
     add("--record", action="store_true", help="train the missing runs instead")
-    add("--space", default="resnet32_cifar", help="--record: the search space")
-    add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="--record: changes of the space's settings")
-    add("--configurations", type=at_least(2), default=16, metavar="N", help="--record: default 16")
-    add("--recorded-seeds", type=at_least(2), default=8, metavar="N", help="--record: default 8")
+    add("--space", default=str(FOLDER / "curves.yaml"), help="--record: default benchmarks/data/curves.yaml")
+    add("--configurations", type=at_least(2), default=20, metavar="N", help="--record: default 20")
+    add("--recorded-seeds", type=at_least(2), default=16, metavar="N", help="--record: default 16")
     add("--threads", type=at_least(1), metavar="N", help="--record: CPU threads; default: cores")
     add("--data-dir", type=Path, metavar="DIR", help="--record: folder of the images")
     return parser
 
 
-def study(curves: Curves, method: SelectionMethod, given: argparse.Namespace) -> dict[str, Any]:
-    """Replay `method` and return its row of the record; the random draws are equal for all methods."""
-    draws = np.random.default_rng(0)
-    truth, epochs = curves.truth, curves.accuracy.shape[2]
-    count = min(given.configurations_per_replay or len(truth), len(truth))
-    choices, best = [], []
-    for _ in range(given.replays):
-        present = draws.permutation(len(truth))[:count]
-        seed_order = np.array([draws.permutation(curves.accuracy.shape[1]) for _ in present])
-        best.append(present[np.argmax(truth[present])])
-        choices.append(
-            select(
-                curves,
-                method,
-                present,
-                seed_order,
-                grace_epochs=given.grace_epochs,
-                reduction_factor=given.reduction_factor,
-            )
-        )
-    chosen = np.array([choice.config for choice in choices])
-    regret = truth[np.array(best)] - truth[chosen]
-    spent = np.array([choice.epochs for choice in choices])
-    separated = [
-        (choice, right)
-        for choice, right in zip(choices, chosen == np.array(best), strict=True)
-        if choice.separated
-    ]
+class Shape(NamedTuple):
+    """The recorded distributions of recipes and noise."""
+
+    gaps: Floats
+    """Means of the recipes with mean 0 and standard deviation 1."""
+    noise: Floats
+    """Deviations of the runs from the mean of their recipe, with standard deviation 1."""
+    spread: float
+    """Standard deviation of the recipes, as accuracy, without the part that the noise adds."""
+    deviation: float
+    """Standard deviation of the noise, as accuracy."""
+
+    @classmethod
+    def of(cls, curves: Curves) -> Shape:
+        """Return the distributions of a recording."""
+        final, seeds = curves.accuracy[:, :, -1], curves.accuracy.shape[1]
+        noise = (final - final.mean(axis=1, keepdims=True)) * np.sqrt(seeds / (seeds - 1))
+        deviation, means = float(np.sqrt((noise**2).mean())), curves.truth
+        spread = np.sqrt(max(means.var(ddof=1) - deviation**2 / seeds, 0.0))
+        return cls((means - means.mean()) / means.std(), noise.ravel() / deviation, float(spread), deviation)
+
+
+def simulated(count: int, shape: Shape | None) -> Searches:
+    """Return searches with normal recipes and noise, or with those of a recording."""
+    random = np.random.default_rng(0)
+    ratio = np.exp(random.uniform(np.log(LEAST_RATIO), np.log(LARGEST_RATIO), (count, 1)))
+    if shape is None:
+        gaps, noise = random.standard_normal((count, RECIPES)), random.standard_normal(100_000)
+    else:
+        most = min(RECIPES, len(shape.gaps))
+        gaps = np.stack([random.choice(shape.gaps, most, replace=False) for _ in range(count)])
+        noise = shape.noise
+    truth = ratio * gaps
+    return Searches(truth, truth + random.choice(noise, truth.shape), noise)
+
+
+def row(source: str, design: Design, searches: Searches) -> dict[str, Any]:
+    """Return the results of a design, in units of the noise."""
+    outcomes = confirm(searches, design, np.random.default_rng(1))
+    sure = outcomes.probability >= PROBABILITIES[-2]
     return {
-        "way": method.name,
-        "candidates": method.candidates,
-        "seeds": method.seeds,
-        "picked_the_best": float(np.mean(chosen == np.array(best))),
-        "regret_points_mean": float(100 * regret.mean()),
-        "regret_points_p95": float(100 * np.quantile(regret, 0.95)),
-        "optimism_points_mean": float(100 * np.mean([c.reported_accuracy for c in choices] - truth[chosen])),
-        "epochs_mean": float(spent.mean()),
-        "epochs_of_full_search": float(count * epochs),
-        "said_separated": len(separated) / len(choices),
-        "separated_and_right": float(np.mean([right for _, right in separated])) if separated else None,
+        "source": source,
+        "design": design.name,
+        "regret": float(outcomes.regret.mean()),
+        "regret_error": float(outcomes.regret.std() / np.sqrt(len(outcomes.regret))),
+        "claimed_regret": float(outcomes.loss.mean()),
+        "best": float(outcomes.right.mean()),
+        "claimed_best": float(outcomes.probability.mean()),
+        "promise": float(outcomes.bias.mean()),
+        "runs": float(outcomes.runs.mean()),
+        "sure": float(sure.mean()),
+        "sure_claimed": float(outcomes.probability[sure].mean()) if sure.any() else None,
+        "sure_right": float(outcomes.right[sure].mean()) if sure.any() else None,
+        "calibration": calibration(outcomes),
     }
 
 
-def select(
-    curves: Curves,
-    method: SelectionMethod,
-    present: NDArray[np.int64],
-    seed_order: NDArray[np.int64],
-    *,
-    grace_epochs: int,
-    reduction_factor: float,
-) -> SelectedConfig:
-    """Return the configuration that `method` selects.
-
-    Args:
-        curves: the recording.
-        method: the selection method.
-        present: numbers of the configurations, in the order of their trials.
-        seed_order: recorded seeds [configurations, seeds]: column 0 is the search run, the next ones are the
-            confirmation runs.
-        grace_epochs: first rung of the early stopping.
-        reduction_factor: reduction factor of the early stopping.
-    """
-    epochs = curves.accuracy.shape[2]
-    searched = [curves.accuracy[config, seed_order[place, 0]] for place, config in enumerate(present)]
-    lengths = (
-        stopped_after(searched, grace_epochs=grace_epochs, reduction_factor=reduction_factor)
-        if method.stopping
-        else [epochs] * len(present)
-    )
-    trials = [
-        RankedTrial(
-            trial_id=str(place),
-            number=place,
-            status=TrialStatus.FINISHED if length == epochs else TrialStatus.PRUNED,
-            epoch=length,
-            epochs=epochs,
-            validation_accuracy=float(searched[place][length - 1]),
-            validation_loss=None,
-        )
-        for place, length in enumerate(lengths)
+def calibration(outcomes: Outcomes) -> list[dict[str, float]]:
+    """Return claimed and actual probability and regret of the decisions, by claimed probability."""
+    place = np.digitize(outcomes.probability, PROBABILITIES[1:-1])
+    return [
+        {
+            "from": PROBABILITIES[number],
+            "to": PROBABILITIES[number + 1],
+            "decisions": int(mine.sum()),
+            "claimed": float(outcomes.probability[mine].mean()),
+            "right": float(outcomes.right[mine].mean()),
+            "claimed_regret": float(outcomes.loss[mine].mean()),
+            "regret": float(outcomes.regret[mine].mean()),
+        }
+        for number in range(len(PROBABILITIES) - 1)
+        for mine in (place == number,)
+        if mine.any()
     ]
-    ranked = top_candidates(trials, method.candidates)
-    spent = sum(lengths)
-    if method.candidates == 1:
-        place = int(ranked[0].trial_id)
-        return SelectedConfig(
-            config=int(present[place]), reported_accuracy=ranked[0].validation_accuracy or 0.0, epochs=spent
+
+
+def saved_share(results: Sequence[Mapping[str, Any]], source: str, design: str) -> float | None:
+    """Return how many runs a design saves at equal regret, relative to the best fixed designs.
+
+    The runs of fixed designs are interpolated between neighbors with the fewest runs for their regret.
+
+    Returns:
+        The share of the runs, or None if the regret is outside that of the fixed designs.
+    """
+    rows = [one for one in results if one.get("source") == source]
+    [own] = [one for one in rows if one["design"] == design]
+    fixed = sorted((one["runs"], one["regret"]) for one in rows if one["design"].startswith("fixed"))
+    front = [each for place, each in enumerate(fixed) if all(each[1] < one[1] for one in fixed[:place])]
+    for (fewer, worse), (more, better) in pairwise(front):
+        if better <= own["regret"] <= worse:
+            runs = fewer + (more - fewer) * (worse - own["regret"]) / (worse - better)
+            return float(1 - own["runs"] / runs)
+    return None
+
+
+def early_stopping(
+    curves: Curves, shape: Shape, grace_epochs: int, reduction_factor: float, *, replays: int
+) -> dict[str, Any]:
+    """Replay searches with early stopping, and confirm the complete trials.
+
+    Returns:
+        How often the best recipe was stopped, the regret of that alone, the share of the epochs, and the
+        regret of several designs, in units of the noise.
+    """
+    random, epochs = np.random.default_rng(0), curves.accuracy.shape[2]
+    scale, truth = shape.deviation, curves.truth
+    groups: dict[int, list[tuple[Floats, Floats]]] = {}
+    lost, trained, best = [], 0, dict[int, list[float]]()
+    for _ in range(replays):
+        present = random.permutation(len(truth))[:RECIPES]
+        runs = curves.accuracy[present, random.integers(curves.accuracy.shape[1], size=len(present))]
+        lengths = np.array(
+            stopped_after(list(runs), grace_epochs=grace_epochs, reduction_factor=reduction_factor)
         )
-    summaries = []
-    for candidate in ranked:
-        place = int(candidate.trial_id)
-        runs = curves.accuracy[present[place], seed_order[place, 1 : 1 + method.seeds], -1]
-        summaries.append(summarize(candidate.trial_id, runs.tolist()))
-    champion = choose_champion(summaries)
-    return SelectedConfig(
-        config=int(present[int(champion.candidate)]),
-        reported_accuracy=champion.summary.mean,
-        epochs=spent + len(ranked) * method.seeds * epochs,
-        separated=champion.separated,
-    )
+        complete, means = lengths == epochs, truth[present] / scale
+        trained += int(lengths.sum())
+        lost.append(means.max() - means[complete].max())
+        count = int(complete.sum())
+        groups.setdefault(count, []).append((means[complete], runs[complete, -1] / scale))
+        best.setdefault(count, []).append(means.max())
+    regrets: dict[str, list[float]] = {}
+    for count, found in groups.items():
+        means, accuracies = (np.stack(values) for values in zip(*found, strict=True))
+        searches = Searches(means, accuracies, shape.noise)
+        missed = np.array(best[count]) - searches.truth.max(axis=1)
+        for design in (SINGLE, _fixed(3, 3), _adaptive(0.2)):
+            regret = confirm(searches, design, np.random.default_rng(1)).regret if count > 1 else 0.0
+            regrets.setdefault(design.name, []).extend(missed + regret)
+    return {
+        "grace_epochs": grace_epochs,
+        "reduction_factor": reduction_factor,
+        "epochs": epochs,
+        "lost_the_best": float(np.mean(np.array(lost) > 0)),
+        "regret_of_stopping": float(np.mean(lost)),
+        "epochs_share": trained / (replays * min(RECIPES, len(truth)) * epochs),
+        "regret": {name: float(np.mean(values)) for name, values in regrets.items()},
+    }
 
 
-def stopped_after(
-    curves: Sequence[NDArray[np.float64]], *, grace_epochs: int, reduction_factor: float
-) -> list[int]:
+def stopped_after(curves: Sequence[Floats], *, grace_epochs: int, reduction_factor: float) -> list[int]:
     """Return the number of epochs of each curve, trained sequentially, under the sweep's own scheduler."""
     from types import SimpleNamespace
 
@@ -246,65 +269,73 @@ def stopped_after(
 
 
 def table(where: Mapping[str, Any], settings: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """Format the results as a table."""
+    """Format the results as tables."""
     recorded = (
         f"{settings['configurations']} configurations x {settings['recorded_seeds']} seeds x "
-        f"{settings['epochs']} epochs recorded; {settings['replays']} replays"
+        f"{settings['epochs']} epochs recorded: noise {100 * settings['recorded_deviation']:.2f} points, "
+        f"recipes differ by {settings['recorded_ratio']:.2f} times of it; {settings['searches']} simulated "
+        "searches"
     )
-    header = (
-        f"{'method':32} {'best':>7} {'regret':>7} {'p95':>6} {'optimism':>9} {'epochs':>8} "
-        f"{'cost':>6}  separated (of these correct)"
-    )
-    units = "regret, p95, optimism: percentage points"
-    return "\n".join([record.describe(where), recorded, "", header, *map(_line, results), "", units])
+    lines = [record.describe(where), recorded]
+    for source in ("normal", "recorded"):
+        lines.append("")
+        lines.append(
+            f"{f'{source} recipes and noise':28} {'runs':>5} {'saved':>6} {'regret':>13} {'claimed':>8} "
+            f"{'best':>6} {'claimed':>8} {'promise':>8}  of those claimed with 90 % and more"
+        )
+        for one in (one for one in results if one.get("source") == source):
+            saved = saved_share(results, source, one["design"]) if "adaptive" in one["design"] else None
+            sure = ""
+            if one["sure_right"] is not None:
+                sure = f"{one['sure']:.0%}: claimed {one['sure_claimed']:.1%}, right {one['sure_right']:.1%}"
+            lines.append(
+                f"{one['design']:28} {one['runs']:5.1f} {'' if saved is None else f'{saved:.0%}':>6} "
+                f"{one['regret']:.3f} ± {one['regret_error']:.3f} {one['claimed_regret']:8.3f} "
+                f"{one['best']:6.1%} {one['claimed_best']:8.1%} {one['promise']:+8.3f}  {sure}"
+            )
+    lines += ["", "claimed and actual probability, claimed and actual regret (adaptive, stops at 0.2)"]
+    for one in results:
+        if one.get("design") == "adaptive, stops at 0.2":
+            for each in one["calibration"]:
+                lines.append(
+                    f"{one['source']:10} {each['from']:.1f} to {each['to']:.1f}: {each['decisions']:5} "
+                    f"decisions, {each['claimed']:6.1%} {each['right']:6.1%}, {each['claimed_regret']:.3f} "
+                    f"{each['regret']:.3f}"
+                )
+    lines += ["", "early stopping: grace, factor, lost the best, regret of that, epochs, regret by design"]
+    for one in results:
+        if "lost_the_best" in one:
+            regrets = ", ".join(f"{name} {regret:.3f}" for name, regret in one["regret"].items())
+            lines.append(
+                f"{one['grace_epochs']} of {one['epochs']}, {one['reduction_factor']:g}: "
+                f"{one['lost_the_best']:6.1%} {one['regret_of_stopping']:.3f} "
+                f"{one['epochs_share']:.0%}  {regrets}"
+            )
+    return "\n".join([*lines, "", "regret, promise (promised minus true accuracy): in units of the noise"])
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    right = row["separated_and_right"]
-    separated = f"{row['said_separated']:.0%}" + (f" ({right:.0%})" if right is not None else "")
-    cost = row["epochs_mean"] / row["epochs_of_full_search"]
-    return (
-        f"{row['way']:32} {row['picked_the_best']:7.1%} {row['regret_points_mean']:7.2f} "
-        f"{row['regret_points_p95']:6.2f} {row['optimism_points_mean']:+9.2f} {row['epochs_mean']:8.0f} "
-        f"{cost:5.2f}x  {separated if row['seeds'] else '-'}"
-    )
+def chart(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the regret and the promise of the designs over their runs, for normal recipes and noise."""
+    import matplotlib as mpl
 
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
 
-def _record(given: argparse.Namespace) -> None:
-    from platform.space.space_files import load_space
-
-    spec = load_space(given.space, overrides=given.set)
-    print("loading PyTorch", file=sys.stderr)
-    import torch
-
-    from platform.data.catalog import prepare_dataset
-    from platform.data.training_data import load_training_data
-    from platform.space.spec import trial_seed
-    from platform.training.distributed import single
-    from platform.training.loop import fit
-
-    torch.set_num_threads(given.threads or usable_cores())
-    info = prepare_dataset(spec.base.data, data_dir=given.data_dir)
-    data, world = load_training_data(spec.base.data, info), single()
-
-    def train(number: int, params: Mapping[str, Any], seed: int) -> Sequence[EpochRecord]:
-        config = spec.resolve(params, seed=trial_seed(spec, seed * 1000 + number, stage="curves"))
-        return fit(config, data, world=world, checkpoint_dir=None).epochs
-
-    record_curves(
-        given.curves,
-        draw_configurations(spec, given.configurations),
-        seeds=given.recorded_seeds,
-        settings={
-            "space": spec.name,
-            "spec": spec.to_dict(),
-            "data": info.label,
-            "data_sha256": info.sha256,
-            "device": world.device.type,
-            "torch": str(torch.__version__),
-        },
-        train=train,
-    )
+    mpl.rcParams["svg.hashsalt"] = "selection"
+    rows = [one for one in results if one.get("source") == "normal" and "slots" not in one["design"]]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, key, label in zip(axes, ("regret", "promise"), ("regret", "promised minus true"), strict=True):
+        for kind, color, marker in (("fixed", "#7f7f7f", "o"), ("adaptive", "#d6336c", "s")):
+            mine = sorted((one["runs"], one[key]) for one in rows if one["design"].startswith(kind))
+            axis.plot(*zip(*mine, strict=True), marker=marker, color=color, label=kind)
+        [single] = [one for one in rows if one["design"] == SINGLE.name]
+        axis.plot([single["runs"]], [single[key]], "x", color="#1c7ed6", label=SINGLE.name)
+        axis.set(xlabel="confirmation runs, mean", ylabel=f"{label}, noise of a run = 1")
+        axis.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

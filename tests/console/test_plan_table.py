@@ -93,6 +93,7 @@ def test_the_plan_has_the_settings_the_stages_and_the_resources(plan, tmp_path):
     assert cells(text, "sampler", "MLflow") == [
         ["sampler", "tpe"],
         ["scheduler", f"asha, may stop trials after epoch 5, 15, 45, {saved}"],
+        ["early stopping", plan.stopping_risk],
         ["epochs", "at most 1,450 in all stages"],
         ["search", f"inproc ({plan.search.backend_reason})"],
         ["confirm", f"4 candidates, 2 to 16 runs, inproc ({plan.confirm.backend_reason})"],

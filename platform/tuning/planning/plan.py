@@ -261,8 +261,6 @@ def _stopping_risk(scheduler: Scheduler, epochs: int) -> str:
     risk = stopping_risk(
         grace_epochs=scheduler.grace_epochs, reduction_factor=scheduler.reduction_factor, epochs=epochs
     )
-    if risk is None:
-        return ""
     return (
         f"replays with similar rungs stopped the best of 12 recipes in {percent(risk.lost_the_best, 0)}, "
         f"which cost {risk.regret:.2f} of the noise of a run on average"

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 DRAWS = 4096
 _RATIOS = np.geomspace(0.25, 8, 21)
-"""Values of tau / sigma. In the recorded curves (benchmarks/data/curves.parquet) it is between 1 and 3."""
+"""Values of tau / sigma. In the recorded curves (benchmarks/data) it is 1.4 and 2.8."""
 _LEAST_SQUARES = 1e-12
 """Sum of squared deviations of runs that do not differ: below the resolution of an accuracy."""
 

@@ -100,6 +100,15 @@ def test_an_adaptive_confirmation_is_planned_with_its_limits_and_expected_to_nee
     assert plan(trials=2).confirmation == "2 candidates, 2 to 16 runs"
 
 
+def test_the_plan_has_the_measured_risk_of_early_stopping_with_similar_rungs() -> None:
+    early = plan(scheduler={"name": "asha", "grace_epochs": 1}).stopping_risk
+    assert early.startswith(
+        "replays with similar rungs stopped the best of 12 recipes in 36 %, which cost 0.19 of"
+    )
+    assert "in 1 %" in plan(scheduler={"name": "asha", "grace_epochs": 4}).stopping_risk
+    assert plan(scheduler={"name": "none"}).stopping_risk == ""
+
+
 def test_without_early_stopping_nothing_is_saved_and_median_is_unpredictable() -> None:
     assert plan().saved_share == 0
     median = plan(scheduler={"name": "median", "grace_epochs": 2})
