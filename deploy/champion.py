@@ -14,6 +14,7 @@ import numpy as np
 
 from deploy.conversion.ncnn_net import load_net, options_for
 from deploy.conversion.parity import MIN_IMAGES
+from deploy.engine_build.engine_model import EngineModel
 from deploy.export import ExportResult, export_model
 from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
@@ -85,7 +86,7 @@ def export_champion(
         out_dir: the fp32 model folder.
         info: the data set it was trained on.
         precisions: lower precisions to try; default: `native_precisions`.
-        tuned: choose Winograd's transform by measurement on this machine.
+        tuned: choose Winograd's transform and the kernels by measurement on this machine.
         most_images: maximum number of validation and of test images to evaluate, evenly spread.
         source: as for `export_model`.
         evaluator: measures top-1 accuracy; default: the C++ engine, built if needed.
@@ -161,13 +162,17 @@ def _fp32_accuracy(gate: AccuracyGate) -> dict[str, object]:
 
 
 def _cpu_ms(folders: Mapping[str, Path]) -> dict[str, float]:
-    work = []
-    for path in folders.values():
-        folder = mf.open_model_folder(path)
-        shape = folder.document.input.shape
-        net = load_net(folder.param, folder.weights, options_for(folder.document.precision))
-        work.append(
-            partial(run_inference, net, np.random.default_rng(0).standard_normal(shape).astype(np.float32))
-        )
+    work = [_inference(mf.open_model_folder(path)) for path in folders.values()]
     medians = np.median(cpu_times_ms(work, rounds=ROUNDS), axis=1)
     return dict(zip(folders, medians.tolist(), strict=True))
+
+
+def _inference(folder: mf.ModelFolder) -> Callable[[], object]:
+    """Return a function that runs the network once, in the engine if it can be built, else in ncnn."""
+    document = folder.document
+    image = np.random.default_rng(0).standard_normal(document.input.shape).astype(np.float32)
+    try:
+        return partial(EngineModel(folder.path).infer, image[None])
+    except UserError:
+        net = load_net(folder.param, folder.weights, options_for(document.precision))
+        return partial(run_inference, net, image)

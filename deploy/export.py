@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deploy.conversion.parity import Parity
-    from deploy.model_files.model_folder import SelfTest
+    from deploy.model_files.model_folder import ModelDocument, SelfTest
     from platform.models.trained import TrainedModel
 
 SELF_TEST_TOLERANCE = 1e-3
@@ -79,7 +79,7 @@ def export_model(
         parity_images: test images uint8 [N, C, H, W] to compare on, 256 or more; None: random images.
         parity_data: label of these images; default: the label of the model's training data.
         source: `run`, `sweep`, `commit`, `data`, `test_accuracy`; these override the model's own provenance.
-        tuned: choose Winograd's transform by measurement on this machine, not by rule.
+        tuned: choose Winograd's transform and the kernels by measurement on this machine.
         progress: called with progress messages.
 
     Raises:
@@ -149,6 +149,8 @@ def _export(
         tuning=tuning,
     )
     mf.write_document(folder, document)
+    if tuned:
+        parity = _choose_kernels(model, folder, document, images, parity, progress)
     mf.open_model_folder(folder)
     return ExportResult(
         folder=out_dir,
@@ -158,6 +160,35 @@ def _export(
         parity_data=images_label,
         tuned_layers=no_winograd,
     )
+
+
+def _choose_kernels(
+    model: TrainedModel,
+    folder: Path,
+    document: ModelDocument,
+    images: NDArray[np.uint8],
+    parity: Parity,
+    progress: Callable[[str], None],
+) -> Parity:
+    """Use oneDNN's kernels if they are faster and as exact; return the differences of the kernels used."""
+    from deploy.conversion.parity import FP32_TOLERANCE, compare, reference_logits
+    from deploy.model_files.model_folder import write_document
+    from deploy.winograd.kernel_choice import find_faster_onednn
+
+    choice = find_faster_onednn(folder, progress=progress)
+    if choice is None:
+        return parity
+    inputs, reference = reference_logits(model, images)
+    found = compare(reference, choice.infer_all(inputs))
+    if found.max_relative > FP32_TOLERANCE:
+        progress(f"oneDNN's kernels are not used: their logits differ by up to {found.max_abs:.2g}")
+        return parity
+    changes = {
+        "tuning": {**(document.tuning or {}), **choice.record()},
+        "parity": document.parity.model_copy(update=asdict(found)),
+    }
+    write_document(folder, document.model_copy(update=changes))
+    return found
 
 
 def _write_files(
@@ -234,7 +265,7 @@ class Arguments:
     precision: Annotated[str, option("PRECISIONS", default="fp32")] = "fp32"
     """Some of fp32,fp16,bf16,int8; fp32 is always written to OUTPUT, int8 to OUTPUT-int8."""
     tune: Flag = False
-    """Choose Winograd's transform by measurement on this machine, not by rule."""
+    """Choose Winograd's transform, and ncnn's or oneDNN's kernels, by measurement on this machine."""
     accept_loss: Flag = False
     """Keep a precision that costs more than 1 point of top-1 accuracy."""
     calibration: Annotated[Literal["percentile", "minmax", "kl"], option(default="percentile")] = "percentile"

@@ -28,6 +28,7 @@ from platform.common.time_left import TimeLeft
 from platform.data.cache import default_cache_dir
 
 _COUNT = re.compile(r"(?P<phase>.+): (?P<done>\d+)(?: of (?P<total>\d+) (?P<unit>\w+)| %)")
+_ONEDNN_HEADERS = tuple(Path(root, "include/oneapi/dnnl/dnnl_version.h") for root in ("/usr", "/usr/local"))
 _SOURCES = ("CMakeLists.txt", "cmake/*", "include/**/*.h", "src/**/*.cpp", "src/**/*.h", "apps/*")
 
 
@@ -39,6 +40,8 @@ class EngineBinaries:
     """Classifies images."""
     benchmark: Path
     """Measures latency."""
+    library: Path
+    """The shared library for `deploy.engine_build.engine_model`."""
 
 
 def to_stderr(message: str) -> None:
@@ -200,6 +203,9 @@ def _lock_file(build_dir: Path) -> Path:
 def _recipe(ncnn_dir: Path | None, ncnn_source_dir: Path | None) -> str:
     """Hash all inputs of the build except the compiler: a built engine must run without one."""
     digest = hashlib.sha256(f"{ncnn_recipe()}\0{ncnn_dir}\0{ncnn_source_dir}".encode())
+    # Installing or removing oneDNN, which is optional, requires another build.
+    for path in filter(Path.is_file, _ONEDNN_HEADERS):
+        digest.update(path.read_bytes())
     for pattern in _SOURCES:
         for path in sorted(ENGINE_DIR.glob(pattern)):
             digest.update(f"\0{path.relative_to(ENGINE_DIR)}\0".encode())
@@ -208,7 +214,11 @@ def _recipe(ncnn_dir: Path | None, ncnn_source_dir: Path | None) -> str:
 
 
 def _binaries(build_dir: Path) -> EngineBinaries:
-    return EngineBinaries(resnet18=build_dir / "resnet18", benchmark=build_dir / "benchmark_ncnn")
+    return EngineBinaries(
+        resnet18=build_dir / "resnet18",
+        benchmark=build_dir / "benchmark_ncnn",
+        library=build_dir / "libsweep_engine.so",
+    )
 
 
 def _is_built(build_dir: Path, recipe: str) -> bool:
@@ -217,7 +227,7 @@ def _is_built(build_dir: Path, recipe: str) -> bool:
         built = (build_dir / "built-from.txt").read_text(encoding="utf-8")
     except OSError:
         return False
-    return built == recipe and engine.resnet18.is_file() and engine.benchmark.is_file()
+    return built == recipe and all(map(Path.is_file, (engine.resnet18, engine.benchmark, engine.library)))
 
 
 def _build(

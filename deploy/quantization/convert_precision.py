@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from deploy.conversion.ncnn_net import READABLE, load_net, options_for, run
 from deploy.conversion.param_file import parse
-from deploy.conversion.parity import Parity, compare
+from deploy.conversion.parity import compare
 from deploy.conversion.weights_file import read_weights, write_weights
 from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.quantization import activation_scales as cal
 from deploy.quantization.int8_weights import write_int8
+from deploy.winograd.kernel_choice import find_faster_onednn
 from deploy.winograd.measured_choice import tune_by_measurement
 from deploy.winograd.rule import tune_by_rule
 from platform.common.errors import UsageError, UserError
@@ -37,10 +38,8 @@ class ConversionResult:
 
     folder: Path
     precision: mf.ModelPrecision
-    bytes: int
-    """Size of the weights."""
-    parity: Parity
-    """Differences from ncnn in fp32."""
+    document: mf.ModelDocument
+    """Its model.json."""
 
 
 def convert_precision(
@@ -53,6 +52,7 @@ def convert_precision(
     calibration: NDArray[np.uint8] | None = None,
     method: cal.Method = "percentile",
     tuned: bool = False,
+    try_onednn: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ConversionResult:
     """Write the network of an fp32 model folder in a lower precision.
@@ -65,7 +65,8 @@ def convert_precision(
         images_label: label of their data set.
         calibration: int8 only: 512 or more training or validation images uint8, never test images.
         method: int8 only: calibration method.
-        tuned: choose Winograd's transform by measurement on this machine.
+        tuned: choose Winograd's transform and the kernels by measurement on this machine.
+        try_onednn: whether oneDNN's kernels may be chosen.
         progress: called with progress messages.
 
     Raises:
@@ -90,7 +91,11 @@ def convert_precision(
         what = f"comparing {precision} with fp32 on {len(images)} images ({images_label})"
         progress(what)
         meter = TimeLeft(what, 2 * len(images), progress)
-        return _describe(folder, new, out_dir, precision, images, images_label, notes, meter)
+        document, reference = _describe(folder, new, precision, images, images_label, notes, meter)
+        if tuned and try_onednn:
+            document = _choose_kernels(new, document, images, reference, progress)
+        mf.open_model_folder(new)
+        return ConversionResult(folder=out_dir, precision=precision, document=document)
 
 
 def _write_files(
@@ -150,41 +155,65 @@ def _tune(
 def _describe(
     source: mf.ModelFolder,
     new: Path,
-    out_dir: Path,
     precision: mf.ModelPrecision,
     images: NDArray[np.uint8],
     images_label: str,
     notes: dict[str, object],
     meter: TimeLeft,
-) -> ConversionResult:
+) -> tuple[mf.ModelDocument, NDArray[np.float32]]:
+    """Compare the files of `new` with fp32 and write model.json; return it, and the logits in fp32."""
     document = source.document
     before = load_net(source.param, source.weights)
     after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
     inputs = document.normalize(images)
     reference = run(before, inputs, progress=meter.update)
-    parity = compare(reference, run(after, inputs, progress=lambda done: meter.update(len(images) + done)))
-
-    patterns = mf.self_test_images(document.input.shape)
-    expected = np.array(document.self_test.logits, np.float32)
-    error = compare(expected, run(after, document.normalize(patterns))).max_abs
-
+    logits = run(after, inputs, progress=lambda done: meter.update(len(images) + done))
+    patterns = run(after, document.normalize(mf.self_test_images(document.input.shape)))
     changed = document.model_copy(
         update={
             "precision": precision,
             "files": {name: mf.describe_file(new / name) for name in (mf.PARAM, mf.WEIGHTS)},
-            "self_test": mf.SelfTest(
-                tolerance=max(document.self_test.tolerance, SELF_TEST_MARGIN * error),
-                logits=document.self_test.logits,
+            "parity": mf.ParityInfo(
+                **asdict(compare(reference, logits)), data=images_label, reference="ncnn fp32"
             ),
-            "parity": mf.ParityInfo(**asdict(parity), data=images_label, reference="ncnn fp32"),
+            "self_test": _self_test(document, patterns),
             **notes,
         }
     )
     mf.write_document(new, changed)
-    mf.open_model_folder(new)
-    return ConversionResult(
-        folder=out_dir,
-        precision=precision,
-        bytes=changed.files[mf.WEIGHTS].bytes,
-        parity=parity,
+    return changed, reference
+
+
+def _self_test(document: mf.ModelDocument, patterns: NDArray[np.float32]) -> mf.SelfTest:
+    """Return the self-test of `document`, with a tolerance for the logits `patterns` of its images."""
+    expected = np.array(document.self_test.logits, np.float32)
+    tolerance = SELF_TEST_MARGIN * compare(expected, patterns).max_abs
+    return document.self_test.model_copy(update={"tolerance": max(document.self_test.tolerance, tolerance)})
+
+
+def _choose_kernels(
+    new: Path,
+    document: mf.ModelDocument,
+    images: NDArray[np.uint8],
+    reference: NDArray[np.float32],
+    progress: Callable[[str], None],
+) -> mf.ModelDocument:
+    """Use oneDNN's kernels in `new` if they are faster; return its model.json.
+
+    The parity is then that of oneDNN. The tolerance of the self-test covers both, because other machines use
+    ncnn's kernels.
+    """
+    choice = find_faster_onednn(new, progress=progress)
+    if choice is None:
+        return document
+    parity = compare(reference, choice.infer_all(document.normalize(images)))
+    patterns = choice.infer_all(document.normalize(mf.self_test_images(document.input.shape)))
+    changed = document.model_copy(
+        update={
+            "parity": document.parity.model_copy(update=asdict(parity)),
+            "self_test": _self_test(document, patterns),
+            "tuning": {**(document.tuning or {}), **choice.record()},
+        }
     )
+    mf.write_document(new, changed)
+    return changed

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.conversion.parity import MIN_IMAGES, random_images
+from deploy.engine_build.engine_model import EngineModel
 from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.model_files.precision_folders import precision_folder
 from deploy.quantization.accuracy import Accuracy, Evaluator
 from deploy.quantization.activation_scales import Method
 from deploy.quantization.convert_precision import ConversionResult, convert_precision
+from deploy.winograd.kernel_choice import time_ratio
 from platform.common.errors import UserError
 from platform.common.text_format import percent
 
@@ -36,7 +38,7 @@ Progress = Callable[[str], None]
 
 
 class PrecisionRefused(UserError):  # noqa: N818 - a result, not an error
-    """The network loses too much accuracy in this precision."""
+    """The network loses too much accuracy in this precision, or gains no speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ def converted_model(
         precision: fp16, bf16 or int8.
         gate: checks the accuracy and provides int8's calibration images; None: no check, and no int8.
         method: int8 only: calibration method.
-        tune: choose Winograd's transform by measurement on this machine.
+        tune: choose Winograd's transform and the kernels by measurement on this machine. oneDNN's kernels,
+            whose int8 arithmetic differs, are used only if they keep the accuracy.
         progress: called with progress messages.
 
     Raises:
@@ -111,24 +114,48 @@ def converted_model(
         )
     random = random_images(MIN_IMAGES, mf.open_model_folder(source).document.input.shape)
     with tempfile.TemporaryDirectory(prefix="precision-") as scratch:
-        result = convert_precision(
-            source,
-            Path(scratch, precision),
-            precision=precision,
-            images=gate.data.validation.images[:MIN_IMAGES] if gate else random,
-            images_label=f"{gate.data.label}, validation" if gate else "random",
-            calibration=gate.data.calibration if gate else None,
-            method=method,
-            tuned=tune,
-            progress=progress,
+
+        def convert(try_onednn: bool) -> ConvertedModel:
+            result = convert_precision(
+                source,
+                Path(scratch, precision),
+                precision=precision,
+                images=gate.data.validation.images[:MIN_IMAGES] if gate else random,
+                images_label=f"{gate.data.label}, validation" if gate else "random",
+                calibration=gate.data.calibration if gate else None,
+                method=method,
+                tuned=tune,
+                try_onednn=try_onednn,
+                progress=progress,
+            )
+            if gate is None:
+                return ConvertedModel(result=result, validation=None)
+            progress(f"evaluating {precision} on {len(gate.data.validation):,} validation images")
+            found = gate.evaluate(result.folder, gate.data.validation)
+            try:
+                gate.check(precision, found, gate.validation, "validation")
+            except PrecisionRefused as refusal:
+                if (result.document.tuning or {}).get("kernels") != "onednn":
+                    raise
+                progress(f"trying ncnn's kernels: with oneDNN's, {refusal}")
+                return convert(try_onednn=False)
+            return ConvertedModel(result=result, validation=found)
+
+        yield convert(try_onednn=True)
+
+
+def _check_speed(source: Path, result: ConversionResult) -> None:
+    """Raise `PrecisionRefused` if bf16 is slower than fp32 here; skip the check without the C++ engine."""
+    try:
+        models = EngineModel(result.folder), EngineModel(source)
+    except UserError:
+        return
+    ratio = time_ratio(*models, result.document.input.shape)
+    if ratio > 1:
+        raise PrecisionRefused(
+            f"bf16 takes {ratio:.2f} times the processor time of fp32 on this machine; it was not exported. "
+            "To export it for another machine, omit --tune"
         )
-        if gate is None:
-            yield ConvertedModel(result=result, validation=None)
-            return
-        progress(f"evaluating {precision} on {len(gate.data.validation):,} validation images")
-        found = gate.evaluate(result.folder, gate.data.validation)
-        gate.check(precision, found, gate.validation, "validation")
-        yield ConvertedModel(result=result, validation=found)
 
 
 def export_precisions(
@@ -141,13 +168,18 @@ def export_precisions(
     tune: bool = False,
     progress: Progress = lambda _: None,
 ) -> Iterator[Path | PrecisionRefused]:
-    """Export each of `precisions` next to `out_dir`; yield its folder, or the reason for its refusal."""
+    """Export each of `precisions` next to `out_dir`; yield its folder, or the reason for its refusal.
+
+    A tuned bf16 is also refused if it is slower than fp32 on this machine.
+    """
     for precision in precisions:
         target = precision_folder(out_dir, precision)
         try:
             with converted_model(
                 source, precision, gate=gate, method=method, tune=tune, progress=progress
             ) as found:
+                if tune and precision == "bf16":
+                    _check_speed(source, found.result)
                 publish(found, target, gate=gate, progress=progress)
         except PrecisionRefused as refusal:
             yield refusal

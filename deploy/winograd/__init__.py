@@ -1,1 +1,1 @@
-"""Choose between Winograd and direct convolution for each layer, by rule or by measurement."""
+"""Choose the kernels of a network: Winograd or direct convolution for each layer, and ncnn or oneDNN."""

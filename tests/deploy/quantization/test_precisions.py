@@ -16,7 +16,9 @@ from deploy.model_files.precision_folders import (
     precision_folder,
     remove_lower_precisions,
 )
+from deploy.quantization import precisions
 from deploy.quantization.accuracy import Accuracy, evaluate_in_python
+from deploy.quantization.convert_precision import ConversionResult
 from deploy.quantization.evaluation_images import EvaluationData, find_evaluation_data, split_evaluation_data
 from deploy.quantization.precisions import (
     AccuracyGate,
@@ -92,6 +94,44 @@ def test_small_validation_part_is_used_completely_and_calibration_adds_training_
 def test_without_the_data_set_there_is_no_evaluation_data(model, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path)
     assert find_evaluation_data(model, None) is None
+
+
+def test_onednn_is_dropped_if_only_ncnn_keeps_the_accuracy(make_gate, export, monkeypatch):
+    def convert(source, out_dir, *, try_onednn, **_settings):
+        document = open_model_folder(source).document
+        tuning = {"kernels": "onednn"} if try_onednn else {}
+        document = document.model_copy(update={"tuning": tuning, "precision": "int8"})
+        return ConversionResult(folder=out_dir, precision="int8", document=document)
+
+    tried = []
+    gate = make_gate()
+
+    def evaluate(folder, split):
+        tried.append(folder)
+        return Accuracy(images=1000, correct=(900, 850, 895)[len(tried) - 1], computed_by="the C++ engine")
+
+    gate.evaluate = evaluate
+    assert gate.validation.top1 == 0.9
+    monkeypatch.setattr(precisions, "convert_precision", convert)
+    with converted_model(export.folder, "int8", gate=gate, tune=True) as found:
+        assert found.result.document.tuning == {}
+        assert found.validation is not None
+        assert found.validation.top1 == 0.895
+    assert len(tried) == 3
+
+
+@pytest.mark.parametrize(("ratio", "offered"), [(0.8, True), (1.2, False)])
+def test_tuned_bf16_is_offered_only_if_it_is_faster_than_fp32(
+    make_gate, tmp_path, monkeypatch, ratio, offered
+):
+    monkeypatch.setattr(precisions, "time_ratio", lambda *_: ratio)
+    monkeypatch.setattr("deploy.winograd.measured_choice.group_layers_by_shape", lambda *_: [])
+    gate = make_gate()
+    (outcome,) = export_precisions(gate.source, tmp_path / "export", ["bf16"], gate=gate, tune=True)
+    assert (tmp_path / "export-bf16").is_dir() == offered
+    if not offered:
+        assert isinstance(outcome, PrecisionRefused)
+        assert "bf16 takes 1.20 times the processor time of fp32" in str(outcome)
 
 
 def test_exported_precision_records_its_accuracy(make_gate, tmp_path):
