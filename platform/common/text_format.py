@@ -57,6 +57,11 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return "-" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{digits}f} %"
 
 
+def probability_text(probability: float) -> str:
+    """Return a probability in percent; one near certainty is `over 99 %`, never 100 %."""
+    return "over 99 %" if probability >= 0.995 else percent(probability, 0)
+
+
 def plural(count: int, noun: str) -> str:
     """Return `1 trial`, `3 trials`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from platform.common.text_format import approximate_duration, duration, percent, plural, settings_text
+from platform.common.text_format import (
+    approximate_duration,
+    duration,
+    percent,
+    plural,
+    probability_text,
+    settings_text,
+)
 from platform.tracking.events import TrialStatus
 from platform.tracking.results import SweepResults
 
@@ -157,7 +164,8 @@ def _certainty(results: SweepResults) -> str:
     loss = f"another recipe may be better, by {100 * estimate['expected_loss']:.2f} points on average"
     if selection.get("equal"):
         loss = f"{' and '.join(selection['equal'])} {'is' if len(selection['equal']) == 1 else 'are'} as good"
-    return f"It is the best of {selection['recipes']} with {percent(estimate['best_probability'], 0)}; {loss}"
+    probability = probability_text(estimate["best_probability"])
+    return f"It is the best of {selection['recipes']} with {probability}; {loss}"
 
 
 def _test_accuracy(results: SweepResults) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.common.text_format import percent, plural
+from platform.common.text_format import percent, plural, probability_text
 from platform.tuning.selection.champion import Recipe
 from platform.tuning.selection.posterior import DRAWS, Posterior, Runs, posterior, runs_of
 
@@ -137,7 +137,7 @@ def next_candidate(
     leader, found = int(decision.leader[0]), decision.posterior
     name, probability = recipes[leader].trial_id, found.best_probability[0, leader]
     if probability >= rule.confidence:
-        return None, f"{name} is the best with {percent(float(probability), 0)}"
+        return None, f"{name} is the best with {probability_text(float(probability))}"
     loss = found.expected_loss[0, leader]
     if loss < rule.tolerance:
         return None, f"the expected loss of {name} is below {100 * rule.tolerance:g} points"

@@ -16,7 +16,7 @@ from typing import Any
 
 from platform.common.errors import UserError
 from platform.common.schema import Frozen
-from platform.common.text_format import percent, plural
+from platform.common.text_format import percent, plural, probability_text
 from platform.space.distributions import Scalar
 from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
@@ -311,7 +311,7 @@ def _verdict(
         return f"{champion} is the only recipe with a run at full budget."
     text = (
         f"{champion} is the best of {plural(len(estimates), 'recipe')} with "
-        f"{percent(own.best_probability, 0)}; choosing it costs "
+        f"{probability_text(own.best_probability)}; choosing it costs "
         f"{100 * own.expected_loss:.2f} points in expectation, at most "
         f"{100 * own.loss_bound95:.2f} with 95 %."
     )

@@ -102,8 +102,8 @@ def test_a_clear_lead_is_nearly_certain() -> None:
     assert champion.estimate is not None
     assert champion.estimate.best_probability > 0.99
     assert champion.verdict == (
-        "t2 is the best of 2 recipes with 100 %; choosing it costs 0.00 points in expectation, at most 0.00 "
-        "with 95 %."
+        "t2 is the best of 2 recipes with over 99 %; choosing it costs 0.00 points in expectation, at most "
+        "0.00 with 95 %."
     )
 
 
