@@ -127,7 +127,7 @@ class Arguments:
     """Also measure top-1 accuracy on the test images of the model's data set, and compare with PyTorch's
     logits if the trained model is found."""
     peers: Flag = False
-    """Compare ncnn with onnxruntime, openvino and torch (dependency group `peers`) in one process,
+    """Compare the engine with onnxruntime, openvino and torch (dependency group `peers`) in one process,
     single-stream."""
     compare: Annotated[tuple[Path, Path] | None, option("A.json B.json")] = None
     """Compare two records (--json) instead of measuring: is the second faster than the first?"""

@@ -1,1 +1,1 @@
-"""Compare ncnn with other CPU runtimes: same network, weights, precision and threads, interleaved."""
+"""Compare the engine with other CPU runtimes: same network, weights, precision and threads, interleaved."""

@@ -1,4 +1,4 @@
-"""Compare ncnn with onnxruntime, openvino and torch on one exported network.
+"""Compare the engine with onnxruntime, openvino and torch on one exported network.
 
     python -m benchmarks.peers [MODEL_FOLDER] [--threads 1] [--precision fp32,bf16,int8] [--json FILE]
 
@@ -40,7 +40,7 @@ def _command(
     json: Annotated[Path | None, option("FILE")] = None,
     runs: Annotated[Path, option("PATH", default="runs")] = Path("runs"),
 ) -> None:
-    """Compare ncnn with other runtimes: same network, precision and threads, interleaved in one process.
+    """Compare the engine with other runtimes: same network, precision and threads, interleaved.
 
     Args:
         model_folder: an exported model.

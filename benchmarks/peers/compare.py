@@ -18,6 +18,7 @@ from benchmarks.peers.startup_cost import measure_startup
 from benchmarks.record import context
 from deploy.conversion.export_source import trained_model_of
 from deploy.conversion.parity import compare as compare_logits
+from deploy.engine_build.engine_model import EngineModel
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -34,7 +35,7 @@ def compare(
     repetitions: int = 100,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure ncnn and its peers on one network, one image at a time.
+    """Measure the engine and its peers on one network, one image at a time.
 
     Args:
         model_folder: an fp32 model folder, or one in a lower precision next to it.
@@ -105,7 +106,13 @@ def _measure_rows(
         parity = asdict(compare_logits(prepared.reference, logits))
         nets.append(infer)
         found.append(
-            {**asdict(row), "threads": threads, "version": version_of(row.runtime), "parity": parity, **start}
+            {
+                **described(row, prepared.path_for(row)),
+                "threads": threads,
+                "version": version_of(row.runtime),
+                "parity": parity,
+                **start,
+            }
         )
     progress(f"measuring {len(rows)} networks, interleaved")
     wall, cpu = interleave(nets, prepared.inputs[:1], repetitions=repetitions)
@@ -115,6 +122,11 @@ def _measure_rows(
         record["cpu_ms"] = summary(cpu[number])
         record["samples_ms"] = np.round(wall[number], 4).tolist()
     return found
+
+
+def described(row: Row, path: Path) -> dict[str, Any]:
+    """Return the row; the engine's variant is the library whose kernels run the network."""
+    return {**asdict(row), **({"variant": EngineModel(path).kernels} if row.runtime == "engine" else {})}
 
 
 def interleave(
@@ -146,20 +158,20 @@ def summary(times: NDArray[np.float64]) -> dict[str, float]:
 
 
 def with_ratios(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows with `ratio_to_best_peer`: ncnn's time over the best peer's in the same precision.
+    """Return the rows with `ratio_to_best_peer`: time over the best peer's in the same precision.
 
-    ncnn is faster if the ratio is below 1. It is given for the median processor time, which a busy machine
-    affects least, and for the median latency. It is None in other rows.
+    The engine is faster if the ratio is below 1. It is given for the median processor time, which a busy
+    machine affects least, and for the median latency. It is None in other rows.
     """
     done = []
     for row in results:
         peers = [
             other
             for other in results
-            if other["runtime"] != "ncnn" and other["precision"] == row["precision"]
+            if other["runtime"] != "engine" and other["precision"] == row["precision"]
         ]
         ratios = None
-        if row["runtime"] == "ncnn" and peers:
+        if row["runtime"] == "engine" and peers:
             best = {kind: min(peers, key=lambda peer: peer[kind]["p50"]) for kind in ("cpu_ms", "latency_ms")}
             ratios = {
                 kind: {

@@ -34,7 +34,7 @@ class PreparedModels:
 
     fp32: mf.ModelFolder
     model_path: Path
-    ncnn: dict[str, Path]
+    engine: dict[str, Path]
     """Model folders by precision."""
     onnx: dict[str, Path]
     """ONNX files by precision; bf16 uses the fp32 file."""
@@ -49,8 +49,8 @@ class PreparedModels:
     def path_for(self, row: Row) -> Path:
         """Return the file or folder that this row's runtime loads."""
         match row.runtime:
-            case "ncnn":
-                return self.ncnn[row.precision]
+            case "engine":
+                return self.engine[row.precision]
             case "torch":
                 return self.model_path
             case _:
@@ -130,7 +130,7 @@ def prepare_models(
     return PreparedModels(
         fp32=fp32,
         model_path=model_path.absolute(),
-        ncnn={precision: path.absolute() for precision, path in ncnn.items()},
+        engine={precision: path.absolute() for precision, path in ncnn.items()},
         onnx=onnx,
         inputs=inputs,
         reference=reference,
@@ -159,7 +159,7 @@ def _images(
 def _check_same_network(
     fp32: mf.ModelFolder, inputs: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
-    infer = load(Row(runtime="ncnn", precision="fp32"), fp32.path, threads=1)
+    infer = load(Row(runtime="engine", precision="fp32"), fp32.path, threads=1)
     found = compare(reference, np.stack([infer(image[None]) for image in inputs]))
     if found.max_relative > MAX_LOGIT_DIFFERENCE:
         raise UserError(

@@ -20,7 +20,7 @@ def table(record: Mapping[str, Any]) -> str:
     )
     columns = ("min ms", "p50 ms", "p90 ms", "cpu ms", "max err", "top-1", "load ms", "RSS MiB")
     head = f"{'precision':<10}{'runtime':<21}" + "".join(f"{name:>9}" for name in columns)
-    lines = [title, f"{head}  ncnn / best peer (cpu)"]
+    lines = [title, f"{head}  engine / best peer (cpu)"]
     for row in record["results"]:
         cells = _shown(row)
         line = f"{cells[0]:<10}{cells[1]:<21}" + "".join(f"{cell:>9}" for cell in cells[2:-1])
@@ -44,7 +44,7 @@ def rows_text(record: Mapping[str, Any], form: Literal["md", "csv"]) -> str:
         return text.getvalue().rstrip("\n")
     head = (
         "precision | runtime | min ms | p50 ms | p90 ms | cpu ms | max err | top-1 | load ms | RSS MiB | "
-        "ncnn / best peer (cpu)"
+        "engine / best peer (cpu)"
     )
     lines = [f"| {head} |", "| --- | --- |" + " ---: |" * 8 + " --- |"]
     return "\n".join(lines + [f"| {' | '.join(_shown(row))} |" for row in rows])

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.engine_build.engine_model import EngineModel, engine_version
 from platform.common.errors import UserError
 
-Runtime = Literal["ncnn", "onnxruntime", "openvino", "torch"]
+Runtime = Literal["engine", "onnxruntime", "openvino", "torch"]
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """A normalized image [1, C, H, W] -> its logits [classes]."""
 
@@ -35,15 +36,15 @@ class Row:
 
 
 ROWS = (
-    Row(runtime="ncnn", precision="fp32"),
+    Row(runtime="engine", precision="fp32"),
     Row(runtime="onnxruntime", precision="fp32"),
     Row(runtime="openvino", precision="fp32"),
     Row(runtime="torch", precision="fp32", variant="eager"),
     Row(runtime="torch", precision="fp32", variant="channels_last"),
-    Row(runtime="ncnn", precision="bf16"),
+    Row(runtime="engine", precision="bf16"),
     Row(runtime="openvino", precision="bf16"),
     Row(runtime="torch", precision="bf16", variant="channels_last"),
-    Row(runtime="ncnn", precision="int8"),
+    Row(runtime="engine", precision="int8"),
     Row(runtime="onnxruntime", precision="int8"),
     Row(runtime="openvino", precision="int8"),
 )
@@ -69,8 +70,8 @@ def rows_for(precisions: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def version_of(runtime: Runtime) -> str:
-    """Return the version of the runtime's package."""
-    return version(runtime)
+    """Return the version of the runtime's package, or of the engine."""
+    return engine_version() if runtime == "engine" else version(runtime)
 
 
 def load(row: Row, path: Path, *, threads: int) -> Infer:
@@ -78,7 +79,7 @@ def load(row: Row, path: Path, *, threads: int) -> Infer:
 
     Args:
         row: runtime and precision.
-        path: the model folder (ncnn), the ONNX file (onnxruntime, openvino), the trained model (torch).
+        path: the model folder (engine), the ONNX file (onnxruntime, openvino), the trained model (torch).
         threads: threads of one inference.
     """
     return _LOADERS[row.runtime](row, path, threads)
@@ -86,23 +87,24 @@ def load(row: Row, path: Path, *, threads: int) -> Infer:
 
 def import_runtime(runtime: Runtime) -> None:
     """Import the runtime's package and our wrapper, to time the import separately from loading."""
-    for name in (runtime, *_WRAPPERS.get(runtime, ())):
+    for name in _MODULES.get(runtime, (runtime,)):
         importlib.import_module(name)
 
 
-_WRAPPERS: dict[Runtime, tuple[str, ...]] = {
-    "ncnn": ("deploy.conversion.ncnn_net",),
-    "torch": ("platform.models.trained",),
+_MODULES: dict[Runtime, tuple[str, ...]] = {
+    "engine": ("deploy.engine_build.engine_model",),
+    "torch": ("torch", "platform.models.trained"),
 }
 
 
-def _ncnn(row: Row, path: Path, threads: int) -> Infer:
-    # Not deploy.model_files.model_folder: importing pydantic would count as ncnn's memory and time.
-    from deploy.conversion.ncnn_net import infer, load_net, options_for
+def _engine(_: Row, path: Path, threads: int) -> Infer:
+    model = EngineModel(path, threads=threads)
 
-    options = options_for(row.precision)
-    net = load_net(path / "model.param", path / "model.bin", options, num_threads=threads)
-    return lambda image: infer(net, image[0])
+    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = model.infer(image)[0]
+        return logits
+
+    return infer
 
 
 def _onnxruntime(_: Row, path: Path, threads: int) -> Infer:
@@ -160,7 +162,7 @@ def _torch(row: Row, path: Path, threads: int) -> Infer:
 
 
 _LOADERS: dict[Runtime, Callable[[Row, Path, int], Infer]] = {
-    "ncnn": _ncnn,
+    "engine": _engine,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "torch": _torch,

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.runtimes import Row, import_runtime, load
+from deploy.engine_build.engine_model import LIBRARY_VARIABLE
 from platform.common.errors import UserError
 
 TIMEOUT_S = 600
@@ -34,6 +36,10 @@ def measure_startup(
     Raises:
         UserError: the process failed.
     """
+    from deploy.engine_build.engine import ensure_engine
+
+    # The measured process must not import the build tools to find the library.
+    library = str(ensure_engine().library)
     request = {**asdict(row), "path": str(path), "threads": threads, "input_shape": input_shape}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.peers.startup_cost", json.dumps(request)],
@@ -42,6 +48,7 @@ def measure_startup(
         text=True,
         timeout=TIMEOUT_S,
         cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, LIBRARY_VARIABLE: library},
         check=False,
     )
     if done.returncode != 0:

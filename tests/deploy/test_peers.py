@@ -55,7 +55,7 @@ def logits_of(row: Row, path: Path, inputs) -> np.ndarray:
 @pytest.mark.parametrize("row", [row for row in ROWS if row.precision == "fp32"], ids=lambda row: row.name)
 def test_every_runtime_computes_the_same_network(row, folder, model_path, onnx_file):
     inputs = folder.document.normalize(IMAGES)
-    path = {"ncnn": folder.path, "torch": model_path}.get(row.runtime, onnx_file)
+    path = {"engine": folder.path, "torch": model_path}.get(row.runtime, onnx_file)
     reference = run(load_net(folder.param, folder.weights), inputs)
     assert compare_logits(reference, logits_of(row, path, inputs)).max_abs < 1e-4
 
@@ -105,7 +105,7 @@ def test_ratio_is_to_the_best_peer_of_the_same_precision():
 
     rows = with_ratios(
         [
-            row("ncnn", "fp32", 2.0, 3.0),
+            row("engine", "fp32", 2.0, 3.0),
             row("onnxruntime", "fp32", 4.0, 6.0),
             row("torch", "fp32", 5.0, 5.0, "eager"),
             row("openvino", "int8", 1.0, 1.0),
@@ -121,7 +121,7 @@ def test_ratio_is_to_the_best_peer_of_the_same_precision():
 def test_startup_cost_excludes_the_parent_process(folder):
     ballast = np.ones(40_000_000)  # 305 MiB, which the child must not report as its own
     found = measure_startup(
-        Row(runtime="ncnn", precision="fp32"), folder.path, threads=1, input_shape=(3, 32, 32)
+        Row(runtime="engine", precision="fp32"), folder.path, threads=1, input_shape=(3, 32, 32)
     )
     assert 0 < found["start_rss_mb"] < found["peak_rss_mb"] < ballast.nbytes / 2**20
     assert min(found[key] for key in ("import_ms", "load_ms", "load_cpu_ms", "first_inference_ms")) > 0
@@ -141,20 +141,20 @@ def test_comparison_end_to_end(export, model_path, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path / "no-data")
     monkeypatch.setattr("benchmarks.peers.compare.rows_for", lambda _: rows_for(("fp32",))[:2])
     record = compare(export.folder, model_path, precisions=("fp32",), repetitions=4)
-    ncnn, peer = record["results"]
-    assert (ncnn["runtime"], peer["runtime"]) == ("ncnn", "onnxruntime")
-    assert len(ncnn["samples_ms"]) == ncnn["repetitions"] == 4
-    assert ncnn["latency_ms"]["min"] <= ncnn["latency_ms"]["p50"] <= ncnn["latency_ms"]["p90"]
-    assert ncnn["ratio_to_best_peer"]["cpu_ms"]["peer"] == "onnxruntime"
+    engine, peer = record["results"]
+    assert (engine["runtime"], peer["runtime"]) == ("engine", "onnxruntime")
+    assert len(engine["samples_ms"]) == engine["repetitions"] == 4
+    assert engine["latency_ms"]["min"] <= engine["latency_ms"]["p50"] <= engine["latency_ms"]["p90"]
+    assert engine["ratio_to_best_peer"]["cpu_ms"]["peer"] == "onnxruntime"
     assert peer["parity"]["max_abs"] < 1e-4
     assert record["settings"]["images_label"] == "random"
     json.dumps(record, allow_nan=False)
     text = output_formats.table(record)
-    assert re.search(r"(?m)^fp32 +ncnn .* of onnxruntime$", text)
+    assert re.search(r"(?m)^fp32 +engine ncnn .* of onnxruntime$", text)
     assert "images (random)" in text
     assert output_formats.rows_text(record, "md").count("\n") == 3
     rows = list(csv.DictReader(output_formats.rows_text(record, "csv").splitlines()))
-    assert [row["runtime"] for row in rows] == ["ncnn", "onnxruntime"]
+    assert [row["runtime"] for row in rows] == ["engine", "onnxruntime"]
     assert float(rows[1]["latency_p50"]) == peer["latency_ms"]["p50"]
 
 
@@ -171,7 +171,7 @@ def test_exported_precision_is_used_unchanged(export, model, model_path, tmp_pat
         for file in beside.iterdir():
             file.unlink()
         beside.rmdir()
-    assert prepared.ncnn == {"fp32": export.folder.absolute(), "bf16": beside.absolute()}
+    assert prepared.engine == {"fp32": export.folder.absolute(), "bf16": beside.absolute()}
     assert prepared.path_for(Row(runtime="openvino", precision="bf16")).name == "fp32.onnx"
 
 
