@@ -23,9 +23,9 @@ constexpr std::int64_t max_image_pixels = 89478485;
 /// Larger files are rejected.
 constexpr std::uint64_t max_image_bytes = 256U << 20;
 
-/// Decode a JPEG or PNG to the same pixels as platform/data/images/decode.py: gray, palette, 16-bit and CMYK are
-/// converted to RGB, transparency is composited over white, and the EXIF orientation is applied. Damaged data
-/// are errors (`image_invalid`); docs/engine.md says which damage is benign.
+/// Decode a JPEG or PNG to the same pixels as platform/data/images/decode.py: gray, palette, 16-bit and CMYK
+/// are converted to RGB, transparency is composited over white, and the EXIF orientation is applied. Damaged
+/// data are errors (`image_invalid`); docs/engine.md says which damage is benign.
 Result<Image> decode_image(std::string_view data);
 
 /// Read and decode a file; error messages begin with its path.
