@@ -25,8 +25,8 @@ _STOPPING_EPOCHS = 6
 _SHORT_RUN_EPOCHS = 15
 _GRACE_SHARE, _GRACE_SHARE_OF_LONG_RUNS = 0.4, 0.2
 """Part of a run before a trial may be stopped. In the recorded learning curves of five epochs
-(benchmarks/data/curves_4000_images.parquet), the rank correlation with the final mean accuracy is 0.59 after a
-fifth of the run and 0.89 after two fifths."""
+(benchmarks/data/curves_4000_images.parquet), the rank correlation with the final mean accuracy is 0.59 after
+a fifth of the run and 0.89 after two fifths."""
 _REFERENCE_PASSES, _REFERENCE_BATCH = 6000, 32
 """ResNet-18 reaches 44 % in 6,000 image passes with batches of 32; with 128 it stays near chance."""
 
