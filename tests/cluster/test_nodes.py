@@ -33,6 +33,8 @@ NO_COMMANDS = (
 )
 """Keys of a cluster file that Ray's autoscaler requires."""
 FOLDER = "runs/tiny-20260101-000000"
+LONG = 150
+"""Epochs of a trial that must outlast the start of a node."""
 JOIN = """
 from platform.common.errors import run_command
 from platform.tuning.execution.cluster_session import session
@@ -122,7 +124,7 @@ def test_a_late_node_is_used_and_its_trial_continues_elsewhere_when_it_dies(tmp_
     with machines(tmp_path, count=2) as (head, worker):
         head.start_ray("--head")
         wait_for_nodes(head, 1)
-        with searching(head, trials=2, epochs=60) as search:
+        with searching(head, trials=2, epochs=LONG) as search:
             search.wait_for("t000 epoch 1")
             assert search.lines[0] == "nodes: 1"
             worker.start_ray(f"--address={head.address}:{PORT}")
@@ -133,7 +135,7 @@ def test_a_late_node_is_used_and_its_trial_continues_elsewhere_when_it_dies(tmp_
             assert search.end() == 0, search.lines[-30:]
         [restart] = [line for line in search.lines if line.startswith("t001 continues after epoch ")]
         assert restart.endswith(f" on {head.address}: its process or its node was lost")
-    assert epochs_of(head) == {"t000": [*range(1, 61)], "t001": [*range(1, 61)]}
+    assert epochs_of(head) == {name: [*range(1, LONG + 1)] for name in ("t000", "t001")}
 
 
 @long

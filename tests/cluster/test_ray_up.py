@@ -54,8 +54,9 @@ def machine() -> Iterator[Machine]:
 
 
 def ray_processes(machine: Machine) -> list[str]:
-    found = machine.run("ps", "-eo", "args").stdout.splitlines()
-    return [line for line in found if re.search(r"gcs_server|raylet|ray::|ray/dashboard|monitor\.py", line)]
+    found = machine.run("ps", "-eo", "stat,args").stdout.splitlines()
+    alive = [line for line in found if not line.startswith("Z")]  # nothing reaps in a namespace
+    return [line for line in alive if re.search(r"gcs_server|raylet|ray::|ray/dashboard|monitor\.py", line)]
 
 
 def listeners(machine: Machine) -> list[tuple[str, str]]:

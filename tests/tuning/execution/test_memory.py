@@ -146,5 +146,5 @@ def test_gpu_memory_is_freed_before_a_trial(
         log_path=str(tmp_path / "t000.log"),
         gpus_per_worker=gpus,
     )
-    inproc.train_trial({"task": task.model_dump_json(), "reported_epochs": 0})
+    inproc.train_trial({"task": task.model_dump_json(), "reported_epochs": 0, "file_server": None})
     assert done == expected
