@@ -29,4 +29,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def copy(swept: Place, tmp_path: Path) -> Place:
     """Return a copy of the finished sweep's place that a test may change."""
     shutil.copytree(swept.path, tmp_path, dirs_exist_ok=True, symlinks=True)
-    return Place(tmp_path)
+    place = Place(tmp_path)
+    for folder in place.sweeps:  # its mirror is an absolute path
+        path = folder.path / "mirror.json"
+        path.write_text(path.read_text().replace(str(swept.path), str(tmp_path)))
+    return place
