@@ -31,7 +31,7 @@ def check_nodes(cluster: Cluster, nodes: Sequence[NodeFacts]) -> list[Finding]:
             findings += [
                 *_check_tools(node),
                 *_check_size(node),
-                *_checkgpus(node),
+                *_check_gpus(node),
                 *_check_network(cluster, node),
             ]
             findings += _check_clock(node)
@@ -136,7 +136,7 @@ def _check_size(node: NodeFacts) -> Iterator[Finding]:
         )
 
 
-def _checkgpus(node: NodeFacts) -> Iterator[Finding]:
+def _check_gpus(node: NodeFacts) -> Iterator[Finding]:
     answers = node.all("gpu")
     if node.first("nvidia_device") and not gpus(node):
         reason = answers[0] if answers else "nvidia-smi is missing"

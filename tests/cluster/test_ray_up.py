@@ -55,7 +55,7 @@ def machine() -> Iterator[Machine]:
 
 def ray_processes(machine: Machine) -> list[str]:
     found = machine.run("ps", "-eo", "stat,args").stdout.splitlines()
-    alive = [line for line in found if not line.startswith("Z")]  # nothing reaps in a namespace
+    alive = [line for line in found if not line.startswith("Z")]  # a zombie has ended
     return [line for line in alive if re.search(r"gcs_server|raylet|ray::|ray/dashboard|monitor\.py", line)]
 
 
