@@ -103,16 +103,21 @@ Operation* Fuser::open_operation(const std::string& blob) {
   return operation.kind == Operation::Kind::convolution && !operation.has_relu ? &operation : nullptr;
 }
 
-Status Fuser::add_convolution(const LayerLine& layer) {
-  Operation operation;
+/// Read kernel size, stride and padding; the keys of the strides begin at `stride`, followed by the paddings.
+void read_window(const LayerLine& layer, int stride, Operation& operation) {
   operation.kernel[1] = integer(layer, 1, 0);
   operation.kernel[0] = integer(layer, 11, operation.kernel[1]);
-  operation.stride[1] = integer(layer, 3, 1);
-  operation.stride[0] = integer(layer, 13, operation.stride[1]);
-  operation.pad_before[1] = integer(layer, 4, 0);
-  operation.pad_before[0] = integer(layer, 14, operation.pad_before[1]);
-  operation.pad_after[1] = integer(layer, 15, operation.pad_before[1]);
-  operation.pad_after[0] = integer(layer, 16, operation.pad_before[0]);
+  operation.stride[1] = integer(layer, stride, 1);
+  operation.stride[0] = integer(layer, stride + 10, operation.stride[1]);
+  operation.pad_before[1] = integer(layer, stride + 1, 0);
+  operation.pad_before[0] = integer(layer, stride + 11, operation.pad_before[1]);
+  operation.pad_after[1] = integer(layer, stride + 12, operation.pad_before[1]);
+  operation.pad_after[0] = integer(layer, stride + 13, operation.pad_before[0]);
+}
+
+Status Fuser::add_convolution(const LayerLine& layer) {
+  Operation operation;
+  read_window(layer, 3, operation);
   if (integer(layer, 2, 1) != 1 || integer(layer, 12, 1) != 1 || integer(layer, 18, 0) != 0)
     return unsupported(layer, ": dilation or padding with a value");
   if (integer(layer, 9, 0) > 1) return unsupported(layer, ": its activation function");
@@ -150,14 +155,7 @@ Status Fuser::add_pooling(const LayerLine& layer) {
   }
   if (layer.type == "Reduction" || integer(layer, 4, 0) == 1 || integer(layer, 7, 0) == 1)
     return unsupported(layer, "");
-  operation.kernel[1] = integer(layer, 1, 0);
-  operation.kernel[0] = integer(layer, 11, operation.kernel[1]);
-  operation.stride[1] = integer(layer, 2, 1);
-  operation.stride[0] = integer(layer, 12, operation.stride[1]);
-  operation.pad_before[1] = integer(layer, 3, 0);
-  operation.pad_before[0] = integer(layer, 13, operation.pad_before[1]);
-  operation.pad_after[1] = integer(layer, 14, operation.pad_before[1]);
-  operation.pad_after[0] = integer(layer, 15, operation.pad_before[0]);
+  read_window(layer, 2, operation);
   if (operation.kernel[0] == 1 && operation.kernel[1] == 1) {
     // The subsampling of an option-A shortcut: a convolution, so that an addition can be fused.
     operation.weights.bias.resize(static_cast<std::size_t>(layer.output.c));
@@ -303,9 +301,7 @@ bool choose_int8_formats(Network& network) {
         residual.format == output.format && residual.format != Format::fp32 && is_free_after(network, i);
     if (operation.accumulates) continue;
     // The two must have one scale. That of an fp32 value is free.
-    if (residual.scale == 0.0F) {
-      residual.scale = output.scale == 0.0F ? 1.0F : output.scale;
-    }
+    if (residual.scale == 0.0F) residual.scale = output.scale == 0.0F ? 1.0F : output.scale;
     if (output.scale == 0.0F) output.scale = residual.scale;
     if (residual.scale != output.scale) return false;
   }
@@ -369,7 +365,12 @@ void write_identity(const Network& network, const Operation& operation, std::vec
 }
 
 template <typename T>
-bool read_array(std::FILE* bin, const Weights& weights, std::vector<T>& numbers) {
+bool read_array(const Network& network, const Operation& operation, std::FILE* bin, std::vector<T>& numbers) {
+  if (is_shortcut(operation)) {
+    write_identity(network, operation, numbers);
+    return true;
+  }
+  const Weights& weights = operation.weights;
   numbers.resize(weights.count);
   return ::fseeko(bin, static_cast<off_t>(weights.offset), SEEK_SET) == 0 &&
          std::fread(numbers.data(), sizeof(T), numbers.size(), bin) == numbers.size();
@@ -379,13 +380,10 @@ bool read_array(std::FILE* bin, const Weights& weights, std::vector<T>& numbers)
 
 bool read_weights(const Network& network, const Operation& operation, std::FILE* bin,
                   std::vector<float>& weights) {
-  if (is_shortcut(operation)) {
-    write_identity(network, operation, weights);
-    return true;
-  }
-  if (operation.weights.tag == tag_fp32) return read_array(bin, operation.weights, weights);
+  if (is_shortcut(operation) || operation.weights.tag == tag_fp32)
+    return read_array(network, operation, bin, weights);
   std::vector<unsigned short> halves;
-  if (!read_array(bin, operation.weights, halves)) return false;
+  if (!read_array(network, operation, bin, halves)) return false;
   const bool is_bf16 = operation.weights.tag == tag_bf16;
   weights.resize(halves.size());
   std::transform(halves.begin(), halves.end(), weights.begin(), [is_bf16](unsigned short half) {
@@ -396,11 +394,7 @@ bool read_weights(const Network& network, const Operation& operation, std::FILE*
 
 bool read_int8_weights(const Network& network, const Operation& operation, std::FILE* bin,
                        std::vector<std::int8_t>& weights) {
-  if (is_shortcut(operation)) {
-    write_identity(network, operation, weights);
-    return true;
-  }
-  return read_array(bin, operation.weights, weights);
+  return read_array(network, operation, bin, weights);
 }
 
 }  // namespace sweep_engine::onednn
