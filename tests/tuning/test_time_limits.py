@@ -50,7 +50,7 @@ def test_a_late_search_has_fewer_trials() -> None:
 
 def test_slow_epochs_are_noticed_before_the_time_is_used() -> None:
     late = limits(search_s(0.5))
-    assert late.trial_limit(4, records()) is None
+    assert late.trial_limit(4, records(slower=1.1)) is None
     reason = late.trial_limit(4, records(slower=2))
     assert reason is not None
     assert reason.endswith("(epochs take 2.0 times the planned time)")
