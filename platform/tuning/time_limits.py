@@ -40,7 +40,8 @@ class TimeLimits:
         if created < _MIN_TRIALS:
             return None
         planned, slower = self.plan.search, self._slowdown(records)
-        trial_s = slower * planned.epochs * self.estimate.search.epoch_s
+        epochs = (planned.expected_epochs or planned.worst_case_epochs) / planned.runs
+        trial_s = slower * epochs * self.estimate.search.epoch_s
         total_s = self.elapsed_s() + trial_s + self._after_search_s(slower)
         if total_s <= _TOLERANCE * self.budget_s:
             return None

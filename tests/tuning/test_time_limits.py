@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from platform.tuning.planning.estimate import estimate_sweep
@@ -27,6 +29,15 @@ def limits(elapsed_s: float) -> TimeLimits:
 def records(slower: float = 1.0) -> list:
     epoch_s = limits(0).estimate.search.epoch_s
     return [epoch(1, epoch_s=0.8 * slower * epoch_s, evaluation_s=0.2 * slower * epoch_s)] * 5
+
+
+def test_another_trial_is_expected_to_be_stopped_early() -> None:
+    none = limits(0)
+    search = none.plan.search.model_copy(update={"expected_epochs": none.plan.search.runs})
+    stopping = replace(none, plan=none.plan.model_copy(update={"search": search}))
+    budget_s = 0.5 * none.estimate.wall_s
+    assert replace(none, budget_s=budget_s).trial_limit(4, []) is not None
+    assert replace(stopping, budget_s=budget_s).trial_limit(4, []) is None
 
 
 def search_s(share: float) -> float:
