@@ -1,21 +1,23 @@
-"""Charts of the search, drawn by optuna.visualization."""
+"""Charts of the search; most are drawn by optuna.visualization."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import optuna
+import plotly.graph_objects as go
 from optuna import visualization
+from plotly.colors import sample_colorscale
 
 from platform.common.text_format import percent, settings_text, short_name
 from platform.reporting.boundaries import boundary_warning
 from platform.reporting.charts import BLUE, COLORS, GRAY, ORANGE, PINK, RED, SCALE, TEAL, Chart, chart
-from platform.reporting.search_study import search_study, searched_dimensions, validation_percent
+from platform.reporting.search_study import search_study, searched_dimensions
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
@@ -64,18 +66,38 @@ def slice_charts(results: SweepResults) -> list[Chart]:
 
 
 def learning_curves(results: SweepResults) -> list[Chart]:
-    """Return validation accuracy and training loss by epoch of every search trial that did not fail."""
-    rows = results.of_stage("search")
+    """Return validation accuracy and training loss by epoch of every search trial that did not fail.
+
+    Only the champion and the best completed trials have a trace each: 1,000 traces would take plotly and the
+    browser many seconds.
+    """
+    rows = [row for row in results.of_stage("search") if row.status is not TrialStatus.FAILED]
+    champion = (results.champion or {}).get("trial_id")
+    completed = (row.trial_id for row in results.leaderboard() if row.completed)
+    best = sorted(completed, key=lambda name: name != champion)[: len(COLORS)]
     charts = []
     for title, y, curve in (
-        ("Validation accuracy by epoch", ACCURACY, validation_percent),
+        ("Validation accuracy by epoch", ACCURACY, _validation_percent),
         ("Training loss by epoch, on augmented images", "training loss", _loss),
     ):
-        figure = visualization.plot_intermediate_values(search_study(results, rows, curve=curve))
-        if not any(len(trace.x) for trace in figure.data):
+        curves = {row.trial_id: _points(results, row, curve) for row in rows}
+        points = [point for each in curves.values() for point in each]
+        if not points:
             continue
-        _style_curves(figure, rows, results)
-        points = [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
+        figure = go.Figure()
+        if others := {name: each for name, each in curves.items() if each and name not in best}:
+            _draw_others(figure, others)
+        for name, color in zip(best, COLORS, strict=False):
+            figure.add_scatter(
+                x=[epoch for epoch, _ in curves[name]],
+                y=[value for _, value in curves[name]],
+                mode="lines+markers",
+                name=f"{name} (champion)" if name == champion else name,
+                line={"color": color, "width": 3.5 if name == champion else 2},
+                marker={"color": color, "size": 5, "maxdisplayed": 10},
+                hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+            )
+        figure.update_layout(showlegend=True)
         last = max(epoch for epoch, _ in points)
         figure.update_xaxes(tickformat="d", dtick=1 if last <= 10 else None)
         note = ""
@@ -86,7 +108,7 @@ def learning_curves(results: SweepResults) -> list[Chart]:
             late = [accuracy for epoch, accuracy in points if epoch > last / 10]
             room = (max(late) - min(late)) * 0.05 or 0.5
             figure.update_yaxes(range=[min(late) - room, max(late) + room])
-            note = _draw_rungs(figure, rows, (results.plan or {}).get("rungs") or ())
+            note = _draw_rungs(figure, results.of_stage("search"), (results.plan or {}).get("rungs") or ())
         charts.append(chart(figure, title, x="epoch", y=y, height=380, note=note))
     return charts
 
@@ -115,12 +137,7 @@ def timeline(results: SweepResults) -> Chart | None:
 
 
 def pareto_charts(study: optuna.Study, costs: dict[str, str]) -> list[Chart]:
-    """Return accuracy against each cost.
-
-    Args:
-        study: a study with accuracy and the costs as objectives.
-        costs: the label of each cost by its name.
-    """
+    """Return accuracy against each cost; `costs` are the labels of the study's other objectives."""
     charts = []
     for index, label in enumerate(costs.values(), start=1):
         with warnings.catch_warnings():
@@ -144,8 +161,6 @@ def pareto_charts(study: optuna.Study, costs: dict[str, str]) -> list[Chart]:
 def _parallel_coordinates(results: SweepResults, rows: Sequence[TrialRow]) -> Chart:
     study = search_study(results, rows, merged=True)
     figure = visualization.plot_parallel_coordinate(study, target_name="accuracy, %")
-    from plotly.colors import sample_colorscale
-
     *lines, colorbar = figure.data
     lines.sort(key=lambda trace: trace.y[0])
     for trace in lines:
@@ -201,11 +216,7 @@ def _importances(study: optuna.Study) -> Chart:
 
 def importance_interval(study: optuna.Study, names: Sequence[str]) -> tuple[Any, Any]:
     """Return the 5 % and the 95 % quantile of each importance over resamples of the completed trials."""
-    # Without intermediate values, which Optuna would copy with every trial.
-    trials = [
-        optuna.trial.create_trial(value=each.value, params=each.params, distributions=each.distributions)
-        for each in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    ]
+    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     generator = np.random.default_rng(0)
     found = []
     for _ in range(_RESAMPLES):
@@ -235,24 +246,19 @@ def _slice(study: optuna.Study, rows: Sequence[TrialRow], name: str, best: Trial
     return chart(figure, name, x=name, y=ACCURACY, height=260, warning=warning)
 
 
-def _style_curves(figure: Any, rows: Sequence[TrialRow], results: SweepResults) -> None:
-    """Color the curves of the best completed trials, and draw all others in gray below them."""
-    best = [row.trial_id for row in results.leaderboard() if row.completed][: len(COLORS)]
-    champion = (results.champion or {}).get("trial_id")
-    for trace in figure.data:
-        row = rows[int(trace.name.removeprefix("Trial"))]
-        name, shown = row.trial_id, row.trial_id in best
-        color = COLORS[best.index(name)] if shown else GRAY
-        trace.update(
-            name=f"{name} (champion)" if name == champion else name,
-            showlegend=shown,
-            line={"color": color, "width": 3.5 if name == champion else 2 if shown else 1},
-            marker={"color": color, "size": 5},
-            opacity=1 if shown else 0.6,
-            hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
-        )
-    figure.data = sorted(figure.data, key=lambda trace: trace.showlegend)
-    figure.update_layout(showlegend=True)
+def _draw_others(figure: Any, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Draw the curves of many trials as one gray line with gaps, and where each trial ended."""
+    gap = ((None, None),)
+    points = [(*point, name) for name, curve in curves.items() for point in (*curve, *gap)]
+    x, y, text = zip(*points, strict=True)
+    figure.add_scatter(
+        x=x, y=y, text=text, mode="lines", name="other trials", opacity=0.6, line={"color": GRAY, "width": 1},
+        hovertemplate="%{text}, epoch %{x}: %{y:.4g}<extra></extra>",
+    )  # fmt: skip
+    x, y = zip(*(curve[-1] for curve in curves.values()), strict=True)
+    figure.add_scatter(
+        x=x, y=y, mode="markers", marker={"color": GRAY, "size": 4}, showlegend=False, hoverinfo="skip"
+    )
 
 
 def _draw_rungs(figure: Any, rows: Sequence[TrialRow], rungs: Sequence[int]) -> str:
@@ -287,6 +293,17 @@ def _slots(rows: Sequence[TrialRow]) -> dict[str, int]:
 
 def _completed(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def _points(
+    results: SweepResults, row: TrialRow, curve: Callable[[EpochRecord], float | None]
+) -> list[tuple[int, float]]:
+    records = results.epochs.get(row.trial_id, ())
+    return [(record.epoch, value) for record in records if (value := curve(record)) is not None]
+
+
+def _validation_percent(record: EpochRecord) -> float | None:
+    return None if record.validation_accuracy is None else round(100 * record.validation_accuracy, 3)
 
 
 def _loss(record: EpochRecord) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -19,18 +19,12 @@ from platform.space.space_files import load_spec
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
-from platform.training.records import EpochRecord
 
 _STATES = {
     TrialStatus.FINISHED: TrialState.COMPLETE,
     TrialStatus.PRUNED: TrialState.PRUNED,
     TrialStatus.RUNNING: TrialState.RUNNING,
 }
-
-
-def validation_percent(record: EpochRecord) -> float | None:
-    """Return the validation accuracy of an epoch in percent."""
-    return None if record.validation_accuracy is None else round(100 * record.validation_accuracy, 3)
 
 
 def searched_dimensions(results: SweepResults) -> tuple[Dimension, ...]:
@@ -45,7 +39,6 @@ def search_study(
     results: SweepResults,
     rows: Sequence[TrialRow],
     *,
-    curve: Callable[[EpochRecord], float | None] = validation_percent,
     costs: Sequence[str] = (),
     merged: bool = False,
 ) -> optuna.Study:
@@ -54,7 +47,6 @@ def search_study(
     Args:
         results: the sweep; without a readable spec.yaml, the trials have no parameters.
         rows: the runs to include.
-        curve: returns the intermediate value of an epoch.
         costs: costs that are added as objectives.
         merged: whether settings of several alternatives with one meaning (the learning rates of SGD and
             Adam) are one parameter.
@@ -63,21 +55,16 @@ def search_study(
     directions = [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in costs)]
     study = optuna.create_study(study_name=results.folder.sweep_id, directions=directions)
     parameters = _parameters(searched_dimensions(results), merged=merged)
-    study.add_trials([_trial(row, results, parameters, curve, costs) for row in rows])
+    study.add_trials([_trial(row, parameters, costs) for row in rows])
     return study
 
 
 def _trial(
-    row: TrialRow,
-    results: SweepResults,
-    parameters: dict[str, tuple[str, BaseDistribution]],
-    curve: Callable[[EpochRecord], float | None],
-    costs: Sequence[str],
+    row: TrialRow, parameters: dict[str, tuple[str, BaseDistribution]], costs: Sequence[str]
 ) -> FrozenTrial:
     state = _STATES.get(row.status, TrialState.FAIL)
     if state is TrialState.COMPLETE and row.validation_accuracy is None:
         state = TrialState.FAIL
-    points = ((record.epoch, curve(record)) for record in results.epochs.get(row.trial_id, ()))
     known = {name: parameters[name] for name in row.params if name in parameters}
     trial = optuna.trial.create_trial(
         state=state,
@@ -86,7 +73,6 @@ def _trial(
         else None,
         params={short: row.params[name] for name, (short, _) in known.items()},
         distributions=dict(known.values()),
-        intermediate_values={epoch: value for epoch, value in points if value is not None},
     )
     trial.datetime_start = _local(row.started_at)
     if state.is_finished():

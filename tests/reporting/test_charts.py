@@ -168,9 +168,10 @@ def test_trials_of_one_epoch_are_visible_and_epochs_are_whole(tmp_path):
     writer.trial_ended(trial(1), TrialStatus.PRUNED)
     writer.flush()
     for chart in learning_curves(read_results(folder)):
-        modes = {trace.get("name"): trace["mode"] for trace in figure(chart)["data"]}
-        assert modes["t000"] == "lines+markers"
-        assert modes["t001"] == "lines+markers"
+        others, ends, best = figure(chart)["data"]
+        assert (best["name"], best["mode"]) == ("t000", "lines+markers")
+        assert (others["text"], ends["mode"]) == (["t001", "t001"], "markers")
+        assert others["x"] == [*ends["x"], None]
         assert figure(chart)["layout"]["xaxis"]["dtick"] == 1
 
 
