@@ -10,6 +10,7 @@ import io
 import os
 import secrets
 from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ class Served:
 
 
 class FileServer:
-    """Reads and writes files on the driver's node; an actor, which all other nodes call."""
+    """Reads and writes files on the driver's node; an actor, which all other nodes call.
+
+    Every call may be repeated: Ray repeats those that a lost connection left without a reply.
+    """
 
     def __init__(self, folder: Path, data_path: Path, data_sha256: str) -> None:
         discard_unfinished(folder, "probe")
@@ -107,19 +111,14 @@ class FileServer:
             os.fsync(file.fileno())
         Path(temporary).replace(path)
 
-    def append(self, path: str, text: str) -> None:
-        """Append text to a file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("a", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-
 
 class ServedLog(io.TextIOBase):
-    """Appends whole lines to a file on the driver's node."""
+    """Appends whole lines to a file on the driver's node, of which it is the only writer."""
 
     def __init__(self, server: Any, path: Path) -> None:
-        self._server, self._path = server, path
+        self._server, self._path = server, str(path)
         self._line, self._pending = "", deque[Any]()
+        self._size, _ = get_result(server.stat.remote(self._path)) or (0, None)
 
     @override
     def write(self, text: str, /) -> int:
@@ -139,7 +138,9 @@ class ServedLog(io.TextIOBase):
     def _send(self, text: str) -> None:
         while len(self._pending) >= _LINES_IN_FLIGHT:
             get_result(self._pending.popleft())
-        self._pending.append(self._server.append.remote(str(self._path), text))
+        line = text.encode(errors="replace")
+        self._pending.append(self._server.write.remote(self._path, self._size, line))
+        self._size += len(line)
 
 
 def pull(server: Any, source: str, target: Path) -> int:
@@ -148,13 +149,9 @@ def pull(server: Any, source: str, target: Path) -> int:
         size, version = get_result(server.stat.remote(source)) or (0, None)
         try:
             with replacing(target) as temporary, temporary.open("wb") as file:
-                pending = deque[Any]()
-                for offset in range(0, max(size, 1), CHUNK_BYTES):
-                    pending.append(server.read.remote(source, version, offset))
-                    if len(pending) == CHUNKS_IN_FLIGHT:
-                        file.write(get_result(pending.popleft()))
-                while pending:
-                    file.write(get_result(pending.popleft()))
+                offsets = range(0, max(size, 1), CHUNK_BYTES)
+                chunks = (server.read.remote(source, version, offset) for offset in offsets)
+                file.writelines(_results(chunks))
         except FileChangedError:
             continue
         return int(size)
@@ -165,20 +162,28 @@ def push(server: Any, source: Path, target: str) -> int:
     """Copy a file of this node to the driver's node, atomically; return its size."""
     folder, _, name = target.rpartition("/")
     temporary, size = f"{folder}/.{name}.{secrets.token_hex(6)}.tmp", source.stat().st_size
-    pending = deque[Any]()
     with source.open("rb") as file:
-        for offset in range(0, max(size, 1), CHUNK_BYTES):
-            pending.append(server.write.remote(temporary, offset, file.read(CHUNK_BYTES)))
-            if len(pending) == CHUNKS_IN_FLIGHT:
-                get_result(pending.popleft())
-    while pending:
-        get_result(pending.popleft())
+        offsets = range(0, max(size, 1), CHUNK_BYTES)
+        writes = (server.write.remote(temporary, offset, file.read(CHUNK_BYTES)) for offset in offsets)
+        for _ in _results(writes):
+            pass
     get_result(server.commit.remote(temporary, target, size))
     return size
 
 
+def _results(calls: Iterable[Any]) -> Iterator[Any]:
+    """Yield the results of calls in their order; at most `CHUNKS_IN_FLIGHT` are made at a time."""
+    pending = deque[Any]()
+    for call in calls:
+        pending.append(call)
+        if len(pending) == CHUNKS_IN_FLIGHT:
+            yield get_result(pending.popleft())
+    while pending:
+        yield get_result(pending.popleft())
+
+
 def get_result(reference: Any) -> Any:
-    """Return the result of a call of the server.
+    """Return the result of a call of the server. After a lost connection, Ray repeats the call.
 
     Raises:
         UserError: the driver's node cannot read or write the file.

@@ -196,7 +196,7 @@ def trial_files(task: TrialTask, server_name: str | None) -> Iterator[TrialFiles
     import ray
 
     server: Any = ray.get_actor(server_name)
-    if _shares_folder(ray.get(server.served.remote())):
+    if _shares_folder(get_result(server.served.remote())):
         yield TrialFiles(task, server, None)
         return
     parent = cache.default_cache_dir() / "trials"

@@ -123,11 +123,12 @@ def test_a_file_replaced_while_it_is_read_is_noticed(
         server.read(str(path), version, 0)
 
 
-def test_a_repeated_commit_is_harmless_and_an_incomplete_one_refused(
+def test_repeated_calls_are_harmless_and_an_incomplete_commit_is_refused(
     folder: Path, dataset: DatasetInfo, tmp_path: Path
 ) -> None:
     server, target = FileServer(folder, dataset.path, dataset.sha256), str(tmp_path / "last.pt")
-    server.write(f"{target}.tmp", 0, b"whole")
+    for offset, chunk in ((0, b"who"), (3, b"le"), (3, b"le"), (0, b"who")):
+        server.write(f"{target}.tmp", offset, chunk)
     server.commit(f"{target}.tmp", target, 5)
     server.commit(f"{target}.tmp", target, 5)
     server.write(f"{target}.tmp", 0, b"half")
