@@ -37,7 +37,6 @@ class ClassFolders:
         return files_fingerprint(file for file, _ in (*self.train_files, *self.test_files))
 
     def report_left_out(self, notify: Notify) -> None:
-        """Report the files that are not used, if there are any."""
         if self.left_out:
             examples = ", ".join(self.left_out[:3]) + (", ..." if len(self.left_out) > 3 else "")
             names = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
@@ -48,14 +47,9 @@ class ClassFolders:
 
 
 def find_class_folders(root: Path, *, custom: bool = True) -> DatasetSource | None:
-    """Return the class folders at `root` as a source; None without a `train` folder that has subfolders.
+    """Return the class folders at `root` as a source; otherwise as `list_class_folders`.
 
-    Args:
-        root: the folder with `train` and `test` or `val`.
-        custom: `data.name: folder`, with images of any size; otherwise CIFAR-10, whose images are 32x32.
-
-    Raises:
-        UserError: as `list_class_folders`.
+    `custom` is for `data.name: folder`, with images of any size; those of CIFAR-10 are 32x32.
     """
     listing = list_class_folders(root)
     if listing is None:

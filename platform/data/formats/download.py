@@ -7,81 +7,65 @@ import http.client
 import os
 import secrets
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from platform.common.time_left import TimeLeft
 from platform.data.dataset import DataNotFound, Notify
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _TIMEOUT_S = 10.0
 _BLOCK = 1 << 18
-_PROGRESS_EVERY_S = 2.0
 
 
-def download(target: Path, *, md5: str, notify: Notify, url: str | None = None) -> None:
-    """Download `url` to a temporary file, verify its checksum, and rename it to `target`.
+def download(target: Path, *, md5: str, notify: Notify) -> None:
+    """Download `URL` to a temporary file, verify its checksum, and rename it to `target`.
 
-    Args:
-        target: the file to create.
-        md5: the expected checksum.
-        notify: called with a progress message every two seconds.
-        url: default: `URL`; proxies are taken from the environment.
+    Proxies are taken from the environment. `notify` is called every two seconds.
 
     Raises:
         DataNotFound: no network, no such file on the server, or a wrong checksum.
     """
-    url = url or URL
-    notify(f"downloading CIFAR-10 [{url}]")
+    notify(f"downloading CIFAR-10 [{URL}]")
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as opened:
-            got = _receive(url, opened, notify)
+            got = _receive(opened, notify)
             opened.flush()
             os.fsync(opened.fileno())
         if got != md5:
-            raise DataNotFound(f"{url}: the MD5 of the download must be {md5}, got {got}")
+            raise DataNotFound(f"{URL}: the MD5 of the download must be {md5}, got {got}")
         temporary.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        raise DataNotFound(f"cannot download {url} ({error})") from error
+        raise DataNotFound(f"cannot download {URL} ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _receive(url: str, opened: Any, notify: Notify) -> str:
-    """Write the content of `url` to the open file and return its MD5."""
+def _receive(opened: Any, notify: Notify) -> str:
+    """Write the content of `URL` to the open file and return its MD5."""
     digest = hashlib.md5(usedforsecurity=False)
-    started = notified = time.monotonic()
     received = 0
-    with _open(url) as response:
+    with _open() as response:
         size = int(response.headers.get("Content-Length") or 0)
+        progress = TimeLeft("downloading CIFAR-10", size / 1e6, notify, unit="MB")
         while block := response.read(_BLOCK):
             opened.write(block)
             digest.update(block)
             received += len(block)
-            now = time.monotonic()
-            if now - notified >= _PROGRESS_EVERY_S:
-                notified = now
-                notify(f"downloading CIFAR-10 [{_progress_text(received, size, now - started)}]")
+            progress.update(received / 1e6)
     return digest.hexdigest()
 
 
-def _progress_text(received: int, size: int, elapsed_s: float) -> str:
-    if not size:
-        return f"{received / 1e6:.0f} MB"
-    left_s = elapsed_s * (size - received) / received
-    return f"{received / 1e6:.0f} of {size / 1e6:.0f} MB, {left_s:.0f} s left"
-
-
-def _open(url: str) -> Any:
-    """Open `url` within the timeout. The thread bounds name resolution, which a socket timeout does not."""
+def _open() -> Any:
+    """Open `URL` within the timeout. The thread bounds name resolution, which a socket timeout does not."""
     outcome: list[Any] = []
 
     def attempt() -> None:
-        request = urllib.request.Request(url, headers={"User-Agent": "resnet-sweep-platform"})  # noqa: S310 - our own address
+        request = urllib.request.Request(URL, headers={"User-Agent": "resnet-sweep-platform"})
         try:
             outcome.append(urllib.request.urlopen(request, timeout=_TIMEOUT_S))  # noqa: S310
         except urllib.error.HTTPError as error:

@@ -24,18 +24,7 @@ SIZE = 32
 # float32 throughout, which numpy's type hints cannot express.
 Floats = NDArray[Any]
 
-CLASS_NAMES = (
-    "disc",
-    "ring",
-    "square",
-    "triangle",
-    "cross",
-    "star",
-    "bars",
-    "crescent",
-    "half_disc",
-    "dots",
-)
+CLASS_NAMES = ("disc", "ring", "square", "triangle", "cross", "star", "bars", "crescent", "half_disc", "dots")
 
 
 def generated_source() -> DatasetSource:
@@ -58,12 +47,7 @@ def read_generated(notify: Notify) -> RawDataset:
 
 
 def draw_images(count: int, *, seed: int) -> Split:
-    """Generate `count` images with balanced classes in random order.
-
-    Args:
-        count: number of images, at least 1.
-        seed: different seeds give different images.
-    """
+    """Generate `count` images (at least 1) with balanced classes in random order."""
     rng = np.random.default_rng([VERSION, seed])
     labels: Labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASS_NAMES))
     images: Images = np.empty((count, 3, SIZE, SIZE), np.uint8)
