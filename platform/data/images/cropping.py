@@ -14,17 +14,10 @@ from platform.data.dataset import Images
 
 
 def resize_and_center_crop(image: Images, *, shorter_side: int, size: int) -> Images:
-    """Resize to `shorter_side` and crop the center; pixels are equal to torchvision's.
+    """Map uint8 [H, W, 3] to [size, size, 3]: resize to `shorter_side` (at least `size`), crop the center.
 
-    Of images with sides of more than 64:1 only the crop is computed, which is exact to within one level.
-
-    Args:
-        image: uint8 [H, W, 3].
-        shorter_side: length of the shorter side after resizing in pixels, at least `size`.
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
+    Pixels are equal to torchvision's. Of images with sides of more than 64:1 only the crop is computed, which
+    is exact to within one level.
     """
     height, width = resized_shape(image.shape[0], image.shape[1], shorter_side)
     # Round half to even, as torchvision's CenterCrop does.

@@ -29,17 +29,11 @@ _LOSSLESS = {"BMP", "DIB", "PPM", "TIFF", "GIF", "TGA"}
 
 
 def decode_image(source: bytes | Path | str, *, name: str | None = None) -> Images:
-    """Decode an image file.
+    """Decode an image file, given by its path or content, to uint8 [H, W, 3], RGB.
 
     The EXIF orientation is applied. Gray, palette, CMYK and 16-bit images are converted to 8-bit RGB;
-    transparent pixels are blended with white; only the first frame of an animation is decoded.
-
-    Args:
-        source: the encoded bytes, or the path of a file.
-        name: the image's name in messages; default: its path.
-
-    Returns:
-        uint8 [H, W, 3], RGB.
+    transparent pixels are blended with white; only the first frame of an animation is decoded. `name` is the
+    image's name in messages, by default its path.
 
     Raises:
         UserError: the file is missing, not a regular file, not an image, truncated, damaged, or larger than
@@ -67,17 +61,10 @@ def decode_with_encoding(source: bytes | Path | str, *, name: str | None = None)
 
 
 def resize_image(image: Images, size: int) -> Images:
-    """Resize to a square, ignoring the aspect ratio, with an antialiased triangle filter.
+    """Resize uint8 [H, W, 3] to [size, size, 3] with an antialiased filter, ignoring the aspect ratio.
 
     This is Pillow's BILINEAR, whose support widens when it shrinks an image. The C++ engine implements the
     same filter (cpp_engine/src/image/resize.cpp).
-
-    Args:
-        image: uint8 [H, W, 3].
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
@@ -88,15 +75,16 @@ def resize_image(image: Images, size: int) -> Images:
 
 def _decode(content: bytes) -> tuple[Images, str]:
     if content.startswith(jpeg.MAGIC):
-        found = jpeg.decode_jpeg(content, max_pixels=_MAX_PIXELS)
-        encoding = f"jpeg{jpeg_quality(found.luminance)}" if len(found.luminance) == 64 else "jpeg"
-        return np.array(apply_orientation(found.pixels, found.orientation), order="C"), encoding
-    if content.startswith(png.MAGIC):
+        pixels, orientation, table = jpeg.decode_jpeg(content, max_pixels=_MAX_PIXELS)
+        encoding = f"jpeg{jpeg_quality(table)}" if len(table) == 64 else "jpeg"
+    elif content.startswith(png.MAGIC):
         pixels, orientation = png.decode_png(content, max_pixels=_MAX_PIXELS)
-        return np.array(apply_orientation(pixels, orientation), order="C"), "lossless"
-    with Image.open(io.BytesIO(content), formats=_formats()) as image:
-        encoding = "lossless" if image.format in _LOSSLESS else str(image.format).lower()
-        return np.array(_to_rgb(image), dtype=np.uint8), encoding
+        encoding = "lossless"
+    else:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            encoding = "lossless" if image.format in _LOSSLESS else str(image.format).lower()
+            return np.array(_to_rgb(image), dtype=np.uint8), encoding
+    return np.array(apply_orientation(pixels, orientation), order="C"), encoding
 
 
 @functools.cache
@@ -121,13 +109,9 @@ def _to_rgb(image: Image.Image) -> Image.Image | Images:
 
 @functools.lru_cache(maxsize=256)
 def jpeg_quality(luminance: tuple[int, ...]) -> int:
-    """Estimate the JPEG quality, in libjpeg's numbering, of a quantization table.
+    """Return the JPEG quality (libjpeg's 1..100) whose standard table of luminance is closest.
 
-    Args:
-        luminance: the 64 entries of the luminance table in zigzag order.
-
-    Returns:
-        The quality in 1..100 whose standard table is closest.
+    `luminance` are the 64 entries of a quantization table in zigzag order.
     """
     got = np.array(luminance)
     return min(range(1, 101), key=lambda quality: int(np.abs(_ijg_table(quality) - got).sum()))

@@ -37,17 +37,6 @@ _END_OF_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(?!d[0-7])(..)")
 
 
-@dataclass(frozen=True, eq=False)
-class DecodedJpeg:
-    """A decoded JPEG file."""
-
-    pixels: Images
-    """uint8 [H, W, 3], RGB; the orientation is not applied."""
-    orientation: int
-    luminance: tuple[int, ...]
-    """The 64 entries of the first quantization table in zigzag order; empty if there is none."""
-
-
 @dataclass(frozen=True)
 class _Segment:
     code: int
@@ -62,12 +51,12 @@ class _Segment:
         return bytes((0xFF, self.code)) + self.data
 
 
-def decode_jpeg(content: bytes, *, max_pixels: int) -> DecodedJpeg:
-    """Decode a JPEG file.
+def decode_jpeg(content: bytes, *, max_pixels: int) -> tuple[Images, int, tuple[int, ...]]:
+    """Decode the content of a JPEG file.
 
-    Args:
-        content: the file.
-        max_pixels: the largest number of pixels to decode.
+    Returns:
+        uint8 [H, W, 3], RGB; the EXIF orientation to apply; and the 64 entries of the first quantization
+        table in zigzag order, empty if there is none.
 
     Raises:
         ValueError: the data are damaged, or of a kind that is not supported.
@@ -94,7 +83,7 @@ def decode_jpeg(content: bytes, *, max_pixels: int) -> DecodedJpeg:
         with Image.open(io.BytesIO(joined), formats=("JPEG",)) as image:
             pixels = np.asarray(image.convert("RGB"))
     exif = next((s.payload for s in segments if s.code == _APP1 and s.payload.startswith(PREFIX)), b"")
-    return DecodedJpeg(pixels, exif_orientation(exif), _luminance_table(kept))
+    return pixels, exif_orientation(exif), _luminance_table(kept)
 
 
 def _segments(content: bytes) -> Iterator[_Segment]:

@@ -30,7 +30,7 @@ def decode_all(
     encodings: Counter[str],
     resize: bool = False,
 ) -> Images:
-    """Decode `count` images into one array.
+    """Decode `count` images into uint8 [count, 3, size, size].
 
     Threads suffice: Pillow releases the GIL while it decodes.
 
@@ -39,13 +39,11 @@ def decode_all(
         count: number of rows.
         size: side of the images in pixels.
         encodings: updated with the number of images per encoding (see `decode.decode_with_encoding`).
-        resize: resize images of other sizes; otherwise they are an error.
-
-    Returns:
-        uint8 [count, 3, size, size].
+        resize: resize images of other sizes.
 
     Raises:
-        UserError: an image cannot be decoded or has another size, or there are not `count` rows.
+        UserError: an image cannot be decoded, or has another size without `resize`, or there are not `count`
+            rows.
     """
     images: Images = np.empty((count, 3, size, size), np.uint8)
 

@@ -44,15 +44,21 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 @dataclass
-class _Header:
+class _Chunks:
+    """The values of the header, and the other chunks that matter."""
+
     width: int
     height: int
     depth: int
     color: int
     interlaced: bool
+    palette: bytes = b""
+    transparency: bytes = b""
+    pixels: bytes = b""
+    orientation: int | None = None
 
     @classmethod
-    def parse(cls, data: bytes) -> _Header:
+    def from_header(cls, data: bytes) -> _Chunks:
         width, height, depth, color, *methods = struct.unpack(">IIBBBBB", data)
         allowed = (color, depth) in _MODES and methods in ([0, 0, 0], [0, 0, 1])
         if not allowed or not (0 < width < 2**31 and 0 < height < 2**31):
@@ -71,23 +77,8 @@ class _Header:
         return found
 
 
-@dataclass
-class _Chunks:
-    """The chunks that matter."""
-
-    header: _Header
-    palette: bytes = b""
-    transparency: bytes = b""
-    pixels: bytes = b""
-    orientation: int | None = None
-
-
 def decode_png(content: bytes, *, max_pixels: int) -> tuple[Images, int]:
-    """Decode a PNG file; an animation's default image.
-
-    Args:
-        content: the file.
-        max_pixels: the largest number of pixels to decode.
+    """Decode the content of a PNG file; of an animation its default image.
 
     Returns:
         uint8 [H, W, 3], RGB, transparent pixels blended with white, and the EXIF orientation to apply.
@@ -97,7 +88,7 @@ def decode_png(content: bytes, *, max_pixels: int) -> tuple[Images, int]:
         Image.DecompressionBombError: the image has more than `max_pixels`.
     """
     chunks = _read_chunks(content, max_pixels)
-    _check_pixel_data(chunks.pixels, chunks.header.num_bytes)
+    _check_pixel_data(chunks.pixels, chunks.num_bytes)
     return _to_rgb(chunks), chunks.orientation or 1
 
 
@@ -138,8 +129,8 @@ def _read_chunks(content: bytes, max_pixels: int) -> _Chunks:
         elif chunks is None:
             if kind != b"IHDR" or length != 13 or not is_complete:
                 raise ValueError("no header")
-            chunks = _Chunks(_Header.parse(data))
-            if chunks.header.width * chunks.header.height > max_pixels:
+            chunks = _Chunks.from_header(data)
+            if chunks.width * chunks.height > max_pixels:
                 raise Image.DecompressionBombError
             continue
         elif kind == b"IDAT":
@@ -152,51 +143,50 @@ def _read_chunks(content: bytes, max_pixels: int) -> _Chunks:
             _add_transparency(chunks, data)
         if kind == b"eXIf" and is_sound and chunks is not None and chunks.orientation is None:
             chunks.orientation = exif_orientation(data)
-    if chunks is None or not pixels or (chunks.header.color == _PALETTE and not chunks.palette):
+    if chunks is None or not pixels or (chunks.color == _PALETTE and not chunks.palette):
         raise ValueError("no pixel data" if chunks is None or not pixels else "no palette")
     chunks.pixels = b"".join(pixels)
     return chunks
 
 
 def _add_palette(chunks: _Chunks, data: bytes) -> None:
-    if chunks.header.color != _PALETTE:  # only a suggestion
+    if chunks.color != _PALETTE:  # only a suggestion
         return
     if chunks.palette or len(data) % 3 or not 0 < len(data) <= 768:
         raise ValueError("invalid palette")
-    chunks.palette = data[: 3 << chunks.header.depth]
+    chunks.palette = data[: 3 << chunks.depth]
 
 
 def _add_transparency(chunks: _Chunks, data: bytes) -> None:
     expected = {_GRAY: [2], _RGB: [6], _PALETTE: range(1, len(chunks.palette) // 3 + 1)}
-    if not chunks.transparency and len(data) in expected.get(chunks.header.color, ()):
+    if not chunks.transparency and len(data) in expected.get(chunks.color, ()):
         chunks.transparency = data
 
 
 def _to_rgb(chunks: _Chunks) -> Images:
-    header = chunks.header
-    mode, encoding = _MODES[header.color, header.depth]
+    mode, encoding = _MODES[chunks.color, chunks.depth]
     decoded = _decode(chunks, mode, encoding)
     pixels: NDArray[Any] = np.asarray(decoded)
     if mode == "P":
         colored: Images = _palette_table(chunks)[pixels]
         return colored
-    if header.color in (4, 6):
+    if chunks.color in (4, 6):
         return over_white(decoded)
     transparent: NDArray[np.bool_] | None = None
     if chunks.transparency:
         # Only the low bits count.
-        key = np.frombuffer(chunks.transparency, ">u2") & ((1 << header.depth) - 1)
-        if header.color == _RGB and header.depth == 16:
+        key = np.frombuffer(chunks.transparency, ">u2") & ((1 << chunks.depth) - 1)
+        if chunks.color == _RGB and chunks.depth == 16:
             # Pillow drops the low bytes. As little-endian data, the same bytes yield them.
             low = np.asarray(_decode(chunks, mode, "RGB;16L"))
             transparent = ((pixels == key >> 8) & (low == (key & 255))).all(-1)
-        elif header.color == _RGB:
+        elif chunks.color == _RGB:
             transparent = (pixels == key).all(-1)
         else:
-            scale = 255 // ((1 << header.depth) - 1) if 1 < header.depth < 8 else 1
+            scale = 255 // ((1 << chunks.depth) - 1) if 1 < chunks.depth < 8 else 1
             transparent = pixels == int(key[0]) * scale
-    if header.color == _GRAY:
-        gray = pixels >> 8 if header.depth == 16 else np.asarray(decoded.convert("L"))
+    if chunks.color == _GRAY:
+        gray = pixels >> 8 if chunks.depth == 16 else np.asarray(decoded.convert("L"))
         pixels = np.repeat(gray[..., None], 3, axis=-1)
     pixels = pixels.astype(np.uint8)
     if transparent is not None:
@@ -205,9 +195,8 @@ def _to_rgb(chunks: _Chunks) -> Images:
 
 
 def _decode(chunks: _Chunks, mode: str, encoding: str) -> Image.Image:
-    header = chunks.header
-    size = (header.width, header.height)
-    return Image.frombytes(mode, size, chunks.pixels, "zip", encoding, int(header.interlaced))
+    size = (chunks.width, chunks.height)
+    return Image.frombytes(mode, size, chunks.pixels, "zip", encoding, int(chunks.interlaced))
 
 
 def _palette_table(chunks: _Chunks) -> Images:

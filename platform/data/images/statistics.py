@@ -45,7 +45,6 @@ class ImageStatistics:
     color_axes: NDArray[np.float32]
 
     def normalization(self, kind: Literal["channel", "pixel"]) -> Normalization:
-        """Return the normalization for `data.normalization`."""
         if kind == "pixel":
             return Normalization(self.mean, self.pixel_std)
         return Normalization(self.mean.mean(axis=(1, 2)), self.std)
@@ -54,14 +53,10 @@ class ImageStatistics:
 def load_or_compute_statistics(
     folder: Path, files: NDArray[np.str_], *, size: int, shorter_side: int, notify: Notify = ignore_message
 ) -> ImageStatistics:
-    """Return the statistics of `files`, computed on first use and stored in `folder`.
+    """Return the statistics of the training images `files` [N], computed on first use and stored in `folder`.
 
-    Args:
-        folder: the folder of the stored statistics, whose file name contains a hash of the sample's paths.
-        files: the paths of the training images [N].
-        size: side of the network input in pixels.
-        shorter_side: length in pixels that the shorter side is resized to before cropping.
-        notify: called with a message before the computation.
+    Images are resized to `shorter_side` and cropped to `size`, in pixels. The name of the stored file has a
+    hash of the sample's paths.
 
     Raises:
         UserError: an image of the sample cannot be decoded; the message names the file.
