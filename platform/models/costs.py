@@ -24,13 +24,7 @@ def count_parameters(model: ModelConfig, *, num_classes: int) -> int:
 def count_multiply_accumulates(
     model: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> int:
-    """Return the multiply-accumulates of convolutions and matrix products for one image.
-
-    Args:
-        model: the network.
-        num_classes: number of output classes.
-        input_shape: channels, height, width of an image.
-    """
+    """Return the multiply-accumulates of convolutions and matrix products for one image [C, H, W]."""
     with torch.device("meta"):
         network = build_network(model, num_classes=num_classes).eval()
         image = torch.zeros(1, *input_shape)
@@ -40,10 +34,9 @@ def count_multiply_accumulates(
 
 
 def count_training_flop(model: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int]) -> int:
-    """Return the FLOP of convolutions and matrix products for one image's forward and backward pass.
+    """Return the FLOP of convolutions and matrix products for the forward and backward pass of an image.
 
-    Arguments as for `count_multiply_accumulates`. The result is below three forward passes, because the first
-    layer's input needs no gradient.
+    They are below those of three forward passes, because the first layer's input needs no gradient.
     """
     with torch.device("meta"):
         network = build_network(model, num_classes=num_classes)

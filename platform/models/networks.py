@@ -1,14 +1,14 @@
 """The ResNets of He et al. 2016 ("Deep Residual Learning", arXiv:1512.03385), built by name.
 
-The CIFAR networks are one class, parametrized by a `ResNetShape`. The networks for larger images are
-torchvision's own modules, so that their state dicts are interchangeable.
+The CIFAR networks are one class. The networks for larger images are torchvision's own modules, so that their
+state dicts are interchangeable.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +19,17 @@ from platform.models.config import ModelConfig, ModelName
 Shortcut = Literal["A", "B"]
 
 
-class ResNetShape(NamedTuple):
-    """Channels per stage, blocks per stage, and shortcut type of a CIFAR ResNet."""
-
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
-    shortcut: Shortcut
-
-
 _WIDE = (64, 128, 256, 512)
 _NARROW = (16, 32, 64)
-
-SHAPES: dict[ModelName, ResNetShape] = {
-    "resnet18_cifar": ResNetShape(_WIDE, (2, 2, 2, 2), "B"),
-    "resnet34_cifar": ResNetShape(_WIDE, (3, 4, 6, 3), "B"),
-    "resnet20_cifar": ResNetShape(_NARROW, (3, 3, 3), "A"),
-    "resnet32_cifar": ResNetShape(_NARROW, (5, 5, 5), "A"),
-    "resnet44_cifar": ResNetShape(_NARROW, (7, 7, 7), "A"),
-    "resnet56_cifar": ResNetShape(_NARROW, (9, 9, 9), "A"),
+_SHAPES: dict[ModelName, tuple[tuple[int, ...], tuple[int, ...], Shortcut]] = {
+    "resnet18_cifar": (_WIDE, (2, 2, 2, 2), "B"),
+    "resnet34_cifar": (_WIDE, (3, 4, 6, 3), "B"),
+    "resnet20_cifar": (_NARROW, (3, 3, 3), "A"),
+    "resnet32_cifar": (_NARROW, (5, 5, 5), "A"),
+    "resnet44_cifar": (_NARROW, (7, 7, 7), "A"),
+    "resnet56_cifar": (_NARROW, (9, 9, 9), "A"),
 }
+"""Channels per stage, blocks per stage, and usual shortcut of the CIFAR networks."""
 
 
 def build_network(config: ModelConfig, *, num_classes: int) -> nn.Module:
@@ -47,15 +39,12 @@ def build_network(config: ModelConfig, *, num_classes: int) -> nn.Module:
     torchvision's initialization, which uses fan_out.
     """
     if config.name in ("resnet18", "resnet34"):
-        from torchvision.models import resnet18, resnet34
+        from torchvision.models import get_model
 
-        constructor = {"resnet18": resnet18, "resnet34": resnet34}[config.name]
-        return cast(
-            "nn.Module",
-            constructor(num_classes=num_classes, zero_init_residual=config.zero_init_residual),
-        )
-    shape = SHAPES[config.name]
-    network = CifarResNet(shape.widths, shape.blocks, config.shortcut or shape.shortcut, num_classes)
+        options = {"num_classes": num_classes, "zero_init_residual": config.zero_init_residual}
+        return cast("nn.Module", get_model(config.name, **options))
+    widths, blocks, shortcut = _SHAPES[config.name]
+    network = CifarResNet(widths, blocks, config.shortcut or shortcut, num_classes)
     initialize(network, zero_init_residual=config.zero_init_residual)
     return network
 
@@ -72,9 +61,6 @@ def initialize(network: nn.Module, *, zero_init_residual: bool = False) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
     if zero_init_residual:
         for module in network.modules():
@@ -121,10 +107,7 @@ def _shortcut(channels_in: int, channels: int, stride: int, kind: Shortcut) -> n
         return nn.Identity()
     if kind == "A":
         return PadShortcut(channels - channels_in, stride)
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 1, stride, bias=False),
-        nn.BatchNorm2d(channels),
-    )
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
 
 class CifarResNet(nn.Module):

@@ -13,7 +13,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,9 +44,7 @@ _NEXT_STEP = "give a state dict of torchvision's resnet18 or resnet34"
 def load_model(path: Path, *, class_names: Sequence[str] | None = None) -> TrainedModel:
     """Read a trained model of this platform, or a state dict of torchvision's resnet18 or resnet34.
 
-    Args:
-        path: the file; only tensors and primitives in it are loaded.
-        class_names: class names for a state dict; default: the class numbers.
+    Of a state dict, the default class names are the class numbers.
 
     Raises:
         UserError: the file is missing, damaged, or neither of these.
@@ -70,18 +68,13 @@ def find_state_dict(document: object) -> dict[str, Tensor] | None:
     if not isinstance(document, Mapping) or document.get("format") == FORMAT:
         return None
     # Training programs store a state dict under these names; the moving average is the last choice.
-    known = (
-        "model",
-        "state_dict",
-        "model_state_dict",
-        "net",
-        "network",
-        "state_dict_ema",
-        "model_ema",
-        "ema",
-    )
-    for candidate in (document, *(document.get(name) for name in known), *document.values()):
-        if isinstance(candidate, Mapping) and candidate and _is_state_dict(candidate):
+    keys = ("model", "state_dict", "model_state_dict", "net", "network", "state_dict_ema", "model_ema", "ema")
+    for candidate in (document, *(document.get(key) for key in keys), *document.values()):
+        if (
+            isinstance(candidate, Mapping)
+            and candidate
+            and all(isinstance(name, str) and isinstance(each, Tensor) for name, each in candidate.items())
+        ):
             return _without_wrappers(candidate)
     return None
 
@@ -100,12 +93,7 @@ def _without_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_state_dict(
     weights: Mapping[str, Tensor], *, class_names: Sequence[str] | None = None, source: Path
 ) -> TrainedModel:
-    """Return a trained model with these weights and torchvision's preprocessing.
-
-    Args:
-        weights: a state dict of torchvision's resnet18 or resnet34, with any number of classes.
-        class_names: one per row of the classifier; default: `0`, `1`, ...
-        source: the file of the state dict, for messages and provenance.
+    """Return a trained model with these weights, for any number of classes, and torchvision's preprocessing.
 
     Raises:
         UserError: the state dict is of another network.
@@ -118,6 +106,8 @@ def from_state_dict(
             f"{list(weights['fc.weight'].shape)}; {_NEXT_STEP}"
         )
     classes = len(weights["fc.weight"])
+    with source.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     # Files of old versions of PyTorch have no counters of batches; they do not affect results.
     weights = {**dict.fromkeys(_batch_counters(name), torch.zeros((), dtype=torch.int64)), **weights}
     if class_names is None:
@@ -136,7 +126,7 @@ def from_state_dict(
         class_names=tuple(class_names),
         input_shape=(3, SIZE, SIZE),
         data_label="unknown",
-        provenance={"weights": source.name, "sha256": _sha256(source)},
+        provenance={"weights": source.name, "sha256": sha256},
         shorter_side=SHORTER_SIDE,
     )
     check_weights(model, source)
@@ -159,17 +149,11 @@ def read_class_names(path: Path) -> list[str]:
     return lines
 
 
-def _is_state_dict(candidate: Mapping[Any, Any]) -> bool:
-    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in candidate.items())
-
-
 def _network_name(weights: Mapping[str, Tensor], source: Path) -> Literal["resnet18", "resnet34"]:
     """Identify the network by the names of its tensors."""
     names: tuple[Literal["resnet18", "resnet34"], ...] = ("resnet18", "resnet34")
     for name in names:
-        if _tensor_names(name) - weights.keys() <= _batch_counters(name) and weights.keys() <= _tensor_names(
-            name
-        ):
+        if _tensor_names(name) - _batch_counters(name) <= weights.keys() <= _tensor_names(name):
             return name
     raise UserError(
         f"{source} is a state dict of another network ({len(weights)} tensors, the first is "
@@ -185,11 +169,6 @@ def _tensor_names(name: Literal["resnet18", "resnet34"]) -> frozenset[str]:
 
 def _batch_counters(name: Literal["resnet18", "resnet34"]) -> set[str]:
     return {key for key in _tensor_names(name) if key.endswith(".num_batches_tracked")}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,18 +1,17 @@
 """Trained-model files: weights, preprocessing, class names and provenance of a network.
 
-The file is a torch archive of tensors and primitives, with a digest over all of them. It is read with
-`weights_only=True`, so that loading a file cannot run code.
+The file is a torch archive of tensors and primitives. It is read with `weights_only=True`, so that loading a
+file cannot run code, and the CRC-32 checksums written by torch are verified, which torch itself does not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import textwrap
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,6 @@ FORMAT = "resnet-sweep-platform/trained-model"
 SCHEMA_VERSION = 1
 
 _NEXT_STEP = "give the model.pt of a training run"
-
-_CONTENT: dict[str, type] = {
-    "model": dict,
-    "state_dict": dict,
-    "mean": Tensor,
-    "std": Tensor,
-    "class_names": list,
-    "input_shape": list,
-    "data_label": str,
-    "provenance": dict,
-    "metrics": dict,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,35 +82,41 @@ class TrainedModel:
 
 
 def save_trained_model(path: Path, model: TrainedModel) -> None:
-    """Write `model` to `path` atomically."""
+    """Write `model` to `path` atomically.
+
+    Raises:
+        UserError: the file cannot be written; the previous one is unchanged.
+    """
     content: dict[str, Any] = {
+        **vars(model),
         "model": model.model.model_dump(),
         "state_dict": {name: _plain(tensor) for name, tensor in model.state_dict.items()},
         "mean": _plain(model.mean).float(),
         "std": _plain(model.std).float(),
         "class_names": list(model.class_names),
         "input_shape": list(model.input_shape),
-        "data_label": model.data_label,
-        "provenance": dict(model.provenance),
-        "metrics": {name: float(value) for name, value in model.metrics.items()},
     }
-    if model.shorter_side is not None:
-        content["shorter_side"] = model.shorter_side
-    document = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "digest": _digest(content),
-        **content,
-    }
+    header = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+    write_torch_file(path, {**header, **content}, name="trained model")
+
+
+def write_torch_file(path: Path, document: Mapping[str, Any], *, name: str) -> None:
+    """Write tensors and primitives as a torch archive, atomically; `name` says in messages what they are.
+
+    Raises:
+        UserError: the file cannot be written; the previous one is unchanged.
+    """
     try:
-        # Given a path, torch would hide the reason of a failed write.
+        # Given a path instead of a file, torch hides the reason of a failed write.
         with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(document, file)
     except (OSError, RuntimeError) as error:
-        # torch wraps file system errors in a RuntimeError.
+        # torch wraps file-system errors in a RuntimeError.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) else error
-        raise UserError(f"cannot write the trained model {path}: {reason}") from error
+        raise UserError(
+            f"cannot write the {name} {path}: {reason}; free some space or choose another folder"
+        ) from error
 
 
 def load_trained_model(path: Path) -> TrainedModel:
@@ -144,26 +137,14 @@ def parse_trained_model(document: object, path: Path) -> TrainedModel:
             f"{path} has schema version {document.get('schema_version')!r}, this program reads "
             f"{SCHEMA_VERSION}; use the program version that wrote it"
         )
-    content: dict[str, Any] = {key: document.get(key) for key in _CONTENT}
-    if "shorter_side" in document:
-        content["shorter_side"] = document["shorter_side"]
-    if not _well_formed(content) or _digest(content) != document.get("digest"):
-        raise UserError(
-            f"{path} is damaged: its content does not match its digest; restore it or train again"
-        )
-    model = TrainedModel(
-        model=validate(ModelConfig, content["model"], source=str(path)),
-        state_dict=content["state_dict"],
-        mean=content["mean"],
-        std=content["std"],
-        class_names=tuple(content["class_names"]),
-        input_shape=tuple(content["input_shape"]),
-        data_label=content["data_label"],
-        provenance=content["provenance"],
-        metrics=content["metrics"],
-        shorter_side=content.get("shorter_side"),
-    )
-    check_weights(model, path)
+    content: dict[str, Any] = {each.name: document.get(each.name) for each in fields(TrainedModel)}
+    content["model"] = validate(ModelConfig, content["model"], source=str(path))
+    try:
+        content |= {name: tuple(content[name]) for name in ("class_names", "input_shape")}
+        model = TrainedModel(**content)
+        check_weights(model, path)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or train again") from None
     return model
 
 
@@ -200,9 +181,18 @@ def read_torch_file(path: Path) -> object:
     """
     if not path.is_file():
         raise UserError(f"no trained model at {path}; {_NEXT_STEP}")
-    if _is_safetensors(path):
-        return _read_safetensors(path)
+    with path.open("rb") as file:  # a safetensors file starts with a length of 8 bytes, then JSON
+        is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+    if is_safetensors:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is a damaged safetensors file: {error}; replace it") from None
     try:
+        _verify_checksums(path)
         with warnings.catch_warnings():
             # torch warns about an unusual pickle protocol; the error below is more specific.
             warnings.simplefilter("ignore", UserWarning)
@@ -213,41 +203,12 @@ def read_torch_file(path: Path) -> object:
             f"{path} is damaged, or contains objects other than tensors and primitives, which are never "
             "loaded; of a whole pickled network, save the weights: torch.save(network.state_dict(), PATH)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, LookupError, OSError):
+    except Exception:  # noqa: BLE001 - zipfile and torch raise many types on damaged bytes
         raise UserError(f"{path} is damaged or not a trained model of this platform; {_NEXT_STEP}") from None
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file starts like the format safetensors: a length of 8 bytes, then JSON."""
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is a damaged safetensors file: {error}; replace it") from None
-
-
-def _well_formed(content: Mapping[str, Any]) -> bool:
-    tensors = content["state_dict"]
-    return all(isinstance(content[key], kind) for key, kind in _CONTENT.items()) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    )
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 over every name, primitive, shape, type and byte in `content`."""
-    sha256 = hashlib.sha256()
-    tensors = {**content["state_dict"], "/mean": content["mean"], "/std": content["std"]}
-    plain = {key: value for key, value in content.items() if key not in {"state_dict", "mean", "std"}}
-    sha256.update(json.dumps(plain, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return sha256.hexdigest()
+def _verify_checksums(path: Path) -> None:
+    if zipfile.is_zipfile(path):  # files of torch's old format are none
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile

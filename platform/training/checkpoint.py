@@ -9,45 +9,28 @@ checkpoint of another configuration or other data is rejected.
 from __future__ import annotations
 
 import json
-import pickle
 import time
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from platform.common.atomic import replacing
 from platform.common.errors import UserError
+from platform.common.nested import differences
+from platform.models.trained import read_torch_file, write_torch_file
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 from platform.training.run_folder import LAST
 
-Result = TypeVar("Result")
-
 _FORMAT = "resnet-sweep-platform/checkpoint"
 _SCHEMA_VERSION = 1
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    OSError,
-)
 
 
 def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Mapping[str, Any]) -> None:
-    """Write `folder`/last.pt.
-
-    Args:
-        folder: created if it does not exist.
-        config: the run's configuration, compared when the checkpoint is read.
-        data_key: identifies the training data, compared when the checkpoint is read.
-        state: tensors and primitives.
+    """Write `folder`/last.pt; `config` and `data_key` are compared when it is read.
 
     Raises:
         UserError: the file cannot be written; the previous one is unchanged.
@@ -59,18 +42,7 @@ def save_checkpoint(folder: Path, *, config: RunConfig, data_key: str, state: Ma
         "data_key": data_key,
         "state": dict(state),
     }
-    path = folder / LAST
-    try:
-        # Given a path instead of a file, torch hides the reason of a failed write.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(document, file)
-    except (OSError, RuntimeError) as error:
-        # torch wraps file-system errors in a RuntimeError.
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = cause.strerror if isinstance(cause, OSError) else error
-        raise UserError(
-            f"cannot write the checkpoint {path}: {reason}; free some space or choose another folder"
-        ) from error
+    write_torch_file(folder / LAST, document, name="checkpoint")
 
 
 class CheckpointWriter:
@@ -90,10 +62,12 @@ class CheckpointWriter:
         """Write `state`; `on_saved` is called when it is on disk."""
         self.finish()
         if self._thread is None:
-            self._timed(lambda: self._write(state))
+            with self._waiting():
+                self._write(state)
             on_saved()
         else:
-            copy = self._timed(lambda: _copy_to_cpu(state))
+            with self._waiting():
+                copy = copy_to_cpu(state)
             self._pending = self._thread.submit(self._write, copy), on_saved
 
     def poll(self) -> None:
@@ -106,7 +80,8 @@ class CheckpointWriter:
         if self._pending is None:
             return
         (written, on_saved), self._pending = self._pending, None
-        self._timed(written.result)
+        with self._waiting():
+            written.result()
         on_saved()
 
     def close(self) -> None:
@@ -119,21 +94,20 @@ class CheckpointWriter:
         waited_s, self._waited_s = self._waited_s, 0.0
         return waited_s
 
-    def _timed(self, act: Callable[[], Result]) -> Result:
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
         began_s = time.monotonic()
-        try:
-            return act()
-        finally:
-            self._waited_s += time.monotonic() - began_s
+        yield
+        self._waited_s += time.monotonic() - began_s
 
 
-def _copy_to_cpu(value: Any) -> Any:
+def copy_to_cpu(value: Any) -> Any:
     """Return a copy of a nested state with all tensors on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: _copy_to_cpu(item) for key, item in value.items()}
-    return [_copy_to_cpu(item) for item in value] if isinstance(value, list) else value
+        return {key: copy_to_cpu(item) for key, item in value.items()}
+    return [copy_to_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[str, Any]:
@@ -147,7 +121,10 @@ def load_checkpoint(folder: Path, *, config: RunConfig, data_key: str) -> dict[s
     written = json.loads(document["config"])
     asked = json.loads(config.model_dump_json())
     if written != asked:
-        changes = "; ".join(_changes(written, asked))
+        changes = "; ".join(
+            f"{name} was {json.dumps(old)}, is {json.dumps(new)}"
+            for name, old, new in differences(written, asked)
+        )
         raise UserError(
             f"a run must resume with the configuration it began with, but {path} began with another: "
             f"{changes}. Change it back, or train into another folder"
@@ -173,36 +150,18 @@ def read_records(folder: Path) -> tuple[EpochRecord, ...]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    damaged = UserError(
-        f"{path} is damaged or not a checkpoint of this platform (foreign objects are never loaded): "
-        f"restore it from a copy, or remove it and start again"
-    )
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise damaged
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}: nothing to resume from; leave out --resume") from None
-    except _UNREADABLE:
-        # torch's message recommends `weights_only=False`, which would execute code from the file.
-        raise damaged from None
+        document = read_torch_file(path)
+    except UserError:
+        document = None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise damaged
+        raise UserError(
+            f"{path} is damaged or not a checkpoint of this platform (foreign objects are never loaded): "
+            f"restore it from a copy, or remove it and start again"
+        )
     if document.get("schema_version") != _SCHEMA_VERSION:
         raise UserError(
             f"{path} has schema version {document.get('schema_version')!r}, but this program reads "
             f"{_SCHEMA_VERSION}: resume with the program version that wrote it"
         )
     return document
-
-
-def _changes(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return `field.path was A, is B` for each difference between two JSON values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            change
-            for key in sorted(old.keys() | new.keys())
-            for change in _changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        ]
-    return [] if old == new else [f"{path} was {json.dumps(old)}, is {json.dumps(new)}"]

@@ -1,7 +1,6 @@
 """Checkpoints: damaged and foreign ones are rejected, and a failed write keeps the previous one."""
 
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,9 @@ import torch
 
 from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
-from platform.training.config import RunConfig
-from platform.training.distributed import single
-from platform.training.loop import fit
-from platform.training.records import EpochRecord, RunResult
+from platform.training.records import EpochRecord
 from platform.training.run_folder import LAST
-
-ConfigOf = Callable[..., RunConfig]
-
-
-def run(config: RunConfig, data: TrainingData, folder: Path, **more: Any) -> RunResult:
-    return fit(config, data, world=single("cpu"), checkpoint_dir=folder, **more)
+from tests.training.examples import ConfigOf, run
 
 
 def test_a_checkpoint_of_another_configuration_or_other_data_is_rejected(
@@ -48,8 +39,7 @@ def test_a_damaged_checkpoint_is_rejected(
     whole = path.read_bytes()
     content = torch.load(path, weights_only=True)["state"]["network"]["0.weight"]
     inside_a_tensor = whole.index(content.permute(0, 2, 3, 1).contiguous().numpy().tobytes()[:32]) + 5
-    flipped = bytearray(whole)
-    flipped[inside_a_tensor] ^= 1
+    compression = whole.index(b"PK\x01\x02") + 10  # of the first file in the directory of the archive
     for name, damaged in {
         "truncated": whole[: len(whole) // 2],
         "empty": b"",
@@ -57,6 +47,7 @@ def test_a_damaged_checkpoint_is_rejected(
         "one bit": whole[:inside_a_tensor]
         + bytes([whole[inside_a_tensor] ^ 1])
         + whole[inside_a_tensor + 1 :],
+        "compressed": whole[:compression] + b"\x08" + whole[compression + 1 :],
     }.items():
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"last\.pt is damaged"):
