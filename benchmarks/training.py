@@ -159,12 +159,14 @@ def _compare(
     """Run the pairs of epochs of one model; return its row of the record."""
     from benchmarks.reference_loop import PilImages, ReferenceLoop
     from benchmarks.roofline import byte_per_image, flop_per_image
+    from platform.data.dataset import Split
     from platform.training.distributed import World
     from platform.training.loop import fit
     from platform.training.records import EpochRecord
 
     config = run_config(name, batch_size=given.batch_size, epochs=given.repetitions + 1, precision=precision)
     data = random_data(images)
+    assert isinstance(data.train, Split)  # noqa: S101 - `random_data` has them in memory
     reference = ReferenceLoop(
         config.model,
         PilImages(data.train.images, data.train.labels, data.normalization),

@@ -120,7 +120,8 @@ def _finding_lines(finding: Finding, curves: Curves) -> list[str]:
             lines.append(f"  {field:19} {sparkline(numbers)} {finite[0]:.3g} to {finite[-1]:.3g}")
     lines += [f"  why: {finding.cause}", f"  try: {finding.advice}"]
     if curves.config is not None and (options := remedies(finding, curves.config, curves.records)):
-        lines.append(f"       --set {' '.join(_quoted(option) for option in options)}")
+        quoted = [f"'{option}'" if "{" in option else option for option in options]
+        lines.append(f"       --set {' '.join(quoted)}")
     return lines
 
 
@@ -148,10 +149,6 @@ def sparkline(values: Sequence[float]) -> str:
         else " "
         for height in heights
     )
-
-
-def _quoted(option: str) -> str:
-    return f"'{option}'" if "{" in option else option
 
 
 def _read(arguments: Arguments) -> list[Curves]:
@@ -187,18 +184,15 @@ def _of_folder(folder: Path) -> Curves:
     data: Mapping[str, Any] = {}
     if (folder / RECORD).is_file():
         data = read_json(folder / RECORD, remedy="restore it from a copy")["data"]
+    records = read_csv(folder / METRICS)
+    # The run may not be complete.
+    epochs = config.epochs or records[-1].epoch
     return Curves(
         name=folder.name,
-        records=_with_length(read_csv(folder / METRICS), config),
+        records=[replace(record, epochs=epochs) for record in records],
         classes=data.get("classes") or _CLASSES.get(config.data.name),
         config=config,
     )
-
-
-def _with_length(records: Sequence[EpochRecord], config: RunConfig) -> list[EpochRecord]:
-    """Return the records of a run that may not be complete."""
-    epochs = config.epochs or records[-1].epoch
-    return [replace(record, epochs=epochs) for record in records]
 
 
 def _of_sweep(folder: SweepFolder, trial: str | None) -> list[Curves]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from platform.data.dataset import DatasetInfo, Split
     from platform.data.image_folders import ImageFolderSplit
     from platform.models.trained import TrainedModel
-    from platform.training.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +101,23 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
     print(class_table(done, model.class_names) + "\n")
     print(confusion_table(done, model.class_names))
     if arguments.output:
-        data = {
-            "label": info.label,
-            "sha256": info.sha256,
-            "split": arguments.split,
-            "images": len(split),
+        record = {
+            "schema_version": 1,
+            "model": str(path),
+            "provenance": model.provenance,
+            "data": {
+                "label": info.label,
+                "sha256": info.sha256,
+                "split": arguments.split,
+                "images": len(split),
+            },
+            "precision": precision,
+            "loss": done.loss,
+            "accuracy": done.accuracy,
+            "per_class_accuracy": dict(zip(model.class_names, done.per_class_accuracy, strict=True)),
+            "confusion": done.confusion,
+            "test_time_flip": asdict(done.flip) if done.flip is not None else None,
         }
-        record = _record(done, model, path, data=data, precision=precision)
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
         write_text_file(arguments.output / "evaluation.json", text)
         title = f"{model.model.name}: {percent(done.accuracy)} on {info.label} {arguments.split}"
@@ -116,24 +125,6 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
         write_text_file(arguments.output / "confusion.svg", svg)
         _say(f"written: {arguments.output}/evaluation.json, confusion.svg")
     return 0
-
-
-def _record(
-    done: Evaluation, model: TrainedModel, path: Path, *, data: dict[str, Any], precision: str
-) -> dict[str, Any]:
-    """Return the content of evaluation.json."""
-    return {
-        "schema_version": 1,
-        "model": str(path),
-        "provenance": model.provenance,
-        "data": data,
-        "precision": precision,
-        "loss": done.loss,
-        "accuracy": done.accuracy,
-        "per_class_accuracy": dict(zip(model.class_names, done.per_class_accuracy, strict=True)),
-        "confusion": done.confusion,
-        "test_time_flip": asdict(done.flip) if done.flip is not None else None,
-    }
 
 
 def _data_config(model: TrainedModel) -> DataConfig:
@@ -162,19 +153,17 @@ def _check_fit(model: TrainedModel, info: DatasetInfo, path: Path) -> None:
 def _split(
     info: DatasetInfo, config: DataConfig, which: Literal["test", "validation"], model: TrainedModel
 ) -> Split | ImageFolderSplit:
-    from platform.data.catalog import load_split
-    from platform.data.image_folders import DATA_NAME, load_image_folder_split
+    from platform.data.image_folders import load_images
     from platform.data.splits import train_validation_indices
 
-    load = load_image_folder_split if info.name == DATA_NAME else load_split
     if which == "test":
-        return load(info, "test")
+        return load_images(info, "test")
     if "config" not in model.provenance or "validation_accuracy" not in model.metrics:
         raise UserError(
             "--split validation needs a validation split held out in the model's training; "
             "this model was trained without one: use --split test"
         )
-    train = load(info, "train")
+    train = load_images(info, "train")
     return train.take(train_validation_indices(train.labels, config)[1])
 
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,20 +84,25 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
 
 
 def _request(arguments: Arguments) -> tuple[RunRequest, Path]:
-    """Return the request and the folder of the run."""
     if arguments.resume:
-        return _resumed_run(arguments)
-    return _repeated_trial(arguments) if arguments.trial else _new_run(arguments)
+        request, folder = _resumed_run(arguments, arguments.resume)
+    elif arguments.trial:
+        request, folder = _repeated_trial(arguments, *arguments.trial)
+    else:
+        request, folder = _new_run(arguments)
+    if arguments.data_dir:
+        request = request.model_copy(update={"data_dir": str(arguments.data_dir.absolute())})
+    return request, folder
 
 
-def _repeated_trial(arguments: Arguments) -> tuple[RunRequest, Path]:
+def _repeated_trial(arguments: Arguments, sweep_name: str, trial_id: str) -> tuple[RunRequest, Path]:
     from platform.tracking.sweep_folder import find_sweep
     from platform.tuning.journal.trial_model import find_task
 
-    if arguments.space or arguments.settings or arguments.seed is not None or arguments.trial is None:
+    if arguments.space or arguments.settings or arguments.seed is not None:
         raise UsageError("--trial repeats a trial unchanged: remove SPACE, --set and --seed")
-    sweep = find_sweep(arguments.trial[0], root=Path("runs"))
-    task = find_task(sweep, arguments.trial[1])
+    sweep = find_sweep(sweep_name, root=Path("runs"))
+    task = find_task(sweep, trial_id)
     repeats = RepeatedTrial(
         sweep=sweep.sweep_id,
         trial_id=task.trial_id,
@@ -107,13 +113,14 @@ def _repeated_trial(arguments: Arguments) -> tuple[RunRequest, Path]:
         threads=task.threads,
         accumulate=task.accumulate,
     )
-    name = f"train-{sweep.sweep_id}-{task.trial_id}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
-    folder = _require_unused(arguments.output or Path("runs") / name)
-    data_dir = str(arguments.data_dir.absolute()) if arguments.data_dir else None
-    return RunRequest(space=sweep.space, config=task.run, data_dir=data_dir, repeats=repeats), folder
+    request = RunRequest(space=sweep.space, config=task.run, repeats=repeats)
+    return request, _new_folder(arguments, f"{sweep.sweep_id}-{task.trial_id}")
 
 
-def _require_unused(folder: Path) -> Path:
+def _new_folder(arguments: Arguments, name: str) -> Path:
+    # Every worker computes a name; that of the first one is used.
+    own = f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
+    folder = arguments.output or Path("runs") / own
     if (folder / LAST).exists():
         raise UsageError(
             f"{folder} already contains a run: continue it with --resume {shlex.quote(str(folder))}, "
@@ -129,76 +136,57 @@ def _new_run(arguments: Arguments) -> tuple[RunRequest, Path]:
     if arguments.seed is not None:
         settings.append(f"seed={arguments.seed}")
     overrides = [text if text.startswith("base.") else f"base.{text}" for text in settings]
-    config = load_run(arguments.space, overrides=overrides)
-    name = Path(arguments.space).stem
-    # Every worker computes a name; the name of the first worker is used.
-    own = f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005
-    folder = _require_unused(arguments.output or Path("runs") / own)
-    data_dir = str(arguments.data_dir.absolute()) if arguments.data_dir else None
-    return RunRequest(space=arguments.space, config=config, data_dir=data_dir), folder
+    request = RunRequest(space=arguments.space, config=load_run(arguments.space, overrides=overrides))
+    return request, _new_folder(arguments, Path(arguments.space).stem)
 
 
-def _resumed_run(arguments: Arguments) -> tuple[RunRequest, Path]:
-    folder = arguments.resume
-    if (
-        arguments.space
-        or arguments.settings
-        or arguments.output
-        or arguments.seed is not None
-        or arguments.trial
-        or folder is None
-    ):
+def _resumed_run(arguments: Arguments, folder: Path) -> tuple[RunRequest, Path]:
+    others = (arguments.space, arguments.settings, arguments.output, arguments.trial)
+    if any(others) or arguments.seed is not None:
         raise UsageError(
             "--resume continues a run unchanged: remove SPACE, --set, --seed, --trial and --output"
         )
-    request = run_folder.read_request(folder)
-    if arguments.data_dir:
-        request = request.model_copy(update={"data_dir": str(arguments.data_dir.absolute())})
-    return request, folder
+    return run_folder.read_request(folder), folder
 
 
 def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bool) -> int:
-    """Train and write the folder of the run."""
     budget_of(request.config, images=1, workers=read_launch().workers)
-    _say("loading PyTorch", first)
+    say = _say if first else lambda _message: None
+    say("loading PyTorch")
     from platform.data.catalog import open_info
+    from platform.data.training_data import load_training_data
     from platform.tracking.provenance import collect
     from platform.training.checkpoint import read_records
     from platform.training.diagnostics.diagnose import diagnose
     from platform.training.distributed import world_from_env
-    from platform.training.inputs.batches import load_data
     from platform.training.loop import fit
     from platform.training.progress import Progress
 
-    config, repeats = request.config, request.repeats
+    config, repeats, accumulate = request.config, request.repeats, arguments.accumulate
+    if accumulate is None:
+        accumulate = repeats.accumulate if repeats is not None else 1
     if repeats is not None:
         _match_trial_parallelism(repeats)
     with world_from_env() as world:
         folder = Path(world.broadcast_from_first(str(folder)))
-        info = open_info(Path(_dataset_path(request, world)))
-        data = load_data(
-            config.data,
-            info,
-            final=repeats is not None and repeats.final,
-            notify=lambda message: _say(message, world.is_first),
-        )
-        _print_setup(config, info, world, len(data.train.labels))
+        # The first worker converts the dataset, the others wait.
+        info = open_info(world.call_on_first(partial(_dataset_path, request)))
+        data = load_training_data(config.data, info, final=repeats is not None and repeats.final, notify=say)
+        if first:
+            _print_setup(config, info, world, len(data.train))
         if arguments.compile:
-            _say("compiling the network (this takes a while)", world.is_first)
+            say("compiling the network (this takes a while)")
         provenance = collect()
         before = request.workers or world.size
         if before != world.size and not config.sync_batch_norm:
-            _say(
+            say(
                 f"note: this run began with {plural(before, 'worker')} and continues with {world.size}. Each "
                 "worker normalizes its own part of a batch, so the results differ from those of an "
-                "uninterrupted run (unless sync_batch_norm is set)",
-                world.is_first,
+                "uninterrupted run (unless sync_batch_norm is set)"
             )
-        if world.is_first:
+        if first:
             run_folder.write_request(folder, request.model_copy(update={"workers": before}))
-        progress = Progress(
-            folder, finished=read_records(folder) if world.is_first else (), quiet=not world.is_first
-        )
+        progress = Progress(folder, finished=read_records(folder) if first else (), quiet=not first)
         try:
             result = fit(
                 config,
@@ -208,16 +196,16 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
                 on_epoch=progress.epoch_finished,
                 on_step=progress.step_finished,
                 provenance=provenance.as_tags() | {"space": request.space},
-                accumulate=_accumulate(arguments, repeats),
+                accumulate=accumulate,
                 compile_network=arguments.compile,
             )
         except KeyboardInterrupt:
             raise Interrupted(_resume_message(folder)) from None
         finally:
-            progress.close()
-    if world.is_first:
+            progress.clear()
+    if first:
         sizes = {
-            "train_images": len(data.train.labels),
+            "train_images": len(data.train),
             "classes": len(info.class_names),
             "label": info.label,
             "sha256": info.sha256,
@@ -235,12 +223,6 @@ def _train(request: RunRequest, folder: Path, arguments: Arguments, *, first: bo
     return 0
 
 
-def _accumulate(arguments: Arguments, repeats: RepeatedTrial | None) -> int:
-    if arguments.accumulate is not None:
-        return arguments.accumulate
-    return 1 if repeats is None else repeats.accumulate
-
-
 def _match_trial_parallelism(repeats: RepeatedTrial) -> None:
     """Set the trial's number of threads and check the number of workers: floating-point sums depend on both.
 
@@ -251,46 +233,29 @@ def _match_trial_parallelism(repeats: RepeatedTrial) -> None:
 
     workers = read_launch().workers
     if workers != repeats.workers:
-        started = (
-            "python" if repeats.workers == 1 else f"torchrun --standalone --nproc_per_node={repeats.workers}"
-        )
         raise UsageError(
             f"trial {repeats.trial_id} ran on {plural(repeats.workers, 'worker')}, this run has {workers}; "
-            f"start it with: {started} -m platform.train --trial {repeats.sweep} {repeats.trial_id}"
+            f"start it with: {_launcher(repeats.workers)} --trial {repeats.sweep} {repeats.trial_id}"
         )
     torch.set_num_threads(repeats.threads)
 
 
-def _dataset_path(request: RunRequest, world: World) -> str:
-    """Return the dataset's folder in the cache; the first worker converts it, the others wait."""
+def _dataset_path(request: RunRequest) -> Path:
+    """Return the dataset's folder in the cache, converting the dataset on first use."""
     from platform.data.catalog import prepare_dataset
 
-    found: str | UserError = ""
-    if world.is_first:
-        try:
-            directory = Path(request.data_dir) if request.data_dir else None
-            repeats = request.repeats
-            if repeats is not None and Path(repeats.data_path).is_dir():
-                found = repeats.data_path
-            else:
-                info = prepare_dataset(request.config.data, data_dir=directory, progress=_say)
-                found = str(info.path)
-                _refuse_other_data(repeats, info)
-        except UserError as error:
-            found = error
-    found = world.broadcast_from_first(found)
-    if isinstance(found, UserError):
-        raise found
-    return found
-
-
-def _refuse_other_data(repeats: RepeatedTrial | None, info: DatasetInfo) -> None:
+    repeats = request.repeats
+    if repeats is not None and Path(repeats.data_path).is_dir():
+        return Path(repeats.data_path)
+    directory = Path(request.data_dir) if request.data_dir else None
+    info = prepare_dataset(request.config.data, data_dir=directory, progress=_say)
     if repeats is not None and repeats.data_sha256 not in ("", info.sha256):
         raise UserError(
             f"trial {repeats.trial_id} of {repeats.sweep} needs the dataset it was trained on (sha256 "
             f"{repeats.data_sha256[:12]}), but found {info.label} ({info.sha256[:12]}); "
             "give the original dataset with --data-dir"
         )
+    return info.path
 
 
 def _print_setup(config: RunConfig, info: DatasetInfo, world: World, images: int) -> None:
@@ -303,16 +268,14 @@ def _print_setup(config: RunConfig, info: DatasetInfo, world: World, images: int
     on_gpu = world.device.type == "cuda"
     device = torch.cuda.get_device_name(world.device) if on_gpu else "CPU"
     threads = "" if on_gpu else f", {plural(torch.get_num_threads(), 'thread')} each"
-    _say(f"{config.model.name} on {info.label}: {images:,} training images", world.is_first)
+    _say(f"{config.model.name} on {info.label}: {images:,} training images")
     _say(
         f"{plural(world.size, 'worker')} on {device}{threads}, {precision} ({reason}), "
-        f"batch size {config.batch_size}, {config.optimizer.name}, {config.schedule.name}",
-        world.is_first,
+        f"batch size {config.batch_size}, {config.optimizer.name}, {config.schedule.name}"
     )
 
 
 def _print_result(result: RunResult, folder: Path) -> None:
-    """Print the result to stdout."""
     last = result.epochs[-1]
     if result.validation_accuracy is not None:
         best = " (best epoch)" if result.validation_accuracy != last.validation_accuracy else ""
@@ -332,19 +295,17 @@ def _resume_message(folder: Path) -> str:
     saved = (
         f"epoch {epochs} is saved" if epochs else "no epoch is finished, so the run will start from scratch"
     )
-    return f"\ninterrupted; {saved}. Resume with:\n  {_launcher()} --resume {shlex.quote(str(folder))}"
+    command = f"{_launcher(read_launch().workers)} --resume {shlex.quote(str(folder))}"
+    return f"\ninterrupted; {saved}. Resume with:\n  {command}"
 
 
-def _launcher() -> str:
-    workers = read_launch().workers
-    if workers == 1:
-        return "python -m platform.train"
-    return f"torchrun --standalone --nproc_per_node={workers} -m platform.train"
+def _launcher(workers: int) -> str:
+    program = "python" if workers == 1 else f"torchrun --standalone --nproc_per_node={workers}"
+    return f"{program} -m platform.train"
 
 
-def _say(message: str, enabled: bool = True) -> None:
-    if enabled:
-        print(message, file=sys.stderr, flush=True)
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

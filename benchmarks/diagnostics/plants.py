@@ -24,7 +24,7 @@ from platform.data.normalization import compute_normalization
 from platform.data.training_data import TrainingData
 from platform.models.networks import CifarResNet, initialize
 from platform.training.config import RunConfig
-from platform.training.diagnostics.divergence import TrainingDiverged
+from platform.training.diagnostics.findings import TrainingDiverged
 from platform.training.distributed import single
 from platform.training.inputs.augment import Batch, BatchPosition, DeviceEvaluationSet, DeviceTrainingSet
 from platform.training.loop import fit

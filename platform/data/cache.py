@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -64,14 +64,8 @@ def find_cached(cache_dir: Path, source: DatasetSource) -> DatasetInfo | None:
 
 def find_cached_by_label(cache_dir: Path, label: str) -> DatasetInfo | None:
     """Return the first cached dataset with this label, regardless of its source."""
-    for folder in sorted((cache_dir / "datasets").glob(f"{_slug(label)}-*")):
-        try:
-            info = open_info(folder)
-        except UserError:
-            continue
-        if info.label == label:
-            return info
-    return None
+    folders = sorted((cache_dir / "datasets").glob(f"{_slug(label)}-*"))
+    return next((info for info in map(_open_if_sound, folders) if info and info.label == label), None)
 
 
 def store_dataset(cache_dir: Path, source: DatasetSource, dataset: RawDataset) -> DatasetInfo:
@@ -80,17 +74,46 @@ def store_dataset(cache_dir: Path, source: DatasetSource, dataset: RawDataset) -
     Raises:
         UserError: the cache cannot be written; partial output is removed.
     """
+    import pyarrow as pa
+
     sha256 = content_hash(dataset)
-    name = f"{_slug(dataset.label)}-{sha256[:16]}"
-    return store_dataset_folder(
-        cache_dir, source, name, lambda folder: _write_folder(folder, dataset, sha256)
-    )
+    tables = {}
+    for which, split in (("train", dataset.train), ("test", dataset.test)):
+        images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
+        labels = pa.array(split.labels, type=pa.int64())
+        tables[which] = pa.record_batch({"image": images, "label": labels})
+    record = {
+        "name": dataset.name,
+        "label": dataset.label,
+        "sha256": sha256,
+        "class_names": dataset.class_names,
+        "image_shape": dataset.train.images.shape[1:],
+    }
+    return store_tables(cache_dir, source, f"{_slug(dataset.label)}-{sha256[:16]}", tables, record)
 
 
-def store_dataset_folder(
-    cache_dir: Path, source: DatasetSource, name: str, write_files: Callable[[Path], None]
+def store_tables(
+    cache_dir: Path, source: DatasetSource, name: str, tables: Mapping[str, Any], record: Mapping[str, Any]
 ) -> DatasetInfo:
-    """Create the dataset folder `name`, filled by `write_files`; otherwise as `store_dataset`."""
+    """Create the dataset folder `name` with the record batches `train` and `test`; else as `store_dataset`.
+
+    `record` has the entries of dataset.json, except for the sizes of the files.
+    """
+
+    def write_files(folder: Path) -> None:
+        import pyarrow as pa
+
+        files = {}
+        for which, table in tables.items():
+            file = folder / f"{which}.arrow"
+            with file.open("wb") as opened:
+                with pa.ipc.new_file(opened, table.schema) as writer:
+                    writer.write_batch(table)
+                opened.flush()
+                os.fsync(opened.fileno())
+            files[file.name] = {"bytes": file.stat().st_size, "images": table.num_rows}
+        write_json(folder / "dataset.json", {"schema_version": SCHEMA_VERSION, **record, "files": files})
+
     with _writing(cache_dir):
         info = _create_folder(cache_dir, name, write_files)
         index = _index_file(cache_dir, source)
@@ -102,23 +125,15 @@ def store_dataset_folder(
 
 def find_copy(folder: Path, sha256: str) -> DatasetInfo | None:
     """Return the dataset in `folder` if its content hash is `sha256`, else None."""
-    try:
-        info = open_info(folder)
-    except UserError:
-        return None
-    return info if info.sha256 == sha256 else None
+    info = _open_if_sound(folder)
+    return info if info is not None and info.sha256 == sha256 else None
 
 
 def store_copy(cache_dir: Path, name: str, sha256: str, write_files: Callable[[Path], None]) -> DatasetInfo:
     """Store a copy of another machine's dataset folder `name`, unless this cache has it.
 
-    Only one process of this machine copies at a time; the others wait for it.
-
-    Args:
-        cache_dir: the cache.
-        name: the name of the folder.
-        sha256: the content hash, which is computed again from the copied pixels.
-        write_files: copies dataset.json and both splits into a folder.
+    Only one process of this machine copies at a time; the others wait for it. `write_files` copies
+    dataset.json and both splits into a folder. The content hash is computed again from the copied pixels.
 
     Raises:
         UserError: the cache cannot be written, or the copy has another content hash.
@@ -145,7 +160,9 @@ def store_copy(cache_dir: Path, name: str, sha256: str, write_files: Callable[[P
 def _create_folder(cache_dir: Path, name: str, write_files: Callable[[Path], None]) -> DatasetInfo:
     folder = cache_dir / "datasets" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder.parent)
+    for partial in folder.parent.glob(".partial-*"):
+        if time.time() - partial.stat().st_mtime > _STALE_S:
+            shutil.rmtree(partial, ignore_errors=True)
     temporary = folder.parent / f".partial-{secrets.token_hex(6)}"
     temporary.mkdir()
     try:
@@ -169,10 +186,7 @@ def _writing(cache_dir: Path) -> Iterator[None]:
 
 
 def open_info(path: Path) -> DatasetInfo:
-    """Read the record of a cached dataset, and check its schema version and file sizes.
-
-    Args:
-        path: the dataset's folder (`DatasetInfo.path`).
+    """Read the record in the folder of a cached dataset, and check its schema version and file sizes.
 
     Raises:
         UserError: the folder is missing, has another schema version, or a file has the wrong size.
@@ -203,6 +217,13 @@ def open_info(path: Path) -> DatasetInfo:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: incomplete cached dataset ({error!r}); {remedy}") from error
+
+
+def _open_if_sound(folder: Path) -> DatasetInfo | None:
+    try:
+        return open_info(folder)
+    except UserError:
+        return None
 
 
 def load_split(info: DatasetInfo, which: Literal["train", "test"]) -> Split:
@@ -251,53 +272,11 @@ def _index_file(cache_dir: Path, source: DatasetSource) -> Path:
     return cache_dir / "index" / f"{hashlib.sha256(source.key.encode()).hexdigest()[:24]}.json"
 
 
-def _write_folder(folder: Path, dataset: RawDataset, sha256: str) -> None:
-    import pyarrow as pa
-
-    for which, split in (("train", dataset.train), ("test", dataset.test)):
-        images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
-        labels = pa.array(split.labels, type=pa.int64())
-        write_arrow(folder / f"{which}.arrow", pa.record_batch({"image": images, "label": labels}))
-    write_dataset_record(
-        folder,
-        name=dataset.name,
-        label=dataset.label,
-        sha256=sha256,
-        class_names=dataset.class_names,
-        image_shape=dataset.train.images.shape[1:],
-        images={"train": len(dataset.train), "test": len(dataset.test)},
-    )
-
-
-def write_dataset_record(folder: Path, *, images: dict[str, int], **entries: Any) -> None:
-    """Write dataset.json, the record that `open_info` reads; the folder's other files must be complete."""
-    files = {
-        f"{which}.arrow": {"bytes": (folder / f"{which}.arrow").stat().st_size, "images": count}
-        for which, count in images.items()
-    }
-    record = {"schema_version": SCHEMA_VERSION, **entries, "files": files}
-    write_json(folder / "dataset.json", record)
-
-
-def write_arrow(file: Path, table: Any) -> None:
-    """Write one record batch and flush it to disk."""
-    import pyarrow as pa
-
-    with file.open("wb") as opened:
-        with pa.ipc.new_file(opened, table.schema) as writer:
-            writer.write_batch(table)
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
 def _move_into_place(temporary: Path, folder: Path) -> None:
     if folder.exists():
-        try:
-            open_info(folder)
-        except UserError:
-            shutil.rmtree(folder)  # an older version, or damaged
-        else:
+        if _open_if_sound(folder):
             return  # the same content, cached from another source or by another process
+        shutil.rmtree(folder)  # an older version, or damaged
     try:
         temporary.rename(folder)
     except OSError:
@@ -308,9 +287,3 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_stale(parent: Path) -> None:
-    for partial in parent.glob(".partial-*"):
-        if time.time() - partial.stat().st_mtime > _STALE_S:
-            shutil.rmtree(partial, ignore_errors=True)

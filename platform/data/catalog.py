@@ -49,12 +49,8 @@ def prepare_dataset(
 ) -> DatasetInfo:
     """Return the dataset of `config`, converting it into the cache on first use.
 
-    Args:
-        config: the dataset's name and options.
-        data_dir: an archive, a folder, or a Parquet file; default: `$CIFAR10_DIR`.
-        cache_dir: default: `~/.cache/resnet-sweep-platform`.
-        offline: never download.
-        progress: called with a message before each slow step.
+    `data_dir` is an archive, a folder, or a Parquet file, by default `$CIFAR10_DIR`. `progress` is called
+    before each slow step.
 
     Raises:
         DataNotFound: CIFAR-10 is not on this machine and cannot be downloaded.
@@ -63,46 +59,28 @@ def prepare_dataset(
     """
     notify = progress or ignore_message
     cache_dir = cache_dir or cache.default_cache_dir()
-    user_path, option = _user_path(data_dir)
-    match config.name:
-        case "generated":
-            if data_dir is not None:
-                notify(f"--data-dir {data_dir} has no effect with 'data.name: generated'")
-            return _convert(generated.generated_source(), cache_dir, notify)
-        case "folder":
-            if user_path is None:
-                raise UsageError(
-                    "'data.name: folder' needs an image folder: give --data-dir ROOT, "
-                    "with ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png"
-                )
-            return _convert(_find_source(user_path, option, custom=True), cache_dir, notify)
-        case "image_folder":
-            # CIFAR10_DIR is ignored: it names another dataset.
-            if data_dir is None:
-                raise UsageError(
-                    "'data.name: image_folder' needs an image folder: give --data-dir ROOT, "
-                    "with ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg"
-                )
-            path = Path(data_dir).expanduser()
-            size = config.image_size or image_folders.DEFAULT_SIZE
-            return image_folders.prepare_image_folder(path, size=size, cache_dir=cache_dir, notify=notify)
-        case "cifar10":
-            if user_path is not None:
-                return _convert(
-                    _require_cifar10(_find_source(user_path, option, custom=False), user_path),
-                    cache_dir,
-                    notify,
-                )
+    if config.name == "generated":
+        if data_dir is not None:
+            notify(f"--data-dir {data_dir} has no effect with 'data.name: generated'")
+        return _convert(generated.generated_source(), cache_dir, notify)
+    option = "--data-dir" if data_dir is not None else "CIFAR10_DIR"
+    # CIFAR10_DIR names another dataset than an `image_folder`.
+    given = data_dir or (os.environ.get("CIFAR10_DIR") if config.name != "image_folder" else None)
+    if not given:
+        if config.name == "cifar10":
             return _cached_or_downloaded(cache_dir, offline, notify)
-
-
-def _user_path(data_dir: Path | None) -> tuple[Path | None, str]:
-    """Return the path of the user's data, and the option or variable that it comes from."""
-    if data_dir is not None:
-        return Path(data_dir).expanduser(), "--data-dir"
-    if from_environment := os.environ.get("CIFAR10_DIR"):
-        return Path(from_environment).expanduser(), "CIFAR10_DIR"
-    return None, ""
+        raise UsageError(
+            f"'data.name: {config.name}' needs an image folder: give --data-dir ROOT, "
+            "with ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg"
+        )
+    path = Path(given).expanduser()
+    if config.name == "image_folder":
+        size = config.image_size or image_folders.DEFAULT_SIZE
+        return image_folders.prepare_image_folder(path, size=size, cache_dir=cache_dir, notify=notify)
+    source = _find_source(path, option, custom=config.name == "folder")
+    if config.name == "cifar10":
+        source = _require_cifar10(source, path)
+    return _convert(source, cache_dir, notify)
 
 
 def _find_source(path: Path, option: str, *, custom: bool) -> DatasetSource:
@@ -139,14 +117,12 @@ def _require_cifar10(source: DatasetSource, path: Path) -> DatasetSource:
                 f"{path}: the classes of CIFAR-10 are {', '.join(CIFAR10_CLASSES)}; got "
                 f"{', '.join(dataset.class_names[:12])}; for your own images set 'data.name: folder'"
             )
-        for split, got, expected in zip(
-            ("training", "test"), (len(dataset.train), len(dataset.test)), CIFAR10_IMAGES, strict=True
-        ):
-            if got != expected:
-                raise UserError(
-                    f"{path}: CIFAR-10 has {expected:,} {split} images, got {got:,}: the copy is "
-                    "incomplete; replace it (for your own images set 'data.name: folder')"
-                )
+        if (len(dataset.train), len(dataset.test)) != CIFAR10_IMAGES:
+            raise UserError(
+                f"{path}: CIFAR-10 has {CIFAR10_IMAGES[0]:,} training and {CIFAR10_IMAGES[1]:,} test images, "
+                f"got {len(dataset.train):,} and {len(dataset.test):,}: the copy is incomplete; replace it "
+                "(for your own images set 'data.name: folder')"
+            )
         return dataset
 
     # A separate key: images cached as `folder` have not passed these checks.

@@ -17,18 +17,7 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Notify = Callable[[str], None]
 
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class DataNotFound(UserError):  # noqa: N818 - read as a sentence: raise DataNotFound
@@ -58,14 +47,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RawDataset:
-    """A dataset as read from its source, before it is cached.
+    """A dataset as read from its source, before it is cached; `train` includes the validation images.
 
-    Attributes:
-        name: its `data.name`.
-        label: its name in reports: `cifar10`, `cifar10-jpeg75`, `folder:NAME`, `generated`.
-        class_names: one per label value.
-        train: the training images, including the validation images.
-        test: the test images.
+    `name` is its `data.name`, and `label` its name in reports: `cifar10`, `cifar10-jpeg75`, `folder:NAME`,
+    `generated`.
     """
 
     name: str
@@ -92,17 +77,10 @@ class DatasetSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A cached dataset.
+    """A cached dataset, in the folder `path`; `cache.open_info(path)` returns this record in another process.
 
-    Attributes:
-        name: its `data.name`.
-        label: its name in reports; results for different labels are not comparable.
-        sha256: hash of pixels, labels and class names.
-        class_names: one per label value.
-        train_images: number of training images, including the validation images.
-        test_images: number of test images.
-        image_shape: (3, H, W).
-        path: its folder in the cache; `cache.open_info(path)` returns this record in another process.
+    Results for different labels are not comparable. `sha256` is the hash of pixels, labels and class names,
+    `train_images` includes the validation images, and `image_shape` is (3, H, W).
     """
 
     name: str

@@ -9,7 +9,6 @@ record. The network input is a square crop of each image.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from platform.common.errors import UserError
-from platform.data import cache, splits
-from platform.data.config import DataConfig
-from platform.data.dataset import DatasetInfo, DatasetSource, Labels, Notify, RawDataset, ignore_message
+from platform.data import cache
+from platform.data.dataset import (
+    DatasetInfo,
+    DatasetSource,
+    Labels,
+    Notify,
+    RawDataset,
+    Split,
+    ignore_message,
+)
 from platform.data.formats.class_folders import ClassFolders, list_class_folders
-from platform.data.images import statistics
-from platform.data.normalization import Normalization
 
 DATA_NAME = "image_folder"
 DEFAULT_SIZE = 224
@@ -42,21 +46,7 @@ class ImageFolderSplit:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.integer]) -> ImageFolderSplit:
-        """Return the images at `indices`."""
         return ImageFolderSplit(self.files[indices], self.labels[indices])
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ImageFolderTrainingData:
-    """The data of a training run; as `platform.data.training_data.TrainingData`, for image files."""
-
-    train: ImageFolderSplit
-    validation: ImageFolderSplit | None
-    normalization: Normalization
-    """Of `train` only; the mean is the mean image [3, size, size] or the channel means [3]."""
-    color_axes: NDArray[np.float32]
-    """[3, 3]: the principal components of the training pixels' colors (see `ImageStatistics`)."""
-    info: DatasetInfo
 
 
 def evaluation_side(size: int) -> int:
@@ -82,28 +72,23 @@ def prepare_image_folder(
         return found
     notify(f"{root}: {len(listing.train_files):,} training images, {len(listing.test_files):,} test images")
     listing.report_left_out(notify)
+    import pyarrow as pa
+
+    tables = {}
+    for which, files in (("train", listing.train_files), ("test", listing.test_files)):
+        paths = pa.array([str(Path(file).absolute()) for file, _ in files], pa.string())
+        labels = pa.array([number for _, number in files], pa.int64())
+        tables[which] = pa.record_batch({"file": paths, "label": labels})
     sha256 = _listing_hash(listing, root)
-    label = f"{DATA_NAME}:{root.resolve().name}"
-
-    def write_files(folder: Path) -> None:
-        import pyarrow as pa
-
-        for which, files in (("train", listing.train_files), ("test", listing.test_files)):
-            paths = pa.array([str(Path(file).absolute()) for file, _ in files], pa.string())
-            labels = pa.array([number for _, number in files], pa.int64())
-            cache.write_arrow(folder / f"{which}.arrow", pa.record_batch({"file": paths, "label": labels}))
-        cache.write_dataset_record(
-            folder,
-            name=DATA_NAME,
-            label=label,
-            sha256=sha256,
-            class_names=listing.classes,
-            image_shape=(3, size, size),
-            images={"train": len(listing.train_files), "test": len(listing.test_files)},
-        )
-
+    record = {
+        "name": DATA_NAME,
+        "label": f"{DATA_NAME}:{root.resolve().name}",
+        "sha256": sha256,
+        "class_names": listing.classes,
+        "image_shape": (3, size, size),
+    }
     key = hashlib.sha256(f"{source.key} {sha256}".encode()).hexdigest()[:16]
-    return cache.store_dataset_folder(cache_dir, source, f"{DATA_NAME}-{key}", write_files)
+    return cache.store_tables(cache_dir, source, f"{DATA_NAME}-{key}", tables, record)
 
 
 def load_image_folder_split(info: DatasetInfo, which: Literal["train", "test"]) -> ImageFolderSplit:
@@ -131,47 +116,19 @@ def load_image_folder_split(info: DatasetInfo, which: Literal["train", "test"]) 
     return ImageFolderSplit(np.array(files, np.str_), labels)
 
 
-def load_image_folder_training_data(
-    config: DataConfig, info: DatasetInfo, *, final: bool = False, notify: Notify = ignore_message
-) -> ImageFolderTrainingData:
-    """Load the list of training images and split it, as `training_data.load_training_data` does.
-
-    The statistics are computed on first use (minutes for ImageNet) and stored in the dataset's folder.
-
-    Raises:
-        UserError: the cache, or an image in the sample for the statistics, is damaged.
-        UsageError: `validation_size` leaves no training images.
-    """
-    whole = load_image_folder_split(info, "train")
-    train_indices, validation_indices = splits.train_validation_indices(whole.labels, config)
-    if final:
-        train_indices = np.sort(np.concatenate([train_indices, validation_indices]))
-    train = whole.take(train_indices)
-    size = info.image_shape[1]
-    found = statistics.load_or_compute_statistics(
-        info.path, train.files, size=size, shorter_side=evaluation_side(size), notify=notify
-    )
-    return ImageFolderTrainingData(
-        train=train,
-        validation=None if final else whole.take(validation_indices),
-        normalization=found.normalization(config.normalization),
-        color_axes=found.color_axes,
-        info=info,
-    )
+def load_images(info: DatasetInfo, which: Literal["train", "test"]) -> Split | ImageFolderSplit:
+    """Load one split of a cached dataset of any kind."""
+    return load_image_folder_split(info, which) if info.name == DATA_NAME else cache.load_split(info, which)
 
 
 def _listing_hash(listing: ClassFolders, root: Path) -> str:
     """Return the SHA-256 of class names, file names and file sizes; reading all pixels would take an hour."""
     digest = hashlib.sha256(repr(listing.classes).encode())
-    for files in (listing.train_files, listing.test_files):
-        digest.update(_lines(files, root))
-    return digest.hexdigest()
-
-
-def _lines(files: Sequence[tuple[str, int]], root: Path) -> bytes:
     start = len(str(root))
-    lines = [f"{file[start:]}\0{label}\0{Path(file).stat().st_size}" for file, label in files]
-    return "\n".join(lines).encode("utf-8", "surrogateescape")
+    for files in (listing.train_files, listing.test_files):
+        lines = [f"{file[start:]}\0{label}\0{Path(file).stat().st_size}" for file, label in files]
+        digest.update("\n".join(lines).encode())
+    return digest.hexdigest()
 
 
 def _never_read(_: Notify) -> RawDataset:

@@ -17,14 +17,7 @@ def train_validation_indices(labels: Labels, config: DataConfig) -> tuple[Indice
 
     Both parts keep the class proportions to within one image per class. `train_limit` reduces the training
     images to that number and the validation images to at most half of it, to keep validation of quick runs
-    short. Both are then subsets of the parts without the limit.
-
-    Args:
-        labels: int64 [N], the labels of the whole training set.
-        config: provides `validation_size`, `split_seed` and `train_limit`.
-
-    Returns:
-        (training indices, validation indices), each ascending, disjoint.
+    short. Both are then subsets of the parts without the limit. Their indices are ascending.
 
     Raises:
         UsageError: `validation_size` leaves no training images.

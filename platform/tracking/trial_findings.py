@@ -11,8 +11,7 @@ from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults
 from platform.training.diagnostics.diagnose import diagnose
-from platform.training.diagnostics.divergence import TrainingDiverged
-from platform.training.diagnostics.findings import DESCRIPTIONS, Finding
+from platform.training.diagnostics.findings import DESCRIPTIONS, Finding, TrainingDiverged
 from platform.training.records import EpochRecord
 
 ENDED_EARLY = "ended early"

@@ -79,17 +79,10 @@ class Step(_Warmup):
         return self
 
 
-class Cosine(_Warmup):
-    """Half a cosine from the peak to `final_fraction` of it, per step (Loshchilov and Hutter 2017)."""
+class Annealing(_Warmup):
+    """From the peak to `final_fraction` of it: half a cosine (Loshchilov and Hutter 2017), or linear."""
 
-    name: Literal["cosine"]
-    final_fraction: Fraction = 0.0
-
-
-class Linear(_Warmup):
-    """Linear from the peak to `final_fraction` of it, per step."""
-
-    name: Literal["linear"]
+    name: Literal["cosine", "linear"]
     final_fraction: Fraction = 0.0
 
 
@@ -126,7 +119,7 @@ class Plateau(_Warmup):
 
 
 Schedule = Annotated[
-    Constant | Step | Cosine | Linear | Triangular | OneCycle | Plateau, Field(discriminator="name")
+    Constant | Step | Annealing | Triangular | OneCycle | Plateau, Field(discriminator="name")
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,19 @@ class World:
         objects = [value]
         dist.broadcast_object_list(objects, src=0, device=self.device)
         return objects[0]
+
+    def call_on_first(self, function: Callable[[], Any]) -> Any:
+        """Call `function` on rank 0, and return its result or raise its `UserError` on every worker."""
+        result: Any = None
+        if self.is_first:
+            try:
+                result = function()
+            except UserError as error:  # raised below, because the other workers wait
+                result = error
+        result = self.broadcast_from_first(result)
+        if isinstance(result, UserError):
+            raise result
+        return result
 
     def slice_of(self, count: int) -> slice:
         """Return this worker's contiguous share of `count` items; shares differ by at most one item."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from platform.data.image_folders import ImageFolderTrainingData
+from platform.data.dataset import Split
 from platform.data.training_data import TrainingData
 from platform.training.acceleration.cuda_graph import capture_for
 from platform.training.acceleration.mfu import mfu_per_image_per_s
@@ -27,18 +27,17 @@ from platform.training.acceleration.precision import (
     choose_precision,
     reproducible_convolutions,
 )
-from platform.training.acceleration.torch_compile import compile_ahead
-from platform.training.checkpoint import CheckpointWriter, save_checkpoint
+from platform.training.checkpoint import CheckpointWriter, copy_to_cpu, save_checkpoint
 from platform.training.config import RunConfig
-from platform.training.diagnostics.divergence import TrainingDiverged, divergence_error
+from platform.training.diagnostics.findings import TrainingDiverged
 from platform.training.diagnostics.network_probe import NetworkProbe, count_spikes
 from platform.training.distributed import World
 from platform.training.evaluation.evaluate import Evaluation, evaluate_set
 from platform.training.inputs.batches import open_evaluation_set, open_training_set
-from platform.training.inputs.budget import Budget, budget_of
+from platform.training.inputs.budget import budget_of
 from platform.training.records import EpochRecord, RunResult, StepProgress
 from platform.training.run_folder import LAST, discard_unfinished
-from platform.training.run_result import cpu_state_dict, data_key, initialize_network, restore, save_result
+from platform.training.run_result import data_key, initialize_network, restore, save_result
 from platform.training.state import BestEpoch, RunState, initial_state
 from platform.training.step import ProgressReporter, StepMetrics, StepRunner, check_accumulation
 
@@ -49,7 +48,7 @@ def _ignore(_: object) -> None:
 
 def fit(
     config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
+    data: TrainingData,
     *,
     world: World,
     checkpoint_dir: Path | None,
@@ -68,7 +67,7 @@ def fit(
 
     Args:
         config: the run.
-        data: training images, optional validation images, normalization, data set.
+        data: its images.
         world: this worker among the run's workers.
         checkpoint_dir: where rank 0 writes last.pt after every epoch, before `on_epoch` is called, and
             model.pt at the end; None to write neither.
@@ -92,7 +91,7 @@ def fit(
             or the checkpoint is damaged or belongs to another run.
         TrainingDiverged: a loss, a gradient or the weights became NaN or infinite.
     """
-    budget = budget_of(config, images=len(data.train.labels), workers=world.size)
+    budget = budget_of(config, images=len(data.train), workers=world.size)
     check_accumulation(accumulate, config, world)
     precision, _ = choose_precision(config.precision, world.device)
     network = initialize_network(config, data)
@@ -107,20 +106,13 @@ def fit(
     execution: dict[str, Any] = {"accumulate": accumulate}
     if state.step < budget.total_steps:
         if compiled_batch_size is not None:
-            execution["compile_s"] = compile_ahead(
-                state.network,
-                state.forward,
-                batch_size=compiled_batch_size,
-                image_shape=data.info.image_shape,
-                precision=precision,
-                device=world.device,
-            )
+            execution["compile_s"] = state.compile_ahead(data.info.image_shape, precision)
         run = _TrainingRun(
-            config, data, world, budget, precision, state, checkpoint_dir, accumulate, on_saved
+            config, data, world, precision, state, checkpoint_dir, accumulate, on_epoch, on_step, on_saved
         )
         with reproducible_convolutions():
-            run.train(on_epoch, on_step)
-        execution["captured"] = run.captured
+            run.train()
+        execution["captured"] = run.steps.captured
     result = save_result(state, config, data, world=world, folder=checkpoint_dir, provenance=provenance or {})
     if result.model_path is not None:
         on_saved(result.model_path)
@@ -133,22 +125,24 @@ class _TrainingRun:
     def __init__(
         self,
         config: RunConfig,
-        data: TrainingData | ImageFolderTrainingData,
+        data: TrainingData,
         world: World,
-        budget: Budget,
         precision: ComputePrecision,
         state: RunState,
         folder: Path | None,
         accumulate: int,
+        on_epoch: Callable[[EpochRecord], None],
+        on_step: Callable[[StepProgress], None],
         on_saved: Callable[[Path], None],
     ) -> None:
-        self._on_saved = on_saved
-        self._config, self._data, self._world, self._budget = config, data, world, budget
-        self._precision, self._state, self._folder = precision, state, folder
+        self._on_epoch, self._on_step, self._on_saved = on_epoch, on_step, on_saved
+        self._config, self._data, self._world, self._precision = config, data, world, precision
+        self._state, self._folder, self._first_step = state, folder, state.step
+        self._budget = budget = budget_of(config, images=len(data.train), workers=world.size)
         in_background = folder is not None and _saves_in_background(world)
         self._checkpoints = CheckpointWriter(self._save_checkpoint, in_background=in_background)
         self._training_set = open_training_set(config, data, budget=budget, world=world)
-        self._steps = StepRunner(
+        self.steps = StepRunner(
             state,
             self._training_set,
             config=config,
@@ -158,37 +152,23 @@ class _TrainingRun:
             accumulate=accumulate,
             capture=capture_for(self._training_set, world),
         )
+        size = data.info.image_shape[1]
         self._validation_set = (
-            open_evaluation_set(
-                data.validation, data.normalization, size=data.info.image_shape[1], world=world
-            )
+            open_evaluation_set(data.validation, data.normalization, size=size, world=world)
             if data.validation is not None
             else None
         )
-        self._mfu_per_image_per_s = mfu_per_image_per_s(
-            config.model,
-            num_classes=len(data.info.class_names),
-            input_shape=data.info.image_shape,
-            device=world.device,
-            precision=precision,
-            workers=world.size,
-        )
+        self._mfu_per_image_per_s = mfu_per_image_per_s(config.model, data.info, world, precision)
         # Image files would have to be decoded for the probe, so they are not probed.
         self._probe = (
-            NetworkProbe(data, device=world.device, precision=precision)
-            if isinstance(data, TrainingData)
+            NetworkProbe(data.train, data.normalization, device=world.device, precision=precision)
+            if isinstance(data.train, Split)
             else None
         )
 
-    @property
-    def captured(self) -> bool:
-        """Whether steps of full batches were replayed from a CUDA graph."""
-        return self._steps.captured
-
-    def train(self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]) -> None:
-        """Train from the state's step to the end of the budget."""
+    def train(self) -> None:
         try:
-            self._train_epochs(on_epoch, on_step)
+            self._train_epochs()
             self._checkpoints.finish()
         except BaseException:
             if self._world.device.type == "cuda":
@@ -200,21 +180,15 @@ class _TrainingRun:
         finally:
             self._checkpoints.close()
 
-    def _train_epochs(
-        self, on_epoch: Callable[[EpochRecord], None], on_step: Callable[[StepProgress], None]
-    ) -> None:
+    def _train_epochs(self) -> None:
         state, budget = self._state, self._budget
-        report = _StepReport(
-            on_step, self._check_divergence, budget=budget, world=self._world, first_step=state.step
-        )
+        self._began_s = time.monotonic()
         while state.step < budget.total_steps:
-            epoch = state.step // budget.steps_per_epoch
-            report.start_epoch(epoch)
-            record = self._train_epoch(epoch, report)
+            record = self._train_epoch(state.step // budget.steps_per_epoch)
             state.records.append(record)
-            self._checkpoints.save(state.state_dict(), on_saved=partial(on_epoch, record))
+            self._checkpoints.save(state.state_dict(), on_saved=partial(self._on_epoch, record))
 
-    def _train_epoch(self, epoch: int, report: _StepReport) -> EpochRecord:
+    def _train_epoch(self, epoch: int) -> EpochRecord:
         """Train and evaluate `epoch` (from 0)."""
         config, state, budget = self._config, self._state, self._budget
         began_s = time.monotonic()
@@ -223,11 +197,13 @@ class _TrainingRun:
         randomness = self._training_set.sample_randomness(
             epoch, seed=config.seed, steps=budget.steps_per_epoch
         )
+        report = partial(self._report_progress, epoch, began_s)
         reporter = ProgressReporter(report, after_step=self._checkpoints.poll)
-        metrics = self._steps.run_epoch(randomness, steps=steps, reporter=reporter)
+        metrics = self.steps.run_epoch(randomness, steps=steps, reporter=reporter)
         self._check_divergence(metrics, epoch)
         losses, grad_norms = metrics.losses.cpu().double(), metrics.grad_norms.cpu().double()
-        batch_sizes = torch.tensor([_length(budget.batch(step)) for step in range(steps)]).double()
+        batches = [budget.batch(step) for step in range(steps)]
+        batch_sizes = torch.tensor([rows.stop - rows.start for rows in batches]).double()
         train_loss = float(losses @ batch_sizes) / images
         epoch_s = time.monotonic() - began_s
 
@@ -238,7 +214,7 @@ class _TrainingRun:
         evaluated_s = time.monotonic()
         state.lr.epoch_ended(validation.loss if validation else train_loss)
         self._keep_best(epoch, validation)
-        statistics = self._probe.measure(state.network) if self._probe is not None else None
+        statistics = self._probe.measure(state.network) if self._probe is not None else {}
         return EpochRecord(
             epoch=epoch + 1,
             epochs=budget.epochs,
@@ -257,7 +233,27 @@ class _TrainingRun:
             moved_bytes=None,  # known when the epoch is reported
             images_per_s=images / epoch_s,
             mfu=None if self._mfu_per_image_per_s is None else self._mfu_per_image_per_s * images / epoch_s,
-            **(statistics.as_dict() if statistics is not None else {}),
+            **statistics,
+        )
+
+    def _report_progress(self, epoch: int, epoch_began_s: float, done: int, metrics: StepMetrics) -> None:
+        """Report `done` steps of `epoch` (from 0) that the device has finished; the host may be ahead."""
+        if self._world.size == 1:
+            # Several workers check the sum of their losses at the epoch's end, so that all stop together.
+            self._check_divergence(metrics, epoch)
+        budget, now_s = self._budget, time.monotonic()
+        step = epoch * budget.steps_per_epoch + done
+        step_s = (now_s - self._began_s) / (step - self._first_step)
+        self._on_step(
+            StepProgress(
+                epoch=epoch + 1,
+                epochs=budget.epochs,
+                step=step,
+                steps=budget.total_steps,
+                images_per_s=budget.batch(done - 1).stop / (now_s - epoch_began_s),
+                remaining_s=step_s * (budget.total_steps - step),
+                train_loss=float(metrics.losses[:done].mean()) * self._world.size,
+            )
         )
 
     def _evaluate(self) -> Evaluation | None:
@@ -276,7 +272,7 @@ class _TrainingRun:
                 epoch=epoch + 1,
                 accuracy=validation.accuracy,
                 loss=validation.loss,
-                weights=cpu_state_dict(self._state.evaluated_network),
+                weights=copy_to_cpu(self._state.evaluated_network.state_dict()),
             )
 
     def _check_divergence(self, metrics: StepMetrics, epoch: int) -> None:
@@ -297,62 +293,20 @@ class _TrainingRun:
         """Return the error for a `value` that is not finite after `step` (from 0)."""
         # Report earlier epochs first; the message names their checkpoint.
         self._checkpoints.finish()
-        path = self._folder / LAST if self._folder is not None else None
-        return divergence_error(
-            value,
-            epoch=step // self._budget.steps_per_epoch + 1,
-            step=step + 1,
-            lr=self._state.lr.at(step),
-            checkpoint=path if path is not None and path.is_file() else None,
-            last_epoch=len(self._state.records),
+        kept = "no checkpoint was written"
+        if self._folder is not None and (self._folder / LAST).is_file():
+            kept = f"the checkpoint of epoch {len(self._state.records)} is {self._folder / LAST}"
+        return TrainingDiverged(
+            f"the {value} must stay finite: it became NaN or infinite in epoch "
+            f"{step // self._budget.steps_per_epoch + 1}, step {step + 1}, at learning rate "
+            f"{self._state.lr.at(step):g}; {kept}. Try a lower optimizer.lr, a warm-up "
+            "(schedule.warmup_epochs: 1), or clip_grad_norm: 1"
         )
 
     def _save_checkpoint(self, state: Mapping[str, Any]) -> None:
         if self._folder is not None and self._world.is_first:
             save_checkpoint(self._folder, config=self._config, data_key=data_key(self._data), state=state)
             self._on_saved(self._folder / LAST)
-
-
-class _StepReport:
-    """Computes the progress of a run within an epoch, and checks for divergence."""
-
-    def __init__(
-        self,
-        on_step: Callable[[StepProgress], None],
-        check_divergence: Callable[[StepMetrics, int], None],
-        *,
-        budget: Budget,
-        world: World,
-        first_step: int,
-    ) -> None:
-        self._on_step, self._check_divergence = on_step, check_divergence
-        self._budget, self._world = budget, world
-        self._first_step, self._began_s = first_step, time.monotonic()
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Measure the speed of `epoch` (from 0) from now on."""
-        self._epoch, self._epoch_began_s = epoch, time.monotonic()
-
-    def __call__(self, done: int, metrics: StepMetrics) -> None:
-        """Report `done` steps of the epoch, as finished by the device: the host may be some steps ahead."""
-        if self._world.size == 1:
-            # Several workers check the sum of their losses at the epoch's end, so that all stop together.
-            self._check_divergence(metrics, self._epoch)
-        budget, now_s = self._budget, time.monotonic()
-        step = self._epoch * budget.steps_per_epoch + done
-        step_s = (now_s - self._began_s) / (step - self._first_step)
-        self._on_step(
-            StepProgress(
-                epoch=self._epoch + 1,
-                epochs=budget.epochs,
-                step=step,
-                steps=budget.total_steps,
-                images_per_s=budget.batch(done - 1).stop / (now_s - self._epoch_began_s),
-                remaining_s=step_s * (budget.total_steps - step),
-                train_loss=float(metrics.losses[:done].mean()) * self._world.size,
-            )
-        )
 
 
 def _saves_in_background(world: World) -> bool:
@@ -362,7 +316,3 @@ def _saves_in_background(world: World) -> bool:
     workers must report in lockstep, which is not possible during the next epoch.
     """
     return world.device.type == "cuda" and world.size == 1
-
-
-def _length(rows: slice) -> int:
-    return int(rows.stop - rows.start)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from platform.common.text_format import duration, percent
 from platform.training.records import EpochRecord, StepProgress
@@ -21,32 +20,15 @@ class Progress:
     On a terminal the progress line is rewritten in place; elsewhere it is printed every 30 s.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        finished: Sequence[EpochRecord] = (),
-        quiet: bool = False,
-        stream: TextIO | None = None,
-    ) -> None:
-        """Start with the epochs that are already finished.
-
-        Args:
-            folder: the folder of metrics.csv.
-            finished: the epochs before a resume.
-            quiet: write nothing (workers other than the first).
-            stream: where to print; default stderr.
-        """
-        self._folder = folder
+    def __init__(self, folder: Path, *, finished: Sequence[EpochRecord] = (), quiet: bool = False) -> None:
+        """Start after the epochs `finished` before a resume; `quiet` is for workers other than the first."""
+        self._folder, self._quiet = folder, quiet
         self._records = list(finished)
-        self._quiet = quiet
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
         self._line = ""
         self._next_s = time.monotonic() + _PLAIN_INTERVAL_S
         self._remaining = ""
         if finished and not quiet:
-            self._write(f"resuming after epoch {finished[-1].epoch} of {finished[-1].epochs}")
+            print(f"resuming after epoch {finished[-1].epoch} of {finished[-1].epochs}", file=sys.stderr)
 
     def epoch_finished(self, record: EpochRecord) -> None:
         """Write metrics.csv and print the epoch."""
@@ -54,11 +36,10 @@ class Progress:
         if self._quiet:
             return
         write_metrics(self._folder, self._records)
-        self._clear()
-        self._write(format_epoch(record) + self._remaining)
+        self.clear()
+        print(format_epoch(record) + self._remaining, file=sys.stderr)
 
     def step_finished(self, progress: StepProgress) -> None:
-        """Show the current progress."""
         if self._quiet:
             return
         self._remaining = f"  {duration(progress.remaining_s)} left"
@@ -66,28 +47,18 @@ class Progress:
             f"epoch {progress.epoch}/{progress.epochs}  step {progress.step:,}/{progress.steps:,}  "
             f"train loss {progress.train_loss:.3f}  {progress.images_per_s:,.0f} images/s{self._remaining}"
         )
-        if self._live:
-            self._clear()
+        if sys.stderr.isatty():
+            self.clear()
             self._line = text[:110]
-            self._stream.write(self._line)
-            self._stream.flush()
+            print(self._line, end="", file=sys.stderr, flush=True)
         elif time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _PLAIN_INTERVAL_S
-            self._write(text)
+            print(text, file=sys.stderr)
 
-    def close(self) -> None:
-        """Clear the progress line."""
-        self._clear()
-
-    def _clear(self) -> None:
+    def clear(self) -> None:
         if self._line:
-            self._stream.write("\r" + " " * len(self._line) + "\r")
-            self._stream.flush()
+            print("\r" + " " * len(self._line), end="\r", file=sys.stderr, flush=True)
             self._line = ""
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
 
 
 def format_epoch(record: EpochRecord) -> str:

@@ -44,18 +44,24 @@ class EpochRecord:
     moved_bytes: int | None = None
     """Bytes copied between nodes since the trial's previous epoch: its checkpoint, and before the first epoch
     the images. None if nothing was copied. Log lines, and the model at the end, are not counted."""
-    # Statistics of the network at the epoch's end (`diagnostics.network_probe.NetworkStatistics`); None for
-    # image files, and in records older than these fields.
+    # Statistics of the network at the epoch's end (`diagnostics.network_probe`); None for image files, and in
+    # records older than these fields.
     first_grad_norm: float | None = None
+    """Gradient norm of the first convolution's weights."""
     last_grad_norm: float | None = None
+    """Gradient norm of the classifier's weights."""
     dead_units: float | None = None
+    """Share of the ReLU channels that are zero at every position of every image; 0..1."""
     feature_rank: float | None = None
+    """Effective rank of the features before the classifier: exp of the entropy of their singular values."""
     weight_norm: float | None = None
+    """L2 norm of all convolution and classifier weights."""
     weight_scale: float | None = None
+    """`weight_norm` as a multiple of its expectation after He initialization."""
     zero_logits: float | None = None
+    """Share of the network's outputs that are exactly zero; 0..1."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
         return asdict(self)
 
 

@@ -129,13 +129,7 @@ def write_record(
 ) -> None:
     """Write record.json.
 
-    Args:
-        folder: the run's folder.
-        request: the request of the run.
-        result: its result.
-        data: label, hash and sizes of the data.
-        context: provenance: commit, versions, hardware, command.
-        findings: the diagnosis (`platform.training.diagnostics.diagnose`).
+    `data` are label, hash and sizes of the data, `context` commit, versions, hardware and command.
     """
     record = {
         "schema_version": SCHEMA_VERSION,

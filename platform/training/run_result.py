@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from platform.common.errors import UserError
-from platform.data.image_folders import ImageFolderTrainingData, evaluation_side
+from platform.data.image_folders import ImageFolderSplit, evaluation_side
 from platform.data.training_data import TrainingData
 from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.training.acceleration.precision import choose_precision
-from platform.training.checkpoint import load_checkpoint
+from platform.training.checkpoint import copy_to_cpu, load_checkpoint
 from platform.training.config import RunConfig
 from platform.training.distributed import World, single
 from platform.training.inputs.budget import budget_of
@@ -23,46 +24,34 @@ from platform.training.run_folder import LAST, MODEL
 from platform.training.state import RunState, initial_state
 
 
-def initialize_network(config: RunConfig, data: TrainingData | ImageFolderTrainingData) -> nn.Module:
+def initialize_network(config: RunConfig, data: TrainingData) -> nn.Module:
     """Build the network from the run's seed, without changing the global random generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_network(config.model, num_classes=len(data.info.class_names))
 
 
-def data_key(data: TrainingData | ImageFolderTrainingData) -> str:
+def data_key(data: TrainingData) -> str:
     """Identify the training images: data set, number of training images, number of validation images."""
     held_out = 0 if data.validation is None else len(data.validation.labels)
     return f"{data.info.label} {data.info.sha256[:12]}, {len(data.train.labels)} + {held_out} held out"
 
 
-def restore(
-    state: RunState,
-    config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
-    *,
-    world: World,
-    folder: Path,
-) -> None:
+def restore(state: RunState, config: RunConfig, data: TrainingData, *, world: World, folder: Path) -> None:
     """Resume from the checkpoint in `folder` if there is one; only rank 0 reads the folder."""
-    found: dict[str, object] | UserError | None = None
-    if world.is_first and (folder / LAST).is_file():
-        try:
-            found = load_checkpoint(folder, config=config, data_key=data_key(data))
-        except UserError as error:
-            # The other workers wait for rank 0: send them its error, so that all raise it.
-            found = error
-    found = world.broadcast_from_first(found)
-    if isinstance(found, UserError):
-        raise found
-    if found is not None:
+
+    def load() -> dict[str, Any] | None:
+        exists = (folder / LAST).is_file()
+        return load_checkpoint(folder, config=config, data_key=data_key(data)) if exists else None
+
+    if (found := world.call_on_first(load)) is not None:
         state.load_state_dict(found)
 
 
 def save_result(
     state: RunState,
     config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
+    data: TrainingData,
     *,
     world: World,
     folder: Path | None,
@@ -83,12 +72,12 @@ def save_result(
             path,
             TrainedModel(
                 model=config.model,
-                state_dict=best.weights if best else cpu_state_dict(state.evaluated_network),
+                state_dict=best.weights if best else copy_to_cpu(state.evaluated_network.state_dict()),
                 mean=torch.tensor(data.normalization.mean),
                 std=torch.tensor(data.normalization.std),
                 class_names=data.info.class_names,
                 input_shape=data.info.image_shape,
-                shorter_side=evaluation_side(size) if isinstance(data, ImageFolderTrainingData) else None,
+                shorter_side=evaluation_side(size) if isinstance(data.train, ImageFolderSplit) else None,
                 data_label=data.info.label,
                 provenance={"config": config.model_dump_json(), **provenance},
                 metrics=metrics,
@@ -106,30 +95,15 @@ def save_result(
     )
 
 
-def cpu_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of a network's state dict on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-
-
 def write_model_from_checkpoint(
     config: RunConfig,
-    data: TrainingData | ImageFolderTrainingData,
+    data: TrainingData,
     *,
     checkpoint_dir: Path,
     out_dir: Path,
     provenance: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the model of the last checkpoint of a run that has not finished.
-
-    Args:
-        config: the run.
-        data: its training data.
-        checkpoint_dir: the folder of its last.pt.
-        out_dir: where model.pt is written.
-        provenance: origin of the model, stored in model.pt.
-
-    Returns:
-        The path of model.pt.
+    """Write the model of the last checkpoint of a run that has not finished; return the path of model.pt.
 
     Raises:
         UserError: there is no checkpoint, or it is damaged or belongs to another run.

@@ -8,22 +8,11 @@ the steps after the warm-up; milestones count from the beginning of the run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import TypedDict
 
-from platform.training.config import Cosine, Linear, OneCycle, Plateau, Schedule, Step, Triangular
+from platform.training.config import Annealing, OneCycle, Plateau, Schedule, Step, Triangular
 from platform.training.inputs.budget import Budget
-
-
-class ScheduleState(TypedDict):
-    """The state of a schedule in a checkpoint; only `plateau` changes it."""
-
-    scale: float
-    """Factor by which plateaus have lowered the learning rate so far."""
-    best_loss: float
-    bad_epochs: int
-    """Epochs since `best_loss` last fell."""
 
 
 class LearningRate:
@@ -33,7 +22,8 @@ class LearningRate:
         self._peak = peak
         self._plateau = schedule if isinstance(schedule, Plateau) else None
         self._curve = curve(schedule, budget)
-        self._state = ScheduleState(scale=1.0, best_loss=math.inf, bad_epochs=0)
+        # Plateaus multiply `scale`; `bad_epochs` counts the epochs since `best_loss` last fell.
+        self._state: dict[str, float] = {"scale": 1.0, "best_loss": math.inf, "bad_epochs": 0}
 
     def at(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0 over the whole run."""
@@ -54,41 +44,36 @@ class LearningRate:
             state["scale"] = max(state["scale"] * self._plateau.factor, floor)
             state["bad_epochs"] = 0
 
-    def state_dict(self) -> ScheduleState:
-        """Return the state for a checkpoint."""
+    def state_dict(self) -> dict[str, float]:
         return self._state.copy()
 
-    def load_state_dict(self, state: ScheduleState) -> None:
-        """Restore the state of a checkpoint."""
-        self._state = state.copy()
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self._state = dict(state)
 
 
 def curve(schedule: Schedule, budget: Budget) -> Callable[[int], float]:
     """Return the fraction of the peak learning rate at each step (from 0), before any plateau."""
     total = budget.total_steps
+    warmup = min(total, round(getattr(schedule, "warmup_epochs", 0.0) * budget.steps_per_epoch))
+    drops = _milestone_steps(schedule, budget) if isinstance(schedule, Step) else []
+    points, shape = [(0.0, 1.0), (1.0, 1.0)], _linear
     if isinstance(schedule, Triangular):
         points = [(0.0, schedule.start_fraction), (schedule.peak_at, 1.0), (1.0, schedule.final_fraction)]
-        return lambda step: _piecewise(points, step / total)
-    if isinstance(schedule, OneCycle):
-        start = 1 / schedule.start_divisor
+    elif isinstance(schedule, OneCycle):
+        start, shape = 1 / schedule.start_divisor, _half_cosine
         points = [(0.0, start), (schedule.peak_at, 1.0), (1.0, start / schedule.final_divisor)]
-        return lambda step: _piecewise(points, step / total, shape=_half_cosine)
-
-    warmup = min(total, round(schedule.warmup_epochs * budget.steps_per_epoch))
-    after_warmup = _after_warmup(schedule, budget, warmup)
-    return lambda step: (step + 1) / warmup if step < warmup else after_warmup(step)
-
-
-def _after_warmup(schedule: Schedule, budget: Budget, warmup: int) -> Callable[[int], float]:
-    total = budget.total_steps
-    if isinstance(schedule, Cosine | Linear):
+    elif isinstance(schedule, Annealing):
         points = [(0.0, 1.0), (1.0, schedule.final_fraction)]
-        shape = _half_cosine if isinstance(schedule, Cosine) else _linear
-        return lambda step: _piecewise(points, (step - warmup) / (total - warmup), shape=shape)
-    if isinstance(schedule, Step):
-        drops = _milestone_steps(schedule, budget)
-        return lambda step: schedule.factor ** sum(step >= drop for drop in drops)
-    return lambda _step: 1.0
+        shape = _half_cosine if schedule.name == "cosine" else _linear
+
+    def at(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if isinstance(schedule, Step):
+            return schedule.factor ** sum(step >= drop for drop in drops)
+        return _piecewise(points, (step - warmup) / (total - warmup), shape)
+
+    return at
 
 
 def _milestone_steps(schedule: Step, budget: Budget) -> list[int]:
@@ -108,9 +93,7 @@ def _half_cosine(x: float) -> float:
     return (1 - math.cos(math.pi * x)) / 2
 
 
-def _piecewise(
-    points: list[tuple[float, float]], x: float, *, shape: Callable[[float], float] = _linear
-) -> float:
+def _piecewise(points: list[tuple[float, float]], x: float, shape: Callable[[float], float]) -> float:
     """Interpolate `points` (x ascending) at `x`; `shape` maps 0..1 to 0..1 within each segment."""
     for (left, low), (right, high) in pairwise(points):
         if x <= right:

@@ -7,6 +7,7 @@ seed, so that the step number determines all remaining randomness.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from platform.common.errors import UserError
 from platform.training.acceleration.global_batch_norm import use_global_batch_norm
-from platform.training.acceleration.torch_compile import compile_lazily, forward_uncompiled
+from platform.training.acceleration.precision import ComputePrecision, autocast
 from platform.training.config import RunConfig
 from platform.training.distributed import World
 from platform.training.inputs.budget import Budget
@@ -59,13 +61,46 @@ class RunState:
     records: list[EpochRecord] = field(default_factory=list)
     best: BestEpoch | None = None
     compiled_batch_size: int | None = None
-    """The only batch size that runs compiled; None: the network is not compiled."""
+    """The only batch size that runs compiled, that of a full (micro-)batch; None: no compilation. The last
+    batch of an epoch and evaluations run uncompiled: compiling each size can take minutes on a CPU."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of training images [n, C, H, W]."""
         if self.compiled_batch_size in (None, len(images)):
             return cast("Tensor", self.training_network(images))
-        return forward_uncompiled(self.training_network, images)
+        with torch.compiler.set_stance("force_eager"):
+            return cast("Tensor", self.training_network(images))
+
+    def compile_ahead(self, image_shape: tuple[int, int, int], precision: ComputePrecision) -> float:
+        """Compile the forward and backward pass on a batch of zeros; return the wall seconds it took.
+
+        Weights, gradients and batch statistics stay unchanged.
+
+        Raises:
+            UserError: this machine cannot compile.
+        """
+        began_s, device = time.monotonic(), next(self.network.parameters()).device
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        self.network.train()
+        zeros = torch.zeros(self.compiled_batch_size or 1, *image_shape, device=device)
+        try:
+            with autocast(precision, device):
+                logits = self.forward(zeros.contiguous(memory_format=torch.channels_last))
+            logits.float().sum().backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"torch.compile needs a working compiler, and failed: {reason}; leave out --compile"
+            ) from error
+        self.network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in self.network.named_buffers():
+                buffer.copy_(buffers[name])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.monotonic() - began_s
 
     @property
     def evaluated_network(self) -> nn.Module:
@@ -148,7 +183,6 @@ class RunState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.lr.load_state_dict(state["lr"])
@@ -167,19 +201,16 @@ def initial_state(
     world: World,
     compiled_batch_size: int | None = None,
 ) -> RunState:
-    """Return the state before the first step; `network` is moved to the world's device.
+    """Return the state before the first step; the initialized `network` is moved to the world's device.
 
-    Args:
-        config: the run.
-        network: freshly initialized.
-        budget: the run's steps.
-        world: the workers.
-        compiled_batch_size: the batch size for which the network is compiled at its first call; None: never.
+    With `compiled_batch_size`, the network is compiled for this batch size at its first call.
     """
     if config.sync_batch_norm and world.size > 1:
         network = use_global_batch_norm(network, world.device)
     network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training_network = network if compiled_batch_size is None else compile_lazily(network)
+    training_network = network
+    if compiled_batch_size is not None:
+        training_network = cast("nn.Module", torch.compile(network, dynamic=False))
     if world.size > 1:
         # Running statistics stay local within an epoch; `average_buffers` averages them at its end.
         training_network = nn.parallel.DistributedDataParallel(

@@ -50,11 +50,9 @@ class StepMetrics:
 
     @classmethod
     def zeros(cls, steps: int, device: torch.device) -> StepMetrics:
-        """Return zeros for `steps` steps."""
         return cls(*(torch.zeros(steps, device=device) for _ in range(3)))
 
     def first(self, steps: int) -> StepMetrics:
-        """Return a view of the first `steps` steps."""
         return StepMetrics(self.losses[:steps], self.correct[:steps], self.grad_norms[:steps])
 
     def first_nonfinite_step(self) -> int | None:
@@ -120,17 +118,10 @@ class RunAheadLimit:
             self._events.popleft()()
 
 
-def _event_recorder(device: torch.device) -> Callable[[], Callable[[], None]]:
-    """Return `RunAheadLimit.record_event` for a device; on a CPU nothing is queued when a step returns."""
-    if device.type != "cuda":
-        return lambda: lambda: None
-
-    def record() -> Callable[[], None]:
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        return event.synchronize
-
-    return record
+def _record_event() -> Callable[[], None]:
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return event.synchronize
 
 
 def check_accumulation(accumulate: int, config: RunConfig, world: World) -> None:
@@ -172,17 +163,10 @@ class StepRunner:
         accumulate: int = 1,
         capture: Capture | None = None,
     ) -> None:
-        """Prepare the steps that follow `state.step`.
+        """Prepare the steps that follow `state.step`; each of them updates `state` in place.
 
-        Args:
-            state: updated in place by every step.
-            training_set: the images.
-            config: the run.
-            budget: its steps.
-            precision: the compute precision of the forward pass.
-            world: the workers.
-            accumulate: micro-batches per worker and batch; their gradients are summed for one step.
-            capture: captures the step of a full batch; None: run every step uncaptured.
+        `accumulate` is the number of micro-batches per worker and batch, whose gradients are summed for one
+        step. Without a `capture` every step runs uncaptured.
         """
         self._state, self._training_set, self._world = state, training_set, world
         self._config, self._budget, self._precision = config, budget, precision
@@ -195,7 +179,8 @@ class StepRunner:
         self._randomness: Any = None
         self._replay: Callable[[], None] | None = None
         self._warm_up_steps = WARM_UP_STEPS
-        self._run_ahead = RunAheadLimit(_event_recorder(world.device))
+        # On a CPU nothing is queued when a step returns.
+        self._run_ahead = RunAheadLimit(_record_event) if world.device.type == "cuda" else None
 
     @property
     def captured(self) -> bool:
@@ -203,11 +188,7 @@ class StepRunner:
         return self._replay is not None
 
     def run_epoch(
-        self,
-        randomness: EpochRandomness | FileEpochRandomness,
-        *,
-        steps: int,
-        reporter: ProgressReporter,
+        self, randomness: EpochRandomness | FileEpochRandomness, *, steps: int, reporter: ProgressReporter
     ) -> StepMetrics:
         """Run the next `steps` steps; return their metrics, summed over all workers.
 
@@ -225,7 +206,8 @@ class StepRunner:
                 else:
                     self._run_captured(step, rows)
                 state.step += 1
-                self._run_ahead.step_ended()
+                if self._run_ahead is not None:
+                    self._run_ahead.step_ended()
                 reporter.step_ended(step + 1, metrics)
         state.copy_counters_to_ema()
         self._world.sum_(metrics.losses)
@@ -279,15 +261,7 @@ class StepRunner:
             self._randomness, BatchPosition(step, rows, self._step, device_rows), share
         )
         self._lr.copy_(index_on_device(self._lrs, self._step))
-        loss, correct, grad_norm = _train_step(
-            state,
-            batch,
-            config=self._config,
-            scale=weight / count,
-            workers=self._world.size,
-            precision=self._precision,
-            micro_batches=self._micro_batches(rows),
-        )
+        loss, correct, grad_norm = self._train_step(batch, weight / count, self._micro_batches(rows))
         index = self._step.reshape(1)
         self._metrics.losses.index_copy_(0, index, loss.reshape(1))
         self._metrics.correct.index_copy_(0, index, (correct * weight).reshape(1))
@@ -303,65 +277,50 @@ class StepRunner:
         count: int = rows.stop - rows.start
         return max(1, min(self._accumulate, count // self._world.size))
 
+    def _train_step(self, batch: Batch, scale: float, micro_batches: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Run forward, backward and optimizer; return loss, correct predictions and gradient norm, each [].
 
-def _train_step(
-    state: RunState,
-    batch: Batch,
-    *,
-    config: RunConfig,
-    scale: float,
-    workers: int,
-    precision: ComputePrecision,
-    micro_batches: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run forward, backward and optimizer; return loss, correct predictions and gradient norm, each [].
+        The loss is this worker's summand of the batch's mean. Each micro-batch multiplies its sum by `scale`,
+        for the size of the whole batch, instead of taking its own mean, because workers and micro-batches may
+        be of unequal size.
+        """
+        state, limit = self._state, self._config.clip_grad_norm
+        loss, correct = torch.zeros(2, device=batch.labels.device)
+        images = len(batch.labels)
+        for index in range(micro_batches):
+            rows = slice(index * images // micro_batches, (index + 1) * images // micro_batches)
+            with _no_gradient_sync(state) if index + 1 < micro_batches else nullcontext():
+                micro_loss, micro_correct = self._accumulate_gradients(batch.rows(rows), scale)
+            loss, correct = loss + micro_loss, correct + micro_correct
+        parameters = [parameter for parameter in state.network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        if limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, grad_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        return loss, correct, grad_norm
 
-    The loss is this worker's summand of the batch's mean. Each micro-batch scales its sum by the size of the
-    whole batch instead of taking its own mean, because workers and micro-batches may be of unequal size.
-    """
-    loss, correct = torch.zeros(2, device=batch.labels.device)
-    images = len(batch.labels)
-    for index in range(micro_batches):
-        rows = slice(index * images // micro_batches, (index + 1) * images // micro_batches)
-        with _no_gradient_sync(state) if index + 1 < micro_batches else nullcontext():
-            micro_loss, micro_correct = _accumulate_gradients(
-                state, batch.rows(rows), config=config, scale=scale, workers=workers, precision=precision
-            )
-        loss, correct = loss + micro_loss, correct + micro_correct
-    parameters = [parameter for parameter in state.network.parameters() if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    grad_norm = torch.nn.utils.get_total_norm(gradients)
-    if config.clip_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_grad_norm, grad_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    return loss, correct, grad_norm
+    def _accumulate_gradients(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+        """Add the gradients of a micro-batch; return its scaled loss and its correct predictions, each []."""
+        with autocast(self._precision, batch.images.device):
+            logits = self._state.forward(batch.images)
+        logits = logits.float()
+        predicted = logits.detach().argmax(dim=1)
+        loss = self._summed_loss(logits, batch.labels)
+        correct = (predicted == batch.labels).sum().float()
+        if batch.label_weight is not None and batch.partner_labels is not None:
+            loss = torch.lerp(self._summed_loss(logits, batch.partner_labels), loss, batch.label_weight)
+            partner_correct = (predicted == batch.partner_labels).sum().float()
+            correct = torch.lerp(partner_correct, correct, batch.label_weight)
+        loss = loss * scale
+        # DistributedDataParallel averages gradients over the workers; their number makes it a sum.
+        (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), correct
 
-
-def _accumulate_gradients(
-    state: RunState,
-    batch: Batch,
-    *,
-    config: RunConfig,
-    scale: float,
-    workers: int,
-    precision: ComputePrecision,
-) -> tuple[Tensor, Tensor]:
-    """Add the gradients of a micro-batch; return its scaled loss and its correct predictions, each []."""
-    with autocast(precision, batch.images.device):
-        logits = state.forward(batch.images)
-    logits = logits.float()
-    predicted = logits.detach().argmax(dim=1)
-    loss = _summed_loss(logits, batch.labels, config)
-    correct = (predicted == batch.labels).sum().float()
-    if batch.label_weight is not None and batch.partner_labels is not None:
-        loss = torch.lerp(_summed_loss(logits, batch.partner_labels, config), loss, batch.label_weight)
-        partner_correct = (predicted == batch.partner_labels).sum().float()
-        correct = torch.lerp(partner_correct, correct, batch.label_weight)
-    loss = loss * scale
-    # DistributedDataParallel averages gradients over the workers; times `workers` the average is a sum.
-    (loss * workers).backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), correct
+    def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self._config.label_smoothing
+        return cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
 
 def _no_gradient_sync(state: RunState) -> AbstractContextManager[None]:
@@ -369,10 +328,6 @@ def _no_gradient_sync(state: RunState) -> AbstractContextManager[None]:
     if isinstance(state.training_network, nn.parallel.DistributedDataParallel):
         return state.training_network.no_sync()
     return nullcontext()
-
-
-def _summed_loss(logits: Tensor, labels: Tensor, config: RunConfig) -> Tensor:
-    return cross_entropy(logits, labels, reduction="sum", label_smoothing=config.label_smoothing)
 
 
 def _worker_share(world: World, count: int) -> tuple[slice, float]:

@@ -7,7 +7,7 @@ from typing import Any
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.trial_findings import ENDED_EARLY
-from platform.training.diagnostics.divergence import TrainingDiverged
+from platform.training.diagnostics.findings import TrainingDiverged
 from platform.training.records import EpochRecord
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials

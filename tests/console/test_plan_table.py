@@ -15,7 +15,7 @@ from platform.space.spec import SweepSpec
 from platform.tracking.events import TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
-from platform.training.config import Cosine, RunConfig, Sgd
+from platform.training.config import Annealing, RunConfig, Sgd
 from platform.tuning.planning.estimate import estimate_sweep
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.planning.records import ImageCounts, Speed, TimeBudget
@@ -37,7 +37,7 @@ def plan():
             model=ModelConfig(name="resnet32_cifar"),
             epochs=50,
             optimizer=Sgd(name="sgd", lr=0.1),
-            schedule=Cosine(name="cosine"),
+            schedule=Annealing(name="cosine"),
         ),
         search={
             "batch_size": {"choice": [128, 256]},

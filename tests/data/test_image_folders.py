@@ -13,13 +13,10 @@ from PIL import Image
 from platform.common.errors import UsageError, UserError
 from platform.data.catalog import load_split, open_info, prepare_dataset
 from platform.data.config import DataConfig
-from platform.data.image_folders import (
-    evaluation_side,
-    load_image_folder_split,
-    load_image_folder_training_data,
-)
+from platform.data.image_folders import evaluation_side, load_image_folder_split
 from platform.data.images import statistics
 from platform.data.images.cropping import resize_and_center_crop
+from platform.data.training_data import load_training_data
 
 CONFIG = DataConfig(name="image_folder", normalization="pixel", validation_size=4, image_size=28)
 
@@ -70,7 +67,7 @@ def test_statistics_of_the_training_part_are_computed_once(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
-    data = load_image_folder_training_data(CONFIG, info)
+    data = load_training_data(CONFIG, info)
     assert data.validation is not None
     assert (len(data.train), len(data.validation)) == (12, 4)
     assert not set(data.train.files) & set(data.validation.files)
@@ -93,18 +90,16 @@ def test_statistics_of_the_training_part_are_computed_once(
     np.testing.assert_allclose(np.abs(data.color_axes[0] / lengths[0]), np.abs(vectors[:, 2]), atol=1e-4)
 
     monkeypatch.setattr(statistics, "compute_statistics", None)
-    again = load_image_folder_training_data(CONFIG, info)
+    again = load_training_data(CONFIG, info)
     np.testing.assert_array_equal(again.normalization.mean, data.normalization.mean)
-    by_color = load_image_folder_training_data(
-        CONFIG.model_copy(update={"normalization": "channel"}), info
-    ).normalization
+    by_color = load_training_data(CONFIG.model_copy(update={"normalization": "channel"}), info).normalization
     np.testing.assert_allclose(by_color.mean, seen.mean(axis=(0, 2, 3)), atol=1e-6)
     np.testing.assert_allclose(by_color.std, seen.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
 def test_the_final_run_has_all_images(root: Path, tmp_path: Path) -> None:
     info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
-    data = load_image_folder_training_data(CONFIG, info, final=True)
+    data = load_training_data(CONFIG, info, final=True)
     assert (len(data.train), data.validation) == (16, None)
 
 
@@ -113,7 +108,7 @@ def test_a_damaged_image_is_refused_by_name(root: Path, tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:100])
     info = prepare_dataset(CONFIG, data_dir=root, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match=r"cat/\d.png is a truncated or damaged image"):
-        load_image_folder_training_data(CONFIG, info)
+        load_training_data(CONFIG, info)
     assert not list(info.path.glob("statistics-*"))
 
 

@@ -194,7 +194,7 @@ def test_a_parquet_file_without_labels_is_refused(tmp_path: Path, tiny) -> None:
 
 def test_an_incomplete_copy_is_refused(tmp_path: Path) -> None:
     path = make_parquet(tmp_path / "source")
-    with pytest.raises(UserError, match="CIFAR-10 has 50,000 training images, got 60"):
+    with pytest.raises(UserError, match="CIFAR-10 has 50,000 training and 10,000 test images, got 60 and 20"):
         prepare_dataset(DataConfig(), data_dir=path, cache_dir=tmp_path / "cache")
     assert not files_in(tmp_path / "cache")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from platform.models.config import ModelConfig
 from platform.space.space_files import load_space
 from platform.tracking.events import SweepInfo, SweepOutcome, TrialHistory, TrialInfo, TrialStatus
-from platform.training.config import Cosine, RunConfig, Sgd
+from platform.training.config import Annealing, RunConfig, Sgd
 from platform.training.records import EpochRecord
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.sampling.study import Study
@@ -24,7 +24,7 @@ def run_config(**changes):
         model=ModelConfig(name="resnet32_cifar"),
         epochs=3,
         optimizer=Sgd(name="sgd", lr=0.1),
-        schedule=Cosine(name="cosine"),
+        schedule=Annealing(name="cosine"),
     )
     return base.changed(**changes)
 

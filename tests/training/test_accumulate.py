@@ -10,12 +10,10 @@ from torch import nn
 from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
 from platform.training import run_result
-from platform.training.config import RunConfig
 from platform.training.distributed import single
 from platform.training.loop import fit
 from platform.training.records import RunResult
-
-ConfigOf = Callable[..., RunConfig]
+from tests.training.examples import ConfigOf, run
 
 CLIPPED_MIXUP = {
     "augment": {"mixup": 0.4, "cutout": {"length": 8}},
@@ -46,11 +44,7 @@ def use_network(monkeypatch: pytest.MonkeyPatch, normalization: Callable[[int], 
     monkeypatch.setattr(run_result, "build_network", build)
 
 
-def run(config: RunConfig, data: TrainingData, accumulate: int) -> RunResult:
-    return fit(config, data, world=single("cpu"), checkpoint_dir=None, accumulate=accumulate)
-
-
-def numbers(result: RunResult) -> list[float]:
+def losses(result: RunResult) -> list[float]:
     return [
         value
         for e in result.epochs
@@ -72,8 +66,8 @@ def test_micro_batches_give_the_step_of_the_whole_batch(
 ) -> None:
     use_network(monkeypatch, normalization)
     config = config_of(**changes)
-    accumulated, whole = run(config, data, accumulate), run(config, data, 1)
-    assert numbers(accumulated) == pytest.approx(numbers(whole), rel=1e-5)
+    accumulated, whole = run(config, data, accumulate=accumulate), run(config, data, accumulate=1)
+    assert losses(accumulated) == pytest.approx(losses(whole), rel=1e-5)
     assert [e.step for e in accumulated.epochs] == [e.step for e in whole.epochs]
 
 
@@ -90,10 +84,10 @@ def test_micro_batches_contain_the_images_of_the_batch_in_order(
 
     use_network(monkeypatch, lambda _: Watch())
     config = config_of(epochs=1, optimizer={"name": "sgd", "lr": 1e-30})
-    run(config, data, 1)
+    run(config, data, accumulate=1)
     whole, sizes = torch.cat(seen), [len(images) for images in seen]
     seen.clear()
-    run(config, data, 3)
+    run(config, data, accumulate=3)
     assert sizes == [32, 32, 8]
     assert [len(images) for images in seen] == [10, 11, 11, 10, 11, 11, 2, 3, 3]
     torch.testing.assert_close(torch.cat(seen), whole)
@@ -103,8 +97,8 @@ def test_batch_statistics_are_those_of_a_micro_batch(
     config_of: ConfigOf, data: TrainingData, small_network: None
 ) -> None:
     """As documented in docs/training.md: the results are similar, but not equal."""
-    accumulated, whole = run(config_of(), data, 2), run(config_of(), data, 1)
-    assert numbers(accumulated) != pytest.approx(numbers(whole), rel=1e-4)
+    accumulated, whole = run(config_of(), data, accumulate=2), run(config_of(), data, accumulate=1)
+    assert losses(accumulated) != pytest.approx(losses(whole), rel=1e-4)
     assert accumulated.epochs[-1].train_loss == pytest.approx(whole.epochs[-1].train_loss, rel=0.2)
 
 
@@ -129,4 +123,4 @@ def test_a_run_may_resume_with_micro_batches(
 @pytest.mark.parametrize("accumulate", [0, 33])
 def test_empty_micro_batches_are_rejected(config_of: ConfigOf, data: TrainingData, accumulate: int) -> None:
     with pytest.raises(UserError, match=f"between 1 and 32, got {accumulate}"):
-        run(config_of(), data, accumulate)
+        run(config_of(), data, accumulate=accumulate)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,35 +16,23 @@ from platform.models.trained import load_trained_model
 from platform.training import loop, run_result, step
 from platform.training.checkpoint import read_records
 from platform.training.config import RunConfig
-from platform.training.diagnostics.divergence import TrainingDiverged
-from platform.training.distributed import World, single
+from platform.training.diagnostics.findings import TrainingDiverged
+from platform.training.distributed import World
 from platform.training.evaluation.evaluate import Evaluation, evaluate, evaluation_batch_size
 from platform.training.inputs.augment import (
-    BatchPosition,
     DeviceEvaluationSet,
     DeviceTrainingSet,
     sample_randomness,
 )
 from platform.training.loop import fit
-from platform.training.records import EpochRecord, RunResult, StepProgress
+from platform.training.records import EpochRecord, StepProgress
 from platform.training.run_folder import LAST, MODEL
 from platform.training.state import RunState
+from tests.training.examples import ConfigOf, numbers, run
+from tests.training.inputs.examples import position_of
 
-ConfigOf = Callable[..., RunConfig]
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-
-
-def run(config: RunConfig, data: TrainingData, folder: Path | None = None, **more: Any) -> RunResult:
-    return fit(config, data, world=single("cpu"), checkpoint_dir=folder, **more)
-
-
-def numbers(result: RunResult) -> list[tuple[float | None, ...]]:
-    """Return the reproducible results: everything except times."""
-    return [
-        (e.lr, e.train_loss, e.train_accuracy, e.validation_loss, e.validation_accuracy, e.grad_norm)
-        for e in result.epochs
-    ]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -211,7 +198,7 @@ def test_train_loss_is_the_mean_over_images_with_an_uneven_last_batch(
     total, correct = 0.0, 0
     networks[0].train()
     for index, rows in enumerate((slice(0, 32), slice(32, 64), slice(64, 72))):
-        position = BatchPosition.of(index, rows, CPU)
+        position = position_of(index, rows)
         batch = dataset.batch(randomness, position, slice(0, rows.stop - rows.start))
         logits = networks[0](batch.images)
         total += torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").item()
@@ -253,14 +240,7 @@ def test_report_best_saves_the_earliest_of_equal_epochs(
 
 
 def saved_accuracy(folder: Path, data: TrainingData) -> float:
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
-        torch.nn.BatchNorm2d(8),
-        torch.nn.ReLU(),
-        torch.nn.AvgPool2d(4),
-        torch.nn.Flatten(),
-        torch.nn.Linear(8 * 16, 10),
-    )
+    network = run_result.build_network(None, num_classes=10)
     network.load_state_dict(weights(folder))
     assert data.validation is not None
     done = evaluate(network, data.validation, data.normalization, device=CPU, precision="fp32")
@@ -411,15 +391,20 @@ def test_an_indivisible_batch_size_is_rejected(config_of: ConfigOf, data: Traini
         fit(config_of(), data, world=world, checkpoint_dir=None)
 
 
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an evaluation take several batches, the last one smaller."""
+    monkeypatch.setattr("platform.training.evaluation.evaluate.evaluation_batch_size", lambda *_: 7)
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_evaluation_results_by_class(data: TrainingData) -> None:
     class Constant(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.eye(10)[torch.zeros(len(images), dtype=torch.long)]
 
     split = data.train
-    done = evaluate(
-        Constant(), split, data.normalization, device=CPU, precision="fp32", batch_size=7, keep_logits=True
-    )
+    done = evaluate(Constant(), split, data.normalization, device=CPU, precision="fp32", keep_logits=True)
     zeros = int((split.labels == 0).sum())
     assert done.accuracy == pytest.approx(zeros / 72)
     assert done.per_class_accuracy == (1.0,) + (0.0,) * 9
@@ -432,6 +417,7 @@ def test_evaluation_results_by_class(data: TrainingData) -> None:
     assert done.flip is None
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_test_time_flip_is_reported_separately(data: TrainingData) -> None:
     """The network uses only the left edge, so a mirror image gives it the right edge."""
 
@@ -440,7 +426,7 @@ def test_test_time_flip_is_reported_separately(data: TrainingData) -> None:
             brightness = images[:, 0, :, 0].mean(dim=1, keepdim=True)
             return -((brightness - torch.linspace(-1, 1, 10)) ** 2)
 
-    arguments = {"device": CPU, "precision": "fp32", "batch_size": 7, "keep_logits": True}
+    arguments = {"device": CPU, "precision": "fp32", "keep_logits": True}
     split = data.train
     mirrored = replace(split, images=np.ascontiguousarray(split.images[..., ::-1]))
     both: Any = evaluate(LeftEdge(), split, data.normalization, flip=True, **arguments)
@@ -542,13 +528,13 @@ def test_only_runs_on_one_gpu_write_checkpoints_in_the_background() -> None:
 def test_batch_norm_counters_are_updated_once_per_epoch(
     config_of: ConfigOf, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_step, counters = step._train_step, []
+    train_step, counters = step.StepRunner._train_step, []
 
-    def watched(state: RunState, *arguments: Any, **more: Any) -> Any:
-        counters.append(state.network[1].num_batches_tracked)
-        return train_step(state, *arguments, **more)
+    def watched(runner: step.StepRunner, *arguments: Any) -> Any:
+        counters.append(runner._state.network[1].num_batches_tracked)
+        return train_step(runner, *arguments)
 
-    monkeypatch.setattr(step, "_train_step", watched)
+    monkeypatch.setattr(step.StepRunner, "_train_step", watched)
     run(config_of(ema_decay=0.5), data, tmp_path, accumulate=3)
     assert counters == [None] * 6, "the counters are removed during the steps"
     state = torch.load(tmp_path / LAST, weights_only=True)["state"]

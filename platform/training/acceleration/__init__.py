@@ -1,1 +1,1 @@
-"""Faster training steps (precision, CUDA graphs, torch.compile) and model FLOP utilization."""
+"""Faster training steps (precision, CUDA graphs) and model FLOP utilization."""

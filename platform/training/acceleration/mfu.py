@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import torch
 
+from platform.data.dataset import DatasetInfo
 from platform.models.config import ModelConfig
 from platform.models.costs import count_training_flop
 from platform.training.acceleration.precision import ComputePrecision
+from platform.training.distributed import World
 
 # Dense bf16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s; the first matching name applies.
 _BF16_FLOP_PER_S = (
@@ -27,30 +29,19 @@ _BF16_FLOP_PER_S = (
 
 
 def mfu_per_image_per_s(
-    model: ModelConfig,
-    *,
-    num_classes: int,
-    input_shape: tuple[int, int, int],
-    device: torch.device,
-    precision: ComputePrecision,
-    workers: int,
+    model: ModelConfig, info: DatasetInfo, world: World, precision: ComputePrecision
 ) -> float | None:
-    """Return the MFU per image per second of all workers together; None if the peak is unknown.
+    """Return the MFU per image per second of all workers together.
 
-    Args:
-        model: the network that is trained.
-        num_classes: its number of classes.
-        input_shape: channels, height, width of an image.
-        device: the device of each worker.
-        precision: the peaks are for bf16, so fp32 has no MFU.
-        workers: number of devices.
+    None if the peak of the device is unknown, and for fp32, because the peaks are for bf16.
     """
-    if device.type != "cuda" or precision != "bf16":
+    if world.device.type != "cuda" or precision != "bf16":
         return None
-    peak = published_bf16_flop_per_s(torch.cuda.get_device_name(device))
+    peak = published_bf16_flop_per_s(torch.cuda.get_device_name(world.device))
     if peak is None:
         return None
-    return count_training_flop(model, num_classes=num_classes, input_shape=input_shape) / (peak * workers)
+    flop = count_training_flop(model, num_classes=len(info.class_names), input_shape=info.image_shape)
+    return flop / (peak * world.size)
 
 
 def published_bf16_flop_per_s(name: str) -> float | None:

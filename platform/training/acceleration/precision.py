@@ -45,14 +45,8 @@ def _native_bf16(device: torch.device) -> str:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"compute capability {major}.{minor}" if major >= 8 else ""
-    flags = cpu_flags()
-    for flag, label in (
-        ("amx_bf16", "the processor has AMX"),
-        ("avx512_bf16", "the processor has AVX512-BF16"),
-    ):
-        if flag in flags:
-            return label
-    return ""
+    flags, names = cpu_flags(), {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+    return next((f"the processor has {name}" for flag, name in names.items() if flag in flags), "")
 
 
 def _missing_bf16(device: torch.device) -> str:

@@ -1,23 +1,15 @@
 """Epoch records from a table of learning curves that another program wrote: a CSV file, or metrics in MLflow.
 
-Columns, of which only `train_loss` is required (other names in parentheses):
-
-    epoch                from 1; by default the number of the row
-    train_loss           (loss, training_loss, train/loss) mean cross-entropy in nats
-    train_accuracy       (accuracy, acc, train_acc, train/accuracy) 0..1, or percent
-    validation_loss      (val_loss, valid_loss, test_loss, val/loss, eval_loss)
-    validation_accuracy  (val_accuracy, val_acc, test_accuracy, test_acc, val/accuracy, eval_accuracy)
-    lr                   (learning_rate)
-    grad_norm            gradient norm, mean over the epoch's steps
-
-and those of this project's metrics.csv (docs/diagnostics.md). Case, spaces, `-` and `_` do not matter. A row
-may be an epoch or a step. Rules whose columns are missing report nothing.
+The columns are those of this project's metrics.csv (docs/diagnostics.md), also under the names in `_NAMES`;
+case, spaces, `-`, `/` and `_` do not matter. Only `train_loss` is required: rules whose columns are missing
+report nothing. `epoch` is the number of the row by default. A row may be an epoch or a step.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -25,22 +17,12 @@ from pathlib import Path
 from platform.common.errors import UsageError, UserError
 from platform.training.records import EpochRecord
 
+_HELD_OUT = ("val", "valid", "validation", "test", "eval")
 _NAMES = {
-    "train_loss": ("loss", "training_loss", "train/loss"),
-    "train_accuracy": ("accuracy", "acc", "train_acc", "training_accuracy", "train/accuracy", "train/acc"),
-    "validation_loss": ("val_loss", "valid_loss", "test_loss", "val/loss", "eval_loss", "test/loss"),
-    "validation_accuracy": (
-        "val_accuracy",
-        "val_acc",
-        "valid_accuracy",
-        "valid_acc",
-        "test_accuracy",
-        "test_acc",
-        "val/accuracy",
-        "val/acc",
-        "eval_accuracy",
-        "test/accuracy",
-    ),
+    "train_loss": ("loss", "training_loss"),
+    "train_accuracy": ("accuracy", "acc", "train_acc", "training_accuracy"),
+    "validation_loss": tuple(f"{split}_loss" for split in _HELD_OUT),
+    "validation_accuracy": tuple(f"{split}_{name}" for split in _HELD_OUT for name in ("accuracy", "acc")),
     "lr": ("learning_rate",),
     "epoch": ("epochs_done",),
 }
@@ -67,11 +49,7 @@ def read_csv(path: Path) -> list[EpochRecord]:
 
 
 def records_from(columns: Mapping[str, Sequence[float | None]], source: str) -> list[EpochRecord]:
-    """Return one record per row of a table of curves.
-
-    Args:
-        columns: values by name, all of one length; unknown names are ignored.
-        source: origin of the table, for messages.
+    """Return one record per row of a table: columns of one length by name, of which unknown ones are ignored.
 
     Raises:
         UsageError: no row has a training loss.
@@ -101,7 +79,7 @@ def records_from(columns: Mapping[str, Sequence[float | None]], source: str) -> 
 
 def _field_of(name: str) -> str | None:
     """Return the field of `EpochRecord` that a column holds, or None."""
-    plain = name.strip().lower().replace(" ", "_").replace("-", "_")
+    plain = re.sub(r"[ /-]", "_", name.strip().lower())
     if plain in _FIELDS and plain not in _IGNORED:
         return plain
     return next((field for field, names in _NAMES.items() if plain in names), None)

@@ -38,13 +38,9 @@ def diagnose(
     stopped: bool = False,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - immutable
 ) -> tuple[Finding, ...]:
-    """Return the findings about one run, the most serious first; empty for a healthy run.
+    """Return the findings about the epochs of a run so far, the most serious first; empty for a healthy run.
 
-    Args:
-        records: the run's epochs so far, in order.
-        classes: number of classes; a uniform guess has the loss log(classes).
-        stopped: whether the trainer ended the run because a value was not finite.
-        thresholds: the limits of the rules.
+    `stopped` means that the trainer ended the run because a value was not finite.
     """
     found = [finding for rule in _RULES if (finding := rule(records, classes, thresholds)) is not None]
     if stopped and not any(finding.name == "divergence" for finding in found):

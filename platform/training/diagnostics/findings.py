@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from platform.common.errors import UserError
 from platform.training.records import EpochRecord
 
 Phenomenon = Literal[
@@ -40,36 +41,28 @@ class Description(NamedTuple):
     """Phenomena that it causes, and that are not reported with it."""
 
 
+_SYMPTOMS: tuple[Phenomenon, ...] = (
+    "loss spikes",
+    "underfitting",
+    "dead units",
+    "overfitting",
+    "generalization gap",
+)
+
 DESCRIPTIONS: Mapping[Phenomenon, Description] = {
     "divergence": Description(
         "serious",
         "steps larger than the curvature of the loss allows increase it (Cohen et al. 2021, "
         "arXiv:2103.00065: unstable above 2 / learning rate)",
         "a lower learning rate, a warm-up, gradient clipping",
-        (
-            "loss spikes",
-            "underfitting",
-            "dead units",
-            "vanishing gradients",
-            "overfitting",
-            "generalization gap",
-        ),
+        (*_SYMPTOMS, "vanishing gradients"),
     ),
     "exploding gradients": Description(
         "serious",
         "each layer multiplies the gradient; without normalization, large initial weights make it grow "
         "exponentially with depth (Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852)",
         "He initialization, batch normalization, gradient clipping",
-        (
-            "divergence",
-            "learning rate too high",
-            "loss spikes",
-            "underfitting",
-            "dead units",
-            "overfitting",
-            "generalization gap",
-            "random labels",
-        ),
+        (*_SYMPTOMS, "divergence", "learning rate too high", "random labels"),
     ),
     "vanishing gradients": Description(
         "serious",
@@ -119,31 +112,14 @@ DESCRIPTIONS: Mapping[Phenomenon, Description] = {
         "a network that was trained on changing targets learns new ones worse than a new network does "
         "(Dohare et al. 2024, Nature 632)",
         "a new initialization for each task, weight decay, a lower learning rate",
-        (
-            "periodicity",
-            "loss spikes",
-            "divergence",
-            "dead units",
-            "underfitting",
-            "overfitting",
-            "generalization gap",
-            "random labels",
-        ),
+        (*_SYMPTOMS, "periodicity", "divergence", "random labels"),
     ),
     "periodicity": Description(
         "hint",
         "the loss follows a cycle of the learning rate, or images in a fixed order; batch normalization with "
         "weight decay at a constant rate can cause it, too (Lobacheva et al. 2021, arXiv:2106.15739)",
         "shuffled images, a learning rate that falls to zero",
-        (
-            "loss spikes",
-            "divergence",
-            "overfitting",
-            "generalization gap",
-            "random labels",
-            "underfitting",
-            "dead units",
-        ),
+        (*_SYMPTOMS, "divergence", "random labels"),
     ),
     "overfitting": Description(
         "warning",
@@ -175,6 +151,10 @@ DESCRIPTIONS: Mapping[Phenomenon, Description] = {
 """All phenomena, the most serious first."""
 
 
+class TrainingDiverged(UserError):  # noqa: N818 - the name of an event, shown by sweeps
+    """A loss, a gradient or the weights of a run became NaN or infinite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One phenomenon detected in one run."""
@@ -184,6 +164,11 @@ class Finding:
     """Affected epochs, from 1."""
     evidence: str
     """The measured values: a sentence without its full stop."""
+
+    @classmethod
+    def of(cls, name: Phenomenon, records: Iterable[EpochRecord], evidence: str) -> Finding:
+        """Return the finding of a phenomenon in the epochs of `records`."""
+        return cls(name=name, epochs=tuple(record.epoch for record in records), evidence=evidence)
 
     @property
     def title(self) -> str:
@@ -205,25 +190,17 @@ class Finding:
         return DESCRIPTIONS[self.name].advice
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return {
-            **vars(self),
-            "severity": self.severity,
-            "cause": self.cause,
-            "advice": self.advice,
-        }
+        return {**vars(self), "severity": self.severity, "cause": self.cause, "advice": self.advice}
 
     def __str__(self) -> str:
-        """Return one line for display."""
         return f"{self.title}: {self.evidence}. Try: {self.advice}."
 
 
 def without_symptoms(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return the findings that no other one explains, the most serious first."""
     explained = {name for finding in findings for name in DESCRIPTIONS[finding.name].explains}
-    order = list(DESCRIPTIONS)
-    causes = [finding for finding in findings if finding.name not in explained]
-    return tuple(sorted(causes, key=lambda finding: order.index(finding.name)))
+    causes = [name for name in DESCRIPTIONS if name not in explained]
+    return tuple(finding for name in causes for finding in findings if finding.name == name)
 
 
 def late(records: Sequence[EpochRecord]) -> Sequence[EpochRecord]:

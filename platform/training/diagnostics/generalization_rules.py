@@ -31,14 +31,12 @@ def _worsened(records: Sequence[EpochRecord], classes: int, limits: Thresholds) 
     fitted = last.train_loss < min(best.train_loss, limits.overfitting_loss * math.log(classes))
     if not (risen and fitted):
         return None
-    return Finding(
-        name="overfitting",
-        epochs=tuple(record.epoch for record in held_out if record.epoch > best.epoch),
-        evidence=(
-            f"validation loss rose from {best.validation_loss:.3f} (epoch {best.epoch}) to "
-            f"{last.validation_loss:.3f} while training loss fell from {best.train_loss:.3f} to "
-            f"{last.train_loss:.3f}"
-        ),
+    return Finding.of(
+        "overfitting",
+        (record for record in held_out if record.epoch > best.epoch),
+        f"validation loss rose from {best.validation_loss:.3f} (epoch {best.epoch}) to "
+        f"{last.validation_loss:.3f} while training loss fell from {best.train_loss:.3f} to "
+        f"{last.train_loss:.3f}",
     )
 
 
@@ -61,13 +59,11 @@ def _fitted(records: Sequence[EpochRecord], classes: int, limits: Thresholds) ->
         f"; since epoch {settled.epoch} a learning rate lowered from {settled.lr:.2g} to {last.lr:.2g} has "
         "not improved it"
     )
-    return Finding(
-        name="overfitting",
-        epochs=tuple(record.epoch for record in fitted),
-        evidence=(
-            f"training accuracy is {percent(last.train_accuracy, 1)}, validation accuracy "
-            f"{percent(last.validation_accuracy, 1)}{without_effect if last.lr < 0.1 * settled.lr else ''}"
-        ),
+    return Finding.of(
+        "overfitting",
+        fitted,
+        f"training accuracy is {percent(last.train_accuracy, 1)}, validation accuracy "
+        f"{percent(last.validation_accuracy, 1)}{without_effect if last.lr < 0.1 * settled.lr else ''}",
     )
 
 
@@ -77,13 +73,11 @@ def gap(records: Sequence[EpochRecord], classes: int, limits: Thresholds) -> Fin
     if len(held_out) < 4 or not _gap(late(held_out), classes, limits) >= limits.gap:
         return None
     last = held_out[-1]
-    return Finding(
-        name="generalization gap",
-        epochs=tuple(record.epoch for record in late(held_out)),
-        evidence=(
-            f"training accuracy is {percent(last.train_accuracy, 1)}, validation accuracy "
-            f"{percent(last.validation_accuracy, 1)} in epoch {last.epoch}"
-        ),
+    return Finding.of(
+        "generalization gap",
+        late(held_out),
+        f"training accuracy is {percent(last.train_accuracy, 1)}, validation accuracy "
+        f"{percent(last.validation_accuracy, 1)} in epoch {last.epoch}",
     )
 
 
@@ -105,14 +99,12 @@ def random_labels(records: Sequence[EpochRecord], classes: int, limits: Threshol
     unlearned = abs(skill(validation, classes)) <= limits.unlearned_skill
     if not (learned and unlearned and skill(first.train_accuracy, classes) <= allowed):
         return None
-    return Finding(
-        name="random labels",
-        epochs=tuple(record.epoch for record in records),
-        evidence=(
-            f"training accuracy rose from {percent(first.train_accuracy, 1)} to "
-            f"{percent(records[-1].train_accuracy, 1)}, and validation accuracy is {percent(validation, 1)}; "
-            f"a guess has {percent(1 / classes, 1)}"
-        ),
+    return Finding.of(
+        "random labels",
+        records,
+        f"training accuracy rose from {percent(first.train_accuracy, 1)} to "
+        f"{percent(records[-1].train_accuracy, 1)}, and validation accuracy is {percent(validation, 1)}; "
+        f"a guess has {percent(1 / classes, 1)}",
     )
 
 

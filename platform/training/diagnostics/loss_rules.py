@@ -41,13 +41,11 @@ def divergence(records: Sequence[EpochRecord], classes: int, limits: Thresholds)
         for record in records
         if record.epoch > best.epoch and record.train_loss >= best.train_loss + rise / 2
     )
-    return Finding(
-        name="divergence",
-        epochs=tuple(record.epoch for record in records if record.epoch >= first.epoch),
-        evidence=(
-            f"training loss ended at {last.train_loss:.3f}, after {best.train_loss:.3f} in epoch {best.epoch}"
-            f"{lr_text(records)}"
-        ),
+    return Finding.of(
+        "divergence",
+        (record for record in records if record.epoch >= first.epoch),
+        f"training loss ended at {last.train_loss:.3f}, after {best.train_loss:.3f} in epoch {best.epoch}"
+        f"{lr_text(records)}",
     )
 
 
@@ -73,13 +71,11 @@ def plasticity(records: Sequence[EpochRecord], classes: int, limits: Thresholds)
     if later > limits.task_skill * best:
         return None
     to_percent = [1 / classes + (1 - 1 / classes) * value for value in (best, later)]
-    return Finding(
-        name="loss of plasticity",
-        epochs=tuple(record.epoch for record in records[drops[0] :]),
-        evidence=(
-            f"training accuracy dropped {len(drops)} times, first in epoch {records[drops[0]].epoch}; it "
-            f"reached {percent(to_percent[0], 1)} at first and {percent(to_percent[1], 1)} later (mean)"
-        ),
+    return Finding.of(
+        "loss of plasticity",
+        records[drops[0] :],
+        f"training accuracy dropped {len(drops)} times, first in epoch {records[drops[0]].epoch}; it "
+        f"reached {percent(to_percent[0], 1)} at first and {percent(to_percent[1], 1)} later (mean)",
     )
 
 
@@ -148,13 +144,11 @@ def underfitting(records: Sequence[EpochRecord], classes: int, limits: Threshold
     held_out = _slope([record.validation_loss or math.nan for record in late])
     if not (train < -0.03 and held_out < -0.03):
         return None
-    return Finding(
-        name="underfitting",
-        epochs=tuple(record.epoch for record in late),
-        evidence=(
-            f"when the run ended, training loss was still falling by {-100 * math.expm1(train):.0f} % "
-            f"per epoch and validation loss by {-100 * math.expm1(held_out):.0f} %"
-        ),
+    return Finding.of(
+        "underfitting",
+        late,
+        f"when the run ended, training loss was still falling by {-100 * math.expm1(train):.0f} % "
+        f"per epoch and validation loss by {-100 * math.expm1(held_out):.0f} %",
     )
 
 
@@ -180,13 +174,11 @@ def periodicity(records: Sequence[EpochRecord], classes: int, limits: Thresholds
         threshold = max(threshold, 3 / math.sqrt(len(moves)))
     if strength[period] < threshold or strength[2 * period] < 0.2 or dip > strength[period] - 0.5:
         return None
-    return Finding(
-        name="periodicity",
-        epochs=tuple(record.epoch for record in records),
-        evidence=(
-            f"training loss repeats every {period} epochs (autocorrelation {strength[period]:.2f}, "
-            f"changes of {100 * moves.std():.0f} %)"
-        ),
+    return Finding.of(
+        "periodicity",
+        records,
+        f"training loss repeats every {period} epochs (autocorrelation {strength[period]:.2f}, "
+        f"changes of {100 * moves.std():.0f} %)",
     )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from platform.data.training_data import TrainingData
+from platform.data.dataset import Split
+from platform.data.normalization import Normalization
 from platform.training.acceleration.precision import ComputePrecision, autocast
+from platform.training.inputs.augment import Normalizer
 
 _MAX_IMAGES = 128
 _MIN_IMAGES = 16
@@ -35,107 +36,75 @@ _SPIKE_SIGMAS = 7.0
 _SPIKE_RISE = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkStatistics:
-    """Statistics from one probe of a network."""
-
-    first_grad_norm: float
-    """Gradient norm of the first convolution's weights."""
-    last_grad_norm: float
-    """Gradient norm of the classifier's weights."""
-    dead_units: float
-    """Share of the ReLU channels that are zero at every position of every image; 0..1."""
-    feature_rank: float
-    """Effective rank of the features before the classifier: exp of the entropy of their singular values."""
-    weight_norm: float
-    """L2 norm of all convolution and classifier weights."""
-    weight_scale: float
-    """`weight_norm` as a multiple of its expectation after He initialization."""
-    zero_logits: float
-    """Share of the network's outputs that are exactly zero; 0..1."""
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields by name, as in `EpochRecord`."""
-        return dict(vars(self))
-
-
 class NetworkProbe:
-    """Measures `NetworkStatistics` on a fixed batch of training images, kept on the device."""
+    """Measures a network on a fixed batch of training images, kept on the device."""
 
-    def __init__(self, data: TrainingData, *, device: torch.device, precision: ComputePrecision) -> None:
-        count = len(data.train.labels) // _TRAINING_IMAGES_PER_PROBE_IMAGE
-        count = min(_MAX_IMAGES, max(_MIN_IMAGES, count))
+    def __init__(
+        self, train: Split, normalization: Normalization, *, device: torch.device, precision: ComputePrecision
+    ) -> None:
+        count = min(_MAX_IMAGES, max(_MIN_IMAGES, len(train) // _TRAINING_IMAGES_PER_PROBE_IMAGE))
         # Evenly spaced, because the images may be sorted by class.
-        rows = np.linspace(0, len(data.train.labels) - 1, count).astype(int)
-        images = torch.from_numpy(data.train.images[rows].astype(np.float32)) / 255
-        mean, std = (torch.tensor(part) for part in (data.normalization.mean, data.normalization.std))
-        mean = mean if mean.dim() == 3 else mean[:, None, None]
-        self._images = ((images - mean) / std[:, None, None]).to(device, memory_format=torch.channels_last)
-        self._labels = torch.from_numpy(np.asarray(data.train.labels)[rows]).long().to(device)
+        chosen = train.take(np.linspace(0, len(train) - 1, count).astype(int))
+        self._images = Normalizer(normalization, device)(torch.from_numpy(chosen.images))
+        self._labels = torch.from_numpy(chosen.labels).to(device)
         self._precision = precision
 
-    def measure(self, network: nn.Module) -> NetworkStatistics | None:
+    def measure(self, network: nn.Module) -> dict[str, float]:
         """Run the images through `network`, forward and backward; its mode and gradients stay unchanged.
 
         Returns:
-            None if a value is not finite (the run may be about to diverge), or if the network has no
-            convolution or no linear classifier.
+            The statistics by their names in `EpochRecord`; empty if a value is not finite (the run may be
+            about to diverge), or if the network has no convolution or no linear classifier.
         """
         first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
         last = next((each for each in reversed(list(network.modules())) if isinstance(each, nn.Linear)), None)
         if first is None or last is None:
-            return None
+            return {}
         training = network.training
         network.eval()
         try:
-            with torch.enable_grad(), _record_activations(network, last) as activations:
+            with torch.enable_grad(), _record_activations(network, last) as (dead, inputs):
                 with autocast(self._precision, self._images.device):
                     logits = network(self._images)
                 loss = cross_entropy(logits.float(), self._labels)
                 gradients = torch.autograd.grad(loss, (first.weight, last.weight))
         finally:
             network.train(training)
-        dead, features = activations.dead_channels, activations.features
-        if features is None or not all(bool(part.isfinite().all()) for part in (*gradients, features)):
-            return None
+        if not inputs or not all(bool(part.isfinite().all()) for part in (*gradients, *inputs)):
+            return {}
         weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
         weight_norm = float(torch.nn.utils.get_total_norm([weight.detach() for weight in weights]))
-        statistics = NetworkStatistics(
-            first_grad_norm=float(gradients[0].float().norm()),
-            last_grad_norm=float(gradients[1].float().norm()),
-            dead_units=float(torch.cat(dead).float().mean()) if dead else 0.0,
-            feature_rank=_effective_rank(features),
-            weight_norm=weight_norm,
+        statistics = {
+            "first_grad_norm": float(gradients[0].float().norm()),
+            "last_grad_norm": float(gradients[1].float().norm()),
+            "dead_units": float(torch.cat(dead).float().mean()) if dead else 0.0,
+            "feature_rank": _effective_rank(inputs[-1]),
+            "weight_norm": weight_norm,
             # He initialization has variance 2/fan_in, so the expected squared norm is 2 per output channel.
-            weight_scale=weight_norm / math.sqrt(2 * sum(len(weight) for weight in weights)),
-            zero_logits=float((logits == 0).float().mean()),
-        )
+            "weight_scale": weight_norm / math.sqrt(2 * sum(len(weight) for weight in weights)),
+            "zero_logits": float((logits == 0).float().mean()),
+        }
         # A norm can overflow although its summands are finite.
-        return statistics if all(map(math.isfinite, statistics.as_dict().values())) else None
-
-
-@dataclass
-class _Activations:
-    dead_channels: list[Tensor]
-    """Per ReLU layer, which channels are zero everywhere; bool [channels]."""
-    features: Tensor | None = None
-    """float32 [n, C], the input of the classifier."""
+        return statistics if all(map(math.isfinite, statistics.values())) else {}
 
 
 @contextmanager
-def _record_activations(network: nn.Module, classifier: nn.Linear) -> Iterator[_Activations]:
-    """Record the dead channels of each ReLU and the input of the classifier.
+def _record_activations(
+    network: nn.Module, classifier: nn.Linear
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Record which channels of each ReLU are zero everywhere, and the input [n, C] of the classifier.
 
     In the ResNets every `bn1` is directly followed by a ReLU function (in the stem and in the blocks); other
     networks have ReLU modules.
     """
-    activations = _Activations(dead_channels=[])
+    dead_channels: list[Tensor] = []
+    features: list[Tensor] = []
 
     def record_dead_channels(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> None:
-        activations.dead_channels.append(out.detach().transpose(0, 1).flatten(1).amax(dim=1) <= 0)
+        dead_channels.append(out.detach().transpose(0, 1).flatten(1).amax(dim=1) <= 0)
 
     def record_features(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        activations.features = inputs[0].detach().float()
+        features.append(inputs[0].detach().float())
 
     handles = [
         module.register_forward_hook(record_dead_channels)
@@ -144,7 +113,7 @@ def _record_activations(network: nn.Module, classifier: nn.Linear) -> Iterator[_
     ]
     handles.append(classifier.register_forward_pre_hook(record_features))
     try:
-        yield activations
+        yield dead_channels, features
     finally:
         for handle in handles:
             handle.remove()

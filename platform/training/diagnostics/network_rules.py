@@ -26,10 +26,10 @@ def exploding(records: Sequence[EpochRecord], _: int, limits: Thresholds) -> Fin
     usual = median(record.grad_norm for record in early) if early else 0.0
     if usual >= limits.exploding_norm:
         large = [record for record in records if record.grad_norm >= limits.exploding_norm]
-        return Finding(
-            name="exploding gradients",
-            epochs=tuple(record.epoch for record in large),
-            evidence=f"the gradient norm is {usual:,.3g} (median up to epoch {early[-1].epoch})",
+        return Finding.of(
+            "exploding gradients",
+            large,
+            f"the gradient norm is {usual:,.3g} (median up to epoch {early[-1].epoch})",
         )
     steep = [
         record
@@ -43,14 +43,12 @@ def exploding(records: Sequence[EpochRecord], _: int, limits: Thresholds) -> Fin
     if not pairs:
         return None
     worst = max(pairs, key=lambda record: (record.first_grad_norm or 0) / (record.last_grad_norm or 1))
-    return Finding(
-        name="exploding gradients",
-        epochs=tuple(record.epoch for record in pairs),
-        evidence=(
-            f"the gradient of the first layer ({worst.first_grad_norm:.3g}) is "
-            f"{(worst.first_grad_norm or 0) / (worst.last_grad_norm or 1):,.0f} times the last layer's "
-            f"in epoch {worst.epoch}"
-        ),
+    return Finding.of(
+        "exploding gradients",
+        pairs,
+        f"the gradient of the first layer ({worst.first_grad_norm:.3g}) is "
+        f"{(worst.first_grad_norm or 0) / (worst.last_grad_norm or 1):,.0f} times the last layer's "
+        f"in epoch {worst.epoch}",
     )
 
 
@@ -72,13 +70,11 @@ def vanishing(records: Sequence[EpochRecord], classes: int, limits: Thresholds) 
     if not pairs:
         return None
     worst = pairs[-1]
-    return Finding(
-        name="vanishing gradients",
-        epochs=tuple(record.epoch for record in pairs),
-        evidence=(
-            f"the gradient of the first layer is {worst.first_grad_norm:.2g} in epoch {worst.epoch}, "
-            f"that of the last layer is {worst.last_grad_norm:.2g}"
-        ),
+    return Finding.of(
+        "vanishing gradients",
+        pairs,
+        f"the gradient of the first layer is {worst.first_grad_norm:.2g} in epoch {worst.epoch}, "
+        f"that of the last layer is {worst.last_grad_norm:.2g}",
     )
 
 
@@ -88,10 +84,10 @@ def output_relu(records: Sequence[EpochRecord], _: int, limits: Thresholds) -> F
     if len(_consecutive(zero)) < len(records) // 2 or len(zero) < 2:
         return None
     last = zero[-1]
-    return Finding(
-        name="ReLU on the output",
-        epochs=tuple(record.epoch for record in zero),
-        evidence=f"{percent(last.zero_logits, 0)} of the outputs are exactly zero in epoch {last.epoch}",
+    return Finding.of(
+        "ReLU on the output",
+        zero,
+        f"{percent(last.zero_logits, 0)} of the outputs are exactly zero in epoch {last.epoch}",
     )
 
 
@@ -105,13 +101,11 @@ def high_learning_rate(records: Sequence[EpochRecord], _: int, limits: Threshold
     if not early:
         return None
     last = early[-1]
-    return Finding(
-        name="learning rate too high",
-        epochs=tuple(record.epoch for record in early),
-        evidence=(
-            f"the weights are {last.weight_scale:.1f} times as large as after initialization in epoch "
-            f"{last.epoch}{lr_text(early)}"
-        ),
+    return Finding.of(
+        "learning rate too high",
+        early,
+        f"the weights are {last.weight_scale:.1f} times as large as after initialization in epoch "
+        f"{last.epoch}{lr_text(early)}",
     )
 
 
@@ -121,13 +115,11 @@ def dead_units(records: Sequence[EpochRecord], _: int, limits: Thresholds) -> Fi
     if len(probed) < 3 or median(record.dead_units or 0.0 for record in late(probed)) < limits.dead_share:
         return None
     first, last = probed[0], probed[-1]
-    return Finding(
-        name="dead units",
-        epochs=tuple(record.epoch for record in probed if (record.dead_units or 0.0) >= limits.dead_share),
-        evidence=(
-            f"{percent(last.dead_units, 0)} of the units are dead in epoch {last.epoch} "
-            f"({percent(first.dead_units, 0)} in epoch {first.epoch})"
-        ),
+    return Finding.of(
+        "dead units",
+        (record for record in probed if (record.dead_units or 0.0) >= limits.dead_share),
+        f"{percent(last.dead_units, 0)} of the units are dead in epoch {last.epoch} "
+        f"({percent(first.dead_units, 0)} in epoch {first.epoch})",
     )
 
 

@@ -16,14 +16,7 @@ _STEP = 500
 def affordable_images(
     model: ModelConfig, *, num_classes: int, input_shape: tuple[int, int, int], images: int
 ) -> NDArray[np.int64]:
-    """Return the indices of the images to evaluate, evenly spaced: files may be sorted by class.
-
-    Args:
-        model: the network.
-        num_classes: number of output classes.
-        input_shape: channels, height, width of an image.
-        images: number of images of the split.
-    """
+    """Return the indices of a split's images to evaluate, evenly spaced: files may be sorted by class."""
     cost = count_multiply_accumulates(model, num_classes=num_classes, input_shape=input_shape)
     affordable = max(1, int(MULTIPLY_ACCUMULATES / cost) // _STEP) * _STEP
     return np.linspace(0, images - 1, min(images, affordable)).round().astype(np.int64)

@@ -15,7 +15,7 @@ from platform.data.dataset import Split
 from platform.data.image_folders import ImageFolderSplit
 from platform.data.normalization import Normalization
 from platform.training.acceleration.precision import ComputePrecision, autocast, reproducible_convolutions
-from platform.training.distributed import World
+from platform.training.distributed import World, single
 from platform.training.inputs.augment import DeviceEvaluationSet
 from platform.training.inputs.batches import EvaluationSet, open_evaluation_set
 
@@ -56,38 +56,27 @@ def evaluate(
     *,
     device: torch.device,
     precision: ComputePrecision,
-    batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
     size: int = 224,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Evaluate `network` on `split`.
+    """Evaluate `network`, which is moved to `device`, on `split`; otherwise as `evaluate_set`.
 
-    Args:
-        network: maps float32 [n, C, H, W] to logits [n, classes]; moved to `device`, left in eval mode.
-        split: the images and labels.
-        normalization: the normalization of the network's training.
-        device: the device to compute on.
-        precision: the compute precision.
-        batch_size: images per forward pass; None: a default for the device.
-        keep_logits: whether to return the logits, too.
-        flip: whether to evaluate with test-time flip, too.
-        size: side in pixels of the network's input, for an `ImageFolderSplit`.
-        progress: called with the number of images done, after each batch.
+    `normalization` is that of the network's training, and `size` the side in pixels of its input, for an
+    `ImageFolderSplit`.
 
     Raises:
         UserError: the loss is NaN or infinite.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    world = World(rank=0, size=1, device=device)
+    world = single(device)
     images = open_evaluation_set(split, normalization, size=size, world=world)
     result = evaluate_set(
         network,
         images,
         world=world,
         precision=precision,
-        batch_size=batch_size,
         keep_logits=keep_logits,
         flip=flip,
         progress=progress,
@@ -115,19 +104,18 @@ def evaluate_set(
     *,
     world: World,
     precision: ComputePrecision,
-    batch_size: int | None = None,
     keep_logits: bool = False,
     flip: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Evaluate `network`; each worker evaluates its share of the images, and all return the total.
+    """Evaluate a network that maps float32 [n, C, H, W] to logits [n, classes]; it is left in eval mode.
 
-    `network` is left in eval mode. `logits` are those of the worker's own images. The other arguments are as
-    in `evaluate`.
+    Each worker evaluates its share of the images, and all return the total; `logits`, if requested, are those
+    of the worker's own images. `progress` is called with the number of images done, after each batch.
     """
     network.eval()
     count = len(evaluation_set)
-    batch_size = batch_size or evaluation_batch_size(evaluation_set, world.device)
+    batch_size = evaluation_batch_size(evaluation_set, world.device)
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     # Summed loss and correct predictions with test-time flip.
     flipped = torch.zeros(2, dtype=torch.float64, device=world.device)

@@ -37,7 +37,6 @@ class Batch:
     """[]: weight of `labels` in the loss, 0..1 (lambda in the papers); `partner_labels` have the rest."""
 
     def rows(self, rows: slice) -> Batch:
-        """Return some of the images."""
         partner_labels = None if self.partner_labels is None else self.partner_labels[rows]
         return Batch(self.images[rows], self.labels[rows], partner_labels, self.label_weight)
 
@@ -57,13 +56,6 @@ class BatchPosition:
     """int64 []: `step`, on the device."""
     device_rows: Tensor
     """int64 [batch]: `rows` as indices, on the device."""
-
-    @classmethod
-    def of(cls, step: int, rows: slice, device: torch.device) -> BatchPosition:
-        """Return the position of a step, with its tensors created from the Python values."""
-        return cls(
-            step, rows, torch.tensor(step, device=device), torch.arange(rows.start, rows.stop, device=device)
-        )
 
 
 class MixParameters(NamedTuple):
@@ -124,16 +116,9 @@ def sample_randomness(
     epoch: int,
     device: torch.device,
 ) -> EpochRandomness:
-    """Sample the order and the augmentation parameters of an epoch.
+    """Sample the order and the augmentation of `epoch` (from 0) over `images` of height and width `size`.
 
-    Args:
-        config: the augmentation; enabling one part does not change the random numbers of the others.
-        images: N, the number of training images.
-        size: height and width of an image.
-        steps: batches in the epoch.
-        seed: the run's seed.
-        epoch: the epoch, from 0.
-        device: the device of the result.
+    Enabling one part of the augmentation does not change the random numbers of the others.
     """
     streams = np.random.SeedSequence([seed, epoch]).spawn(8)
     order, flip, crop, holes, *mix = (np.random.default_rng(stream) for stream in streams)
@@ -229,13 +214,7 @@ class DeviceTrainingSet:
         )
 
     def batch(self, randomness: EpochRandomness, position: BatchPosition, share: slice) -> Batch:
-        """Return one worker's part of a batch, without synchronizing with the device.
-
-        Args:
-            randomness: order and augmentation of the epoch.
-            position: the batch in the epoch.
-            share: this worker's images within the batch.
-        """
+        """Return one worker's `share` of the images of a batch, without synchronizing with the device."""
         rows = position.device_rows[share]
         images = self._augmented(randomness, rows)
         labels = self._labels[randomness.order[rows]]
@@ -303,16 +282,33 @@ def device_bytes_per_image(config: AugmentConfig, shape: tuple[int, int, int]) -
     return (2 if config.flip else 1) * channels * (height + margin) * (width + margin)
 
 
+class Normalizer:
+    """Converts uint8 images [n, C, H, W] to float32 on the device, normalized, channels last."""
+
+    def __init__(self, normalization: Normalization, device: torch.device) -> None:
+        self._device = device
+        self._std = torch.tensor(normalization.std, device=device).view(-1, 1, 1)
+        mean = torch.tensor(normalization.mean, device=device)
+        self._shift = -(mean if mean.dim() == 3 else mean.view(-1, 1, 1)) / self._std
+        self._scale = 1 / (255 * self._std)
+
+    def __call__(self, pixels: Tensor, color: Tensor | None = None) -> Tensor:
+        """Normalize; `color` float32 [n, C] is added to the pixels of each image, in units of 0..1."""
+        images = pixels.to(self._device, non_blocking=True)
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        images.mul_(self._scale).add_(self._shift)
+        if color is not None:
+            images.add_(color.to(self._device)[:, :, None, None] / self._std)
+        return images
+
+
 class DeviceEvaluationSet:
     """A split in device memory: in order, normalized batch by batch, without augmentation."""
 
     def __init__(self, split: Split, normalization: Normalization, *, device: torch.device) -> None:
         self._images = _pixels(split).to(device)
         self._labels = torch.tensor(split.labels, device=device)
-        std = torch.tensor(normalization.std, device=device).view(-1, 1, 1)
-        mean = torch.tensor(normalization.mean, device=device)
-        self._scale = 1 / (255 * std)
-        self._shift = -(mean if mean.dim() == 3 else mean.view(-1, 1, 1)) / std
+        self._normalize = Normalizer(normalization, device)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -321,8 +317,7 @@ class DeviceEvaluationSet:
         """Yield (float32 images [n, C, H, W], int64 labels [n]) over `rows` of the split, n <= batch_size."""
         for start in range(rows.start, rows.stop, batch_size):
             chosen = slice(start, min(start + batch_size, rows.stop))
-            pixels = self._images[chosen].to(torch.float32, memory_format=torch.channels_last)
-            yield pixels.mul_(self._scale).add_(self._shift), self._labels[chosen]
+            yield self._normalize(self._images[chosen]), self._labels[chosen]
 
 
 def index_on_device(values: Tensor, index: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ are the same for any number of training workers and of loader processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from platform.common.cores import usable_cores
 from platform.common.errors import UserError
-from platform.data.image_folders import ImageFolderSplit, ImageFolderTrainingData, evaluation_side
+from platform.data.image_folders import ImageFolderSplit, evaluation_side
 from platform.data.images.cropping import resize_and_center_crop, resize_and_crop, resized_shape
 from platform.data.images.decode import decode_image
 from platform.data.normalization import Normalization
+from platform.data.training_data import TrainingData
 from platform.training.config import AugmentConfig
 from platform.training.distributed import World
-from platform.training.inputs.augment import Batch, BatchPosition
+from platform.training.inputs.augment import Batch, BatchPosition, Normalizer
 from platform.training.inputs.budget import Budget
 
 _MAX_LOADERS = 16
@@ -85,28 +87,20 @@ def sample_file_randomness(
 class FileTrainingSet:
     """The training images in files, and the augmented batches made from them."""
 
-    def __init__(
-        self,
-        data: ImageFolderTrainingData,
-        config: AugmentConfig,
-        *,
-        budget: Budget,
-        world: World,
-        num_loaders: int | None = None,
-    ) -> None:
-        self._data, self._config = data, config
+    def __init__(self, data: TrainingData, config: AugmentConfig, *, budget: Budget, world: World) -> None:
+        assert isinstance(data.train, ImageFolderSplit)  # noqa: S101 - `open_training_set` has checked it
+        self._split, self._config = data.train, config
         self._budget, self._world = budget, world
-        self._size = data.info.image_shape[1]
-        self._num_loaders = default_num_loaders(world) if num_loaders is None else num_loaders
+        self._size, self._num_loaders = data.info.image_shape[1], default_num_loaders(world)
         self._labels = torch.from_numpy(data.train.labels)
-        self._color_axes = torch.from_numpy(data.color_axes)
-        self._normalize = _Normalizer(data.normalization, world.device)
+        self._color_axes = torch.tensor(data.color_axes)
+        self._normalize = Normalizer(data.normalization, world.device)
         self._randomness: FileEpochRandomness | None = None
         self._batches: Iterator[Batch] = iter(())
         self._next_step = 0
 
     def __len__(self) -> int:
-        return len(self._data.train)
+        return len(self._split)
 
     def sample_randomness(self, epoch: int, *, seed: int, steps: int) -> FileEpochRandomness:
         """Sample the order and the augmentation of `epoch` (from 0); independent of `steps`."""
@@ -114,12 +108,7 @@ class FileTrainingSet:
         return sample_file_randomness(self._config, images=len(self), seed=seed, epoch=epoch)
 
     def batch(self, randomness: FileEpochRandomness, position: BatchPosition, share: slice) -> Batch:
-        """Return one worker's part of a batch; the steps of an epoch must be requested in ascending order.
-
-        Args:
-            randomness: order and augmentation of the epoch.
-            position: the batch in the epoch.
-            share: this worker's images within the batch.
+        """Return one worker's `share` of a batch; the steps of an epoch must be requested in ascending order.
 
         Raises:
             UserError: an image cannot be decoded; the message names its file.
@@ -138,11 +127,11 @@ class FileTrainingSet:
         """Yield the batches from `first_step` to the end of the epoch; loader processes prefetch them."""
         rows = [self._rows(step) for step in range(first_step, self._budget.steps_per_epoch)]
         requests = ([self._request(randomness, row) for row in range(r.start, r.stop)] for r in rows)
-        loader = _loader(_RandomCrops(self._size), requests, self._num_loaders, self._world)
+        loader = _loader(partial(random_crop, size=self._size), requests, self._num_loaders, self._world)
         for part, pixels in zip(rows, loader, strict=True):
             labels = self._labels[torch.from_numpy(randomness.order[part])].to(self._world.device)
             color = torch.from_numpy(randomness.color_shift[part]) @ self._color_axes
-            yield Batch(self._normalize(_raise_if_error(pixels), color), labels)
+            yield Batch(self._normalize(pixels, color), labels)
 
     def _rows(self, step: int) -> slice:
         """Return the rows that this worker takes in `step`; at least one, as in `step.StepRunner`."""
@@ -154,7 +143,7 @@ class FileTrainingSet:
 
     def _request(self, randomness: FileEpochRandomness, row: int) -> CropRequest:
         y, x = randomness.crop_position[row].tolist()
-        file = str(self._data.train.files[randomness.order[row]])
+        file = str(self._split.files[randomness.order[row]])
         return CropRequest(file, int(randomness.shorter_side[row]), y, x, bool(randomness.flip[row]))
 
 
@@ -162,17 +151,10 @@ class FileEvaluationSet:
     """A split of image files, center-cropped, in order."""
 
     def __init__(
-        self,
-        split: ImageFolderSplit,
-        normalization: Normalization,
-        *,
-        size: int,
-        world: World,
-        num_loaders: int | None = None,
+        self, split: ImageFolderSplit, normalization: Normalization, *, size: int, world: World
     ) -> None:
         self._split, self._size, self._world = split, size, world
-        self._num_loaders = default_num_loaders(world) if num_loaders is None else num_loaders
-        self._normalize = _Normalizer(normalization, world.device)
+        self._normalize = Normalizer(normalization, world.device)
 
     def __len__(self) -> int:
         return len(self._split)
@@ -182,10 +164,10 @@ class FileEvaluationSet:
         files, labels = self._split.files[rows], torch.from_numpy(self._split.labels[rows])
         starts = range(0, len(files), batch_size)
         requests = (files[start : start + batch_size].tolist() for start in starts)
-        loader = _loader(_CenterCrops(self._size), requests, self._num_loaders, self._world)
+        crop, num_loaders = partial(_center_crop, size=self._size), default_num_loaders(self._world)
+        loader = _loader(crop, requests, num_loaders, self._world)
         for start, pixels in zip(starts, loader, strict=True):
-            batch_labels = labels[start : start + batch_size].to(self._world.device)
-            yield self._normalize(_raise_if_error(pixels)), batch_labels
+            yield self._normalize(pixels), labels[start : start + batch_size].to(self._world.device)
 
 
 def default_num_loaders(world: World) -> int:
@@ -193,88 +175,51 @@ def default_num_loaders(world: World) -> int:
     return max(1, min(_MAX_LOADERS, usable_cores() // world.size))
 
 
-class _RandomCrops(Dataset[Tensor | UserError]):
-    """Random crops; the index is the `CropRequest`."""
+def random_crop(request: CropRequest, *, size: int) -> NDArray[np.uint8]:
+    """Return the requested crop, uint8 [size, size, 3]."""
+    image = decode_image(request.file)
+    height, width = resized_shape(image.shape[0], image.shape[1], request.shorter_side)
+    top, left = round(request.y * (height - size)), round(request.x * (width - size))
+    crop = resize_and_crop(image, shorter_side=request.shorter_side, size=size, top=top, left=left)
+    return crop[:, ::-1] if request.flip else crop
 
-    def __init__(self, size: int) -> None:
-        self._size = size
 
-    def __getitem__(self, index: CropRequest) -> Tensor | UserError:
+def _center_crop(file: str, *, size: int) -> NDArray[np.uint8]:
+    return resize_and_center_crop(decode_image(file), shorter_side=evaluation_side(size), size=size)
+
+
+@dataclass
+class _Crops(Dataset[Tensor | UserError]):
+    """Decoded crops; the index is a request. An error raised in a loader would arrive as a traceback."""
+
+    crop: Callable[[Any], NDArray[np.uint8]]
+
+    def __getitem__(self, index: Any) -> Tensor | UserError:
         try:
-            image = decode_image(index.file)
+            return torch.from_numpy(np.ascontiguousarray(self.crop(index).transpose(2, 0, 1)))
         except UserError as error:
             return error
-        height, width = resized_shape(image.shape[0], image.shape[1], index.shorter_side)
-        top, left = round(index.y * (height - self._size)), round(index.x * (width - self._size))
-        crop = resize_and_crop(image, shorter_side=index.shorter_side, size=self._size, top=top, left=left)
-        return _channels_first(crop[:, ::-1] if index.flip else crop)
-
-
-class _CenterCrops(Dataset[Tensor | UserError]):
-    """Center crops; the index is the path of the file."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __getitem__(self, index: str) -> Tensor | UserError:
-        try:
-            image = decode_image(index)
-        except UserError as error:
-            return error
-        shorter_side = evaluation_side(self._size)
-        return _channels_first(resize_and_center_crop(image, shorter_side=shorter_side, size=self._size))
-
-
-def _channels_first(image: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _loader(
-    crops: Dataset[Tensor | UserError],
-    requests: Iterable[list[CropRequest]] | Iterable[list[str]],
-    num_loaders: int,
-    world: World,
-) -> DataLoader[Tensor | UserError]:
-    return DataLoader(
-        crops,
+    crop: Callable[[Any], NDArray[np.uint8]], requests: Iterable[list[Any]], num_loaders: int, world: World
+) -> Iterator[Tensor]:
+    """Yield the crops of each batch of requests, uint8 [n, 3, size, size], or raise their first error."""
+    loader: Iterable[Tensor | UserError] = DataLoader(
+        _Crops(crop),
         # DataLoader passes the items of the batch sampler to `__getitem__`; they need not be integers.
-        batch_sampler=cast("Iterable[list[int]]", requests),
+        batch_sampler=requests,
         num_workers=num_loaders,
         collate_fn=_collate,
         pin_memory=world.device.type == "cuda",
     )
+    for pixels in loader:
+        if isinstance(pixels, UserError):
+            raise pixels
+        yield pixels
 
 
 def _collate(images: list[Tensor | UserError]) -> Tensor | UserError:
-    """Stack a batch, or return its first error: raised in a loader, it would arrive as a traceback."""
-    for image in images:
-        if isinstance(image, UserError):
-            return image
-    return torch.stack(cast("list[Tensor]", images))
-
-
-def _raise_if_error(pixels: Tensor | UserError) -> Tensor:
-    if isinstance(pixels, UserError):
-        raise pixels
-    return pixels
-
-
-class _Normalizer:
-    """Converts uint8 [n, 3, H, W] from a loader to float32 on the device, normalized, channels last."""
-
-    def __init__(self, normalization: Normalization, device: torch.device) -> None:
-        self._device = device
-        self._std = torch.tensor(normalization.std, device=device).view(-1, 1, 1)
-        mean = torch.tensor(normalization.mean, device=device)
-        self._shift = -(mean if mean.dim() == 3 else mean.view(-1, 1, 1)) / self._std
-        self._scale = 1 / (255 * self._std)
-
-    def __call__(self, pixels: Tensor, color: Tensor | None = None) -> Tensor:
-        """Normalize; `color` float32 [n, 3] is added to the pixels of each image, in units of 0..1."""
-        images = pixels.to(self._device, non_blocking=True)
-        images = (
-            images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)
-        )
-        if color is not None:
-            images.add_(color.to(self._device)[:, :, None, None] / self._std)
-        return images
+    """Stack a batch, or return its first error."""
+    error = next((image for image in images if isinstance(image, UserError)), None)
+    return error or torch.stack(cast("list[Tensor]", images))

@@ -18,13 +18,10 @@ from platform.data.training_data import TrainingData
 from platform.training import loop, step
 from platform.training.acceleration import cuda_graph
 from platform.training.acceleration.cuda_graph import WARM_UP_STEPS, capture_for, on_side_stream
-from platform.training.config import RunConfig
 from platform.training.distributed import World, single
 from platform.training.inputs.augment import DeviceTrainingSet
 from platform.training.loop import fit
-from platform.training.records import RunResult
-
-ConfigOf = Callable[..., RunConfig]
+from tests.training.examples import ConfigOf, numbers, run
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"schedule": {"name": "triangular"}},
@@ -42,14 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "schedule": {"name": "one_cycle"},
     },
 }
-
-
-def run(config: RunConfig, data: TrainingData, **more: Any) -> RunResult:
-    return fit(config, data, world=single("cpu"), checkpoint_dir=None, **more)
-
-
-def numbers(result: RunResult) -> list[tuple[float | None, ...]]:
-    return [(e.lr, e.train_loss, e.train_accuracy, e.validation_loss, e.grad_norm) for e in result.epochs]
 
 
 class FakeCapture:
@@ -241,13 +230,13 @@ def test_cudnn_is_enabled_in_steps_and_the_callers_flags_are_restored(
 ) -> None:
     """`torch.backends.cudnn.flags` disables cuDNN by default, which does not affect results on a CPU."""
     cudnn, seen = torch.backends.cudnn, []
-    train_step = step._train_step
+    train_step = step.StepRunner._train_step
 
-    def watched(*arguments: Any, **more: Any) -> Any:
+    def watched(*arguments: Any) -> Any:
         seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
-        return train_step(*arguments, **more)
+        return train_step(*arguments)
 
-    monkeypatch.setattr(step, "_train_step", watched)
+    monkeypatch.setattr(step.StepRunner, "_train_step", watched)
     with cudnn.flags(enabled=True, deterministic=False, benchmark=True):
         run(config_of(epochs=1), data)
         assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (
@@ -315,7 +304,7 @@ def test_a_gpu_run_synchronizes_before_it_raises_an_error(
         _checkpoints=checkpoints,
     )
     with pytest.raises(KeyboardInterrupt):
-        loop._TrainingRun.train(a_run, print, print)
+        loop._TrainingRun.train(a_run)
     assert done == ["synchronized", "closed"]
 
 

@@ -1,11 +1,15 @@
 """Published peaks of GPUs, and the MFU per image per second."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from platform.models.config import ModelConfig
 from platform.models.costs import count_multiply_accumulates, count_training_flop
 from platform.training.acceleration.mfu import mfu_per_image_per_s, published_bf16_flop_per_s
+from platform.training.distributed import World
 
 SHAPE = (3, 32, 32)
 
@@ -44,16 +48,11 @@ def test_mfu_is_divided_by_the_workers_and_none_without_gpu_or_bf16(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H200")
     model = ModelConfig(name="resnet18_cifar")
+    info: Any = SimpleNamespace(class_names=tuple("abcdefghij"), image_shape=SHAPE)
 
-    def rate(device: str, precision: str, workers: int = 1) -> float | None:
-        return mfu_per_image_per_s(
-            model,
-            num_classes=10,
-            input_shape=SHAPE,
-            device=torch.device(device),
-            precision=precision,  # type: ignore[arg-type]
-            workers=workers,
-        )
+    def rate(device: str, precision: Any, workers: int = 1) -> float | None:
+        world = World(rank=0, size=workers, device=torch.device(device))
+        return mfu_per_image_per_s(model, info, world, precision)
 
     one, two = rate("cuda", "bf16"), rate("cuda", "bf16", workers=2)
     # 3.329 GFLOP per image: 100,000 images/s use a third of an H200.

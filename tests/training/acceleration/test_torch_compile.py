@@ -9,17 +9,7 @@ import torch
 
 from platform.common.errors import UserError
 from platform.data.training_data import TrainingData
-from platform.training.acceleration import torch_compile
-from platform.training.config import RunConfig
-from platform.training.distributed import single
-from platform.training.loop import fit
-from platform.training.records import RunResult
-
-ConfigOf = Callable[..., RunConfig]
-
-
-def run(config: RunConfig, data: TrainingData, **more: Any) -> RunResult:
-    return fit(config, data, world=single("cpu"), checkpoint_dir=None, **more)
+from tests.training.examples import ConfigOf, run
 
 
 @pytest.fixture
@@ -35,7 +25,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return call
 
     torch.compiler.reset()
-    monkeypatch.setattr(torch_compile.torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     return seen
 
 
@@ -72,6 +62,6 @@ def test_a_failing_compiler_is_reported_in_one_line(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand a page of hints")
 
-    monkeypatch.setattr(torch_compile.torch, "compile", lambda network, **_: Broken(network))
+    monkeypatch.setattr(torch, "compile", lambda network, **_: Broken(network))
     with pytest.raises(UserError, match=r"No working C\+\+ compiler found; leave out --compile$"):
         run(config_of(), data, compile_network=True)

@@ -17,7 +17,7 @@ def network() -> nn.Module:
 
 @pytest.fixture
 def probe(data) -> NetworkProbe:
-    return NetworkProbe(data, device=torch.device("cpu"), precision="fp32")
+    return NetworkProbe(data.train, data.normalization, device=torch.device("cpu"), precision="fp32")
 
 
 def test_the_probe_changes_nothing(network, probe):
@@ -40,43 +40,43 @@ def test_channels_that_are_always_zero_are_dead(network, probe):
         for block in blocks[1:]:
             block.bias.fill_(-100)
     channels = [block.num_features for block in blocks]
-    assert healthy.dead_units < 0.05
-    assert probe.measure(network).dead_units == pytest.approx(1 - channels[0] / sum(channels), abs=0.05)
+    assert healthy["dead_units"] < 0.05
+    assert probe.measure(network)["dead_units"] == pytest.approx(1 - channels[0] / sum(channels), abs=0.05)
 
 
 def test_a_constant_layer_has_zero_gradient_and_rank_one(network, probe):
     healthy = probe.measure(network)
-    assert healthy.first_grad_norm > 0
-    assert 1 < healthy.feature_rank <= 16
+    assert healthy["first_grad_norm"] > 0
+    assert 1 < healthy["feature_rank"] <= 16
     with torch.no_grad():
         network.bn1.weight.zero_()
         network.bn1.bias.fill_(1)
     cut = probe.measure(network)
-    assert cut.first_grad_norm == 0
-    assert cut.last_grad_norm > 0
-    assert cut.feature_rank == pytest.approx(1, abs=1e-3)
+    assert cut["first_grad_norm"] == 0
+    assert cut["last_grad_norm"] > 0
+    assert cut["feature_rank"] == pytest.approx(1, abs=1e-3)
 
 
 def test_a_network_without_convolution_is_not_measured(probe):
-    assert probe.measure(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))) is None
+    assert probe.measure(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))) == {}
 
 
 def test_non_finite_statistics_are_not_reported(network, probe):
     with torch.no_grad():
         network.fc.weight.fill_(float("nan"))
-    assert probe.measure(network) is None
+    assert probe.measure(network) == {}
 
 
 def test_outputs_after_a_relu_are_zero_and_large_weights_have_a_large_scale(network, probe):
     healthy = probe.measure(network)
-    assert healthy.zero_logits == 0
-    assert healthy.weight_scale == pytest.approx(1, abs=0.05)
+    assert healthy["zero_logits"] == 0
+    assert healthy["weight_scale"] == pytest.approx(1, abs=0.05)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(3)
-    assert probe.measure(network).weight_scale == pytest.approx(3 * healthy.weight_scale)
+    assert probe.measure(network)["weight_scale"] == pytest.approx(3 * healthy["weight_scale"])
     clipped = probe.measure(nn.Sequential(network, nn.ReLU()))
-    assert 0.1 < clipped.zero_logits < 0.9
+    assert 0.1 < clipped["zero_logits"] < 0.9
 
 
 def test_relu_modules_are_measured(probe):
@@ -84,4 +84,4 @@ def test_relu_modules_are_measured(probe):
     network = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
     with torch.no_grad():
         convolution.bias[:4] = -100
-    assert probe.measure(network).dead_units == pytest.approx(0.4)
+    assert probe.measure(network)["dead_units"] == pytest.approx(0.4)

@@ -14,13 +14,13 @@ from platform.data.normalization import Normalization, compute_normalization
 from platform.training.config import AugmentConfig
 from platform.training.inputs.augment import (
     Batch,
-    BatchPosition,
     DeviceEvaluationSet,
     DeviceTrainingSet,
     EpochRandomness,
     device_bytes_per_image,
     sample_randomness,
 )
+from tests.training.inputs.examples import position_of
 
 CPU = torch.device("cpu")
 COUNT = 500
@@ -49,7 +49,7 @@ def batch_of(
     split: Split, normalization: Normalization, config: AugmentConfig, randomness: EpochRandomness
 ) -> Batch:
     dataset = DeviceTrainingSet(split, normalization, config, device=CPU)
-    return dataset.batch(randomness, BatchPosition.of(0, WHOLE, CPU), WHOLE)
+    return dataset.batch(randomness, position_of(0, WHOLE), WHOLE)
 
 
 def label_weights_of(randomness: EpochRandomness) -> torch.Tensor:
@@ -165,7 +165,7 @@ def test_holes_are_centered_anywhere_and_clipped_at_the_border() -> None:
     normalization = Normalization(np.zeros(3, np.float32), np.ones(3, np.float32))
     dataset = DeviceTrainingSet(white, normalization, config, device=CPU)
     randomness = randomness_of(config, images=4000)
-    images = dataset.batch(randomness, BatchPosition.of(0, slice(0, 4000), CPU), slice(0, 4000)).images
+    images = dataset.batch(randomness, position_of(0, slice(0, 4000)), slice(0, 4000)).images
     holes = images == 0
     assert torch.equal(holes[:, 0], holes[:, 1])
     area = holes[:, 0].sum(dim=(1, 2))
@@ -284,7 +284,7 @@ def test_the_shares_of_all_workers_form_the_batch_of_one_worker(split: Split, mi
     config = config_of(cutout={"length": 8}, **mix)
     dataset = DeviceTrainingSet(split, compute_normalization(split.images, "channel"), config, device=CPU)
     randomness = randomness_of(config)
-    position = BatchPosition.of(1, slice(128, 192), CPU)
+    position = position_of(1, slice(128, 192))
     whole = dataset.batch(randomness, position, slice(0, 64))
     parts = [
         dataset.batch(randomness, position, part) for part in (slice(0, 22), slice(22, 43), slice(43, 64))

@@ -1,6 +1,7 @@
 """The input pipeline for image files: crops, order, colors, workers, errors."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,21 +11,23 @@ from PIL import Image
 from platform.common.errors import UsageError, UserError
 from platform.common.schema import validate
 from platform.data.dataset import DatasetInfo
-from platform.data.image_folders import ImageFolderSplit, ImageFolderTrainingData
+from platform.data.image_folders import ImageFolderSplit
 from platform.data.images.cropping import resize_and_center_crop, resize_and_crop, resized_shape
 from platform.data.normalization import Normalization
+from platform.data.training_data import TrainingData
 from platform.space.space_files import load_run
 from platform.training.config import AugmentConfig, RunConfig
 from platform.training.distributed import World, single
-from platform.training.inputs.augment import BatchPosition
+from platform.training.inputs import image_files
 from platform.training.inputs.budget import Budget
 from platform.training.inputs.image_files import (
     CropRequest,
     FileEvaluationSet,
     FileTrainingSet,
-    _RandomCrops,
+    random_crop,
     sample_file_randomness,
 )
+from tests.training.inputs.examples import position_of
 
 SIZE = 28
 AUGMENT = AugmentConfig(crop_padding=0, shorter_side=(32, 60), color=0.1)
@@ -32,7 +35,7 @@ BUDGET = Budget(images=10, batch_size=4, steps_per_epoch=3, total_steps=6)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderTrainingData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     folder = tmp_path_factory.mktemp("images")
     draws = np.random.default_rng(0)
     files = []
@@ -40,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderTrainingData:
         shape = (int(draws.integers(40, 90)), int(draws.integers(40, 90)), 3)
         files.append(str(folder / f"{index}.png"))
         Image.fromarray(draws.integers(0, 256, shape).astype(np.uint8)).save(files[-1])
-    return ImageFolderTrainingData(
+    return TrainingData(
         train=ImageFolderSplit(np.array(files), np.arange(10)),
         validation=None,
         normalization=Normalization(
@@ -61,27 +64,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderTrainingData:
 
 
 def batches(
-    data: ImageFolderTrainingData,
+    data: TrainingData,
     *,
     world: World | None = None,
     augment: AugmentConfig = AUGMENT,
     num_loaders: int = 0,
 ):
     world = world or single("cpu")
-    dataset = FileTrainingSet(data, augment, budget=BUDGET, world=world, num_loaders=num_loaders)
+    with patch.object(image_files, "default_num_loaders", lambda _: num_loaders):
+        dataset = FileTrainingSet(data, augment, budget=BUDGET, world=world)
     randomness = dataset.sample_randomness(1, seed=3, steps=3)
-    found = []
-    for step in range(3):
-        rows = BUDGET.batch(step)
-        found.append(
-            dataset.batch(
-                randomness, BatchPosition.of(step, rows, world.device), world.slice_of(rows.stop - rows.start)
-            )
-        )
-    return found
+    rows = [BUDGET.batch(step) for step in range(3)]
+    return [
+        dataset.batch(randomness, position_of(step, part), world.slice_of(part.stop - part.start))
+        for step, part in enumerate(rows)
+    ]
 
 
-def test_an_epoch_contains_each_image_once(data: ImageFolderTrainingData) -> None:
+def test_an_epoch_contains_each_image_once(data: TrainingData) -> None:
     found = batches(data)
     assert [tuple(batch.images.shape) for batch in found] == [(4, 3, 28, 28)] * 2 + [(2, 3, 28, 28)]
     assert sorted(torch.cat([batch.labels for batch in found]).tolist()) == list(range(10))
@@ -89,13 +89,13 @@ def test_an_epoch_contains_each_image_once(data: ImageFolderTrainingData) -> Non
     assert all(batch.label_weight is None for batch in found)
 
 
-def test_batches_do_not_depend_on_loader_processes(data: ImageFolderTrainingData) -> None:
+def test_batches_do_not_depend_on_loader_processes(data: TrainingData) -> None:
     for one, other in zip(batches(data), batches(data, num_loaders=2), strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
 
 
-def test_two_workers_load_the_batches_of_one(data: ImageFolderTrainingData) -> None:
+def test_two_workers_load_the_batches_of_one(data: TrainingData) -> None:
     worlds = [World(rank=rank, size=2, device=torch.device("cpu")) for rank in range(2)]
     halves = [batches(data, world=world) for world in worlds]
     for whole, first, second in zip(batches(data), *halves, strict=True):
@@ -103,12 +103,12 @@ def test_two_workers_load_the_batches_of_one(data: ImageFolderTrainingData) -> N
         assert torch.equal(whole.labels, torch.cat([first.labels, second.labels]))
 
 
-def test_an_epoch_can_start_at_any_step(data: ImageFolderTrainingData) -> None:
-    dataset = FileTrainingSet(data, AUGMENT, budget=BUDGET, world=single("cpu"), num_loaders=0)
+def test_an_epoch_can_start_at_any_step(data: TrainingData) -> None:
+    dataset = FileTrainingSet(data, AUGMENT, budget=BUDGET, world=single("cpu"))
     rows = BUDGET.batch(1)
     later = dataset.batch(
         dataset.sample_randomness(1, seed=3, steps=3),
-        BatchPosition.of(1, rows, torch.device("cpu")),
+        position_of(1, rows),
         slice(0, 4),
     )
     assert torch.equal(later.images, batches(data)[1].images)
@@ -137,10 +137,10 @@ def test_randomness_depends_only_on_seed_and_epoch_and_covers_its_ranges() -> No
 
 @pytest.mark.parametrize(("y", "x", "flip"), [(0.0, 0.0, False), (1.0, 1.0, True), (0.5, 0.25, False)])
 def test_a_random_crop_equals_the_crop_of_the_resized_image(
-    data: ImageFolderTrainingData, y: float, x: float, flip: bool
+    data: TrainingData, y: float, x: float, flip: bool
 ) -> None:
     file = str(data.train.files[0])
-    seen = _RandomCrops(SIZE)[CropRequest(file, 40, y, x, flip)].numpy().transpose(1, 2, 0)
+    seen = random_crop(CropRequest(file, 40, y, x, flip), size=SIZE)
     image = Image.open(file)
     height, width = resized_shape(image.height, image.width, 40)
     whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(int)
@@ -149,7 +149,7 @@ def test_a_random_crop_equals_the_crop_of_the_resized_image(
     assert np.abs(seen - (expected[:, ::-1] if flip else expected)).max() <= 1
 
 
-def test_color_shift_is_added_in_units_of_the_pixel_values(data: ImageFolderTrainingData) -> None:
+def test_color_shift_is_added_in_units_of_the_pixel_values(data: TrainingData) -> None:
     plain = batches(data, augment=AUGMENT.model_copy(update={"color": None}))
     randomness = sample_file_randomness(AUGMENT, images=10, seed=3, epoch=1)
     expected = randomness.color_shift @ data.color_axes / data.normalization.std
@@ -161,8 +161,8 @@ def test_color_shift_is_added_in_units_of_the_pixel_values(data: ImageFolderTrai
         )
 
 
-def test_an_evaluation_yields_center_crops_in_order(data: ImageFolderTrainingData) -> None:
-    dataset = FileEvaluationSet(data.train, data.normalization, size=SIZE, world=single("cpu"), num_loaders=2)
+def test_an_evaluation_yields_center_crops_in_order(data: TrainingData) -> None:
+    dataset = FileEvaluationSet(data.train, data.normalization, size=SIZE, world=single("cpu"))
     found = list(dataset.batches(slice(2, 9), 3))
     assert [labels.tolist() for _, labels in found] == [[2, 3, 4], [5, 6, 7], [8]]
     center = resize_and_center_crop(np.asarray(Image.open(data.train.files[5])), shorter_side=32, size=SIZE)
@@ -173,11 +173,11 @@ def test_an_evaluation_yields_center_crops_in_order(data: ImageFolderTrainingDat
 
 @pytest.mark.parametrize("num_loaders", [0, 2])
 def test_a_damaged_image_raises_an_error_with_its_file_name(
-    data: ImageFolderTrainingData, num_loaders: int, tmp_path: Path
+    data: TrainingData, num_loaders: int, tmp_path: Path
 ) -> None:
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
     torn = ImageFolderSplit(np.array([*data.train.files[:9], str(tmp_path / "torn.jpg")]), data.train.labels)
-    broken = ImageFolderTrainingData(**{**vars(data), "train": torn})
+    broken = TrainingData(**{**vars(data), "train": torn})
     with pytest.raises(UserError) as caught:
         batches(broken, num_loaders=num_loaders)
     assert "torn.jpg" in str(caught.value)
