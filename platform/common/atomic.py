@@ -70,11 +70,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
-    """Return the JSON object in `path`.
-
-    Args:
-        path: the file.
-        remedy: the user's next step if the file is damaged, at the end of the message.
+    """Return the JSON object in `path`; `remedy` is the user's next step, at the end of a message.
 
     Raises:
         UserError: the file cannot be read, or is not a JSON object.

@@ -17,10 +17,8 @@ Parsed = TypeVar("Parsed")
 def parse_command_line(target: Callable[..., Parsed], *, prog: str, words: Sequence[str] | None) -> Parsed:
     """Return `target`, a dataclass or a function, called with the values of the command line.
 
-    Args:
-        target: its fields or arguments become options.
-        prog: the command as the usage line shows it.
-        words: the arguments of the command; those of the process if None.
+    Its fields or arguments are the options. `prog` is the command in the usage line, and `words` are its
+    arguments, by default those of the process.
 
     Raises:
         UsageError: an argument is not UTF-8 text.
@@ -54,11 +52,8 @@ def option(
 ) -> object:
     """Return the annotation of an option.
 
-    Args:
-        metavar: placeholder of the value in the help, for example `PATH`.
-        default: the default in words, for the help; empty if there is nothing to add to the description.
-        name: name of the option, if it differs from the field's.
-        short: a second name, for example `-o`.
+    It has the placeholder of the value in the help, the default in words, the name if it is not the field's,
+    and a second, short name.
     """
     hint = f"(default: {default})" if default else ""
     aliases = [short] if short else None

@@ -19,14 +19,9 @@ def usable_cores() -> int:
 
 
 def cgroup_quota(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the lowest CPU quota among this process's cgroups and their ancestors.
+    """Return the lowest quota in CPUs among this process's cgroups and their ancestors; infinity without one.
 
-    Args:
-        membership: the list of this process's cgroups, one line per hierarchy.
-        mount: where the cgroup file systems are mounted.
-
-    Returns:
-        The quota in CPUs; infinity without a quota, and on systems without cgroups.
+    `membership` lists the cgroups, one line per hierarchy; their file systems are mounted at `mount`.
     """
     quotas = [math.inf]
     for folder in _cgroups(membership, mount):

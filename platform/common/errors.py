@@ -78,9 +78,8 @@ def did_you_mean(got: str, valid: Iterable[str]) -> str:
 def not_one_of(got: object, valid: Iterable[object]) -> str:
     """Return the message for a wrong choice: the valid ones, and the closest one to a string."""
     names = [str(name) for name in valid]
-    return (
-        f"{got!r} is not one of {', '.join(names)}{did_you_mean(got, names) if isinstance(got, str) else ''}"
-    )
+    suggestion = did_you_mean(got, names) if isinstance(got, str) else ""
+    return f"{got!r} is not one of {', '.join(names)}{suggestion}"
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -9,12 +9,7 @@ from platform.common.errors import UserError
 
 
 def read_regular_file(path: Path, *, max_bytes: int, name: str | None = None) -> bytes:
-    """Return the content of a file.
-
-    Args:
-        path: the file.
-        max_bytes: the largest size allowed.
-        name: the file's name in messages; default: its path.
+    """Return the content of a file; `name` is its name in messages, by default its path.
 
     Raises:
         UserError: the file is missing, not a regular file, larger than `max_bytes`, or cannot be read.

@@ -22,11 +22,7 @@ class Frozen(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        validate_default=True,
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )
 
     def all_values(self) -> dict[str, Any]:
@@ -41,12 +37,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 def validate(record: type[Record], values: Mapping[str, Any], *, source: str) -> Record:
-    """Build `record` from `values`, or raise one `UsageError` that lists all errors.
-
-    Args:
-        record: the pydantic model to build.
-        values: parsed YAML or JSON.
-        source: origin of the values (a file name), at the start of each line of the message.
+    """Build `record` from `values`, parsed YAML or JSON; `source` is their origin, such as a file name.
 
     Raises:
         UsageError: one line per error, `source: path.to.field: message (did you mean ...?)`.

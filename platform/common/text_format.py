@@ -69,9 +69,7 @@ def plural(count: int, noun: str) -> str:
 
 def value_text(value: Any) -> str:
     """Return the value of a setting; floats have three significant digits."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.3g}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def settings_cells(params: Mapping[str, Any]) -> dict[str, str]:

@@ -28,20 +28,9 @@ class TimeLeft:
         unit: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the clock.
-
-        Args:
-            what: start of every message.
-            total: amount of work.
-            progress: called with the messages.
-            unit: plural noun of the counted things; None: the messages have a percentage.
-            clock: returns the time in seconds.
-        """
-        self._what = what
-        self._total = total
-        self._progress = progress
-        self._unit = unit
-        self._clock = clock
+        """Start the clock. Every message begins with `what`; without a plural `unit` it has a percentage."""
+        self._what, self._total, self._unit = what, total, unit
+        self._progress, self._clock = progress, clock
         self._reported_s = clock()
         self._marks = deque([(self._reported_s, 0.0)])
 
