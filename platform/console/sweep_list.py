@@ -33,7 +33,7 @@ def sweep_list(root: Path, *, now: datetime | None = None) -> str:
 
 def _row(folder: SweepFolder, now: datetime) -> tuple[str, ...]:
     started = folder.started_at
-    age = duration((now - started).total_seconds()) if started else "-"
+    age = duration(max(0.0, (now - started).total_seconds())) if started else "-"
     wall_time = duration(folder.elapsed_s() or None)
     try:
         results = read_results(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from platform.common.errors import UserError
+from platform.common.steady_clock import wall_time_s
 from platform.tracking.events import (
     SweepInfo,
     SweepObserver,
@@ -242,4 +242,4 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _now_ms() -> int:
-    return int(time.time() * 1000)
+    return int(wall_time_s() * 1000)

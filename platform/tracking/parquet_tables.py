@@ -47,6 +47,7 @@ from typing import Any, get_args
 
 from platform.common.atomic import replacing
 from platform.common.errors import UserError
+from platform.common.steady_clock import wall_time
 from platform.tracking.events import (
     Stage,
     SweepInfo,
@@ -142,9 +143,7 @@ def read_epochs(folder: SweepFolder) -> dict[str, list[EpochRecord]]:
 class TableWriter(SweepObserver):
     """Writes both tables in a background thread; continues existing tables of the same sweep."""
 
-    def __init__(
-        self, folder: SweepFolder, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, folder: SweepFolder, *, now: Callable[[], datetime] = wall_time) -> None:
         self._folder, self._now = folder, now
         self._rows = {row.trial_id: row for row in read_trials(folder)}
         self._epochs = read_epochs(folder)

@@ -121,7 +121,7 @@ class SweepResults:
             actual = None
             if ends and len(ends) == len(rows):
                 actual = (max(ends) - min(row.started_at for row in rows)).total_seconds()
-                actual -= max(row.paused_s for row in rows)
+                actual = max(0.0, actual - max(row.paused_s for row in rows))
             planned = (estimate.get(stage) or {}).get("wall_s")
             if rows or planned is not None:
                 times.append((str(stage), planned, actual))

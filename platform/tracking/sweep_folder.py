@@ -40,6 +40,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, NonNegativeFloat, Validat
 from platform.common.atomic import read_json, write_json
 from platform.common.errors import UsageError, UserError, did_you_mean
 from platform.common.schema import Frozen
+from platform.common.steady_clock import wall_time
 
 State = Literal["running", "finished", "failed", "interrupted"]
 
@@ -156,7 +157,7 @@ class SweepFolder:
 
     def set_state(self, state: State, message: str = "") -> None:
         """Write the state of the sweep, its first start, and its wall time summed over all starts."""
-        now = datetime.now(UTC)
+        now = wall_time()
         now_text = now.isoformat(timespec="seconds")
         started_at = self.started_at
         # On a full disk the state stays `running`, which reads as `interrupted` once the process has ended.
@@ -189,7 +190,7 @@ class SweepFolder:
         since = record.running_since if record.state == "running" else None
         if since is None:
             return self.active_s
-        until = datetime.now(UTC)
+        until = wall_time()
         if record.on_other_machine or (record.pid != os.getpid() and not psutil.pid_exists(record.pid)):
             files = [path for path in (self.state, self.journal, self.test, self.benchmark) if path.exists()]
             until = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC)

@@ -7,9 +7,9 @@ time it has already used, and a search that was stopped stays stopped.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
+from platform.common.steady_clock import wall_time_s
 from platform.common.text_format import percent
 from platform.space.settings import Stop
 from platform.tracking.events import TrialStatus
@@ -28,7 +28,7 @@ class StopCriteria:
     """The limits of a search, and the time and accuracy reached so far."""
 
     def __init__(
-        self, settings: Stop, *, gpus_per_trial: float, clock: Callable[[], float] = time.time
+        self, settings: Stop, *, gpus_per_trial: float, clock: Callable[[], float] = wall_time_s
     ) -> None:
         """Start with no time used.
 

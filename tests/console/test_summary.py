@@ -102,3 +102,15 @@ def test_the_pause_of_an_interrupted_sweep_is_not_part_of_a_stage(tmp_path):
     writer.flush()
     [search] = read_results(folder).stage_times()
     assert search == ("search", None, 100.0)
+
+
+def test_a_clock_set_back_between_two_starts_gives_no_negative_time(tmp_path):
+    folder = SweepFolder(tmp_path)
+    for clock in (datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)):
+        writer = TableWriter(folder, now=lambda clock=clock: clock)
+        writer.trial_started(trial(0))
+        writer.epoch_finished(trial(0), epoch(1))
+        writer.flush()
+    writer.trial_ended(trial(0), TrialStatus.FINISHED)
+    writer.flush()
+    assert read_results(folder).stage_times() == [("search", None, 0.0)]

@@ -46,6 +46,11 @@ def test_each_sweep_has_one_line_and_damaged_ones_are_marked(tmp_path: Path) -> 
     ]
 
 
+def test_a_sweep_from_before_the_clock_was_set_back_has_no_negative_age(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "plain-20260101-120000", "finished")
+    assert sweep_list(tmp_path, now=STARTED - timedelta(hours=1)).endswith("  0.0 s")
+
+
 @pytest.mark.parametrize(("alive", "expected"), [(True, "3 min 32 s"), (False, "3 min 17 s")])
 def test_a_running_sweep_counts_up_to_now_and_a_killed_one_to_its_last_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool, expected: str

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from platform.common.errors import UserError, describe_os_error
+from platform.common.steady_clock import wall_time_s
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event, Kind, event_from
@@ -78,7 +79,7 @@ class Journal:
             self._is_synced, self._next_sync_s = True, time.monotonic() + _SYNC_EPOCHS_EVERY_S
 
     def _append(self, kind: Kind, **fields: Any) -> None:
-        event = Event(kind=kind, at=round(time.time(), 3), **fields)
+        event = Event(kind=kind, at=round(wall_time_s(), 3), **fields)
         rest = (json.dumps(event.as_dict()) + "\n").encode()
         size = os.fstat(self._fd).st_size
         try:

@@ -61,7 +61,7 @@ def load_cached_speed(
     path = _cache_path(request, _process_count(processes), cache_dir)
     with suppress(OSError, ValueError, LookupError, TypeError):
         speed = Speed.model_validate(json.loads(path.read_text(encoding="utf-8"))["speed"])
-        if not speed.busy or time.time() - path.stat().st_mtime < _BUSY_CACHE_S:
+        if not speed.busy or 0 <= time.time() - path.stat().st_mtime < _BUSY_CACHE_S:
             return speed
     return None
 

@@ -84,6 +84,14 @@ def test_epochs_in_quick_succession_share_an_fsync(path: Path, monkeypatch: pyte
         assert synced[2:] == [path.stat().st_size]
 
 
+def test_a_clock_set_back_keeps_the_order_of_events(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    with open_journal(path) as journal:
+        journal.begin()
+    *_, before, last = read_journal(path)
+    assert last.at >= before.at
+
+
 @pytest.mark.parametrize("failing", ["write", "fsync"])
 def test_a_full_disk_leaves_a_journal_that_can_be_continued(
     path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
