@@ -14,17 +14,17 @@ All take another cluster file: `check deploy/clusters/aws.yaml`, `sweep --cluste
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from platform.clusters.cluster_file import Cluster, call_ray, command, read_cluster
+from platform.clusters.cluster_file import REMOTE, Cluster, call_ray, command, read_cluster
 from platform.common.command_line import Flag, option, parse_command_line
 from platform.common.errors import Interrupted, UsageError, UserError, run_command
 
@@ -33,59 +33,45 @@ if TYPE_CHECKING:
 
 _JOIN_TIMEOUT_S = 300
 
-ClusterFile = Annotated[Path | None, tyro.conf.Positional, option("[CLUSTER]", default="cluster.yaml")]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class _OnCluster:
+    cluster: Annotated[Path | None, tyro.conf.Positional, option("[CLUSTER]", default="cluster.yaml")] = None
+    """File of `ray up`."""
+
+
+class Check(_OnCluster):
     """Find what would stop `up` or a sweep: the file, ssh, machines, token. Starts and changes nothing."""
 
-    cluster: ClusterFile = None
-    """File of `ray up`."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Up:
+class Up(_OnCluster):
     """Check, start Ray on all machines with `ray up`, and wait until they have joined."""
 
-    cluster: ClusterFile = None
-    """File of `ray up`."""
     no_check: Flag = False
     """Start although a check fails."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status:
+class Status(_OnCluster):
     """Show the machines, the running sweep and the sweeps on the head."""
 
-    cluster: ClusterFile = None
-    """File of `ray up`."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
+class Stop(_OnCluster):
     """Interrupt the running sweep; its finished epochs are kept."""
 
-    cluster: ClusterFile = None
-    """File of `ray up`."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Fetch:
+class Fetch(_OnCluster):
     """Copy the sweeps, and the MLflow store with its artifacts, from the head to this machine."""
 
-    cluster: ClusterFile = None
-    """File of `ray up`."""
     runs: Annotated[Path, option("PATH", default="runs")] = Path("runs")
     """Folder of the sweeps on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Down:
+class Down(_OnCluster):
     """Stop Ray on all machines with `ray down`; a cloud's machines are deleted, after a last `fetch`."""
 
-    cluster: ClusterFile = None
-    """File of `ray up`."""
     force: Flag = False
     """Also while a sweep is running."""
 
@@ -266,23 +252,21 @@ def _down(cluster: Cluster, *, force: bool) -> int:
 
 def _stop_workers(cluster: Cluster) -> None:
     """Stop Ray on the workers of a local cluster, which end by themselves only a minute after the head."""
-    import subprocess
-
-    from platform.clusters.cluster_file import REMOTE
-
     if not cluster.is_local:
         return
-    calls = [cluster.ssh(host, f"{REMOTE}/.venv/bin/ray stop") for host in cluster.workers]
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        for host, done in zip(
-            cluster.workers,
-            pool.map(lambda call: subprocess.run(call, check=False, capture_output=True, text=True), calls),
-            strict=True,
-        ):
-            if done.returncode != 0:
-                print(
-                    f"warning: Ray was not stopped on {host}: {done.stderr.strip()[-200:]}", file=sys.stderr
-                )
+    running = [
+        subprocess.Popen(
+            cluster.ssh(host, f"{REMOTE}/.venv/bin/ray stop"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host in cluster.workers
+    ]
+    for host, process in zip(cluster.workers, running, strict=True):
+        _, said = process.communicate()
+        if process.returncode != 0:
+            print(f"warning: Ray was not stopped on {host}: {said.strip()[-200:]}", file=sys.stderr)
 
 
 def _refuse_running_sweep(

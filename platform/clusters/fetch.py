@@ -18,9 +18,6 @@ from platform.common.errors import UserError
 from platform.space.space_files import find_spaces
 from platform.tracking.sweep_folder import SweepFolder, all_sweeps
 
-_MLFLOW = "mlflow-{name}"
-_STORE = "mlflow.json"
-
 
 def fetch(cluster: Cluster, runs: Path) -> tuple[list[SweepFolder], Path | None]:
     """Copy what is new or has changed since the last time.
@@ -43,31 +40,29 @@ def fetch(cluster: Cluster, runs: Path) -> tuple[list[SweepFolder], Path | None]
             f"the head's project is this folder, {PROJECT}: its results are in runs/ and mlflow.db"
         )
     runs = runs.absolute()
-    target = runs / _MLFLOW.format(name=cluster.name)
+    target = runs / f"mlflow-{cluster.name}"
     target.mkdir(parents=True, exist_ok=True)
     before = _times(runs)
     # `latest` would point to the newest sweep of the cluster; `tune` has files of Ray that nothing reads.
     _copy(cluster, f"{remote}/runs/", runs, "--exclude=/latest", "--exclude=/*/tune/")
     _copy(cluster, f"{remote}/mlartifacts", target)
     _copy(cluster, f"{remote}/{SNAPSHOT}", target)
-    database: Path | None = target / "mlflow.db"
-    snapshot = target / SNAPSHOT
-    if snapshot.exists() and database is not None:
+    database, snapshot = target / "mlflow.db", target / SNAPSHOT
+    has_database = snapshot.exists()
+    if has_database:
         moved = {f"{remote}/mlartifacts": f"{target}/mlartifacts", f"{remote}/runs/": f"{runs}/"}
         moved[f"{remote}/mlflow.db"] = str(database)
         _replace_paths(snapshot, moved)
         snapshot.replace(database)
         for folder in all_sweeps(runs):
-            store = folder.path / _STORE
+            store = folder.path / "mlflow.json"
             if store.exists():
                 record = read_json(store, remedy="fetch it again")
                 if record["tracking_uri"] == f"sqlite:///{remote}/mlflow.db":
                     write_json(store, {**record, "tracking_uri": f"sqlite:///{database}"})
-    else:
-        database = None
     after = _times(runs)
     fetched = [folder for folder in all_sweeps(runs) if after[folder.path] != before.get(folder.path)]
-    return fetched, database
+    return fetched, database if has_database else None
 
 
 def send_space(cluster: Cluster, name_or_path: str) -> str:

@@ -34,7 +34,6 @@ _STOP_WAIT_S = 120
 """Time in which a stopped sweep can write its results; Ray kills a job after 3 s by default."""
 
 SNAPSHOT = "mlflow.db.snapshot"
-NOTHING = "no sweep has run on this cluster"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -94,7 +93,9 @@ def _shown(job: JobDetails) -> str:
 def _newest(client: JobSubmissionClient) -> str:
     jobs = _sweeps(client)
     if not jobs:
-        raise UsageError(f"{NOTHING}; give a search space: python -m platform.cluster sweep SPACE")
+        raise UsageError(
+            "no sweep has run on this cluster; give a search space: python -m platform.cluster sweep SPACE"
+        )
     return str(jobs[-1].submission_id)
 
 

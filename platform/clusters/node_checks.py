@@ -6,6 +6,7 @@ import getpass
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from platform.clusters.checks import Finding, is_loopback, is_this_machine
 from platform.clusters.cluster_file import Cluster
@@ -84,11 +85,15 @@ def _unreachable(cluster: Cluster, node: NodeFacts) -> Finding:
     return Finding(where=host, problem=error, fix=fix)
 
 
+def _finding(
+    node: NodeFacts, problem: str, fix: str, *, level: Literal["error", "warning"] = "error"
+) -> Finding:
+    return Finding(where=node.host, problem=problem, fix=fix, level=level)
+
+
 def _check_tools(node: NodeFacts) -> Iterator[Finding]:
     def finding(problem: str, packages: str) -> Finding:
-        return Finding(
-            where=node.host, problem=problem, fix=f"sudo apt-get install {packages}   (on {node.host})"
-        )
+        return _finding(node, problem, f"sudo apt-get install {packages}   (on {node.host})")
 
     python = node.first("python")
     found = [value for value in node.all("python") if _is_new_enough(value)]
@@ -110,28 +115,24 @@ def _check_size(node: NodeFacts) -> Iterator[Finding]:
     needed = _SPARE_GB + (0 if node.first("installed") else _PACKAGES_GB)
     disk, memory = node.number("disk_kb") / 2**20, node.number("memory_kb") / 2**20
     if not node.first("home_writable"):
-        yield Finding(
-            where=node.host,
-            problem="the home folder is not writable",
-            fix=f"make it writable for {node.first('user')}",
-        )
+        yield _finding(node, "the home folder is not writable", f"make it writable for {node.first('user')}")
     if disk < needed:
-        yield Finding(
-            where=node.host,
-            problem=f"{disk:.1f} GB are free in the home folder, {needed} GB are required",
-            fix=f"free some space: ssh {node.host} 'du -xhd1 ~ | sort -h'",
+        yield _finding(
+            node,
+            f"{disk:.1f} GB are free in the home folder, {needed} GB are required",
+            f"free some space: ssh {node.host} 'du -xhd1 ~ | sort -h'",
         )
     if node.number("tmp_kb") / 2**20 < 1:
-        yield Finding(
-            where=node.host,
-            problem="less than 1 GB is free in /tmp, where Ray keeps its session",
-            fix=f"free some space: ssh {node.host} 'du -xhd1 /tmp | sort -h'",
+        yield _finding(
+            node,
+            "less than 1 GB is free in /tmp, where Ray keeps its session",
+            f"free some space: ssh {node.host} 'du -xhd1 /tmp | sort -h'",
         )
     if memory < _MEMORY_GB:
-        yield Finding(
-            where=node.host,
-            problem=f"{memory:.1f} GB of memory are free; Ray and one trial need about {_MEMORY_GB} GB",
-            fix="end other programs on it",
+        yield _finding(
+            node,
+            f"{memory:.1f} GB of memory are free; Ray and one trial need about {_MEMORY_GB} GB",
+            "end other programs on it",
             level="warning",
         )
 
@@ -140,10 +141,10 @@ def _check_gpus(node: NodeFacts) -> Iterator[Finding]:
     answers = node.all("gpu")
     if node.first("nvidia_device") and not gpus(node):
         reason = answers[0] if answers else "nvidia-smi is missing"
-        yield Finding(
-            where=node.host,
-            problem=f"it has an NVIDIA GPU that cannot be used: {reason}",
-            fix="sudo apt-get install nvidia-driver firmware-misc-nonfree, then reboot   (Ubuntu: "
+        yield _finding(
+            node,
+            f"it has an NVIDIA GPU that cannot be used: {reason}",
+            "sudo apt-get install nvidia-driver firmware-misc-nonfree, then reboot   (Ubuntu: "
             "sudo ubuntu-drivers install)",
         )
     cuda = _cuda_of_torch()
@@ -151,10 +152,10 @@ def _check_gpus(node: NodeFacts) -> Iterator[Finding]:
     for answer in gpus(node)[:1]:
         driver = answer.rpartition(",")[2].strip()
         if driver.partition(".")[0].isdigit() and int(driver.partition(".")[0]) < oldest:
-            yield Finding(
-                where=node.host,
-                problem=f"driver {driver} is too old for CUDA {cuda}, which PyTorch uses",
-                fix=f"install driver {oldest} or newer, then reboot",
+            yield _finding(
+                node,
+                f"driver {driver} is too old for CUDA {cuda}, which PyTorch uses",
+                f"install driver {oldest} or newer, then reboot",
             )
 
 
@@ -162,29 +163,29 @@ def _check_network(cluster: Cluster, node: NodeFacts) -> Iterator[Finding]:
     if not node.is_head:
         resolved = node.first("head_resolves_to")
         if not resolved or is_loopback(resolved):
-            yield Finding(
-                where=node.host,
-                problem=f"head_ip {cluster.internal_head} resolves to {resolved or 'nothing'} there",
-                fix=f"set head_ip in {cluster.path} to the head's address; on the head: hostname -I",
+            yield _finding(
+                node,
+                f"head_ip {cluster.internal_head} resolves to {resolved or 'nothing'} there",
+                f"set head_ip in {cluster.path} to the head's address; on the head: hostname -I",
             )
             return
     blocked = sorted(node.all("cannot_reach"))
     if blocked:
         source, hosts = node.host, {target.rpartition(":")[0] for target in blocked}
-        yield Finding(
-            where=node.host,
-            problem=f"no connection to {', '.join(blocked)}: a firewall drops it, or there is no route",
-            fix="; ".join(f"sudo ufw allow from {source}   (on {host})" for host in sorted(hosts)),
+        yield _finding(
+            node,
+            f"no connection to {', '.join(blocked)}: a firewall drops it, or there is no route",
+            "; ".join(f"sudo ufw allow from {source}   (on {host})" for host in sorted(hosts)),
         )
 
 
 def _check_clock(node: NodeFacts) -> Iterator[Finding]:
     skew_s = node.clock_skew_s
     if abs(skew_s) > _NOTED_SKEW_S:
-        yield Finding(
-            where=node.host,
-            problem=f"the clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} this one's",
-            fix=f"ssh {node.host} sudo timedatectl set-ntp true",
+        yield _finding(
+            node,
+            f"the clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} this one's",
+            f"ssh {node.host} sudo timedatectl set-ntp true",
             level="error" if abs(skew_s) > _MAX_SKEW_S else "warning",
         )
 
@@ -193,24 +194,24 @@ def _check_head(cluster: Cluster, node: NodeFacts) -> Iterator[Finding]:
     addresses = node.first("addresses").split()
     resolved = node.first("head_resolves_to")
     if cluster.workers and addresses and resolved and not is_loopback(resolved) and resolved not in addresses:
-        yield Finding(
-            where=node.host,
-            problem=f"head_ip {cluster.internal_head} is not among its addresses: {', '.join(addresses)}",
-            fix=f"set head_ip in {cluster.path} to one of them, and external_head_ip to that from here",
+        yield _finding(
+            node,
+            f"head_ip {cluster.internal_head} is not among its addresses: {', '.join(addresses)}",
+            f"set head_ip in {cluster.path} to one of them, and external_head_ip to that from here",
         )
     # A running Ray of this user is not in the way: `ray up` restarts it.
     for port in () if "6379" in node.all("ray") else node.all("listening"):
-        yield Finding(
-            where=node.host,
-            problem=f"port {port}, of {RAY_PORTS[int(port)]}, is in use by another program",
-            fix=f"find and end it: ssh {node.host} \"sudo ss -ltnp 'sport = :{port}'\"   (the Ray of another "
+        yield _finding(
+            node,
+            f"port {port}, of {RAY_PORTS[int(port)]}, is in use by another program",
+            f"find and end it: ssh {node.host} \"sudo ss -ltnp 'sport = :{port}'\"   (the Ray of another "
             "user, for example)",
         )
     if node.first("sweep"):
-        yield Finding(
-            where=node.host,
-            problem=f"a sweep is running (process {', '.join(node.all('sweep'))}); `up` and `down` stop Ray",
-            fix="wait for its end, or stop it: python -m platform.cluster stop",
+        yield _finding(
+            node,
+            f"a sweep is running (process {', '.join(node.all('sweep'))}); `up` and `down` stop Ray",
+            "wait for its end, or stop it: python -m platform.cluster stop",
             level="warning",
         )
 

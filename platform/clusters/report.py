@@ -16,7 +16,6 @@ _HEADER = ("machine", "role", "Python", "CPUs", "memory free", "disk free", "GPU
 
 def print_report(cluster: Cluster, nodes: Sequence[NodeFacts], findings: Sequence[Finding]) -> int:
     """Print a row per machine, then each finding with its fix; return the number of errors."""
-    errors = [finding for finding in findings if finding.level == "error"]
     rows = [_HEADER, *(_row(node, findings) for node in nodes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     print(f"cluster {cluster.name} ({cluster.path}), user {cluster.user}")
@@ -25,24 +24,18 @@ def print_report(cluster: Cluster, nodes: Sequence[NodeFacts], findings: Sequenc
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for finding in sorted(findings, key=lambda finding: finding.level):
         print(f"\n{finding.level}: {finding.where}: {finding.problem}\n    {finding.fix}")
-    warnings = len(findings) - len(errors)
-    found = " and ".join(
-        [
-            *([plural(len(errors), "error")] if errors else []),
-            *([plural(warnings, "warning")] if warnings else []),
-        ]
-    )
-    print(f"\n{found or 'no problem found'}")
-    return len(errors)
+    levels = Counter[str](finding.level for finding in findings)
+    print(f"\n{_counted(levels, ' and ') or 'no problem found'}")
+    return levels["error"]
+
+
+def _counted(levels: Counter[str], separator: str) -> str:
+    return separator.join(plural(count, level) for level, count in sorted(levels.items()))
 
 
 def _row(node: NodeFacts, findings: Sequence[Finding]) -> tuple[str, ...]:
     role = "head" if node.is_head else "worker"
-    own = [finding.level for finding in findings if finding.where == node.host]
-    result = (
-        ", ".join(f"{count} {level}{'s' * (count > 1)}" for level, count in sorted(Counter(own).items()))
-        or "ok"
-    )
+    own = Counter[str](finding.level for finding in findings if finding.where == node.host)
     if node.error is not None:
         return (node.host, role, *["-"] * (len(_HEADER) - 3), "no ssh")
     counted = Counter(line.partition(",")[0] for line in gpus(node))
@@ -55,5 +48,5 @@ def _row(node: NodeFacts, findings: Sequence[Finding]) -> tuple[str, ...]:
         f"{node.number('disk_kb') / 2**20:.1f} GB",
         ", ".join(f"{count} x {name}" for name, count in counted.items()) or "none",
         f"{node.clock_skew_s:+.0f} s" if node.clock_skew_s else "ok",
-        result,
+        _counted(own, ", ") or "ok",
     )

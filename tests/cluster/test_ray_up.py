@@ -169,7 +169,7 @@ SPACES = {
 }
 
 
-@pytest.mark.skipif(os.environ.get("CLUSTER_TESTS") != "all", reason="needs 15 minutes: CLUSTER_TESTS=all")
+@pytest.mark.skipif(os.environ.get("CLUSTER_TESTS") != "all", reason="needs 7 minutes: CLUSTER_TESTS=all")
 def test_three_machines_that_share_nothing() -> None:
     """Up, a sweep of eight trials over all machines, a data-parallel run over two of them, down."""
     with ssh_machines(count=3, with_packages=True) as (head, *workers):
