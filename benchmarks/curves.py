@@ -43,7 +43,6 @@ class Curves:
 
     accuracy: NDArray[np.float64]
     """[configurations, seeds, epochs], 0..1."""
-    params: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
 
     @property
@@ -74,8 +73,7 @@ def read_curves(path: Path) -> Curves:
             f"{path}: {missing} of {configs * seeds} runs are not recorded; "
             "continue with: python -m benchmarks.selection --record"
         )
-    params = {row["config"]: json.loads(row["params"]) for row in rows}
-    return Curves(accuracy, tuple(params[config] for config in range(configs)), settings)
+    return Curves(accuracy, settings)
 
 
 def draw_configurations(spec: SweepSpec, count: int) -> list[dict[str, Any]]:

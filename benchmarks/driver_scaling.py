@@ -1,7 +1,7 @@
 """Measure a sweep's driver with up to 1,000 trials: speed, cost per event, memory, time to the next trial.
 
     python -m benchmarks.driver_scaling                             # 10, 100, 1,000 trials x 50 epochs
-    python -m benchmarks.driver_scaling --trials 100 --scheduler median --json driver.json
+    python -m benchmarks.driver_scaling --trials 100 --json driver.json
 
 Each size runs in its own process. A search of `resnet32_cifar` (TPE) runs through the code of a real sweep:
 journal, ledger, sampler, scheduler, tables, MLflow on SQLite, and the console as lines and as a live view,
@@ -44,7 +44,7 @@ from unittest import mock
 import psutil
 
 from benchmarks import record
-from benchmarks.command import Parser, at_least, one_of, say
+from benchmarks.command import Parser, at_least, say
 from platform.common.errors import run_command
 from platform.training.records import EpochRecord
 
@@ -201,7 +201,7 @@ def _measured_components(meter: Meter) -> Iterator[None]:
     from platform.tracking.parquet_tables import TableWriter
     from platform.tracking.write_queue import WriteQueue
     from platform.tuning.journal.journal import Journal
-    from platform.tuning.sampling.schedulers import EpochAsha, EpochMedian
+    from platform.tuning.sampling.schedulers import EpochAsha
     from platform.tuning.sampling.study import Study
 
     events = ("trial_started", "epoch_finished", "trial_ended")
@@ -210,7 +210,6 @@ def _measured_components(meter: Meter) -> Iterator[None]:
         ("study", Study, ("epoch", "ended")),
         ("ask", Study, ("ask",)),
         ("scheduler", EpochAsha, ("on_trial_result",)),
-        ("scheduler", EpochMedian, ("on_trial_result",)),
         ("tables", TableWriter, events),
         ("MLflow", MlflowObserver, events),
         ("console", LiveView, events),
@@ -230,7 +229,7 @@ def _measured_components(meter: Meter) -> Iterator[None]:
         yield
 
 
-def measure(trials: int, epochs: int, scheduler: str) -> dict[str, Any]:
+def measure(trials: int, epochs: int) -> dict[str, Any]:
     """Run, resume and report one synthetic search; return its figures."""
     from platform.console.live import LiveView
     from platform.data.dataset import DatasetInfo
@@ -245,10 +244,7 @@ def measure(trials: int, epochs: int, scheduler: str) -> dict[str, Any]:
     from platform.tuning.planning.plan import make_plan
     from platform.tuning.start_sweep import open_sweep
 
-    settings = [f"trials={trials}", f"base.epochs={epochs}"]
-    if scheduler != "asha":
-        settings.append(f"scheduler={{name: {scheduler}, grace_epochs: 3}}")
-    spec = load_space("resnet32_cifar", overrides=settings)
+    spec = load_space("resnet32_cifar", overrides=[f"trials={trials}", f"base.epochs={epochs}"])
     plan = make_plan(spec, [{"CPU": max(1, min(_SLOTS, trials // 2)), "GPU": 0}])
     meter = Meter()
     process = psutil.Process()
@@ -304,7 +300,6 @@ def measure(trials: int, epochs: int, scheduler: str) -> dict[str, Any]:
     return {
         "trials": trials,
         "epochs": epochs,
-        "scheduler": scheduler,
         "slots": plan.search.concurrency,
         "events": meter.events,
         "wall_s": wall_s,
@@ -332,19 +327,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("driver_scaling", "Measure the driver of a sweep with up to 1,000 trials.")
     add = parser.add_argument
     add("--trials", type=_sizes, default=[10, 100, 1000], metavar="N,N", help="default: 10,100,1000")
-    add("--epochs", type=at_least(2), default=50, metavar="N", help="default: 50")
-    add("--scheduler", type=one_of(("asha", "median")), default="asha", metavar="S", help="default: asha")
+    add("--epochs", type=at_least(3), default=50, metavar="N", help="default: 50")
     given = parser.parse(arguments)
     where = record.context()
     results = []
     for trials in given.trials:
         say(f"{trials} trials x {given.epochs} epochs")
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            results.append(pool.submit(measure, trials, given.epochs, given.scheduler).result())
+            results.append(pool.submit(measure, trials, given.epochs).result())
     print(table(where, results))
     if given.json:
-        settings = {"epochs": given.epochs, "scheduler": given.scheduler}
-        record.write(given.json, record.document("driver_scaling", where, settings, results))
+        record.write(given.json, record.document("driver_scaling", where, {"epochs": given.epochs}, results))
     return 0
 
 

@@ -8,7 +8,7 @@ A simulated search has 12 recipes with one run each; the confirmation is the swe
 the recipes relative to the noise of a run is log-uniform between 0.5 and 4, so the searches are a mix of hard
 and easy ones. Recipes and noise are normal, or drawn from the recorded curves. All accuracies are in units of
 the noise. The replays with early stopping (ASHA, one slot) take search runs from the recorded curves, whose
-recipes' means over all recorded seeds count as true; new runs are such a mean plus a recorded deviation.
+recipes' means over all recorded seeds count as true.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks import record
 from benchmarks.command import Parser, at_least
-from benchmarks.confirmations import Design, Outcomes, Searches, confirm
+from benchmarks.confirmations import Design, Searches, confirm
 from benchmarks.curves import Curves, read_curves, record_space
 from platform.common.errors import run_command
 from platform.tuning.selection.allocation import StopRule
@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 FOLDER = Path(__file__).parent / "data"
 RECIPES = 12
 LEAST_RATIO, LARGEST_RATIO = 0.5, 4.0
-PROBABILITIES = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Limits of the bins of the claimed probability."""
+SURE = 0.9
+"""Claimed probability of the decisions that are judged on their own."""
 ASHA = [(grace, factor) for factor in (2.0, 3.0, 4.0) for grace in (1, 2, 3)]
 
 
@@ -147,7 +147,7 @@ def simulated(count: int, shape: Shape | None) -> Searches:
 def row(source: str, design: Design, searches: Searches) -> dict[str, Any]:
     """Return the results of a design, in units of the noise."""
     outcomes = confirm(searches, design, np.random.default_rng(1))
-    sure = outcomes.probability >= PROBABILITIES[-2]
+    sure = outcomes.probability >= SURE
     return {
         "source": source,
         "design": design.name,
@@ -161,27 +161,7 @@ def row(source: str, design: Design, searches: Searches) -> dict[str, Any]:
         "sure": float(sure.mean()),
         "sure_claimed": float(outcomes.probability[sure].mean()) if sure.any() else None,
         "sure_right": float(outcomes.right[sure].mean()) if sure.any() else None,
-        "calibration": calibration(outcomes),
     }
-
-
-def calibration(outcomes: Outcomes) -> list[dict[str, float]]:
-    """Return claimed and actual probability and regret of the decisions, by claimed probability."""
-    place = np.digitize(outcomes.probability, PROBABILITIES[1:-1])
-    return [
-        {
-            "from": PROBABILITIES[number],
-            "to": PROBABILITIES[number + 1],
-            "decisions": int(mine.sum()),
-            "claimed": float(outcomes.probability[mine].mean()),
-            "right": float(outcomes.right[mine].mean()),
-            "claimed_regret": float(outcomes.loss[mine].mean()),
-            "regret": float(outcomes.regret[mine].mean()),
-        }
-        for number in range(len(PROBABILITIES) - 1)
-        for mine in (place == number,)
-        if mine.any()
-    ]
 
 
 def saved_share(results: Sequence[Mapping[str, Any]], source: str, design: str) -> float | None:
@@ -206,36 +186,23 @@ def saved_share(results: Sequence[Mapping[str, Any]], source: str, design: str) 
 def early_stopping(
     curves: Curves, shape: Shape, grace_epochs: int, reduction_factor: float, *, replays: int
 ) -> dict[str, Any]:
-    """Replay searches with early stopping, and confirm the complete trials.
+    """Replay searches with early stopping.
 
     Returns:
-        How often the best recipe was stopped, the regret of that alone, the share of the epochs, and the
-        regret of several designs, in units of the noise.
+        How often the best recipe was stopped, the regret of that in units of the noise, and the share of the
+        epochs.
     """
-    random, epochs = np.random.default_rng(0), curves.accuracy.shape[2]
-    scale, truth = shape.deviation, curves.truth
-    groups: dict[int, list[tuple[Floats, Floats]]] = {}
-    lost, trained, best = [], 0, dict[int, list[float]]()
+    random, epochs, truth = np.random.default_rng(0), curves.accuracy.shape[2], curves.truth
+    lost, trained = [], 0
     for _ in range(replays):
         present = random.permutation(len(truth))[:RECIPES]
         runs = curves.accuracy[present, random.integers(curves.accuracy.shape[1], size=len(present))]
         lengths = np.array(
             stopped_after(list(runs), grace_epochs=grace_epochs, reduction_factor=reduction_factor)
         )
-        complete, means = lengths == epochs, truth[present] / scale
+        means = truth[present] / shape.deviation
         trained += int(lengths.sum())
-        lost.append(means.max() - means[complete].max())
-        count = int(complete.sum())
-        groups.setdefault(count, []).append((means[complete], runs[complete, -1] / scale))
-        best.setdefault(count, []).append(means.max())
-    regrets: dict[str, list[float]] = {}
-    for count, found in groups.items():
-        means, accuracies = (np.stack(values) for values in zip(*found, strict=True))
-        searches = Searches(means, accuracies, shape.noise)
-        missed = np.array(best[count]) - searches.truth.max(axis=1)
-        for design in (SINGLE, _fixed(3, 3), _adaptive(0.2)):
-            regret = confirm(searches, design, np.random.default_rng(1)).regret if count > 1 else 0.0
-            regrets.setdefault(design.name, []).extend(missed + regret)
+        lost.append(means.max() - means[lengths == epochs].max())
     return {
         "grace_epochs": grace_epochs,
         "reduction_factor": reduction_factor,
@@ -243,7 +210,6 @@ def early_stopping(
         "lost_the_best": float(np.mean(np.array(lost) > 0)),
         "regret_of_stopping": float(np.mean(lost)),
         "epochs_share": trained / (replays * min(RECIPES, len(truth)) * epochs),
-        "regret": {name: float(np.mean(values)) for name, values in regrets.items()},
     }
 
 
@@ -293,24 +259,13 @@ def table(where: Mapping[str, Any], settings: Mapping[str, Any], results: Sequen
                 f"{one['regret']:.3f} ± {one['regret_error']:.3f} {one['claimed_regret']:8.3f} "
                 f"{one['best']:6.1%} {one['claimed_best']:8.1%} {one['promise']:+8.3f}  {sure}"
             )
-    lines += ["", "claimed and actual probability, claimed and actual regret (adaptive, stops at 0.2)"]
-    for one in results:
-        if one.get("design") == "adaptive, stops at 0.2":
-            for each in one["calibration"]:
-                lines.append(
-                    f"{one['source']:10} {each['from']:.1f} to {each['to']:.1f}: {each['decisions']:5} "
-                    f"decisions, {each['claimed']:6.1%} {each['right']:6.1%}, {each['claimed_regret']:.3f} "
-                    f"{each['regret']:.3f}"
-                )
-    lines += ["", "early stopping: grace, factor, lost the best, regret of that, epochs, regret by design"]
-    for one in results:
-        if "lost_the_best" in one:
-            regrets = ", ".join(f"{name} {regret:.3f}" for name, regret in one["regret"].items())
-            lines.append(
-                f"{one['grace_epochs']} of {one['epochs']}, {one['reduction_factor']:g}: "
-                f"{one['lost_the_best']:6.1%} {one['regret_of_stopping']:.3f} "
-                f"{one['epochs_share']:.0%}  {regrets}"
-            )
+    lines += ["", "early stopping: grace, factor, lost the best, regret of that, epochs"]
+    lines += [
+        f"{one['grace_epochs']} of {one['epochs']}, {one['reduction_factor']:g}: "
+        f"{one['lost_the_best']:6.1%} {one['regret_of_stopping']:.3f} {one['epochs_share']:.0%}"
+        for one in results
+        if "lost_the_best" in one
+    ]
     return "\n".join([*lines, "", "regret, promise (promised minus true accuracy): in units of the noise"])
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from benchmarks.command import Parser, at_least, one_of, several_of
+from benchmarks.command import Parser, at_least, several_of
 from platform.common.errors import UserError, run_command
 from platform.tuning.journal.event import Event
 from platform.tuning.journal.journal import read_journal
@@ -126,7 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "trial_s": given.trial_s,
         "slots": given.slots,
         "epochs": _EPOCHS,
-        "model": given.model,
     }
     print(table(where, settings, results))
     if given.json:
@@ -145,7 +144,6 @@ def _parser() -> Parser:
     add("--trial-s", type=float, default=20.0, metavar="S", help="duration of a trial; default: 20")
     add("--slots", type=at_least(1), default=2, metavar="N", help="one core each; default: 2")
     add("--repetitions", type=at_least(1), default=3, metavar="N", help="searches per backend; default: 3")
-    add("--model", type=one_of(("resnet20_cifar", "resnet32_cifar")), default="resnet20_cifar", metavar="M")
     return parser
 
 
@@ -162,7 +160,7 @@ def _search(backend: str, given: argparse.Namespace) -> dict[str, Any]:
     from platform.tuning.search_stage import run_search
 
     def spec_of(images: int) -> SweepSpec:
-        return validate(SweepSpec, _space(given.model, images, given.trials), source="sweep_overhead")
+        return validate(SweepSpec, _space(images, given.trials), source="sweep_overhead")
 
     info = prepare_dataset(spec_of(1).base.data)
     request = CalibrationRequest(run=spec_of(1).base, data_path=str(info.path), threads=1, gpu=False)
@@ -191,11 +189,11 @@ def _search(backend: str, given: argparse.Namespace) -> dict[str, Any]:
     return {**found, "ray_start_s": ray_start_s, "images_per_trial_epoch": spec.base.data.train_limit}
 
 
-def _space(model: str, images: int, trials: int) -> dict[str, Any]:
+def _space(images: int, trials: int) -> dict[str, Any]:
     return {
         "name": "sweep_overhead",
         "base": {
-            "model": {"name": model},
+            "model": {"name": "resnet20_cifar"},
             "data": {"name": "generated", "train_limit": images, "validation_size": 4000},
             "epochs": _EPOCHS,
             "batch_size": 128,

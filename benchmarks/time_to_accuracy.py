@@ -34,13 +34,10 @@ if TYPE_CHECKING:
     from platform.training.config import RunConfig
 
 
-def _ignore(_: object) -> None:
-    """Ignore an epoch."""
+OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, on_epoch: Callable[[dict[str, Any]], None] = _ignore
-) -> int:
+def main(arguments: Sequence[str] | None = None, *, on_epoch: OnEpoch = lambda _: None) -> int:
     """Train each seed, print the table, write the record; call `on_epoch` with each epoch's row."""
     given = _parser().parse(arguments)
     config = load_run(given.recipe, overrides=[f"base.{text}" for text in given.set])
@@ -148,11 +145,7 @@ class _WarmupDone(Exception):  # noqa: N818 - the end of the warm-up, not an err
 
 
 def run_seed(
-    config: RunConfig,
-    data: TrainingData,
-    target: float,
-    *,
-    on_epoch: Callable[[dict[str, Any]], None] = _ignore,
+    config: RunConfig, data: TrainingData, target: float, *, on_epoch: OnEpoch = lambda _: None
 ) -> dict[str, Any]:
     """Train once; return the seed's row of the record.
 

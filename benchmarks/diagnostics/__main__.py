@@ -18,14 +18,15 @@ from pathlib import Path
 
 from benchmarks import record
 from benchmarks.command import Parser, one_of, say
-from benchmarks.diagnostics import early_stopping
 from benchmarks.diagnostics.gallery import HEALTHY, planned_runs
 from benchmarks.diagnostics.judge import (
     FALSE_ALARMS_TARGET,
     NOTHING,
     OTHER_TARGET,
     TARGETS,
+    EarlyStops,
     Score,
+    early_stops,
     fit_thresholds,
     half_of,
     scores,
@@ -52,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     where = record.context()
     chosen = half_of(runs, given.half)
-    results, early = scores(chosen), early_stopping.measure(chosen)
-    print(table(results, given.half))
-    print(early_stopping.table(early))
+    results, early = scores(chosen), early_stops(chosen)
+    print(table(results, early, given.half))
     if given.json:
         settings = {"half": given.half, "gallery": str(given.gallery), "runs": len(runs)}
         rows = [{**vars(score), "recall": score.recall, "target": _target(score.fault)} for score in results]
@@ -91,8 +91,8 @@ def _target(fault: str) -> float:
     return 1 - FALSE_ALARMS_TARGET if fault == HEALTHY else TARGETS.get(fault, OTHER_TARGET)
 
 
-def table(results: Sequence[Score], half: str) -> str:
-    """Format the scores: one line per fault, then the false alarms."""
+def table(results: Sequence[Score], early: Sequence[EarlyStops], half: str) -> str:
+    """Format the scores: one line per fault, the false alarms, and the faults that a sweep ends early."""
     lines = [
         f"{half} half",
         f"{'fault':24} {'runs':>5} {'found':>6} {'target':>7} {'alone':>6}  other findings",
@@ -108,6 +108,12 @@ def table(results: Sequence[Score], half: str) -> str:
         )
     healthy = results[0]
     lines += ["", f"false alarms: {healthy.runs - healthy.found} of {healthy.runs} healthy runs"]
+    lines += ["", f"{'ended early in a sweep':24} {'runs':>5} {'ended':>6} {'saved':>7}"]
+    lines += [
+        f"{each.fault:24} {each.runs:5} {each.ended:6} {each.saved:7.0%}"
+        for each in early
+        if each.ended or each.fault == HEALTHY
+    ]
     return "\n".join(lines)
 
 

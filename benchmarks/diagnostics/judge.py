@@ -16,6 +16,7 @@ from benchmarks.diagnostics.recording import RecordedRun
 from platform.training.diagnostics.diagnose import diagnose
 from platform.training.diagnostics.findings import DESCRIPTIONS
 from platform.training.diagnostics.thresholds import Thresholds
+from platform.tuning.stop_criteria import hopeless
 
 CLASSES = 10
 NOTHING = "nothing"
@@ -113,3 +114,42 @@ def _quality(runs: Sequence[RecordedRun], thresholds: Thresholds) -> float:
     recorded = [score for score in faults if score.runs]
     right = sum(score.found / score.runs + score.alone / score.runs for score in recorded) / len(recorded)
     return right - 10 * (1 - healthy.recall)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStops:
+    """The runs with one fault that a sweep would have ended early."""
+
+    fault: str
+    runs: int
+    """Runs that the trainer itself did not end."""
+    ended: int
+    saved: float
+    """Part of the epochs of all runs that were not needed, 0..1."""
+
+
+def early_stops(runs: Sequence[RecordedRun]) -> list[EarlyStops]:
+    """Return which runs a sweep would have ended early, one entry per fault in the order of the runs."""
+    faults = list(dict.fromkeys(run.fault for run in runs))
+    return [
+        _of_fault(fault, [run for run in runs if run.fault == fault and not run.stopped]) for fault in faults
+    ]
+
+
+def _of_fault(fault: str, runs: Sequence[RecordedRun]) -> EarlyStops:
+    last = [_last_epoch(run) for run in runs]
+    planned = sum(len(run.epochs) for run in runs)
+    return EarlyStops(
+        fault=fault,
+        runs=len(runs),
+        ended=sum(epoch < len(run.epochs) for epoch, run in zip(last, runs, strict=True)),
+        saved=1 - sum(last) / planned if planned else 0.0,
+    )
+
+
+def _last_epoch(run: RecordedRun) -> int:
+    """Return the epoch after which a sweep would end the run."""
+    for count in range(1, len(run.epochs)):
+        if hopeless(run.epochs[:count], classes=CLASSES) is not None:
+            return count
+    return len(run.epochs)

@@ -201,9 +201,6 @@ _TRANSFORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "central half": lambda images: np.ascontiguousarray(
         images[:, :, 4:12, 4:12].repeat(2, axis=2).repeat(2, axis=3)
     ),
-    "shrunk": lambda images: np.pad(
-        images[:, :, ::2, ::2], ((0, 0), (0, 0), (4, 4), (4, 4)), constant_values=120
-    ),
     "noise": lambda images: _pixels(images + np.random.default_rng(0).normal(0, 60, images.shape)),
 }
 
@@ -250,7 +247,6 @@ def _lr_factor(
     jump: float = 1.0,
     first: float = 0.0,
     length: float = 1e9,
-    again: float = 1e9,
     growth: float = 1.0,
     cycle: float = 0.0,
     low: float = 0.05,
@@ -259,16 +255,15 @@ def _lr_factor(
 
     Args:
         epoch: the time.
-        jump: factor from `first` on for `length` epochs, repeated every `again` epochs.
+        jump: factor from `first` on for `length` epochs.
         first: time of the first jump, or of the beginning of the growth.
         length: duration of a jump.
-        again: distance of the jumps.
         growth: factor per epoch from `first` on.
         cycle: period of a triangular cycle between `low` and 1; 0 for none.
         low: lowest factor of the cycle.
     """
     factor = 1.0
-    if epoch >= first and (epoch - first) % again < length:
+    if 0 <= epoch - first < length:
         factor *= jump
     if epoch >= first:
         factor *= growth ** (epoch - first)

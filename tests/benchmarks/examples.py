@@ -2,6 +2,18 @@
 
 from platform.training.records import EpochRecord
 
+WHERE = {
+    "cpu": "a processor",
+    "cores": 16,
+    "gpus": ["a GPU"],
+    "git_commit": None,
+    "git_dirty": None,
+    "load_average": None,
+    "versions": {"torch": "2.11.0"},
+    "started_at": "now",
+}
+"""The context of a record."""
+
 
 def epoch_record(epoch: int, accuracy: float) -> EpochRecord:
     return EpochRecord(

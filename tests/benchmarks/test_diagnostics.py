@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.diagnostics import __main__ as command
-from benchmarks.diagnostics import early_stopping, recording
+from benchmarks.diagnostics import recording
 from benchmarks.diagnostics.gallery import HEALTHY, planned_runs
 from benchmarks.diagnostics.judge import (
     FALSE_ALARMS_TARGET,
     OTHER_TARGET,
     TARGETS,
+    early_stops,
     fit_thresholds,
     half_of,
     scores,
@@ -121,7 +122,7 @@ def test_a_threshold_is_fitted_to_the_middle_of_the_best_range():
 
 
 def test_early_stopping_counts_ended_runs_and_saved_epochs():
-    [healthy, diverged] = early_stopping.measure(
+    [healthy, diverged] = early_stops(
         [recorded(HEALTHY, "a", GOOD), recorded("divergence", "a", [*LEAP, *LEAP[-1:] * 4])]
     )
     assert (healthy.ended, healthy.saved) == (0, 0)

@@ -6,7 +6,7 @@ from benchmarks import driver_scaling, record
 
 
 def test_figures_of_a_small_search() -> None:
-    found = driver_scaling.measure(trials=4, epochs=3, scheduler="median")
+    found = driver_scaling.measure(trials=4, epochs=3)
     assert found["events"] == 4 * 3, "no trial is stopped, and the resume adds no event"
     assert found["slots"] == 2
     assert len(found["turn_s"]) == 2, "two trials wait for a slot"

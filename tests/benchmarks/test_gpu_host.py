@@ -17,6 +17,7 @@ from benchmarks.gpu_host.kernels import Kernel, grouped
 from benchmarks.gpu_host.schedule import ITERATIONS, STEPS, Step, iterations_that_fit, limit_of, plan
 from benchmarks.gpu_host.table import table
 from platform.common.errors import UsageError
+from tests.benchmarks.examples import WHERE
 
 BUDGETS_S = range(0, 1200, 7)
 
@@ -133,16 +134,6 @@ def rate(**changes: Any) -> dict[str, Any]:
     return fact | changes
 
 
-WHERE = {
-    "cpu": "a processor",
-    "cores": 16,
-    "gpus": ["a GPU"],
-    "git_commit": None,
-    "git_dirty": None,
-    "load_average": None,
-    "versions": {"torch": "2.11.0"},
-    "started_at": "now",
-}
 EPOCH = {"kind": "epoch", "train_s": 12.0, "test_accuracy": 0.5, "images_per_s": 900.0, "mfu": None}
 FACTS = [
     {"kind": "context", "context": WHERE, "settings": {"minutes": 8}},

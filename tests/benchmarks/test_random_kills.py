@@ -14,6 +14,7 @@ from platform.common.schema import validate
 from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml
 from platform.tuning.planning.plan import make_plan
+from tests.benchmarks.examples import WHERE
 
 OUTCOME: dict[str, Any] = {
     "trials": {"t000": {"status": "finished"}, "t001": {"status": "pruned"}},
@@ -49,14 +50,10 @@ def test_epoch_trained_twice_is_detected(tmp_path: Path) -> None:
 
 
 def test_table_counts_kills_and_reports_differences() -> None:
-    where = {
-        "cpu": "a CPU", "cores": 2, "gpus": [], "versions": {}, "git_commit": None, "git_dirty": False,
-        "load_average": None, "started_at": "2026-01-01",
-    }  # fmt: skip
     kill = {"kind": "raylet", "moment": "t000 epoch 1", "after_s": 1.0, "resumed": True, "left": []}
     good = {"sweep": 1, "kills": [kill] * 2, "differences": [], "repeated": [], "epochs": 9, "trials": 4}
     bad = {**good, "sweep": 2, "repeated": ["t000 epoch 1"], "equal": False}
-    lines = table(where, [{**good, "equal": True}, bad]).splitlines()
+    lines = table(WHERE, [{**good, "equal": True}, bad]).splitlines()
     assert " ".join(lines[5].split()) == "1 4 runs, 9 epochs: equal to the undisturbed sweep"
     assert " ".join(lines[8].split()) == "2 4 runs, 9 epochs: 1 differences: twice: t000 epoch 1"
     assert lines[-1] == "4 kills (4 raylet); 1 of 2 sweeps equal to the undisturbed one"

@@ -1,6 +1,7 @@
 """Time to a given accuracy: measured time, rejected recipes, table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from benchmarks import time_to_accuracy as tta
 from platform.common.errors import UsageError
 from platform.space.space_files import load_run
 from platform.training.records import EpochRecord
+from tests.benchmarks.examples import WHERE, epoch_record
 
 RECIPE = """\
 about: a test
@@ -42,18 +44,8 @@ def test_seeds_are_trained_and_recorded(
     recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "tta.json"
-    arguments = [
-        "--recipe",
-        recipe,
-        "--target",
-        "0.001",
-        "--seeds",
-        "2",
-        "--set",
-        "epochs=3",
-        "batch_size=16",
-    ]
-    assert tta.main([*arguments, "--threads", "1", "--json", str(path)]) == 0
+    arguments = ["--target", "0.001", "--seeds", "2", "--threads", "1", "--set", "epochs=3", "batch_size=16"]
+    assert tta.main(["--recipe", recipe, *arguments, "--json", str(path)]) == 0
     written = json.loads(path.read_text())
     assert written["settings"]["config"]["batch_size"] == 16
     assert written["settings"]["warm_up_epochs"] == 0, "on a CPU"
@@ -71,20 +63,7 @@ def test_seeds_are_trained_and_recorded(
 
 
 def epoch(number: int, accuracy: float) -> EpochRecord:
-    return EpochRecord(
-        epoch=number,
-        epochs=4,
-        step=number,
-        lr=0.1,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        validation_loss=1.0,
-        validation_accuracy=accuracy,
-        grad_norm=1.0,
-        epoch_s=10.0,
-        evaluation_s=3.0,
-        images_per_s=100.0,
-    )
+    return replace(epoch_record(number, accuracy), epoch_s=10.0, evaluation_s=3.0)
 
 
 @pytest.mark.parametrize(("target", "train_s", "at"), [(0.9, 20.0, 2), (0.99, None, None)])
@@ -130,24 +109,14 @@ def test_spread_covers_the_seeds_that_reached_the_target() -> None:
         "device": "cuda:0",
         "warm_up_epochs": 1,
     }
-    where = {
-        "cpu": "a processor",
-        "cores": 2,
-        "gpus": ["a GPU"],
-        "git_commit": None,
-        "git_dirty": None,
-        "load_average": None,
-        "versions": {},
-        "started_at": "now",
-    }
-    table = tta.table(where, settings, [row(0, 50.0, 0.941), row(1, 52.0, 0.942), row(2, None, 0.937)])
+    table = tta.table(WHERE, settings, [row(0, 50.0, 0.941), row(1, 52.0, 0.942), row(2, None, 0.937)])
     assert "bf16 on cuda:0, after a warm-up epoch" in table
     assert table.splitlines()[-1] == (
         "reached by 2 of 3 seeds, in 51.0 +- 1.4 (n = 2) s of training (mean of those seeds); "
         "last epoch 94.00 +- 0.26 (n = 3) %"
     )
     measured = [row(0, 50.0, 0.941, 0.1, 0.4, 0.42), row(1, 52.0, 0.942, 0.2, 0.41, None)]
-    assert tta.table(where, settings, measured).endswith("last epoch 94.15 +- 0.07 (n = 2) %; MFU 41.0%")
+    assert tta.table(WHERE, settings, measured).endswith("last epoch 94.15 +- 0.07 (n = 2) %; MFU 41.0%")
 
 
 def test_recipe_with_decisions_on_held_out_images_is_rejected() -> None:
