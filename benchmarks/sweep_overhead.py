@@ -65,15 +65,13 @@ def lost_time(events: Sequence[Event], *, slots: int, workers: int = 1) -> dict[
     Raises:
         UserError: the journal has no search, or an unfinished one.
     """
-    if any(event.at is None for event in events):
-        raise UserError("the journal is from an older version: its lines have no times")
     ledger = replay(events)
-    began = ledger.began_at
+    began = max((event.at for event in events if event.kind == "begin"), default=None)
     trials = [
         _Trial(
-            created=trial.created_at or 0.0,
+            created=trial.created_at,
             epochs=[
-                (at or 0.0, epoch.epoch_s + epoch.evaluation_s)
+                (at, epoch.epoch_s + epoch.evaluation_s)
                 for at, epoch in zip(trial.recorded_at, trial.records, strict=True)
             ],
             ended=trial.ended_at or 0.0,

@@ -63,23 +63,23 @@ def reported_accuracy(trial: TrialInfo, record: EpochRecord, previous: float | N
     return max(accuracy, previous or 0.0) if trial.config.report == "best" else accuracy
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TrialHistory:
-    """The journal's record of a trial when its sweep is resumed. Observers add the events they missed."""
+    """The journal's record of a trial. When its sweep is resumed, observers add the events they missed."""
 
     trial: TrialInfo
-    created_at: float | None
-    """Unix time in seconds, as all times here; None in old journals without times."""
-    records: tuple[EpochRecord, ...]
+    created_at: float
+    """Seconds since 1970, like all times here."""
+    records: list[EpochRecord] = field(default_factory=list)
     """Its epochs, in order."""
-    recorded_at: tuple[float | None, ...]
+    recorded_at: list[float] = field(default_factory=list)
     """The time of each epoch's journal entry."""
-    status: TrialStatus | None
-    """Final status; None if the trial has not ended."""
-    error: str | None
-    note: str | None
+    status: TrialStatus | None = None
+    """Status at the trial's end; None while it runs or waits."""
+    error: str | None = None
+    note: str | None = None
     """The last note from `trial_noted`."""
-    ended_at: float | None
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

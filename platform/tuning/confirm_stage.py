@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tuning.execution.fixed_runs import run_configurations
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.extend_sweep import candidate_numbers
-from platform.tuning.journal.journal import Journal, read_journal
-from platform.tuning.journal.ledger import JournaledTrial, Ledger, replay
-from platform.tuning.journal.trial import TrialOutcome
-from platform.tuning.selection.allocation import Attempts, StopRule, next_candidate
-from platform.tuning.selection.champion import RankedTrial, Recipe, top_candidates
+from platform.tuning.journal.journal import Journal, read_ledger
+from platform.tuning.journal.ledger import JournaledTrial, Ledger
+from platform.tuning.selection.allocation import Attempts, next_candidate
+from platform.tuning.selection.champion import Recipe, top_candidates
 from platform.tuning.time_limits import TimeLimits
 
 
@@ -29,56 +26,52 @@ class Confirmation:
     def __init__(
         self,
         spec: SweepSpec,
-        trials: Sequence[TrialOutcome],
+        trials: Sequence[JournaledTrial],
         context: StageContext,
         *,
         time_limits: TimeLimits | None = None,
     ) -> None:
-        """Choose the candidates.
+        """Choose the candidates from all trials of the search.
 
-        Args:
-            spec: the sweep.
-            trials: all trials of its search.
-            context: the stage.
-            time_limits: ends the confirmation if the time runs short, after its first run at the earliest.
+        `time_limits` ends the confirmation if the time runs short, after its first run at the earliest.
 
         Raises:
             UserError: no trial of the search has an accuracy.
         """
         self._spec, self._context, self._time_limits = spec, context, time_limits
-        self._trials = {trial.info.trial_id: trial for trial in trials}
-        ledger = replay(read_journal(context.folder.journal))
-        ranked = [_ranked(trial) for trial in trials]
-        self._candidates = _number_candidates(spec, ranked, candidate_numbers(ledger))
-        self._others = _other_recipes(ranked, self._candidates.values())
+        ledger = read_ledger(context.folder.journal)
+        self._candidates = _number_candidates(spec, trials, candidate_numbers(ledger))
+        self._others = _other_recipes(trials, self._candidates.values())
         self._epochs = [record for trial in trials for record in trial.records]
         self._decided: tuple[object, str | None] = (None, None)
 
-    def run(self) -> None:
-        """Run the confirmation inside a Ray session, or continue it after an interruption."""
-        ledger = replay(read_journal(self._context.folder.journal))
+    def run(self) -> tuple[list[Recipe], str]:
+        """Run the confirmation inside a Ray session, or continue it after an interruption.
+
+        Returns:
+            All recipes with a run at full budget, and why there are no more runs.
+        """
+        ledger = read_ledger(self._context.folder.journal)
         known = [trial for trial in self._own(ledger) if self._is_needed(trial, ledger)]
         trials = [self._info(trial.task.trial_id, trial.task.number) for trial in known]
         run_configurations(trials, self._context, stage="confirm", next_trial=self._next_trial)
+        ledger = read_ledger(self._context.folder.journal)
+        return self.recipes(ledger), self._next(ledger)[1]
 
-    def recipes(self, ledger: Ledger | None = None) -> list[Recipe]:
+    def recipes(self, ledger: Ledger) -> list[Recipe]:
         """Return all recipes with a run at full budget, the candidates first."""
-        ledger = ledger or replay(read_journal(self._context.folder.journal))
-        found = [self._recipe(candidate) for candidate in (*self._candidates.values(), *self._others)]
         accuracies: dict[str | None, list[float]] = {}
-        for trial in self._own(ledger):
-            if trial.status is TrialStatus.FINISHED and trial.accuracy is not None:
-                accuracies.setdefault(trial.task.candidate, []).append(trial.accuracy)
-        return [replace(one, confirmed=tuple(accuracies.get(one.trial_id, ()))) for one in found]
-
-    def why_ended(self) -> str:
-        """Return why there are no more runs."""
-        ledger = replay(read_journal(self._context.folder.journal))
-        return self._next(ledger)[1]
+        for run in self._own(ledger):
+            if run.status is TrialStatus.FINISHED and run.accuracy is not None:
+                accuracies.setdefault(run.task.candidate, []).append(run.accuracy)
+        return [
+            _recipe(trial, accuracies.get(trial.task.trial_id, ()))
+            for trial in (*self._candidates.values(), *self._others)
+        ]
 
     def _own(self, ledger: Ledger) -> list[JournaledTrial]:
         """Return the journaled runs of the candidates."""
-        ids = {candidate.trial_id for candidate in self._candidates.values()}
+        ids = {candidate.task.trial_id for candidate in self._candidates.values()}
         return [trial for trial in ledger.stage("confirm") if trial.task.candidate in ids]
 
     def _is_needed(self, trial: JournaledTrial, ledger: Ledger) -> bool:
@@ -114,43 +107,34 @@ class Confirmation:
         runs = self._own(ledger)
         if len(runs) >= ledger.limits.get("runs", len(runs) + 1):
             return None, "no time was left"
-        started = Counter(trial.task.candidate for trial in runs)
-        numbers = list(self._candidates)
         settings = self._spec.confirm
+        mine = {
+            number: [run.status for run in runs if run.task.candidate == candidate.task.trial_id]
+            for number, candidate in self._candidates.items()
+        }
         if settings.seeds is not None:
-            waiting = [
-                (started[candidate.trial_id], number)
-                for number, candidate in self._candidates.items()
-                if started[candidate.trial_id] < settings.seeds
-            ]
-            if not waiting:
+            started, number = min((len(statuses), number) for number, statuses in mine.items())
+            if started >= settings.seeds:
                 return None, f"{settings.text()} were planned"
-            seed, number = min(waiting)
-            return f"c{number}-s{seed}", ""
-        rule = StopRule(
-            min_seeds=settings.min_seeds,
-            max_runs=ledger.confirmed_before + settings.max_runs,
-            tolerance=settings.tolerance,
-            confidence=settings.confidence,
-        )
+            return f"c{number}-s{started}", ""
         attempts = [
             Attempts(
-                running=sum(trial.status is None for trial in mine),
-                failed=sum(trial.status not in (None, TrialStatus.FINISHED) for trial in mine),
+                running=statuses.count(None),
+                failed=sum(status not in (None, TrialStatus.FINISHED) for status in statuses),
             )
-            for candidate in self._candidates.values()
-            for mine in ([trial for trial in runs if trial.task.candidate == candidate.trial_id],)
+            for statuses in mine.values()
         ]
+        rule = settings.model_copy(update={"max_runs": ledger.confirmed_before + settings.max_runs})
         place, reason = next_candidate(self.recipes(ledger), attempts, rule)
         if place is None:
             return None, reason
-        number = numbers[place]
-        return f"c{number}-s{started[self._candidates[number].trial_id]}", ""
+        number = list(mine)[place]
+        return f"c{number}-s{len(mine[number])}", ""
 
     def _info(self, trial_id: str, number: int) -> TrialInfo:
         """Return the run with an id."""
         candidate, seed = (int(part[1:]) for part in trial_id.split("-"))
-        chosen = self._candidates[candidate]
+        chosen = self._candidates[candidate].task
         return TrialInfo(
             trial_id=trial_id,
             stage="confirm",
@@ -160,25 +144,27 @@ class Confirmation:
             candidate=chosen.trial_id,
         )
 
-    def _recipe(self, ranked: RankedTrial) -> Recipe:
-        """Return a recipe without its confirmation runs."""
-        info = self._trials[ranked.trial_id].info
-        costs = [(name.replace("_", " "), cost) for name, cost in sorted(info.costs.items())]
-        name = info.config.model.name if not costs else "network"
-        return Recipe(
-            trial_id=ranked.trial_id,
-            searched=ranked.validation_accuracy if _is_complete(ranked) else None,
-            costs=(
-                *costs,
-                (f"epochs of {name}", ranked.epochs),
-                ("images per batch (larger is faster)", -info.config.batch_size),
-            ),
-        )
+
+def _recipe(trial: JournaledTrial, confirmed: Sequence[float]) -> Recipe:
+    """Return a recipe with the accuracies of its confirmation runs."""
+    task = trial.task
+    costs = [(name.replace("_", " "), cost) for name, cost in sorted(task.costs.items())]
+    name = task.run.model.name if not costs else "network"
+    return Recipe(
+        trial_id=task.trial_id,
+        searched=trial.accuracy if trial.completed else None,
+        confirmed=tuple(confirmed),
+        costs=(
+            *costs,
+            (f"epochs of {name}", trial.records[-1].epochs),
+            ("images per batch (larger is faster)", -task.run.batch_size),
+        ),
+    )
 
 
 def _number_candidates(
-    spec: SweepSpec, trials: Sequence[RankedTrial], known: dict[str, int]
-) -> dict[int, RankedTrial]:
+    spec: SweepSpec, trials: Sequence[JournaledTrial], known: dict[str, int]
+) -> dict[int, JournaledTrial]:
     """Return the candidates by the number in the ids of their runs.
 
     After an extension, earlier candidates stay candidates, because their runs over several seeds are stronger
@@ -186,39 +172,22 @@ def _number_candidates(
     Without a fixed number of seeds, trials that were stopped early are candidates only if there is at most
     one complete trial.
     """
-    searched = {trial.trial_id: trial for trial in trials}
+    searched = {trial.task.trial_id: trial for trial in trials}
     earlier = {number: searched[trial_id] for trial_id, number in known.items() if trial_id in searched}
-    same = [dict(candidate.params) for candidate in earlier.values()]
     ranked = top_candidates(trials, spec.confirm.candidates, spec.objectives)
-    complete = [candidate for candidate in ranked if _is_complete(candidate)]
+    complete = [candidate for candidate in ranked if candidate.completed]
     if spec.confirm.seeds is None and len(complete) > 1:
         ranked = complete
-    new = [candidate for candidate in ranked if dict(candidate.params) not in same]
+    same = [candidate.task.params for candidate in earlier.values()]
+    new = [candidate for candidate in ranked if candidate.task.params not in same]
     return earlier | dict(enumerate(new, start=max(known.values(), default=0) + 1))
 
 
-def _other_recipes(trials: Sequence[RankedTrial], candidates: Collection[RankedTrial]) -> list[RankedTrial]:
+def _other_recipes(
+    trials: Sequence[JournaledTrial], candidates: Collection[JournaledTrial]
+) -> list[JournaledTrial]:
     """Return the distinct configurations with a complete trial that are no candidates."""
-    known = [dict(candidate.params) for candidate in candidates]
-    complete = [trial for trial in trials if _is_complete(trial)]
+    known = [candidate.task.params for candidate in candidates]
+    complete = [trial for trial in trials if trial.completed]
     ranked = top_candidates(complete, len(complete)) if complete else []
-    return [trial for trial in ranked if dict(trial.params) not in known]
-
-
-def _is_complete(trial: RankedTrial) -> bool:
-    return trial.status is TrialStatus.FINISHED and trial.validation_accuracy is not None
-
-
-def _ranked(trial: TrialOutcome) -> RankedTrial:
-    last = trial.records[-1] if trial.records else None
-    return RankedTrial(
-        trial_id=trial.info.trial_id,
-        number=trial.info.number,
-        status=trial.status,
-        epoch=last.epoch if last else 0,
-        epochs=last.epochs if last else 0,
-        validation_accuracy=trial.validation_accuracy,
-        validation_loss=last.validation_loss if last else None,
-        params=trial.info.params,
-        costs=trial.info.costs,
-    )
+    return [trial for trial in ranked if trial.task.params not in known]

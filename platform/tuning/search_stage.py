@@ -12,7 +12,8 @@ from platform.training.records import EpochRecord
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials
 from platform.tuning.journal.journal import Journal, open_journal
-from platform.tuning.journal.trial import TrialOutcome, TrialTask, record_from
+from platform.tuning.journal.ledger import JournaledTrial
+from platform.tuning.journal.trial import TrialTask, record_from
 from platform.tuning.sampling.objectives import cost_objectives, read_architectures
 from platform.tuning.sampling.warm_start import read_earlier_trials
 from platform.tuning.stop_criteria import StopCriteria, hopeless
@@ -21,7 +22,7 @@ from platform.tuning.time_limits import TimeLimits
 
 def run_search(
     spec: SweepSpec, context: StageContext, *, time_limits: TimeLimits | None = None
-) -> list[TrialOutcome]:
+) -> list[JournaledTrial]:
     """Run the trials of a search inside a Ray session, or continue them after an interruption.
 
     Args:
@@ -40,7 +41,7 @@ def run_search(
         search = _Search(spec, context, journal, time_limits)
         search.replay()
         search.run()
-        return [trial.outcome(context.relocated(trial.task)) for trial in journal.ledger.stage("search")]
+        return journal.ledger.stage("search")
 
 
 class _Search:
@@ -69,8 +70,6 @@ class _Search:
 
     def replay(self) -> None:
         """Restore sampler, scheduler and limits from the journal's events, in their order."""
-        from platform.tuning.sampling.schedulers import ReplayableScheduler
-
         ledger, scheduler = self._journal.ledger, self._scheduler
         stopped: set[str] = set()
         for event in self._journal.past:
@@ -83,8 +82,7 @@ class _Search:
                 self._study.epoch(trial_id, event.record)
                 # Tune's scheduler does not see the epoch after which a hopeless trial was stopped.
                 if self._hopeless(trial_id, event.record) is not None or (
-                    isinstance(scheduler, ReplayableScheduler)
-                    and not scheduler.replay(trial_id, event.record)
+                    scheduler is not None and not scheduler.replay(trial_id, event.record)
                 ):
                     stopped.add(trial_id)
             elif event.status is not None:
@@ -154,11 +152,9 @@ class _Search:
 
     def _is_over(self) -> bool:
         """Return whether a limit of the search is reached; journal the reason the first time."""
-        reason = self._stops.reached()
-        if reason is not None and self._stops.reason is None:
-            self._stops.reason = reason
+        if self._journal.ledger.stop_reason is None and (reason := self._stops.reached()) is not None:
             self._journal.stopped(reason)
-        return reason is not None
+        return self._journal.ledger.stop_reason is not None
 
     def _is_late(self, created: int) -> bool:
         """Return whether there is no time for another trial; journal the reason the first time."""

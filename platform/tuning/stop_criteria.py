@@ -1,7 +1,7 @@
 """End the search before its last trial once a limit is reached, and a trial before its last epoch.
 
 The state of the limits is restored from the journal's events. A resumed search therefore continues with the
-time it has already used, and a search that was stopped stays stopped.
+time it has already used.
 """
 
 from __future__ import annotations
@@ -30,13 +30,7 @@ class StopCriteria:
     def __init__(
         self, settings: Stop, *, gpus_per_trial: float, clock: Callable[[], float] = wall_time_s
     ) -> None:
-        """Start with no time used.
-
-        Args:
-            settings: the limits.
-            gpus_per_trial: GPUs of all workers of one trial.
-            clock: returns seconds since 1970, as in the journal.
-        """
+        """Start with no time used; `clock` returns seconds since 1970, as in the journal."""
         self._settings, self._gpus, self._clock = settings, gpus_per_trial, clock
         self._reset()
 
@@ -46,8 +40,6 @@ class StopCriteria:
         self._last: float | None = None
         """Time of the last event of a replayed session; None in the running one."""
         self._best: tuple[str, float] | None = None
-        self.reason: str | None = None
-        """Why the search was stopped; None if it was not."""
 
     def replay(self, event: Event) -> None:
         """Apply one journaled event; the results of trials are passed to `ended`."""
@@ -56,8 +48,6 @@ class StopCriteria:
         elif event.kind == "begin":
             self._earlier_s += self._session_s()
             self._began = self._last = event.at
-        elif event.kind == "stopped":
-            self.reason = event.note or "the search was stopped"
         else:
             self._last = event.at if self._began is not None else None
             if event.kind == "epoch" and event.record is not None:
@@ -81,8 +71,6 @@ class StopCriteria:
 
     def reached(self) -> str | None:
         """Return which limit is reached, as text, or None."""
-        if self.reason is not None:
-            return self.reason
         limits, wall_h, gpu_h = self._settings, self.wall_s / _HOUR_S, self._gpu_s / _HOUR_S
         if limits.wall_hours is not None and wall_h >= limits.wall_hours:
             return f"stop.wall_hours: the search has taken {wall_h:.2f} h of {limits.wall_hours:g} h"
@@ -115,10 +103,6 @@ def hopeless(records: Sequence[EpochRecord], *, classes: int) -> str | None:
     A trial is hopeless if its loss has diverged and stayed there for a second epoch, since a spike recovers,
     or if it has not become better than a guess in a fifth of its epochs after the learning rate's peak.
     `python -m benchmarks.diagnostics` measures how many good runs this would end.
-
-    Args:
-        records: its epochs so far.
-        classes: number of classes; a uniform guess has the loss log(classes).
     """
     if not records:
         return None

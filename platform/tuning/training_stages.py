@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from platform.common.atomic import write_json
 from platform.common.errors import UserError
 from platform.data.dataset import DatasetInfo
 from platform.space.spec import SweepSpec, trial_seed
-from platform.tracking.events import SweepObserver, TrialInfo
+from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.confirm_stage import Confirmation
 from platform.tuning.execution.fixed_runs import run_configurations
 from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.extend_sweep import prepare_final_run
-from platform.tuning.journal.journal import read_journal
-from platform.tuning.journal.ledger import replay
-from platform.tuning.journal.trial import TrialOutcome
+from platform.tuning.journal.journal import read_ledger
+from platform.tuning.journal.ledger import JournaledTrial
 from platform.tuning.planning.capacity import NodeResources, worker_slots
 from platform.tuning.planning.records import Plan, StagePlan
 from platform.tuning.sampling.sampler import planned_trials
@@ -58,9 +56,7 @@ class Sweep:
     def context(self, stage: StagePlan, *, most_concurrent: int | None = None) -> StageContext:
         """Return the context of a stage's trials, placed as planned.
 
-        Args:
-            stage: the plan of the stage.
-            most_concurrent: trials at the same time, however many nodes join; None for one per run.
+        However many nodes join, at most `most_concurrent` trials run at the same time; None: one per run.
         """
         most = most_concurrent or stage.runs
 
@@ -85,7 +81,7 @@ class Sweep:
         )
 
 
-def search(sweep: Sweep) -> list[TrialOutcome]:
+def search(sweep: Sweep) -> list[JournaledTrial]:
     """Run the search to its end; return all of its trials."""
     context = sweep.context(sweep.plan.search, most_concurrent=sweep.spec.concurrent_trials)
     return run_search(sweep.spec, context, time_limits=sweep.time_limits())
@@ -93,32 +89,30 @@ def search(sweep: Sweep) -> list[TrialOutcome]:
 
 def why_shortened(sweep: Sweep) -> list[str]:
     """Return why the sweep has fewer runs than planned: limits of the space file and of the time budget."""
-    ledger = replay(read_journal(sweep.folder.journal))
+    ledger = read_ledger(sweep.folder.journal)
     stopped = [f"the search stopped early: {ledger.stop_reason}"] if ledger.stop_reason else []
     return stopped + ledger.limit_notes
 
 
-def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
+def confirm(sweep: Sweep, trials: Sequence[JournaledTrial]) -> Champion:
     """Repeat the best trials over several seeds at the full budget; write selection.json, champion.json.
 
     Raises:
         UserError: no trial of the search finished, or no confirmation run.
     """
     context = sweep.context(sweep.plan.confirm)
-    confirmation = Confirmation(sweep.spec, trials, context, time_limits=sweep.time_limits())
-    confirmation.run()
-    recipes = confirmation.recipes()
+    recipes, ended = Confirmation(sweep.spec, trials, context, time_limits=sweep.time_limits()).run()
     if not any(recipe.confirmed for recipe in recipes):
         raise UserError(f"no confirmation run finished; their logs are in {sweep.folder.logs}")
     champion = choose_champion(recipes, tolerance=sweep.spec.confirm.tolerance)
-    params = {trial.info.trial_id: dict(trial.info.params) for trial in trials}
+    params = {trial.task.trial_id: dict(trial.task.params) for trial in trials}
     write_json(
         sweep.folder.selection,
         {
             **selection_document(champion, recipes, params),
             "planned_trials": planned_trials(sweep.spec),
             "search_stopped": "; ".join(why_shortened(sweep)) or None,
-            "confirmation_ended": confirmation.why_ended(),
+            "confirmation_ended": ended,
         },
     )
     estimate = champion.estimate
@@ -135,31 +129,27 @@ def confirm(sweep: Sweep, trials: Sequence[TrialOutcome]) -> Champion:
     return champion
 
 
-def train_final(sweep: Sweep, champion: Champion, trials: Sequence[TrialOutcome]) -> Path:
+def train_final(sweep: Sweep, champion: Champion, trials: Sequence[JournaledTrial]) -> None:
     """Train the champion's configuration once more, by default on the validation images too.
-
-    Returns:
-        The path of the trained model.
 
     Raises:
         UserError: the run failed.
     """
-    [chosen] = [trial for trial in trials if trial.info.trial_id == champion.candidate]
-    config = sweep.spec.resolve(chosen.info.params, seed=trial_seed(sweep.spec, 0, stage="final"))
+    [chosen] = [trial.task for trial in trials if trial.task.trial_id == champion.candidate]
+    config = sweep.spec.resolve(chosen.params, seed=trial_seed(sweep.spec, 0, stage="final"))
     info = TrialInfo(
         trial_id=prepare_final_run(sweep.folder, config),
         stage="final",
         number=0,
         config=config,
-        params=chosen.info.params,
+        params=chosen.params,
         candidate=champion.candidate,
     )
-    [outcome] = run_configurations(
+    [final] = run_configurations(
         [info],
         sweep.context(sweep.plan.final),
         stage="final",
         include_validation=sweep.spec.final.include_validation,
     )
-    if outcome.model_path is None:
-        raise UserError(f"the final training failed: {outcome.error}")
-    return outcome.model_path
+    if final.status is not TrialStatus.FINISHED:
+        raise UserError(f"the final training failed: {final.error}")

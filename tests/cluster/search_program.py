@@ -58,7 +58,7 @@ def main() -> None:
     for outcome in outcomes:
         assert outcome.error is None, outcome.error
     losses = {
-        outcome.info.trial_id: [record.train_loss for record in outcome.records] for outcome in outcomes
+        outcome.task.trial_id: [record.train_loss for record in outcome.records] for outcome in outcomes
     }
     print(json.dumps(losses))
 

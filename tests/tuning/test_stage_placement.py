@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from platform.data.dataset import DatasetInfo
 from platform.tracking.events import SweepObserver
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.planning.plan import make_plan
 from platform.tuning.training_stages import Sweep
 from tests.space.examples import spec
+from tests.tuning.journal.examples import INFO
 
 NODE = {"CPU": 2.0, "GPU": 0.0}
 
@@ -17,12 +17,8 @@ NODE = {"CPU": 2.0, "GPU": 0.0}
 def concurrent_on(nodes: int, **changes: int) -> int:
     space = spec(trials=7, resources_per_worker={"CPU": 1, "GPU": 0}, **changes)
     plan = make_plan(space, [NODE])
-    info = DatasetInfo(
-        name="cifar10", label="", sha256="", class_names=("a",), train_images=0, test_images=0,
-        image_shape=(3, 32, 32), path=Path(),
-    )  # fmt: skip
     sweep = Sweep(
-        spec=space, plan=plan, folder=SweepFolder(Path("runs/x-20260101-000000")), info=info,
+        spec=space, plan=plan, folder=SweepFolder(Path("runs/x-20260101-000000")), info=INFO,
         observer=SweepObserver(), provenance={},
     )  # fmt: skip
     placement = sweep.context(plan.search, most_concurrent=space.concurrent_trials).placement

@@ -11,21 +11,9 @@ from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event, Kind
 from platform.tuning.stop_criteria import StopCriteria, hopeless
+from tests.tuning.journal.examples import a_record
 
-RECORD = EpochRecord(
-    epoch=1,
-    epochs=2,
-    step=1,
-    lr=0.1,
-    train_loss=1.0,
-    train_accuracy=0.5,
-    validation_loss=1.0,
-    validation_accuracy=0.5,
-    grad_norm=1.0,
-    epoch_s=1500.0,
-    evaluation_s=300.0,
-    images_per_s=1.0,
-)
+RECORD = replace(a_record(epochs=2), epoch_s=1500.0, evaluation_s=300.0)
 
 
 def event(kind: Kind, at: float, **fields: object) -> Event:
@@ -108,14 +96,13 @@ def test_only_finished_trials_reach_the_target() -> None:
     assert stop.reached() == "stop.target_accuracy: t002 reached 95.00 % on validation (target: 90 %)"
 
 
-def test_a_stopped_search_stays_stopped_until_it_is_extended() -> None:
+def test_an_extension_resets_the_limits() -> None:
     stop = criteria(target_accuracy=0.9, gpu_hours=1, wall_hours=1)
     stop.replay(event("begin", 0.0))
     stop.replay(event("epoch", 3600.0, record=RECORD))
     stop.replay(event("epoch", 7200.0, record=RECORD))
     stop.ended("t000", TrialStatus.FINISHED, 0.95)
-    stop.replay(event("stopped", 7300.0, note="the journaled reason"))
-    assert stop.reached() == "the journaled reason"
+    assert stop.reached() == "stop.wall_hours: the search has taken 2.00 h of 1 h"
     stop.replay(event("extended", 9000.0))
     assert stop.reached() is None
     assert stop.wall_s == 0

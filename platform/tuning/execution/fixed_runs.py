@@ -12,7 +12,8 @@ from platform.tracking.events import Stage, TrialInfo, TrialStatus
 from platform.tuning.execution.stage_context import StageContext
 from platform.tuning.execution.tuner_run import TunerJob, run_trials
 from platform.tuning.journal.journal import Journal, open_journal
-from platform.tuning.journal.trial import TrialOutcome, TrialTask
+from platform.tuning.journal.ledger import JournaledTrial
+from platform.tuning.journal.trial import TrialTask
 
 
 def run_configurations(
@@ -22,7 +23,7 @@ def run_configurations(
     stage: Stage,
     next_trial: Callable[[Journal], TrialInfo | None] = lambda _: None,
     include_validation: bool = False,
-) -> list[TrialOutcome]:
+) -> list[JournaledTrial]:
     """Run trials of fixed configurations inside a Ray session, or continue them after an interruption.
 
     Args:
@@ -33,7 +34,7 @@ def run_configurations(
         include_validation: train on training and validation images together.
 
     Returns:
-        One outcome per trial, in order, failed ones included. The next call tries failed ones again.
+        The trials in order, failed ones included. The next call tries failed ones again.
 
     Raises:
         Interrupted: a signal arrived; running trials keep their last checkpoint.
@@ -62,7 +63,7 @@ def run_configurations(
 
             job = TunerJob(stage=stage, waiting=waiting, next_task=next_task)
             run_trials(job, context, journal)
-        return [journal.ledger.trials[trial_id].outcome(task) for trial_id, task in tasks.items()]
+        return [journal.ledger.trials[trial_id] for trial_id in tasks]
 
 
 def _refuse_other(before: TrialTask, now: TrialTask) -> None:

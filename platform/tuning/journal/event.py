@@ -40,8 +40,8 @@ class Event:
     note: str | None = None
     limits: dict[str, int] | None = None
     """Upper limits of a time budget: `trials`, or `runs` of the confirmation."""
-    at: float | None = None
-    """Seconds since 1970; None in journals written before events had times."""
+    at: float
+    """Seconds since 1970."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as a JSON object."""
@@ -69,7 +69,7 @@ def event_from(line: dict[str, Any]) -> Event:
     Raises:
         KeyError, TypeError, ValueError: the object is not an event.
     """
-    kind, at = line["event"], line.get("at")
+    kind, at = line["event"], line["at"]
     if kind == "trial":
         task = TrialTask.model_validate(line["task"])
         return Event(kind=kind, trial_id=task.trial_id, task=task, at=at)
@@ -79,9 +79,8 @@ def event_from(line: dict[str, Any]) -> Event:
         status = TrialStatus(line["status"])
         return Event(kind=kind, trial_id=line["trial"], status=status, error=line["error"], at=at)
     if kind == "retry":
-        return Event(
-            kind=kind, trial_id=line["trial"], accumulate=line["accumulate"], note=line["note"], at=at
-        )
+        pieces, note = line["accumulate"], line["note"]
+        return Event(kind=kind, trial_id=line["trial"], accumulate=pieces, note=note, at=at)
     if kind in ("begin", "stopped", "limited", "extended"):
         return Event(kind=kind, note=line.get("note"), limits=line.get("limits"), at=at)
     raise ValueError(f"unknown event {kind!r}")

@@ -23,7 +23,7 @@ from platform.common.steady_clock import wall_time_s
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.journal.event import Event, Kind, event_from
-from platform.tuning.journal.ledger import replay
+from platform.tuning.journal.ledger import Ledger, replay
 from platform.tuning.journal.trial import TrialTask
 
 _SYNC_EPOCHS_EVERY_S = 0.1
@@ -148,6 +148,11 @@ def read_journal(path: Path) -> tuple[Event, ...]:
     if not path.exists():
         return ()
     return tuple(_parse(path, path.read_bytes().rpartition(b"\n")[0]))
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Return the state of a sweep after the events of its journal (see `read_journal`)."""
+    return replay(read_journal(path))
 
 
 def _parse(path: Path, content: bytes) -> Iterator[Event]:

@@ -7,66 +7,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from platform.tracking.events import Stage, TrialHistory, TrialStatus
-from platform.training.records import EpochRecord
+from platform.tracking.events import Stage, TrialHistory, TrialStatus, reported_accuracy
 from platform.tuning.journal.event import Event
-from platform.tuning.journal.trial import TrialOutcome, TrialTask
+from platform.tuning.journal.trial import TrialTask
 
 
 @dataclass(kw_only=True)
-class JournaledTrial:
+class JournaledTrial(TrialHistory):
     """One trial as the journal describes it."""
 
     task: TrialTask
     """With `accumulate` of the last retry."""
-    created_at: float | None
-    """Seconds since 1970, like all times here; None in journals written before events had times."""
-    records: list[EpochRecord] = field(default_factory=list)
-    """Its epochs, in order."""
-    recorded_at: list[float | None] = field(default_factory=list)
-    status: TrialStatus | None = None
-    """Status at the trial's end; None while it runs or waits."""
-    error: str | None = None
-    note: str | None = None
-    """Why the trial was retried."""
-    ended_at: float | None = None
 
     @property
     def accuracy(self) -> float | None:
-        """Validation accuracy so far, 0..1 (see `TrialOutcome.validation_accuracy`)."""
-        return self.outcome().validation_accuracy
+        """Validation accuracy so far, 0..1 (see `reported_accuracy`)."""
+        accuracy: float | None = None
+        for record in self.records:
+            accuracy = reported_accuracy(self.trial, record, accuracy)
+        return accuracy
 
-    def outcome(self, task: TrialTask | None = None) -> TrialOutcome:
-        """Return the trial's result; a trial without an end counts as interrupted.
-
-        Args:
-            task: replaces the journal's task, if the trial continued with other paths or resources.
-        """
-        task, status = task or self.task, self.status or TrialStatus.INTERRUPTED
-        model = Path(task.checkpoint_dir) / "model.pt"
-        return TrialOutcome(
-            info=task.info(),
-            status=status,
-            records=tuple(self.records),
-            model_path=model if status is TrialStatus.FINISHED else None,
-            error=self.error,
-        )
-
-    def history(self) -> TrialHistory:
-        """Return the trial's history for observers."""
-        return TrialHistory(
-            trial=self.task.info(),
-            created_at=self.created_at,
-            records=tuple(self.records),
-            recorded_at=tuple(self.recorded_at),
-            status=self.status,
-            error=self.error,
-            note=self.note,
-            ended_at=self.ended_at,
-        )
+    @property
+    def completed(self) -> bool:
+        """Whether the trial ran all epochs, so that its accuracy is comparable."""
+        return self.status is TrialStatus.FINISHED and self.accuracy is not None
 
 
 class Ledger:
@@ -75,8 +41,6 @@ class Ledger:
     def __init__(self) -> None:
         self.trials: dict[str, JournaledTrial] = {}
         """By trial id, in order of creation."""
-        self.began_at: float | None = None
-        """When the search last started or resumed."""
         self.stop_reason: str | None = None
         """Why the search ended before its last trial; None if it did not."""
         self.limits: dict[str, int] = {}
@@ -89,9 +53,7 @@ class Ledger:
 
     def apply(self, event: Event) -> None:
         """Change the state by one event. Events of unknown trials are ignored."""
-        if event.kind == "begin":
-            self.began_at = event.at
-        elif event.kind == "stopped":
+        if event.kind == "stopped":
             self.stop_reason = event.note
         elif event.kind == "limited":
             self.limits |= event.limits or {}
@@ -100,7 +62,9 @@ class Ledger:
             self.stop_reason, self.limits = None, {}
             self.confirmed_before = len(self.stage("confirm"))
         elif event.task is not None:
-            self.trials.setdefault(event.trial_id, JournaledTrial(task=event.task, created_at=event.at))
+            self.trials.setdefault(
+                event.trial_id, JournaledTrial(trial=event.task.info(), task=event.task, created_at=event.at)
+            )
         elif event.trial_id in self.trials:
             self._apply_to(self.trials[event.trial_id], event)
 
@@ -140,7 +104,7 @@ class Ledger:
     def histories(self) -> tuple[TrialHistory, ...]:
         """Return the history of each trial: ended trials in the order of their ends, then the others."""
         order = [*self._ended, *(trial_id for trial_id in self.trials if trial_id not in self._ended)]
-        return tuple(self.trials[trial_id].history() for trial_id in order)
+        return tuple(self.trials[trial_id] for trial_id in order)
 
 
 def replay(events: Iterable[Event]) -> Ledger:

@@ -1,11 +1,11 @@
-"""The task of a trial, its outcome, its log, and the metrics that its process reports to Tune."""
+"""The task of a trial, its log, and the metrics that its process reports to Tune."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from platform.common.errors import UserError
 from platform.common.schema import Frozen
-from platform.tracking.events import Stage, TrialInfo, TrialStatus
+from platform.tracking.events import Stage, TrialInfo
 from platform.training.config import RunConfig
 from platform.training.records import EpochRecord
 
@@ -59,29 +59,6 @@ class TrialTask(Frozen):
     def threads(self) -> int:
         """CPU threads of each worker."""
         return max(1, int(self.cpus_per_worker))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialOutcome:
-    """A trial that has ended."""
-
-    info: TrialInfo
-    status: TrialStatus
-    records: tuple[EpochRecord, ...]
-    """All epochs in order, those before a resume included."""
-    model_path: Path | None
-    """The trained model of a finished trial (`platform.models.trained`)."""
-    error: str | None = None
-    """Traceback and log path of a failed trial."""
-
-    @property
-    def validation_accuracy(self) -> float | None:
-        """0..1, of the last epoch, or of the best one with `report: best`."""
-        known = [record.validation_accuracy for record in self.records]
-        accuracies = [accuracy for accuracy in known if accuracy is not None]
-        if not accuracies:
-            return None
-        return max(accuracies) if self.info.config.report == "best" else accuracies[-1]
 
 
 FAILURE = "trial_failure"
@@ -144,12 +121,7 @@ def trial_log(
 ) -> Iterator[None]:
     """Write this process's output, and the traceback of an error, to the trial's log.
 
-    A resumed trial appends to its log.
-
-    Args:
-        path: the log.
-        header: its first line after the time.
-        open_log: opens `path`.
+    A resumed trial appends to its log. `header` follows the time in the first line.
 
     Raises:
         TrialFailed: the block raised an error.

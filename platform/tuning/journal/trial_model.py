@@ -9,8 +9,7 @@ from pathlib import Path
 
 from platform.common.errors import UserError, did_you_mean
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.journal.journal import read_journal
-from platform.tuning.journal.ledger import replay
+from platform.tuning.journal.journal import read_ledger
 from platform.tuning.journal.trial import TrialTask
 
 
@@ -20,7 +19,7 @@ def find_task(folder: SweepFolder, trial_id: str) -> TrialTask:
     Raises:
         UserError: the sweep has no such trial; the message lists the trials it has.
     """
-    trials = replay(read_journal(folder.journal)).trials
+    trials = read_ledger(folder.journal).trials
     if trial_id not in trials:
         some = ", ".join([*trials][:8]) + (", ..." if len(trials) > 8 else "")
         raise UserError(

@@ -9,8 +9,9 @@ used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Any
 
@@ -18,36 +19,15 @@ from platform.common.errors import UserError
 from platform.common.schema import Frozen
 from platform.common.text_format import percent, plural, probability_text
 from platform.space.distributions import Scalar
-from platform.space.pareto import non_dominated
 from platform.space.settings import Objective
 from platform.tracking.events import TrialStatus
-from platform.tuning.selection.posterior import Posterior, posterior, runs_of
-
-_TAILS = (0.025, 0.975)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankedTrial:
-    """A search trial, as input of the ranking."""
-
-    trial_id: str
-    number: int
-    status: TrialStatus
-    epoch: int
-    """Number of trained epochs."""
-    epochs: int
-    """Epochs of the full budget."""
-    validation_accuracy: float | None
-    validation_loss: float | None
-    params: Mapping[str, Scalar] = field(default_factory=dict)
-    """Trials with equal parameters are one candidate."""
-    costs: Mapping[str, float] = field(default_factory=dict)
-    """Costs of the network by objective name."""
+from platform.tuning.journal.ledger import JournaledTrial
+from platform.tuning.selection.posterior import posterior, runs_of
 
 
 def top_candidates(
-    trials: Iterable[RankedTrial], k: int, objectives: Sequence[Objective] = ("validation_accuracy",)
-) -> list[RankedTrial]:
+    trials: Sequence[JournaledTrial], k: int, objectives: Sequence[Objective] = ("validation_accuracy",)
+) -> list[JournaledTrial]:
     """Return up to `k` distinct configurations, best first.
 
     Finished trials come first, by validation accuracy; ties go to the lower validation loss, then to the
@@ -58,57 +38,50 @@ def top_candidates(
     Raises:
         UserError: no trial qualifies.
     """
-    trials = list(trials)
     if len(objectives) > 1:
         trials = pareto_front(trials, objectives) or trials
     qualified = [
         trial
         for trial in trials
-        if trial.status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
-        and trial.validation_accuracy is not None
-        and math.isfinite(trial.validation_accuracy)
+        if trial.status in (TrialStatus.FINISHED, TrialStatus.PRUNED) and trial.accuracy is not None
     ]
     if not qualified:
         raise UserError("no trial of the search has a validation accuracy; see the logs folder")
-    distinct: dict[object, RankedTrial] = {}
+    distinct: dict[object, JournaledTrial] = {}
     for trial in sorted(qualified, key=_rank):
-        configuration = tuple(sorted(trial.params.items())) if trial.params else trial.trial_id
-        distinct.setdefault(configuration, trial)
+        distinct.setdefault(tuple(sorted(trial.task.params.items())), trial)
     return list(distinct.values())[:k]
 
 
-def pareto_front(trials: Iterable[RankedTrial], objectives: Sequence[Objective]) -> list[RankedTrial]:
-    """Return the finished trials that no other one dominates, the most accurate first.
+def pareto_front(trials: Sequence[JournaledTrial], objectives: Sequence[Objective]) -> list[JournaledTrial]:
+    """Return the completed trials that no other one dominates, the most accurate first.
 
-    Trials stopped early are excluded, because their accuracies are not comparable.
-
-    Args:
-        trials: the trials of the search.
-        objectives: validation accuracy and costs.
+    A trial dominates another if it is at least as good in every objective and better in one. Trials stopped
+    early are excluded, because their accuracies are not comparable.
     """
-    finished = {
-        trial.trial_id: trial
-        for trial in trials
-        if trial.status is TrialStatus.FINISHED
-        and trial.validation_accuracy is not None
-        and math.isfinite(trial.validation_accuracy)
-    }
-    points = {
-        name: {**trial.costs, "validation_accuracy": trial.validation_accuracy or 0.0}
-        for name, trial in finished.items()
-    }
-    return sorted((finished[name] for name in non_dominated(points, objectives)), key=_rank)
+
+    def losses(trial: JournaledTrial) -> list[float]:
+        values = {**trial.task.costs, "validation_accuracy": -(trial.accuracy or 0.0)}
+        return [values[name] for name in objectives]
+
+    complete = [(trial, losses(trial)) for trial in trials if trial.completed]
+    front = [
+        trial
+        for trial, own in complete
+        if not any(other != own and all(map(operator.le, other, own)) for _, other in complete)
+    ]
+    return sorted(front, key=_rank)
 
 
-def _rank(trial: RankedTrial) -> tuple[float, ...]:
-    finished = trial.status is TrialStatus.FINISHED and trial.epoch >= trial.epochs
-    loss = trial.validation_loss
+def _rank(trial: JournaledTrial) -> tuple[float, ...]:
+    last = trial.records[-1]
+    loss = last.validation_loss
     return (
-        not finished,
-        0 if finished else -trial.epoch / max(1, trial.epochs),
-        -(trial.validation_accuracy or 0.0),
+        not trial.completed,
+        0 if trial.completed else -last.epoch / last.epochs,
+        -(trial.accuracy or 0.0),
         loss if loss is not None and math.isfinite(loss) else math.inf,
-        trial.number,
+        trial.task.number,
     )
 
 
@@ -159,8 +132,6 @@ class Champion(Frozen):
     """Other confirmed recipes whose expected loss is below the tolerance."""
     cheaper_than: str | None = None
     """The recipe with the highest expected accuracy, if the champion was preferred for its cost."""
-    cheaper_by: str | None = None
-    """Name of that cost."""
     verdict: str
     """The certainty of the choice in one or two sentences."""
 
@@ -173,10 +144,8 @@ class Champion(Frozen):
 def choose_champion(recipes: Sequence[Recipe], *, tolerance: float) -> Champion:
     """Return the confirmed recipe with the highest expected accuracy, or a cheaper one that is as good.
 
-    Args:
-        recipes: all recipes of the sweep with a run at full budget, the better search trials first; the first
-            one of equal ones wins.
-        tolerance: recipes with a lower expected loss are equally good.
+    `recipes` are all recipes with a run at full budget, the better search trials first; the first one of
+    equal ones wins. Recipes whose expected loss is below `tolerance` are equally good.
 
     Raises:
         UserError: no recipe is confirmed.
@@ -202,7 +171,6 @@ def choose_champion(recipes: Sequence[Recipe], *, tolerance: float) -> Champion:
         estimates=estimates,
         equal=others,
         cheaper_than=best.trial_id if saving else None,
-        cheaper_by=saving,
         verdict=_verdict(champion.trial_id, estimates, others, best.trial_id, saving, tolerance),
     )
 
@@ -213,42 +181,27 @@ def estimate(recipes: Sequence[Recipe]) -> dict[str, Estimate]:
         return {}
     import numpy as np
 
-    found: Posterior = posterior(runs_of([recipe.accuracies for recipe in recipes]), limits=(0.0, 1.0))
-    low, high = np.quantile(found.draws, _TAILS, axis=0)
-    values = zip(
-        found.mean,
-        found.draws.std(axis=0),
-        low,
-        high,
-        found.best_probability,
-        found.expected_loss,
-        np.quantile(found.losses, 0.95, axis=0),
-        strict=True,
-    )
+    found = posterior(runs_of([recipe.accuracies for recipe in recipes]), limits=(0.0, 1.0))
+    intervals: Any = np.quantile(found.draws, (0.025, 0.975), axis=0).T.tolist()
+    figures = {
+        "mean": found.mean,
+        "error": found.draws.std(axis=0),
+        "best_probability": found.best_probability,
+        "expected_loss": found.expected_loss,
+        "loss_bound95": np.quantile(found.losses, 0.95, axis=0),
+    }
     return {
         recipe.trial_id: Estimate(
-            mean=mean,
-            error=error,
-            interval95=(low, high),
-            best_probability=probability,
-            expected_loss=loss,
-            loss_bound95=bound,
+            interval95=intervals[place], **{name: float(values[place]) for name, values in figures.items()}
         )
-        for recipe, row in zip(recipes, values, strict=True)
-        for mean, error, low, high, probability, loss, bound in (map(float, row),)
+        for place, recipe in enumerate(recipes)
     }
 
 
 def selection_document(
     champion: Champion, recipes: Sequence[Recipe], params: Mapping[str, Mapping[str, Scalar]]
 ) -> dict[str, Any]:
-    """Return the content of selection.json about the recipes.
-
-    Args:
-        champion: the chosen recipe.
-        recipes: all recipes with a run at full budget.
-        params: the parameters of each search trial.
-    """
+    """Return the content of selection.json about the recipes, given the parameters of each search trial."""
     estimates = {name: one.model_dump(mode="json") for name, one in champion.estimates.items()}
     searched = [(recipe.searched, recipe) for recipe in recipes if recipe.searched is not None]
     accuracy, single = max(searched, key=lambda found: found[0], default=(0.0, None))
@@ -272,11 +225,7 @@ def selection_document(
         "cheaper_than": champion.cheaper_than,
         "verdict": champion.verdict,
         "best_single_run": single
-        and {
-            "trial_id": single.trial_id,
-            "accuracy": accuracy,
-            "estimate": estimates.get(single.trial_id),
-        },
+        and {"trial_id": single.trial_id, "accuracy": accuracy, "estimate": estimates.get(single.trial_id)},
     }
 
 

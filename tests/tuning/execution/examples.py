@@ -12,7 +12,8 @@ from platform.tracking.events import SweepObserver, TrialInfo, TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
 from platform.tuning.execution.stage_context import Placement, StageContext
-from platform.tuning.journal.trial import TrialOutcome, TrialTask
+from platform.tuning.journal.ledger import JournaledTrial
+from platform.tuning.journal.trial import TrialTask
 from platform.tuning.search_stage import run_search
 
 ONE_SLOT = Placement(backend="inproc", workers=1, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
@@ -92,7 +93,7 @@ def search(
     *,
     observer: SweepObserver | None = None,
     placement: Placement = ONE_SLOT,
-) -> list[TrialOutcome]:
+) -> list[JournaledTrial]:
     """Run (or resume) a search in `folder`."""
     return run_search(spec, context(folder, info, observer=observer, placement=placement))
 
@@ -102,17 +103,17 @@ def unfinished(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*") if path.name.endswith(".tmp")]
 
 
-def table(outcomes: list[TrialOutcome]) -> list[tuple[Any, ...]]:
+def table(trials: list[JournaledTrial]) -> list[tuple[Any, ...]]:
     """Return the fields that must be equal in an interrupted and an uninterrupted sweep: all but times."""
     return [
         (
-            outcome.info.trial_id,
-            dict(outcome.info.params),
-            outcome.info.config.seed,
-            outcome.status,
-            [(record.epoch, record.train_loss, record.validation_accuracy) for record in outcome.records],
+            trial.task.trial_id,
+            trial.task.params,
+            trial.task.run.seed,
+            trial.status,
+            [(record.epoch, record.train_loss, record.validation_accuracy) for record in trial.records],
         )
-        for outcome in outcomes
+        for trial in trials
     ]
 
 

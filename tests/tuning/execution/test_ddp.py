@@ -45,8 +45,8 @@ def test_trials_of_two_workers_finish_stop_and_fail(
 
     assert outcomes[0].status is TrialStatus.FINISHED, outcomes[0].error
     assert [record.epoch for record in outcomes[0].records] == [1, 2, 3]
-    model = load_trained_model(outcomes[0].model_path)
-    assert model.metrics["validation_accuracy"] == pytest.approx(outcomes[0].validation_accuracy)
+    model = load_trained_model(folder / "checkpoints" / "t000" / "model.pt")
+    assert model.metrics["validation_accuracy"] == pytest.approx(outcomes[0].accuracy)
     assert "worker 1 of 2" in (folder / "logs" / "t000.rank1.log").read_text()
 
     assert outcomes[1].status is TrialStatus.PRUNED

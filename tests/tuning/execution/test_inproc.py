@@ -47,14 +47,13 @@ def finished(
 
 def test_all_trials_run_in_one_process(finished) -> None:  # type: ignore[no-untyped-def]
     folder, observer, outcomes = finished
-    assert [outcome.info.trial_id for outcome in outcomes] == ["t000", "t001", "t002", "t003"]
-    assert outcomes[0].info.params == sgd(0.05)
+    assert [outcome.task.trial_id for outcome in outcomes] == ["t000", "t001", "t002", "t003"]
+    assert outcomes[0].task.params == sgd(0.05)
     assert observer.lines[:5] == [
         "t000 started", "t000 epoch 1", "t000 epoch 2", "t000 epoch 3", "t000 finished"
     ]  # fmt: skip
-    assert load_trained_model(outcomes[0].model_path).metrics["validation_accuracy"] == pytest.approx(
-        outcomes[0].validation_accuracy
-    )
+    model = load_trained_model(folder / "checkpoints" / "t000" / "model.pt")
+    assert model.metrics["validation_accuracy"] == pytest.approx(outcomes[0].accuracy)
     processes = {
         re.search(r"in process (\d+)", (folder / "logs" / f"{name}.log").read_text()).group(1)
         for name in ("t000", "t001", "t002", "t003")
@@ -65,10 +64,10 @@ def test_all_trials_run_in_one_process(finished) -> None:  # type: ignore[no-unt
 
 
 def test_a_failed_trial_is_reported_with_its_traceback_and_log(finished) -> None:  # type: ignore[no-untyped-def]
-    _, observer, outcomes = finished
+    folder, observer, outcomes = finished
     failed = outcomes[1]
     assert failed.status is TrialStatus.FAILED
-    assert failed.model_path is None
+    assert not (folder / "checkpoints" / "t001" / "model.pt").exists()
     assert failed.error.startswith("Traceback")
     assert "TrainingDiverged" in failed.error
     log = failed.error.splitlines()[-1].removeprefix("log: ")
@@ -107,9 +106,8 @@ def test_a_search_restored_from_its_mirror_resumes_exactly_in_another_folder(
     assert table(again) == table(outcomes)
     for outcome in again:
         if outcome.status is TrialStatus.FINISHED:
-            assert outcome.model_path == restored / "checkpoints" / outcome.info.trial_id / "model.pt"
-            load_trained_model(outcome.model_path)
-        assert (restored / "logs" / f"{outcome.info.trial_id}.log").exists()
+            load_trained_model(restored / "checkpoints" / outcome.task.trial_id / "model.pt")
+        assert (restored / "logs" / f"{outcome.task.trial_id}.log").exists()
 
 
 def test_a_scheduler_decision_without_a_journaled_end_is_kept(
@@ -192,6 +190,6 @@ def test_the_final_run_also_trains_on_validation_images(folder: Path, info: Data
             [trial], context(folder, info, observer=observer), stage="final", include_validation=True
         )
     assert outcome.status is TrialStatus.FINISHED
-    assert outcome.validation_accuracy is None
+    assert outcome.accuracy is None
     assert outcome.records[-1].step == 3 * -(-(64 + 32) // 32)
     assert observer.lines.count("final started") == 1

@@ -10,7 +10,7 @@ from platform.tracking.events import Stage, TrialStatus
 from platform.tuning.journal.event import Event
 from platform.tuning.journal.journal import Journal, open_journal, read_journal
 from platform.tuning.journal.ledger import Ledger, replay
-from tests.tuning.journal.examples import a_record, a_task
+from tests.tuning.journal.examples import RUN, a_record, a_task
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def write_sweep(journal: Journal) -> None:
 
 
 def state(ledger: Ledger) -> tuple[object, ...]:
-    return (ledger.trials, ledger.began_at, ledger.stop_reason, ledger.histories(), ledger.failures("search"))
+    return (ledger.trials, ledger.stop_reason, ledger.histories(), ledger.failures("search"))
 
 
 def test_a_running_sweep_has_the_state_that_a_replay_gives(path: Path) -> None:
@@ -57,7 +57,7 @@ def test_histories_list_ended_trials_first_in_the_order_of_their_ends(path: Path
     )
     assert (waiting.trial.trial_id, waiting.status, waiting.note) == ("t002", None, "out of GPU memory")
     times = [event.at for event in events]
-    assert (failed.records, failed.recorded_at) == ((a_record(),), (times[4],))
+    assert (failed.records, failed.recorded_at) == ([a_record()], [times[4]])
     assert (failed.created_at, failed.ended_at) == (times[1], times[-1])
 
 
@@ -90,31 +90,33 @@ def test_an_extension_removes_the_stop_reason(path: Path) -> None:
 def test_stages_are_kept_apart() -> None:
     def task(trial_id: str, stage: Stage) -> Event:
         return Event(
-            kind="trial", trial_id=trial_id, task=a_task(trial_id).model_copy(update={"stage": stage})
+            at=0, kind="trial", trial_id=trial_id, task=a_task(trial_id).model_copy(update={"stage": stage})
         )
 
-    failed = Event(kind="ended", trial_id="c1-s0", status=TrialStatus.FAILED)
+    failed = Event(at=0, kind="ended", trial_id="c1-s0", status=TrialStatus.FAILED)
     ledger = replay([task("t000", "search"), task("c1-s0", "confirm"), failed])
     assert [trial.task.trial_id for trial in ledger.stage("search")] == ["t000"]
     assert ledger.failures("search") == []
     assert [trial.task.trial_id for trial in ledger.failures("confirm")] == ["c1-s0"]
 
 
-def test_an_outcome_without_an_end_is_interrupted() -> None:
-    ledger = replay(
-        [
-            Event(kind="trial", trial_id="t000", task=a_task()),
-            Event(kind="epoch", trial_id="t000", record=a_record(accuracy=0.7)),
-        ]
-    )
-    outcome = ledger.trials["t000"].outcome()
-    assert (outcome.status, outcome.model_path) == (TrialStatus.INTERRUPTED, None)
-    assert (ledger.epochs_known("t000"), ledger.epochs_known("t001")) == (1, 0)
-    ledger.apply(Event(kind="ended", trial_id="t000", status=TrialStatus.FINISHED))
-    moved = a_task().model_copy(update={"checkpoint_dir": "/elsewhere/t000"})
-    assert ledger.trials["t000"].outcome(moved).model_path == Path("/elsewhere/t000/model.pt")
+@pytest.mark.parametrize(("report", "accuracy"), [("last", 0.7), ("best", 0.8)])
+def test_a_trial_is_completed_at_its_end_with_an_accuracy(report: str, accuracy: float) -> None:
+    task = a_task().model_copy(update={"run": RUN.changed(report=report)})
+    events = [
+        Event(at=0, kind="epoch", trial_id="t000", record=a_record(number, accuracy=reached))
+        for number, reached in enumerate((0.8, 0.7, None), start=1)
+    ]
+    ledger = replay([Event(at=0, kind="trial", trial_id="t000", task=task), *events])
+    trial = ledger.trials["t000"]
+    assert (trial.status, trial.completed, trial.accuracy) == (None, False, accuracy)
+    assert (ledger.epochs_known("t000"), ledger.epochs_known("t001")) == (3, 0)
+    ledger.apply(Event(at=0, kind="ended", trial_id="t000", status=TrialStatus.FINISHED))
+    assert trial.completed
+    trial.records.clear()
+    assert (trial.completed, trial.accuracy) == (False, None)
 
 
 def test_events_of_unknown_trials_are_ignored() -> None:
-    ledger = replay([Event(kind="epoch", trial_id="t009", record=a_record())])
+    ledger = replay([Event(at=0, kind="epoch", trial_id="t009", record=a_record())])
     assert ledger.trials == {}

@@ -8,16 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform.common.errors import UsageError, UserError
-from platform.data.dataset import DatasetInfo
 from platform.models.config import ModelConfig
 from platform.models.costs import count_multiply_accumulates, count_parameters
-from platform.space.pareto import non_dominated
 from platform.tracking.events import TrialStatus
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.sampling.objectives import measure_architectures, networks, read_architectures
 from platform.tuning.selection.champion import pareto_front, top_candidates
 from tests.space.examples import spec
-from tests.tuning.selection.test_champion import ranked_trial
+from tests.tuning.journal.examples import INFO, a_trial
 
 MODELS: dict[str, Any] = {
     "model.name": {"choice": ["resnet20_cifar", "resnet32_cifar"]},
@@ -79,18 +77,6 @@ def test_networks_lists_each_distinct_network_once() -> None:
     ]
 
 
-INFO = DatasetInfo(
-    name="cifar10",
-    label="cifar10",
-    sha256="",
-    class_names=tuple("0123456789"),
-    train_images=0,
-    test_images=0,
-    image_shape=(3, 32, 32),
-    path=Path(),
-)
-
-
 def test_each_network_is_measured_once_and_the_results_are_stored(tmp_path: Path) -> None:
     space = spec(search=MODELS, objectives=["validation_accuracy", "latency_ms", "parameters"])
     folder, timed = SweepFolder(tmp_path), []
@@ -119,37 +105,38 @@ def test_nothing_is_measured_if_accuracy_is_the_only_objective(tmp_path: Path) -
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
 def test_the_front_contains_exactly_the_undominated_points(values: list[tuple[int, int, int]]) -> None:
-    names = ("validation_accuracy", "parameters", "latency_ms")
-    points = {str(index): dict(zip(names, value, strict=True)) for index, value in enumerate(values)}
-    chosen = non_dominated(points, names)
+    trials = [
+        a_trial(number, accuracy / 4, costs={"parameters": size, "latency_ms": latency})
+        for number, (accuracy, size, latency) in enumerate(values)
+    ]
+    front = pareto_front(trials, ("validation_accuracy", "parameters", "latency_ms"))
 
-    def better(left: dict[str, int], right: dict[str, int]) -> bool:
-        signs = (1, -1, -1)
-        gains = [sign * (left[name] - right[name]) for sign, name in zip(signs, names, strict=True)]
+    def better(left: tuple[int, int, int], right: tuple[int, int, int]) -> bool:
+        gains = [sign * (one - other) for sign, one, other in zip((1, -1, -1), left, right, strict=True)]
         return min(gains) >= 0 and max(gains) > 0
 
-    assert chosen, "at least one point is undominated"
-    for name, point in points.items():
-        assert (name in chosen) != any(better(other, point) for other in points.values())
+    assert front, "at least one point is undominated"
+    for trial, point in zip(trials, values, strict=True):
+        assert (trial not in front) == any(better(other, point) for other in values)
 
 
 def test_candidates_are_the_most_accurate_trials_of_the_front() -> None:
     trials = [
-        ranked_trial(0, 0.90, costs={"parameters": 300}),
-        ranked_trial(1, 0.80, costs={"parameters": 100}),
-        ranked_trial(2, 0.89, costs={"parameters": 300}),
-        ranked_trial(3, 0.85, costs={"parameters": 200}),
-        ranked_trial(4, 0.99, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=3),
+        a_trial(0, 0.90, costs={"parameters": 300}),
+        a_trial(1, 0.80, costs={"parameters": 100}),
+        a_trial(2, 0.89, costs={"parameters": 300}),
+        a_trial(3, 0.85, costs={"parameters": 200}),
+        a_trial(4, 0.99, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=3),
     ]
-    assert [trial.number for trial in pareto_front(trials, BOTH)] == [0, 3, 1]
-    assert [trial.number for trial in top_candidates(trials, 2, BOTH)] == [0, 3]
-    assert [trial.number for trial in top_candidates(trials, 2)] == [0, 2]
+    assert [trial.task.number for trial in pareto_front(trials, BOTH)] == [0, 3, 1]
+    assert [trial.task.number for trial in top_candidates(trials, 2, BOTH)] == [0, 3]
+    assert [trial.task.number for trial in top_candidates(trials, 2)] == [0, 2]
 
 
 def test_without_a_finished_trial_the_longest_trained_ones_are_candidates() -> None:
     stopped = [
-        ranked_trial(number, 0.5, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=number)
+        a_trial(number, 0.5, costs={"parameters": 1}, status=TrialStatus.PRUNED, epoch=number)
         for number in (1, 2)
     ]
     assert pareto_front(stopped, BOTH) == []
-    assert [trial.number for trial in top_candidates(stopped, 1, BOTH)] == [2]
+    assert [trial.task.number for trial in top_candidates(stopped, 1, BOTH)] == [2]

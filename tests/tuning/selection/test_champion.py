@@ -1,90 +1,70 @@
 """Ranking of trials, and the choice of the champion."""
 
 import math
-from typing import Any
 
 import pytest
 
 from platform.common.errors import UserError
 from platform.tracking.events import TrialStatus
+from platform.tuning.journal.ledger import JournaledTrial
 from platform.tuning.selection.champion import (
-    RankedTrial,
     Recipe,
     better_probability,
     choose_champion,
     selection_document,
     top_candidates,
 )
+from tests.tuning.journal.examples import a_trial
 
 
-def ranked_trial(number: int, accuracy: float | None, **changes: Any) -> RankedTrial:
-    values: dict[str, Any] = {
-        "trial_id": f"t{number:03d}",
-        "number": number,
-        "status": TrialStatus.FINISHED,
-        "epoch": 9,
-        "epochs": 9,
-        "validation_accuracy": accuracy,
-        "validation_loss": 1.0,
-        **changes,
-    }
-    return RankedTrial(**values)
-
-
-def numbers(*trials: RankedTrial, k: int = 10) -> list[int]:
-    return [trial.number for trial in top_candidates(trials, k)]
+def numbers(*trials: JournaledTrial, k: int = 10) -> list[int]:
+    return [trial.task.number for trial in top_candidates(trials, k)]
 
 
 def test_candidates_are_ordered_by_validation_accuracy() -> None:
-    assert numbers(ranked_trial(0, 0.8), ranked_trial(1, 0.9), ranked_trial(2, 0.85), k=2) == [1, 2]
+    assert numbers(a_trial(0, 0.8), a_trial(1, 0.9), a_trial(2, 0.85), k=2) == [1, 2]
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_earlier_trial() -> None:
-    tied = [
-        ranked_trial(3, 0.9, validation_loss=0.5),
-        ranked_trial(1, 0.9, validation_loss=0.5),
-        ranked_trial(2, 0.9, validation_loss=0.4),
-        ranked_trial(0, 0.9, validation_loss=None),
+    losses = {3: 0.5, 1: 0.5, 2: 0.4, 0: None, 4: math.nan}
+    assert numbers(*(a_trial(number, 0.9, loss=loss) for number, loss in losses.items())) == [
+        2,
+        1,
+        3,
+        0,
+        4,
     ]
-    assert numbers(*tied) == [2, 1, 3, 0]
 
 
 def test_a_pruned_trial_ranks_below_every_finished_one() -> None:
-    pruned = {"status": TrialStatus.PRUNED}
     trials = [
-        ranked_trial(0, 0.95, epoch=3, **pruned),
-        ranked_trial(1, 0.7),
-        ranked_trial(2, 0.8, epoch=5, **pruned),
+        a_trial(0, 0.95, epoch=3, status=TrialStatus.PRUNED),
+        a_trial(1, 0.7),
+        a_trial(2, 0.8, epoch=5, status=TrialStatus.PRUNED),
     ]
     assert numbers(*trials) == [1, 2, 0]
     assert numbers(*trials, k=1) == [1]
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("accuracy", "status"),
     [
-        {"status": TrialStatus.FAILED},
-        {"status": TrialStatus.RUNNING},
-        {"status": TrialStatus.INTERRUPTED},
-        {"validation_accuracy": None},
-        {"validation_accuracy": math.nan},
+        (0.9, TrialStatus.FAILED),
+        (0.9, TrialStatus.RUNNING),
+        (0.9, TrialStatus.INTERRUPTED),
+        (None, TrialStatus.FINISHED),
     ],
 )
-def test_a_trial_without_an_accuracy_is_not_a_candidate(changes: dict[str, Any]) -> None:
-    assert numbers(ranked_trial(0, 0.9, **{"validation_accuracy": 0.9} | changes), ranked_trial(1, 0.5)) == [
-        1
-    ]
+def test_a_trial_without_an_accuracy_is_not_a_candidate(accuracy: float | None, status: TrialStatus) -> None:
+    trial = a_trial(0, accuracy, status=status)
+    assert numbers(trial, a_trial(1, 0.5)) == [1]
     with pytest.raises(UserError, match="no trial of the search has a validation accuracy"):
-        top_candidates([ranked_trial(0, 0.9, **{"validation_accuracy": 0.9} | changes)], 3)
+        top_candidates([trial], 3)
 
 
 def test_trials_with_equal_parameters_are_one_candidate() -> None:
-    same = {"params": {"batch_size": 128}}
-    trials = [
-        ranked_trial(0, 0.9, **same),
-        ranked_trial(1, 0.91, **same),
-        ranked_trial(2, 0.8, params={"batch_size": 64}),
-    ]
+    same = {"batch_size": 128}
+    trials = [a_trial(0, 0.9, params=same), a_trial(1, 0.91, params=same), a_trial(2, 0.8)]
     assert numbers(*trials) == [1, 2]
 
 
@@ -132,7 +112,7 @@ def test_of_equally_good_recipes_the_cheaper_one_wins() -> None:
         recipe("t2", 0.91, 0.911, 0.911, epochs=30, batch=1),
     ]
     champion = choose_champion(priced, tolerance=0.01)
-    assert (champion.candidate, champion.cheaper_than, champion.cheaper_by) == ("t1", "t2", "epochs")
+    assert (champion.candidate, champion.cheaper_than) == ("t1", "t2")
     assert champion.verdict.endswith(
         "t1, t2 are equally good within 1 points; t1 was preferred to t2 for its cost: epochs."
     )
