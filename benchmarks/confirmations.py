@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from platform.tuning.selection.allocation import State, StopRule, decide
+from platform.space.settings import Confirm
+from platform.tuning.selection.allocation import State, decide
 from platform.tuning.selection.posterior import Floats, Posterior, Runs, posterior
 
 _CHUNK = 250  # searches at a time, to limit memory
@@ -39,7 +40,7 @@ class Design:
     """The best recipes of the search that get runs."""
     seeds: int = 0
     """Runs of each candidate; 0 without a confirmation."""
-    rule: StopRule | None = None
+    rule: Confirm | None = None
     """The adaptive confirmation instead."""
     slots: int = 1
     """Runs at a time of the adaptive confirmation."""

@@ -26,7 +26,7 @@ from benchmarks.command import Parser, at_least
 from benchmarks.confirmations import Design, Searches, confirm
 from benchmarks.curves import Curves, read_curves, record_space
 from platform.common.errors import run_command
-from platform.tuning.selection.allocation import StopRule
+from platform.space.settings import Confirm
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ ASHA = [(grace, factor) for factor in (2.0, 3.0, 4.0) for grace in (1, 2, 3)]
 
 
 def _adaptive(tolerance: float, *, slots: int = 1) -> Design:
-    rule = StopRule(min_seeds=2, max_runs=16, tolerance=tolerance, confidence=0.95)
+    rule = Confirm(min_seeds=2, max_runs=16, tolerance=tolerance, confidence=0.95)
     name = f"adaptive, stops at {tolerance:g}" + (f", {slots} slots" if slots > 1 else "")
     return Design(name=name, candidates=4, rule=rule, slots=slots)
 

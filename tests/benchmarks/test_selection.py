@@ -15,13 +15,13 @@ from benchmarks.confirmations import Design, Searches, confirm
 from benchmarks.curves import Curves, draw_configurations, read_curves, record_curves
 from benchmarks.selection import ADAPTIVE, FIXED, SINGLE, Shape, row, saved_share, simulated, stopped_after
 from platform.common.errors import UserError
+from platform.space.settings import Confirm
 from platform.training.records import EpochRecord
-from platform.tuning.selection.allocation import StopRule
 from tests.benchmarks.examples import epoch_record
 from tests.space.examples import EVERY_KIND, spec
 
 SETTINGS = {"space": "test"}
-RULE = StopRule(min_seeds=2, max_runs=16, tolerance=0.2, confidence=0.95)
+RULE = Confirm(min_seeds=2, max_runs=16, tolerance=0.2, confidence=0.95)
 
 
 def curves(noise: float, *, configs: int = 14, seeds: int = 6, epochs: int = 4) -> Curves:

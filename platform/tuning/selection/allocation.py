@@ -12,13 +12,13 @@ thousands of them with this code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from platform.common.text_format import percent, plural, probability_text
+from platform.space.settings import Confirm
 from platform.tuning.selection.champion import Recipe
 from platform.tuning.selection.posterior import DRAWS, Posterior, Runs, posterior, runs_of
 
@@ -26,20 +26,6 @@ LEAST_PROBABILITY = 0.01
 """A recipe that is the best with a lower probability gets no more runs."""
 _MAX_FAILURES = 2
 """Failed runs after which a candidate gets no more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopRule:
-    """When the confirmation ends."""
-
-    min_seeds: int
-    """Finished runs of the leader, at least."""
-    max_runs: int
-    """Runs of all recipes together, failed and running ones included."""
-    tolerance: float
-    """Expected loss of choosing the leader, as accuracy."""
-    confidence: float
-    """Probability of the leader to be the best."""
 
 
 class State(NamedTuple):
@@ -76,15 +62,11 @@ class Decision(NamedTuple):
 
 
 def decide(
-    state: State, rule: StopRule, *, draws: int = DRAWS, limits: tuple[float, float] = (-np.inf, np.inf)
+    state: State, rule: Confirm, *, draws: int = DRAWS, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> Decision:
     """Return the next run of each confirmation.
 
-    Args:
-        state: the runs so far.
-        rule: when to stop.
-        draws: draws from the posterior.
-        limits: the lowest and highest possible mean.
+    Failed and running runs count in `max_runs`. `limits` are the lowest and the highest possible mean.
     """
     row = np.arange(len(state.used))
     found = posterior(state.runs, draws=draws, limits=limits)
@@ -105,15 +87,11 @@ def decide(
 
 
 def next_candidate(
-    recipes: Sequence[Recipe], candidates: Sequence[Attempts], rule: StopRule
+    recipes: Sequence[Recipe], candidates: Sequence[Attempts], rule: Confirm
 ) -> tuple[int | None, str]:
     """Return the place of the candidate of the next run, or None and the reason why the confirmation ends.
 
-    Args:
-        recipes: the candidates first, in the order of `candidates`, then all other recipes with a run at full
-            budget.
-        candidates: the confirmation runs without a result.
-        rule: when to stop.
+    `recipes` are the `candidates`, in the same order, then all others with a run at full budget.
     """
     runs = runs_of([recipe.accuracies for recipe in recipes])
     confirmed = np.array([[len(recipe.confirmed) for recipe in recipes]])

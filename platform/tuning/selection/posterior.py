@@ -66,8 +66,6 @@ class Posterior:
     """[..., recipes]."""
     draws: Floats
     """Draws of all recipes' means together, [..., draws, recipes]."""
-    noise: Floats
-    """Median of sigma, [...]."""
 
     @property
     def best_probability(self) -> Floats:
@@ -89,12 +87,9 @@ class Posterior:
 def posterior(
     runs: Runs, *, draws: int = DRAWS, limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> Posterior:
-    """Return the posterior of the recipes' means.
+    """Return the posterior of the recipes' means, given at least two runs in total.
 
-    Args:
-        runs: at least two runs in total.
-        draws: number of draws; the mean is exact.
-        limits: the lowest and highest possible mean.
+    The mean is exact, not an average of the `draws`. `limits` are the lowest and highest possible mean.
     """
     n, mean = runs.n[..., None, :], runs.mean[..., None, :]  # [..., ratios or draws, recipes]
     outlier = _is_outlier(runs)[..., None, :]
@@ -121,9 +116,7 @@ def posterior(
     weight = 1 / (1 + n * drawn)
     means = mean + weight * (center[..., None] - mean)
     means += random.recipes * np.sqrt(variance[..., None] * drawn * weight)
-    return Posterior(
-        expected.clip(*limits), means.clip(*limits), np.sqrt(np.median(variance, axis=-1, keepdims=False))
-    )
+    return Posterior(expected.clip(*limits), means.clip(*limits))
 
 
 def _is_outlier(runs: Runs) -> NDArray[np.bool_]:
