@@ -7,13 +7,14 @@ results are stored in `architectures.json` in the sweep's folder, and a resumed 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from platform.common.atomic import read_json, write_text
 from platform.common.errors import UserError
 from platform.common.schema import Frozen, validate
 from platform.data.dataset import DatasetInfo
 from platform.models.config import ModelConfig
-from platform.space.distributions import SearchTree, apply_settings, walk_tree
+from platform.space.distributions import SearchTree, apply_settings
 from platform.space.settings import Objective
 from platform.space.spec import SweepSpec, changes_network
 from platform.tracking.sweep_folder import SweepFolder
@@ -22,9 +23,6 @@ from platform.tuning.sampling.sampler import combinations
 
 FILE = "architectures.json"
 ACCURACY: Objective = "validation_accuracy"
-
-Latency = Callable[[ModelConfig], float]
-"""Measures the median latency of one image in ncnn on this machine, in milliseconds, with one thread."""
 
 
 class Architecture(Frozen):
@@ -68,11 +66,8 @@ def networks(spec: SweepSpec) -> list[ModelConfig]:
     """Return every distinct network of the space, in the file's order."""
     tree = SearchTree(tuple(entry for entry in spec.search.entries if changes_network(entry.path)))
     base = {"model": spec.base.model.model_dump()}
-    found = []
-    for params in combinations(tree):
-        drawn = walk_tree(tree, lambda dimension, params=params: params[dimension.name])  # type: ignore[misc]
-        found.append(cost_relevant(ModelConfig.model_validate(apply_settings(base, drawn.settings)["model"])))
-    return list(dict.fromkeys(found))
+    models = (apply_settings(base, chosen.settings)["model"] for chosen in combinations(tree))
+    return list(dict.fromkeys(cost_relevant(ModelConfig.model_validate(model)) for model in models))
 
 
 def measure_architectures(
@@ -80,17 +75,13 @@ def measure_architectures(
     folder: SweepFolder,
     info: DatasetInfo,
     *,
-    latency_ms: Latency,
+    latency_ms: Callable[[ModelConfig], float],
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Measure every network of the space and write architectures.json, unless the file exists.
 
-    Args:
-        spec: the space. Nothing is measured if accuracy is its only objective.
-        folder: the sweep's folder.
-        info: the dataset, for the image size and the number of classes.
-        latency_ms: measures a network's latency; called only if it is an objective.
-        progress: receives a message before each measurement.
+    Nothing is measured if accuracy is the only objective. `latency_ms` measures the median latency of one
+    image in ncnn on this machine, with one thread; it is called only if latency is an objective.
 
     Raises:
         UserError: a network could not be exported or timed.
@@ -101,20 +92,17 @@ def measure_architectures(
     from platform.models.costs import count_multiply_accumulates, count_parameters
 
     classes = len(info.class_names)
+    measure: dict[Objective, Callable[[ModelConfig], float]] = {
+        "parameters": partial(count_parameters, num_classes=classes),
+        "multiply_accumulates": partial(
+            count_multiply_accumulates, num_classes=classes, input_shape=info.image_shape
+        ),
+        "latency_ms": latency_ms,
+    }
     measured: list[Architecture] = []
     for model in (models := networks(spec)):
         progress(f"measuring {model.name}, network {len(measured) + 1} of {len(models)}")
-        costs: dict[Objective, float] = {}
-        for name in wanted:
-            if name == "parameters":
-                costs[name] = count_parameters(model, num_classes=classes)
-            elif name == "multiply_accumulates":
-                costs[name] = count_multiply_accumulates(
-                    model, num_classes=classes, input_shape=info.image_shape
-                )
-            else:
-                costs[name] = latency_ms(model)
-        measured.append(Architecture(model=model, costs=costs))
+        measured.append(Architecture(model=model, costs={name: measure[name](model) for name in wanted}))
     document = Architectures(architectures=tuple(measured))
     write_text(path, document.model_dump_json(indent=2) + "\n")
 

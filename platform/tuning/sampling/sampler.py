@@ -12,9 +12,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from platform.common.errors import UsageError
-from platform.space.distributions import Alternatives, Choice, Dimension, Range, Scalar, SearchTree, walk_tree
-from platform.space.settings import Grid, Nsga2, Random, Tpe
-from platform.space.spec import SweepSpec
+from platform.space.distributions import (
+    Alternatives,
+    Choice,
+    ChosenSettings,
+    Dimension,
+    Range,
+    Scalar,
+    SearchTree,
+    walk_tree,
+)
+from platform.space.settings import Grid, Nsga2, Qmc, Tpe
+from platform.space.spec import SweepSpec, trial_seed
 
 if TYPE_CHECKING:
     import optuna
@@ -37,28 +46,33 @@ def suggest(trial: optuna.Trial, spec: SweepSpec) -> dict[str, Scalar]:
     return walk_tree(spec.search, suggest_value).params
 
 
-def make_sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
-    """Return the seeded Optuna sampler of a spec; for a grid, the sampler of points beyond the grid."""
+def make_sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
+    """Return the Optuna sampler that draws trial `number`, seeded from the spec and that number alone.
+
+    A sampler shared by all trials would be in another state after a resume, because replayed trials draw
+    nothing.
+    """
     import optuna
 
-    sampler = spec.sampler
-    seed = spec.seed if isinstance(sampler, Grid) or sampler.seed is None else sampler.seed
-    if isinstance(sampler, Tpe):
-        return optuna.samplers.TPESampler(n_startup_trials=sampler.startup_trials, seed=seed)
-    if isinstance(sampler, Random | Grid):
-        return optuna.samplers.RandomSampler(seed=seed)
-    if isinstance(sampler, Nsga2):
-        return optuna.samplers.NSGAIISampler(population_size=sampler.population_size, seed=seed)
-    from platform.tuning.sampling.seeded_random_sampler import SeededRandomSampler
-
+    settings = spec.sampler
+    own = None if isinstance(settings, Grid) else settings.seed
+    seeded = spec if own is None else spec.model_copy(update={"seed": own})
+    seed = trial_seed(seeded, number, stage="sampler")
+    if isinstance(settings, Tpe):
+        return optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=seed)
+    if isinstance(settings, Nsga2):
+        return optuna.samplers.NSGAIISampler(population_size=settings.population_size, seed=seed)
+    random = optuna.samplers.RandomSampler(seed=seed)
+    if not isinstance(settings, Qmc):
+        return random
     with warnings.catch_warnings():
         # QMCSampler is experimental since Optuna 3; pyproject.toml bounds the version.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.QMCSampler(
             scramble=True,
-            seed=seed,
+            seed=seeded.seed,  # of the whole sequence
             warn_independent_sampling=False,
-            independent_sampler=SeededRandomSampler(seed),  # draws until a trial has finished
+            independent_sampler=random,  # draws until a trial has finished
         )
 
 
@@ -94,10 +108,10 @@ def grid_points(spec: SweepSpec) -> Iterator[dict[str, Scalar]]:
             f"{spec.name}: sampler 'grid' needs choice or quantized for every setting; "
             f"these are ranges: {', '.join(unquantized)}"
         )
-    return combinations(spec.search)
+    return (chosen.params for chosen in combinations(spec.search))
 
 
-def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
+def combinations(tree: SearchTree) -> Iterator[ChosenSettings]:
     """Yield every combination of a tree without continuous ranges.
 
     Works like an odometer whose later digits depend on the values of the earlier ones.
@@ -113,7 +127,7 @@ def combinations(tree: SearchTree) -> Iterator[dict[str, Scalar]]:
             position = positions.get(dimension.name, 0)  # noqa: B023 - called before `positions` changes
             return node.at(position) if isinstance(node, Range) else node.labels[position]
 
-        yield walk_tree(tree, choose).params
+        yield walk_tree(tree, choose)
         while digits and positions.get(digits[-1][0], 0) == digits[-1][1] - 1:
             digits.pop()
         if not digits:

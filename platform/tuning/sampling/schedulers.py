@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from ray.tune import Stopper
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
@@ -21,21 +21,13 @@ from platform.training.records import EpochRecord
 _NO_LAST_RUNG = 10**6  # epochs; more than any trial has
 
 
-@runtime_checkable
-class ReplayableScheduler(Protocol):
-    """A scheduler whose state is restored from the journal after an interruption."""
-
-    def replay(self, trial_id: str, record: EpochRecord) -> bool:
-        """Process a journaled epoch; return whether the trial continues after it."""
-
-
-def make_scheduler(settings: Scheduler) -> FIFOScheduler:
-    """Return the Tune scheduler for the `scheduler` section of a space file."""
+def make_scheduler(settings: Scheduler) -> EpochAsha | EpochMedian | None:
+    """Return the Tune scheduler for the `scheduler` section of a space file; None to stop no trial early."""
     if isinstance(settings, Asha):
         return EpochAsha(grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor)
     if isinstance(settings, Median):
         return EpochMedian(grace_epochs=settings.grace_epochs, min_trials=settings.min_trials)
-    return FIFOScheduler()  # type: ignore[no-untyped-call]
+    return None
 
 
 class EpochAsha(AsyncHyperBandScheduler):

@@ -13,9 +13,8 @@ from optuna.study import StudyDirection
 
 from platform.common.errors import UserError
 from platform.space.distributions import Scalar
-from platform.space.pareto import HIGHER_IS_BETTER
-from platform.space.settings import Nsga2, Random, Tpe
-from platform.space.spec import SweepSpec, trial_seed
+from platform.space.settings import Tpe
+from platform.space.spec import SweepSpec
 from platform.tracking.events import TrialStatus
 from platform.training.records import EpochRecord
 from platform.tuning.sampling.objectives import ACCURACY, Architectures
@@ -26,8 +25,8 @@ from platform.tuning.sampling.warm_start import EarlierTrial
 class Study:
     """A deterministic Optuna study: the same calls in the same order give the same next point.
 
-    Each trial gets a new sampler, seeded from the sweep's seed and the trial's number, so a resumed sweep
-    draws the same points as an uninterrupted one.
+    Each trial gets a new sampler (`make_sampler`), so a resumed sweep draws the same points as an
+    uninterrupted one.
     """
 
     def __init__(
@@ -38,22 +37,19 @@ class Study:
         architectures: Architectures | None = None,
         dashboard: Path | None = None,
     ) -> None:
-        """Create a study.
+        """Create a study with the finished trials of another sweep, which are added before the first trial.
 
-        Args:
-            spec: the space.
-            earlier: finished trials of another sweep, added before the first trial.
-            architectures: the costs of the space's networks; required if costs are objectives.
-            dashboard: a new file for the ended trials, which `optuna-dashboard` opens.
+        `architectures` is required if costs are objectives. `dashboard` is a new file for the ended trials,
+        which `optuna-dashboard` opens.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         self._architectures = architectures or Architectures(architectures=())
         directions = [
-            StudyDirection.MAXIMIZE if name in HIGHER_IS_BETTER else StudyDirection.MINIMIZE
+            StudyDirection.MAXIMIZE if name == ACCURACY else StudyDirection.MINIMIZE
             for name in spec.objectives
         ]
-        self._study = optuna.create_study(directions=directions, sampler=make_sampler(spec))
+        self._study = optuna.create_study(directions=directions)
         self._dashboard: optuna.Study | None = None
         if dashboard is not None:
             dashboard.unlink(missing_ok=True)
@@ -79,7 +75,7 @@ class Study:
 
     def ask(self, trial_id: str) -> dict[str, Scalar]:
         """Return the flat parameters of the next trial."""
-        self._study.sampler = _sampler_for(self._spec, len(self._asked)) or self._study.sampler
+        self._study.sampler = make_sampler(self._spec, len(self._asked))
         trial = self._study.ask()
         # Optuna draws lazily. Without this access, a trial with known parameters (a starting point or a
         # replayed one) would not count in the sequence of `qmc` and would belong to no generation of `nsga2`.
@@ -112,15 +108,12 @@ class Study:
 
     def ended(self, trial_id: str, status: TrialStatus, value: float | None) -> None:
         """Report the end of a trial; `value` is its validation accuracy, 0..1."""
-        state = {
-            TrialStatus.FINISHED: optuna.trial.TrialState.COMPLETE,
-            TrialStatus.PRUNED: optuna.trial.TrialState.PRUNED,
-        }.get(status, optuna.trial.TrialState.FAIL)
-        if state is optuna.trial.TrialState.COMPLETE and value is None:
-            state = optuna.trial.TrialState.FAIL
-        complete = state is optuna.trial.TrialState.COMPLETE
-        values = self._values(self._params[trial_id], value) if complete and value is not None else None
-        trial = self._study.tell(self._asked[trial_id], values, state=state)
+        state, values = optuna.trial.TrialState.FAIL, list[float]()
+        if status is TrialStatus.PRUNED:
+            state = optuna.trial.TrialState.PRUNED
+        elif status is TrialStatus.FINISHED and value is not None:
+            state, values = optuna.trial.TrialState.COMPLETE, self._values(self._params[trial_id], value)
+        trial = self._study.tell(self._asked[trial_id], values or None, state=state)
         if self._dashboard is not None:
             self._dashboard.add_trial(trial)
 
@@ -130,13 +123,3 @@ class Study:
             return [accuracy]
         known = {ACCURACY: accuracy, **self._architectures.costs(self._spec.resolve(params))}
         return [known[name] for name in self._spec.objectives]
-
-
-def _sampler_for(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler | None:
-    """Return a sampler seeded from the trial number alone; None for samplers without such a seed."""
-    settings = spec.sampler
-    if not isinstance(settings, Tpe | Random | Nsga2):
-        return None
-    seeded = spec if settings.seed is None else spec.model_copy(update={"seed": settings.seed})
-    own = settings.model_copy(update={"seed": trial_seed(seeded, number, stage="sampler")})
-    return make_sampler(spec.model_copy(update={"sampler": own}))

@@ -71,14 +71,6 @@ class TaskQueue(Searcher):
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: a resumed sweep builds a new queue from the journal."""
 
-    @override
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: a resumed sweep builds a new queue from the journal."""
-
-    @override
-    def restore(self, checkpoint_path: str) -> None:
-        """Never called: a resumed sweep builds a new queue from the journal."""
-
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its configuration for `Tuner.restore`, which this project does not use.
         return {}

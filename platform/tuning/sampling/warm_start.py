@@ -6,13 +6,15 @@ They are copied into the new sweep's folder at its start, so a resumed search us
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from platform.common.atomic import read_json, write_text
 from platform.common.errors import UsageError
 from platform.common.schema import Frozen, validate
 from platform.space.distributions import Scalar
 from platform.space.settings import Grid, Qmc, Random
-from platform.space.space_files import SweepSpec, load_spec
+from platform.space.space_files import load_spec
+from platform.space.spec import SweepSpec, changed_fields
 from platform.tracking.parquet_tables import read_trials
 from platform.tracking.sweep_folder import SweepFolder
 
@@ -33,8 +35,6 @@ class EarlierTrials(Frozen):
 
     sweep: str
     trials: tuple[EarlierTrial, ...]
-    left_out: int
-    """Number of finished trials outside the new space."""
 
 
 def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
@@ -51,15 +51,8 @@ def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
             "use sampler.name=tpe"
         )
     before = load_spec(source.path)
-    differ = [
-        name
-        for name, old, new in (
-            ("base.data", before.base.data, spec.base.data),
-            ("base.epochs", before.base.epochs, spec.base.epochs),
-            ("base.iterations", before.base.iterations, spec.base.iterations),
-        )
-        if old != new
-    ]
+    comparable = ("base.data", "base.epochs", "base.iterations")
+    differ = [name for name in changed_fields(before, spec) if name.startswith(comparable)]
     if differ:
         raise UsageError(
             f"--warm-start compares accuracies, so data and length must be the same, but {source.sweep_id} "
@@ -70,12 +63,16 @@ def earlier_trials(source: SweepFolder, spec: SweepSpec) -> EarlierTrials:
         for row in read_trials(source)
         if row.stage == "search" and row.completed and row.validation_accuracy is not None
     ]
-    fitting = tuple(trial for trial in whole if _fits(trial, spec))
+    fitting: list[EarlierTrial] = []
+    for trial in whole:
+        with suppress(UsageError):
+            spec.resolve(trial.params)
+            fitting.append(trial)
     if not fitting:
         raise UsageError(
             f"--warm-start: none of the {len(whole)} finished trials of {source.sweep_id} lies in this space"
         )
-    return EarlierTrials(sweep=source.sweep_id, trials=fitting, left_out=len(whole) - len(fitting))
+    return EarlierTrials(sweep=source.sweep_id, trials=tuple(fitting))
 
 
 def write_earlier_trials(folder: SweepFolder, earlier: EarlierTrials) -> None:
@@ -94,11 +91,3 @@ def read_earlier_trials(folder: SweepFolder) -> tuple[EarlierTrial, ...]:
         return ()
     content = read_json(path, remedy="restore it from a copy")
     return validate(EarlierTrials, content, source=str(path)).trials
-
-
-def _fits(trial: EarlierTrial, spec: SweepSpec) -> bool:
-    try:
-        spec.resolve(trial.params)
-    except UsageError:
-        return False
-    return True

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from platform.space.settings import Scheduler
-from platform.tuning.sampling.schedulers import ReplayableScheduler, make_scheduler
+from platform.tuning.sampling.schedulers import EpochAsha, EpochMedian, make_scheduler
 from tests.tuning.journal.examples import a_record
 
 EPOCHS = 9
@@ -22,7 +22,6 @@ GRACE_EPOCHS = {
     "asha-1-1.5": 1,
     "median-1-1": 1,
     "median-3-2": 3,
-    "none": EPOCHS,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "asha-1-2": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2},
@@ -30,7 +29,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "asha-1-1.5": {"name": "asha", "grace_epochs": 1, "reduction_factor": 1.5},
     "median-1-1": {"name": "median", "grace_epochs": 1, "min_trials": 1},
     "median-3-2": {"name": "median", "grace_epochs": 3, "min_trials": 2},
-    "none": {"name": "none"},
 }
 every_scheduler = pytest.mark.parametrize("name", SETTINGS)
 patient = settings(deadline=None, max_examples=25)
@@ -42,8 +40,10 @@ Epoch = tuple[int, int, float]
 """Number of the trial, epoch from 1, validation accuracy."""
 
 
-def scheduler_of(name: str) -> FIFOScheduler:
-    return make_scheduler(TypeAdapter(Scheduler).validate_python(SETTINGS[name]))
+def scheduler_of(name: str) -> EpochAsha | EpochMedian:
+    scheduler = make_scheduler(TypeAdapter(Scheduler).validate_python(SETTINGS[name]))
+    assert scheduler is not None
+    return scheduler
 
 
 def tune_trial(number: int) -> SimpleNamespace:
@@ -54,7 +54,7 @@ def tune_trial(number: int) -> SimpleNamespace:
 class LiveScheduler:
     """Calls a scheduler like Tune does, and returns its decision for each epoch."""
 
-    def __init__(self, scheduler: FIFOScheduler) -> None:
+    def __init__(self, scheduler: EpochAsha | EpochMedian) -> None:
         self.scheduler = scheduler
         self.trials: dict[int, SimpleNamespace] = {}
 
@@ -84,10 +84,7 @@ class LiveScheduler:
         return history
 
 
-def replay(scheduler: FIFOScheduler, epochs: list[Epoch]) -> list[bool]:
-    """Replay journaled epochs; a scheduler without state stops no trial."""
-    if not isinstance(scheduler, ReplayableScheduler):
-        return [True for _ in epochs]
+def replay(scheduler: EpochAsha | EpochMedian, epochs: list[Epoch]) -> list[bool]:
     return [
         scheduler.replay(f"t{number:03d}", a_record(epoch, accuracy, epochs=EPOCHS))
         for number, epoch, accuracy in epochs
@@ -161,4 +158,4 @@ def test_a_clearly_worse_trial_is_stopped(name: str) -> None:
     curves = [[0.5 + 0.05 * number] * EPOCHS for number in range(4)] + [[0.1] * EPOCHS]
     history = LiveScheduler(scheduler_of(name)).run(curves, concurrent=1)
     stopped = {number for (number, _, _), decision in history if not decision}
-    assert stopped == (set() if name == "none" else {4})
+    assert stopped == {4}

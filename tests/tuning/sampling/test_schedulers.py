@@ -6,7 +6,7 @@ import statistics
 from types import SimpleNamespace
 
 import pytest
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from platform.space.settings import Asha, Median, NoStopping
 from platform.tuning.sampling.schedulers import EpochAsha, EpochMedian, StopBetweenEpochs, make_scheduler
@@ -29,7 +29,7 @@ def decide_median(median: EpochMedian, name: str, epoch: int, accuracy: float) -
 
 
 def test_settings_choose_the_scheduler() -> None:
-    assert type(make_scheduler(NoStopping(name="none"))) is FIFOScheduler
+    assert make_scheduler(NoStopping(name="none")) is None
     assert isinstance(make_scheduler(Median(name="median")), EpochMedian)
     assert isinstance(make_scheduler(Asha(name="asha")), EpochAsha)
 
@@ -40,12 +40,6 @@ def test_asha_stops_the_worse_half_at_a_rung_and_nothing_between_rungs() -> None
     assert decide_asha(asha, "t001", 1, 0.6) == TrialScheduler.CONTINUE
     assert decide_asha(asha, "t002", 1, 0.4) == TrialScheduler.STOP
     assert decide_asha(asha, "t001", 1, 0.1) == TrialScheduler.CONTINUE, "one decision per trial and rung"
-
-
-def test_asha_does_not_stop_at_the_last_epoch() -> None:
-    asha = EpochAsha(grace_epochs=3, reduction_factor=3)
-    assert decide_asha(asha, "t000", 3, 0.9) == TrialScheduler.CONTINUE
-    assert decide_asha(asha, "t001", 3, 0.1) == TrialScheduler.CONTINUE
 
 
 def test_median_compares_the_best_accuracy_with_the_median_of_the_others_means() -> None:
@@ -78,15 +72,6 @@ def test_median_computes_one_mean_per_epoch_for_any_number_of_trials(
     monkeypatch.setattr(statistics, "fmean", lambda values: calls.append(len(values)) or fmean(values))
     decide_median(median, "t000", 2, 0.5)
     assert calls == [2]
-
-
-def test_median_does_not_stop_in_the_grace_period_or_at_the_last_epoch() -> None:
-    median = EpochMedian(grace_epochs=2, min_trials=1)
-    for epoch in (1, 2, 3):
-        assert decide_median(median, "t000", epoch, 0.9) == TrialScheduler.CONTINUE
-    assert decide_median(median, "t001", 1, 0.1) == TrialScheduler.CONTINUE
-    assert decide_median(median, "t001", 2, 0.1) == TrialScheduler.STOP
-    assert decide_median(median, "t001", 3, 0.1) == TrialScheduler.CONTINUE, "the third epoch is the last"
 
 
 def test_a_search_that_is_over_stops_trials_before_their_last_epoch() -> None:

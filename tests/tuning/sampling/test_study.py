@@ -25,11 +25,6 @@ NETWORKS: dict[str, Any] = {
 }
 
 
-def test_starting_points_come_first() -> None:
-    study = Study(tiny_spec(start_from=[sgd(0.05), sgd(0.02)]))
-    assert [run_trial(study, 0), run_trial(study, 1)] == [sgd(0.05), sgd(0.02)]
-
-
 def test_known_points_are_replayed_without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A draw of TPE looks at all earlier trials, so a replay that draws takes quadratic time."""
     spec = tiny_spec(sampler={"name": "tpe", "startup_trials": 2})

@@ -9,13 +9,13 @@ import pytest
 from platform.common.atomic import write_text
 from platform.common.errors import UsageError
 from platform.space.settings import Grid, Tpe
-from platform.space.space_files import SweepSpec
+from platform.space.spec import SweepSpec
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tuning.sampling.warm_start import earlier_trials, read_earlier_trials, write_earlier_trials
 from tests.space.examples import spec
-from tests.tuning.test_stop_criteria import RECORD
+from tests.tuning.journal.examples import a_record
 
 TPE = Tpe(name="tpe", startup_trials=0)
 
@@ -35,8 +35,7 @@ def finished_sweep(path: Path, space: SweepSpec, rates: dict[float, TrialStatus]
             params=params,
         )
         writer.trial_started(trial)
-        fields = {**RECORD.as_dict(), "validation_accuracy": rate}
-        writer.epoch_finished(trial, type(RECORD)(**fields))
+        writer.epoch_finished(trial, a_record(1, rate))
         writer.trial_ended(trial, status)
     writer.flush()
     return folder
@@ -46,7 +45,7 @@ def test_finished_trials_are_copied_and_read_back(tmp_path: Path) -> None:
     rates = {0.1: TrialStatus.FINISHED, 0.2: TrialStatus.PRUNED, 0.3: TrialStatus.FINISHED}
     before = finished_sweep(tmp_path / "before-20260101-000000", spec(), rates)
     known = earlier_trials(before, spec(sampler=TPE.model_dump()))
-    assert (known.sweep, known.left_out) == ("before-20260101-000000", 0)
+    assert known.sweep == "before-20260101-000000"
     assert [(trial.trial_id, trial.accuracy) for trial in known.trials] == [("t000", 0.1), ("t002", 0.3)]
     after = SweepFolder(tmp_path / "after")
     assert read_earlier_trials(after) == ()
@@ -80,7 +79,6 @@ def test_trials_outside_the_new_space_are_left_out(tmp_path: Path) -> None:
     narrow = {"batch_size": {"choice": [128]}, "optimizer.lr": {"log_uniform": [0.01, 0.1]}}
     known = earlier_trials(before, spec(search=narrow))
     assert [trial.trial_id for trial in known.trials] == ["t000"]
-    assert known.left_out == 1
     elsewhere = {"batch_size": {"choice": [128]}, "optimizer.lr": {"log_uniform": [0.001, 0.002]}}
     with pytest.raises(UsageError, match="none of the 2 finished trials"):
         earlier_trials(before, spec(search=elsewhere))
