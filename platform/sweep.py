@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from platform.common.cores import usable_cores
 from platform.common.errors import Interrupted, UserError, describe_os_error, run_command
 from platform.console.sweep_command import Arguments, read_command, spec_and_folder
-from platform.space.space_files import SweepSpec
+from platform.space.spec import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, new_sweep_folder
 
 if TYPE_CHECKING:
@@ -109,14 +109,7 @@ def _sweep(arguments: Arguments, spec: SweepSpec, folder: SweepFolder | None, vi
                 progress=view.set_phase,
             )
         plan = plan_here(
-            spec,
-            info,
-            nodes,
-            within=within,
-            speed=speed,
-            stored=stored,
-            calibrate=folder is None,
-            progress=view.set_phase,
+            spec, info, nodes, within=within, speed=speed, stored=stored, progress=view.set_phase
         )
     _show_plan(arguments, plan, info, folder, view)
     earlier = None
@@ -219,7 +212,7 @@ def _evaluate_and_export(sweep: Sweep, arguments: Arguments, view: LiveView, *, 
     with view.phase("writing the report"):
         sweep.folder.set_state("finished")
         sweep.observer.trials_diagnosed(findings_by_trial(grouped_findings(read_results(sweep.folder))))
-        sweep.observer.artifact_written(write_report(sweep.folder.path), name="report")
+        sweep.observer.artifact_written(write_report(sweep.folder), name="report")
 
 
 def _export(sweep: Sweep, view: LiveView) -> None:
@@ -244,7 +237,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         most_images=_QUICK_IMAGES if quick else None,
         source={
             "sweep": folder.sweep_id,
-            "run": extend_sweep.final_run_id(folder),
+            "run": extend_sweep.final_runs(folder)[-1].trial_id,
             "commit": sweep.provenance["commit"],
             "test_accuracy": final_model.evaluate_on_test_set(sweep)["accuracy"],
         },
@@ -292,11 +285,7 @@ def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
             out,
             parity_images=load_split(info, "test").images[:MIN_IMAGES],
             parity_data=info.label,
-            source={
-                "sweep": folder.sweep_id,
-                "run": trial_id,
-                "commit": task.provenance.get("commit"),
-            },
+            source={"sweep": folder.sweep_id, "run": trial_id, "commit": task.provenance.get("commit")},
             progress=view.set_phase,
         )
     view.close()
@@ -308,7 +297,6 @@ def _show_plan(
     arguments: Arguments, plan: Plan, info: DatasetInfo, folder: SweepFolder | None, view: LiveView
 ) -> None:
     """Print the plan, or what is left of a resumed sweep; with --dry-run --quiet, the plan as JSON."""
-    from platform.console.facts import print_whole
     from platform.console.plan_table import plan_table, remaining_table
     from platform.tracking.provenance import without_credentials
 
@@ -316,19 +304,17 @@ def _show_plan(
         print(plan.model_dump_json(indent=2))
         return
     if folder is not None:
-        print_whole(view.console, remaining_table(plan, folder))
+        view.console.print(remaining_table(plan, folder), crop=False)
         return
     images = f"{info.label}: {info.train_images:,} training images, {info.test_images:,} test images"
-    print_whole(
-        view.console,
-        plan_table(
-            plan,
-            data=images,
-            generated=info.name == "generated",
-            folder=None if arguments.dry_run else arguments.output.root.absolute(),
-            tracking_uri=without_credentials(_tracking_uri(arguments, folder)),
-        ),
+    table = plan_table(
+        plan,
+        data=images,
+        generated=info.name == "generated",
+        folder=None if arguments.dry_run else arguments.output.root.absolute(),
+        tracking_uri=without_credentials(_tracking_uri(arguments, folder)),
     )
+    view.console.print(table, crop=False)
 
 
 def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Observers:

@@ -151,13 +151,11 @@ class Confirm(Frozen):
             values["max_runs"] = max(self.min_seeds, min(self.max_runs, candidates * seeds))
         return Confirm(**values)
 
-    def fewest_runs(self, candidates: int) -> int:
-        """Return the number of runs without which the confirmation does not end."""
-        return self.min_seeds if self.seeds is None else candidates * self.seeds
-
-    def most_runs(self, candidates: int) -> int:
-        """Return the largest number of runs."""
-        return self.max_runs if self.seeds is None else candidates * self.seeds
+    def runs(self, candidates: int) -> tuple[int, int]:
+        """Return the fewest runs with which the confirmation can end, and the largest number."""
+        if self.seeds is None:
+            return self.min_seeds, self.max_runs
+        return candidates * self.seeds, candidates * self.seeds
 
     def text(self) -> str:
         """Return the size in words: `3 candidates x 2 seeds`, `4 candidates, 2 to 16 runs`."""

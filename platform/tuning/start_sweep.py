@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,32 +15,21 @@ from platform.common.cores import usable_cores
 from platform.common.errors import UserError
 from platform.common.schema import validate
 from platform.data.dataset import DatasetInfo
-from platform.space.short_runs import PlannedChoice
 from platform.space.spec import SweepSpec
 from platform.tracking.events import SweepInfo, SweepObserver
 from platform.tracking.provenance import collect, command_line
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.config import RunConfig
-from platform.tuning.journal.journal import read_journal
-from platform.tuning.journal.ledger import replay
+from platform.tuning.journal.journal import read_ledger
 from platform.tuning.planning.capacity import NodeResources, worker_slots
+from platform.tuning.planning.estimate import estimate_sweep, mean_speed
 from platform.tuning.planning.gpu_share import gpu_sharing_notes, resolve_measured_gpu
-from platform.tuning.planning.plan import changed_workers_notes, make_plan
+from platform.tuning.planning.plan import make_plan
 from platform.tuning.planning.records import ImageCounts, Plan, Speed, TimeBudget
 from platform.tuning.training_stages import Sweep
 
 _PROBE_BATCH = 16
 """Batch size of the first speed measurement for a time budget; short runs have small batches."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fitted:
-    """A sweep of the size that fits into a time."""
-
-    spec: SweepSpec
-    choices: tuple[PlannedChoice, ...]
-    speed: Speed
-    budget_s: float
 
 
 def find_data(
@@ -51,14 +40,9 @@ def find_data(
     or_generated: bool,
     progress: Callable[[str], None],
 ) -> tuple[SweepSpec, DatasetInfo]:
-    """Return the dataset of a sweep.
+    """Return the dataset of a sweep, from `data_dir` or else from the usual places.
 
-    Args:
-        spec: the sweep.
-        data_dir: folder of the dataset; None to search the usual places.
-        offline: download nothing.
-        or_generated: use generated images if CIFAR-10 is not available.
-        progress: called with a message before each slow step.
+    `offline` downloads nothing. `or_generated` uses generated images if CIFAR-10 is not available.
 
     Returns:
         The spec, with `data.name: generated` in that case, and the dataset in the cache.
@@ -70,18 +54,16 @@ def find_data(
     from platform.data.catalog import prepare_dataset
     from platform.data.dataset import DataNotFound
 
-    def find(spec: SweepSpec) -> DatasetInfo:
-        return prepare_dataset(spec.base.data, data_dir=data_dir, offline=offline, progress=progress)
-
+    find = partial(prepare_dataset, data_dir=data_dir, offline=offline, progress=progress)
     try:
-        return spec, find(spec)
+        return spec, find(spec.base.data)
     except DataNotFound:
         if not or_generated:
             raise
     document = spec.to_dict()
     document["base"]["data"]["name"] = "generated"
     spec = validate(SweepSpec, document, source=spec.name)
-    return spec, find(spec)
+    return spec, find(spec.base.data)
 
 
 def available_nodes() -> list[NodeResources]:
@@ -112,14 +94,8 @@ def shorten_here(
 ) -> tuple[SweepSpec, TimeBudget, Speed]:
     """Shorten a sweep so that it ends on these nodes within a time, from the measured speed.
 
-    Args:
-        spec: the sweep as its space file describes it.
-        info: its dataset in the cache.
-        nodes: the resources of each node.
-        budget_s: seconds from the start of the command to the end of the sweep.
-        or_smallest: if the time is too short, take as much as the smallest useful sweep needs.
-        used_before_s: returns the seconds since the start of the command.
-        progress: called with a message before each slow step.
+    The time, `budget_s`, starts with the command; `used_before_s` returns the seconds since then. If it is
+    too short and `or_smallest` is set, the sweep takes as much as the smallest useful one needs.
 
     Raises:
         UsageError: the time is too short, without `or_smallest`; the message has the shortest sensible one.
@@ -130,15 +106,15 @@ def shorten_here(
     resolved, _ = resolve_measured_gpu(spec, info, nodes, progress=progress)
     images = _image_counts(spec, info)
 
-    def fit(batch_size: int) -> _Fitted:
+    def fit(batch_size: int) -> tuple[SweepSpec, TimeBudget, Speed]:
         plan = make_plan(resolved, nodes, train_images=images.train)
         measured = resolved.base.changed(batch_size=batch_size)
-        speed = _training_speed(plan, spec, measured, info, calibrate=True, progress=progress)
-        if speed is None:
+        try:
+            speed = _training_speed(plan, spec, measured, info, progress=progress)
+        except UserError as error:
             raise UserError(
-                "--within needs the speed of a trial, but trials run on GPUs and this machine has none to "
-                "measure; set trials and base.epochs with --set instead"
-            )
+                f"--within needs the speed of a trial: {error}; set trials and base.epochs with --set instead"
+            ) from None
         used_s, total_s = used_before_s(), budget_s
         try:
             shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=total_s - used_s)
@@ -147,20 +123,17 @@ def shorten_here(
                 raise
             total_s = used_s + error.least_s
             shorter, choices = fit_to_time(resolved, nodes, speed, images, available_s=error.least_s)
-        return _Fitted(spec=shorter, choices=choices, speed=speed, budget_s=total_s)
+        within = TimeBudget(
+            budget_s=total_s, used_before_s=used_before_s(), choices=choices, full_digest=spec.digest()
+        )
+        return shorter, within, speed
 
     probe = min(_PROBE_BATCH, spec.base.batch_size)
-    fitted = fit(probe)
-    if fitted.spec.base.batch_size != probe:  # the speed depends on the batch size
-        fitted = fit(fitted.spec.base.batch_size)
-    values = fitted.spec.to_dict() | {"resources_per_worker": spec.to_dict()["resources_per_worker"]}
-    within = TimeBudget(
-        budget_s=fitted.budget_s,
-        used_before_s=used_before_s(),
-        choices=fitted.choices,
-        full_digest=spec.digest(),
-    )
-    return validate(SweepSpec, values, source=spec.name), within, fitted.speed
+    shorter, within, speed = fit(probe)
+    if shorter.base.batch_size != probe:  # the speed depends on the batch size
+        shorter, within, speed = fit(shorter.base.batch_size)
+    values = shorter.to_dict() | {"resources_per_worker": spec.to_dict()["resources_per_worker"]}
+    return validate(SweepSpec, values, source=spec.name), within, speed
 
 
 def plan_here(
@@ -171,20 +144,12 @@ def plan_here(
     within: TimeBudget | None = None,
     speed: Speed | None = None,
     stored: Plan | None = None,
-    calibrate: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """Plan a sweep for these nodes.
+    """Plan a sweep for these nodes; with a time budget, `spec` is already shortened.
 
-    Args:
-        spec: the sweep; with a time budget, already shortened.
-        info: its dataset in the cache.
-        nodes: the resources of each node.
-        within: the time budget.
-        speed: the speed of a trial; None to look it up or measure it.
-        stored: the plan of a resumed sweep, whose time budget and estimate remain.
-        calibrate: measure this machine's speed if it is not cached, which takes some seconds.
-        progress: called with a message before each slow step.
+    The plan of a resumed sweep, `stored`, keeps its time budget and its estimate. Otherwise, without `speed`,
+    this machine's speed is measured, which takes some seconds if it is not cached.
 
     Raises:
         UsageError: a run can never be placed.
@@ -196,21 +161,23 @@ def plan_here(
         within=within if stored is None else stored.within,
         train_images=max(1, info.train_images - spec.base.data.validation_size),
     )
-    plan = plan.model_copy(
+    notes += gpu_sharing_notes(plan.search.resources_per_worker.GPU)
+    estimate = None if stored is None else stored.estimate
+    if estimate is None:
+        try:
+            speed = speed or _training_speed(plan, spec, spec.base, info, progress=progress)
+            counts = _image_counts(spec, info)
+            estimate = estimate_sweep(plan, speed, counts, cost_per_hour=spec.cost_per_hour)
+        except UserError as error:
+            notes += (f"no time estimate: {error}",)
+    return plan.model_copy(
         update={
             **_device_and_precision(plan, spec),
             "spec_digest": spec.digest(),
-            "notes": (
-                *plan.notes,
-                *notes,
-                *gpu_sharing_notes(plan.search.resources_per_worker.GPU),
-                *(() if stored is None else changed_workers_notes(stored, plan, spec)),
-            ),
+            "notes": (*plan.notes, *notes),
+            "estimate": estimate,
         }
     )
-    if stored is not None and stored.estimate is not None:
-        return plan.model_copy(update={"estimate": stored.estimate})
-    return _with_estimate(plan, spec, info, speed, calibrate=calibrate, progress=progress)
 
 
 def stored_plan(folder: SweepFolder) -> Plan | None:
@@ -252,32 +219,6 @@ def _device_and_precision(plan: Plan, spec: SweepSpec) -> dict[str, str]:
     }
 
 
-def _with_estimate(
-    plan: Plan,
-    spec: SweepSpec,
-    info: DatasetInfo,
-    speed: Speed | None,
-    *,
-    calibrate: bool,
-    progress: Callable[[str], None],
-) -> Plan:
-    """Return the plan with its time estimate, or with a note on why there is none."""
-    from platform.tuning.planning.estimate import estimate_sweep
-
-    try:
-        speed = speed or _training_speed(plan, spec, spec.base, info, calibrate=calibrate, progress=progress)
-    except UserError as error:
-        return _with_note(plan, f"no time estimate: {error}")
-    if speed is None:
-        needs_gpu = plan.search.resources_per_worker.GPU and calibrate
-        note = "no time estimate: trials run on GPUs, and this machine has none to measure"
-        return _with_note(plan, note) if needs_gpu else plan
-    images = _image_counts(spec, info)
-    return plan.model_copy(
-        update={"estimate": estimate_sweep(plan, speed, images, cost_per_hour=spec.cost_per_hour)}
-    )
-
-
 def _image_counts(spec: SweepSpec, info: DatasetInfo) -> ImageCounts:
     from platform.data.cache import load_split
     from platform.data.splits import train_validation_indices
@@ -287,30 +228,27 @@ def _image_counts(spec: SweepSpec, info: DatasetInfo) -> ImageCounts:
 
 
 def _training_speed(
-    plan: Plan,
-    spec: SweepSpec,
-    run: RunConfig,
-    info: DatasetInfo,
-    *,
-    calibrate: bool,
-    progress: Callable[[str], None],
-) -> Speed | None:
-    """Return the mean speed of `run` over the space's networks.
-
-    None if it is not cached and not to be measured, or if it needs a GPU and this machine has none.
+    plan: Plan, spec: SweepSpec, run: RunConfig, info: DatasetInfo, *, progress: Callable[[str], None]
+) -> Speed:
+    """Return the mean speed of `run` over the space's networks, measured if it is not cached.
 
     Raises:
-        UserError: the measurement failed.
+        UserError: the measurement failed, or trials run on GPUs and this machine has none.
     """
     import torch
 
     from platform.tuning.planning import calibration
-    from platform.tuning.planning.estimate import mean_speed
     from platform.tuning.sampling.objectives import networks
 
     resources = plan.search.resources_per_worker
     if resources.GPU > 0 and not torch.cuda.device_count():
-        return None
+        raise UserError("trials run on GPUs, and this machine has none to measure")
+    # The concurrent workers on one GPU, or on this machine if trials run on the CPU.
+    if resources.GPU > 0:
+        processes = int(1 / resources.GPU + 1e-9) or 1
+    else:
+        processes = worker_slots(resources, [plan.nodes[0].model_dump()]) or 1  # a head often has 0 CPUs
+    processes = min(processes, plan.search.concurrency * plan.search.workers)
     requests = [
         calibration.CalibrationRequest(
             run=run.changed(model=model),
@@ -320,38 +258,13 @@ def _training_speed(
         )
         for model in networks(spec)
     ]
-    # The concurrent workers on one GPU, or on this machine if trials run on the CPU.
-    if resources.GPU > 0:
-        processes = int(1 / resources.GPU + 1e-9) or 1
-    else:
-        processes = worker_slots(resources, [plan.nodes[0].model_dump()]) or 1  # a head often has 0 CPUs
-    processes = min(processes, plan.search.concurrency * plan.search.workers)
-    cached = [calibration.load_cached_speed(request, processes=processes) for request in requests]
-    if None in cached and not calibrate:
-        return None
     return mean_speed(
-        [
-            speed or calibration.calibrate(request, processes=processes, progress=progress)
-            for request, speed in zip(requests, cached, strict=True)
-        ]
+        [calibration.calibrate(request, processes=processes, progress=progress) for request in requests]
     )
 
 
-def _with_note(plan: Plan, note: str) -> Plan:
-    return plan.model_copy(update={"notes": (*plan.notes, note)})
-
-
-def _planned_digest(folder: SweepFolder) -> str:
-    """Return the digest of the spec in the folder's plan; extending the sweep changes the spec."""
-    return str(read_json(folder.plan, remedy="restore it from a copy").get("spec_digest"))
-
-
 def open_sweep(
-    spec: SweepSpec,
-    plan: Plan,
-    folder: SweepFolder,
-    info: DatasetInfo,
-    observer: SweepObserver,
+    spec: SweepSpec, plan: Plan, folder: SweepFolder, info: DatasetInfo, observer: SweepObserver
 ) -> Sweep:
     """Write the spec and the plan to the sweep's folder unless they exist, and notify the observer.
 
@@ -367,7 +280,8 @@ def open_sweep(
     }
     discard_unfinished(folder.path)
     folder.set_state("running")
-    if not folder.plan.exists() or _planned_digest(folder) != plan.spec_digest:
+    stored = stored_plan(folder)
+    if stored is None or stored.spec_digest != plan.spec_digest:  # extending the sweep changes the spec
         write_json(folder.plan, document)
     if not folder.spec.exists():
         write_text(folder.spec, spec.to_yaml())
@@ -386,7 +300,7 @@ def open_sweep(
                 "generated_data": str(info.name == "generated").lower(),
             },
             trials=plan.search.runs,
-            history=replay(read_journal(folder.journal)).histories(),
+            history=read_ledger(folder.journal).histories(),
         )
     )
     origin = {"sweep": folder.sweep_id, "commit": provenance.git_commit or "", "data_sha256": info.sha256}

@@ -61,7 +61,7 @@ def test_table_counts_kills_and_reports_differences() -> None:
 
 def test_sweep_has_one_slot_and_two_confirmation_workers() -> None:
     spec = validate(SweepSpec, {"name": "killed", **parse_yaml(SPACE, source="killed")}, source="killed")
-    plan = make_plan(spec, {"CPU": 8.0})
+    plan = make_plan(spec, [{"CPU": 8.0}])
     assert (plan.search.concurrency, plan.search.backend) == (1, "inproc")
     assert (plan.confirm.workers, plan.confirm.backend, plan.final.workers) == (2, "ddp", 2)
 

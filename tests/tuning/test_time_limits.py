@@ -21,7 +21,7 @@ def limits(elapsed_s: float) -> TimeLimits:
     """Return the limits of a sweep of 8 trials whose time budget is its estimate."""
     budget = TimeBudget(budget_s=1, used_before_s=0, choices=(), full_digest="")
     sweep = spec(PLAIN, trials=8, confirm={"candidates": 3, "seeds": 2})
-    plan = make_plan(sweep, {"CPU": 2}, within=budget)
+    plan = make_plan(sweep, [{"CPU": 2}], within=budget)
     estimate = estimate_sweep(plan, SPEED, IMAGES)
     return TimeLimits(plan=plan, estimate=estimate, budget_s=estimate.wall_s, elapsed_s=lambda: elapsed_s)
 

@@ -54,11 +54,9 @@ class CalibrationRequest(Frozen):
     gpu: bool
 
 
-def load_cached_speed(
-    request: CalibrationRequest, *, processes: int, cache_dir: Path | None = None
-) -> Speed | None:
+def load_cached_speed(request: CalibrationRequest, *, processes: int) -> Speed | None:
     """Return the cached measurement of this machine, or None."""
-    path = _cache_path(request, _process_count(processes), cache_dir)
+    path = _cache_path(request, _process_count(processes))
     with suppress(OSError, ValueError, LookupError, TypeError):
         speed = Speed.model_validate(json.loads(path.read_text(encoding="utf-8"))["speed"])
         if not speed.busy or 0 <= time.time() - path.stat().st_mtime < _BUSY_CACHE_S:
@@ -70,23 +68,16 @@ def calibrate(
     request: CalibrationRequest,
     *,
     processes: int,
-    cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Speed:
-    """Return the cached measurement, or measure now.
+    """Return the cached measurement, or measure now with one process per worker slot of this machine.
 
     A measurement in which other processes took processor time is marked `busy` and expires after an hour.
-
-    Args:
-        request: the run to measure.
-        processes: worker slots of this machine; a sweep keeps all of them busy.
-        cache_dir: the cache; by default the project's.
-        progress: called with a message before the measurement.
 
     Raises:
         UserError: a measuring process failed; the message has its last error line.
     """
-    cached = load_cached_speed(request, processes=processes, cache_dir=cache_dir)
+    cached = load_cached_speed(request, processes=processes)
     if cached is not None:
         return cached
     count = _process_count(processes)
@@ -107,17 +98,12 @@ def calibrate(
     )
     document = {"speed": speed.model_dump(), "of": _cache_key(request, count)}
     with suppress(OSError):  # with a read-only cache the next sweep measures again
-        write_text(_cache_path(request, count, cache_dir), json.dumps(document, indent=1) + "\n")
+        write_text(_cache_path(request, count), json.dumps(document, indent=1) + "\n")
     return speed
 
 
-def measure_speed(request: CalibrationRequest, *, on_warm: Callable[[], None]) -> Speed:
-    """Measure in this process.
-
-    Args:
-        request: the run to measure.
-        on_warm: called after the first epoch; the measurement starts when it returns.
-    """
+def measure_speed(request: CalibrationRequest) -> Speed:
+    """Measure in this process; after the first epoch, print a line and wait for one, so that all are warm."""
     import torch
 
     from platform.data.cache import open_info
@@ -139,7 +125,8 @@ def measure_speed(request: CalibrationRequest, *, on_warm: Callable[[], None]) -
 
     def on_epoch(record: EpochRecord) -> None:
         if record.epoch == 1:
-            on_warm()
+            print("warm", flush=True)
+            sys.stdin.readline()
             began.update(cpu=time.process_time(), wall=time.monotonic())
             return
         records.append(record)
@@ -232,10 +219,10 @@ def _kill(running: Sequence[subprocess.Popen[str]]) -> None:
         process.kill()
 
 
-def _cache_path(request: CalibrationRequest, count: int, cache_dir: Path | None) -> Path:
+def _cache_path(request: CalibrationRequest, count: int) -> Path:
     text = json.dumps(_cache_key(request, count), sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return (cache_dir or default_cache_dir()) / "calibration" / f"{name}.json"
+    return default_cache_dir() / "calibration" / f"{name}.json"
 
 
 def _cache_key(request: CalibrationRequest, count: int) -> dict[str, Any]:
@@ -260,20 +247,9 @@ def _cache_key(request: CalibrationRequest, count: int) -> dict[str, Any]:
         "augment": run.augment.model_dump(mode="json"),
         "threads": request.threads,
         "processes": count,
-        # Invalidates GPU measurements from before memory was recorded.
-        **({"memory": True} if request.gpu else {}),
     }
 
 
-def _main() -> None:
-    request = CalibrationRequest.model_validate_json(sys.stdin.readline())
-
-    def wait_for_start() -> None:
-        print("warm", flush=True)
-        sys.stdin.readline()
-
-    print(measure_speed(request, on_warm=wait_for_start).model_dump_json(), flush=True)
-
-
 if __name__ == "__main__":
-    _main()
+    requested = CalibrationRequest.model_validate_json(sys.stdin.readline())
+    print(measure_speed(requested).model_dump_json(), flush=True)

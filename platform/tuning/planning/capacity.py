@@ -35,7 +35,11 @@ def resolve_resources(
 
 def worker_slots(resources_per_worker: Resources, nodes: Sequence[NodeResources]) -> int:
     """Return the number of workers that fit on the cluster at once."""
-    return sum(_node_slots(resources_per_worker, node) for node in nodes)
+    wanted = [(name, amount) for name, amount in resources_per_worker if amount > 0]
+    # The small term corrects rounding: 1 / 0.1 = 9.999...
+    return sum(
+        min(math.floor(node.get(name, 0) / amount + 1e-9) for name, amount in wanted) for node in nodes
+    )
 
 
 def max_concurrent_runs(
@@ -43,11 +47,7 @@ def max_concurrent_runs(
 ) -> int:
     """Return the number of runs with `workers` workers each that fit at once; a run may span nodes.
 
-    Args:
-        resources_per_worker: the resources of each worker.
-        nodes: the resources of each node.
-        workers: workers of one run.
-        run_name: the kind of run, for the error message: `a trial`.
+    `run_name` is the kind of run in the error message: `a trial`.
 
     Raises:
         UsageError: no run fits; the message has the requested and the available resources.
@@ -69,12 +69,3 @@ def max_concurrent_runs(
 def node_resources(node: NodeResources) -> Resources:
     """Return a node's resources as a record."""
     return Resources(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0))
-
-
-def _node_slots(resources_per_worker: Resources, node: NodeResources) -> int:
-    # The small term corrects rounding: 1 / 0.1 = 9.999...
-    return min(
-        math.floor(node.get(name, 0) / amount + 1e-9)
-        for name, amount in (("CPU", resources_per_worker.CPU), ("GPU", resources_per_worker.GPU))
-        if amount > 0
-    )

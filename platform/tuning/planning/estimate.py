@@ -33,9 +33,6 @@ def mean_speed(speeds: Sequence[Speed]) -> Speed:
     """Return the mean speed of a space that searches over networks, each equally likely.
 
     Seconds per image are averaged, not images per second: one slow network dominates the total time.
-
-    Args:
-        speeds: one per network, measured under the same conditions.
     """
     return speeds[0].model_copy(
         update={
@@ -57,7 +54,9 @@ def estimate_sweep(
     be sampled, and to win, equally often.
     """
     stages, wall_s = _wall_s(plan, speed, images)
-    idle_wall_s = _wall_s(plan, _idle(speed), images)[1] if speed.busy else None
+    rates = ("train_images_per_s", "evaluation_images_per_s")
+    idle = speed.model_copy(update={name: getattr(speed, name) / speed.cpu_share for name in rates})
+    idle_wall_s = _wall_s(plan, idle, images)[1] if speed.busy else None
     search, confirm, final = stages
     worst_case = _estimate_stage(plan.search, speed, images, epochs=plan.search.worst_case_epochs)
     return Estimate(
@@ -100,16 +99,6 @@ def hand_over_s(plan: Plan, speed: Speed, images: ImageCounts) -> float:
     return DEPLOY_S + evaluated + passes / (speed.evaluation_images_per_s * speed.processes)
 
 
-def _idle(speed: Speed) -> Speed:
-    """Return the speed that the same processor time gives on an idle machine."""
-    return speed.model_copy(
-        update={
-            "train_images_per_s": speed.train_images_per_s / speed.cpu_share,
-            "evaluation_images_per_s": speed.evaluation_images_per_s / speed.cpu_share,
-        }
-    )
-
-
 def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epochs: float) -> StageEstimate:
     """Return the estimate of a stage whose runs train `epochs` epochs in total."""
     split = float(stage.workers)
@@ -120,27 +109,20 @@ def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epoc
     ) / (split * (SPLIT_EFFICIENCY if split > 1 else 1))
     # Runs of full length proceed in rounds. With early stopping, slots are refilled at once, and the last
     # round takes at least one full run.
-    rounds = _rounds(stage)
+    rounds = math.ceil(stage.runs / stage.concurrency)
     sequential_epochs = rounds * stage.epochs
     if epochs < stage.worst_case_epochs:
         sequential_epochs = min(sequential_epochs, max(stage.epochs, math.ceil(epochs / stage.concurrency)))
+    # Processes start, and no run of the stage trains.
+    start_s = INPROC_START_S if stage.backend == "inproc" else rounds * DDP_START_S
     worker_hours = epochs * epoch_s * stage.workers / 3600
     return StageEstimate(
-        wall_s=sequential_epochs * epoch_s + stage_start_s(stage),
+        wall_s=sequential_epochs * epoch_s + start_s,
         epoch_s=epoch_s,
         core_hours=worker_hours * stage.resources_per_worker.CPU,
         gpu_hours=worker_hours * stage.resources_per_worker.GPU,
     )
 
 
-def stage_start_s(stage: StagePlan) -> float:
-    """Return the seconds in which processes start and no run of the stage trains."""
-    return INPROC_START_S if stage.backend == "inproc" else _rounds(stage) * DDP_START_S
-
-
 def _expected(stage: StagePlan) -> float:
     return stage.expected_epochs or stage.worst_case_epochs
-
-
-def _rounds(stage: StagePlan) -> int:
-    return math.ceil(stage.runs / stage.concurrency)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from platform.space.distributions import Choice, Range
 from platform.space.spec import SweepSpec
 from platform.training.config import RunConfig
 from platform.tuning.planning import calibration
-from platform.tuning.planning.records import Speed
 
 MEMORY_MARGIN = 1.25
 """Factor on the measured memory, for fragmentation and optimizers with more state."""
@@ -33,9 +33,7 @@ _MAX_NETWORKS = 4
 def gpu_share(held_bytes: int, total_bytes: int) -> float:
     """Return the share of a GPU per trial: 1 over the number of trials that fit, at most 1.
 
-    Args:
-        held_bytes: peak memory of a trial in PyTorch's allocator.
-        total_bytes: memory of the GPU.
+    A trial holds at most `held_bytes` in PyTorch's allocator.
     """
     trials = int(total_bytes // (MEMORY_MARGIN * held_bytes + CONTEXT_BYTES))
     # Ray counts in ten-thousandths of a GPU. Rounding down keeps the sum of all shares at most 1.
@@ -48,18 +46,10 @@ def resolve_measured_gpu(
     nodes: Sequence[Mapping[str, float]],
     *,
     progress: Callable[[str], None] = lambda _: None,
-    calibrate: Callable[..., Speed] = calibration.calibrate,
 ) -> tuple[SweepSpec, tuple[str, ...]]:
     """Replace `resources_per_worker.GPU: measured` by a number.
 
     The networks of the space (the first four) are measured at the space's largest batch size.
-
-    Args:
-        spec: the sweep.
-        info: its dataset in the cache.
-        nodes: the resources of each node.
-        progress: called with a message before each slow step.
-        calibrate: `calibration.calibrate`; tests replace it.
 
     Returns:
         The spec to plan with, and notes for the plan.
@@ -78,7 +68,7 @@ def resolve_measured_gpu(
             request = calibration.CalibrationRequest(
                 run=run, data_path=str(info.path), threads=max(1, int(resources.CPU)), gpu=True
             )
-            speeds.append(calibrate(request, processes=1, progress=progress))
+            speeds.append(calibration.calibrate(request, processes=1, progress=progress))
             if speeds[-1].gpu_held_bytes:
                 held = max(held, speeds[-1].gpu_held_bytes + _unmeasured_bytes(run, info))
     except UserError as error:
@@ -96,22 +86,15 @@ def gpu_sharing_notes(gpu: float) -> tuple[str, ...]:
     """Return notes for the plan on trials that each get the share `gpu` of a GPU; none for whole GPUs."""
     if not 0 < gpu < 1:
         return ()
-    note = (
-        "trials that share a GPU run on it concurrently: an MPS daemon is running on this machine"
-        if mps_is_running()
-        else "trials that share a GPU are time-sliced: no MPS daemon is running on this machine "
-        "(docs/clusters.md, Sharing a GPU)"
-    )
-    return (note,)
-
-
-def mps_is_running() -> bool:
-    """Return whether NVIDIA's multi-process service runs on this machine, from its daemon's PID file."""
     folder = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps"  # noqa: S108 - NVIDIA's default
-    try:
-        return psutil.pid_exists(int((Path(folder) / "nvidia-cuda-mps-control.pid").read_text("ascii")))
-    except (OSError, ValueError):
-        return False
+    with suppress(OSError, ValueError):
+        daemon = int((Path(folder) / "nvidia-cuda-mps-control.pid").read_text("ascii"))
+        if psutil.pid_exists(daemon):
+            return (
+                "trials that share a GPU run on it concurrently: an MPS daemon is running on this machine",
+            )
+    note = "trials that share a GPU are time-sliced: no MPS daemon is running on this machine"
+    return (f"{note} (docs/clusters.md, Sharing a GPU)",)
 
 
 def _unmeasured_bytes(run: RunConfig, info: DatasetInfo) -> int:

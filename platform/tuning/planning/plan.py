@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from platform.common.text_format import percent, plural
+from platform.common.text_format import percent
 from platform.space.distributions import Alternatives, Choice, Dimension
-from platform.space.settings import Asha, Grid, Median, Nsga2, Scheduler, WorkerResources
+from platform.space.settings import Asha, Grid, Median, Nsga2, Scheduler, Stop, WorkerResources
 from platform.space.spec import SweepSpec
-from platform.training.config import RunConfig
 from platform.training.inputs.budget import budget_of
+from platform.tuning.execution.stage_context import Backend
 from platform.tuning.planning.capacity import (
     NodeResources,
     max_concurrent_runs,
@@ -18,7 +18,7 @@ from platform.tuning.planning.capacity import (
     resolve_resources,
     worker_slots,
 )
-from platform.tuning.planning.records import Backend, Plan, SearchedSetting, StagePlan, TimeBudget
+from platform.tuning.planning.records import Plan, SearchedSetting, StagePlan, TimeBudget
 from platform.tuning.sampling.sampler import initial_points, planned_trials
 from platform.tuning.sampling.successive_halving import expected_epochs, rungs, stopping_risk
 
@@ -32,29 +32,22 @@ _EXPECTED_SHARE = 0.5
 
 def make_plan(
     spec: SweepSpec,
-    resources: NodeResources | Sequence[NodeResources],
+    nodes: Sequence[NodeResources],
     *,
     within: TimeBudget | None = None,
     train_images: int = CIFAR10_TRAINING_IMAGES,
 ) -> Plan:
-    """Plan a sweep.
-
-    Args:
-        spec: the sweep; with a time budget, already shortened.
-        resources: the resources of each node, or of the only one: `{"CPU": 2, "GPU": 0}`.
-        within: the time budget of the sweep; None without one.
-        train_images: training images of a trial, for runs whose length is in iterations.
+    """Plan a sweep on these nodes; with a time budget, `spec` is already shortened.
 
     Raises:
         UsageError: the cluster can never place a run, or a grid contains a continuous range.
     """
-    nodes = [resources] if isinstance(resources, Mapping) else list(resources)
     epochs, trials = longest_run(spec, train_images), planned_trials(spec)
     candidates = min(spec.confirm.candidates, trials)
-    search, rung_epochs = _plan_search(spec, nodes, trials=trials, epochs=epochs)
+    rung_epochs, expected, risk = _early_stopping(spec.scheduler, trials, epochs)
+    search = _plan_search(spec, nodes, trials=trials, epochs=epochs, expected=expected)
     confirm = _plan_confirmation(spec, nodes, search, candidates=candidates)
     final = _plan_final(spec, nodes, epochs=epochs)
-    expected = search.expected_epochs
     return Plan(
         space=spec.name,
         about=spec.about,
@@ -67,7 +60,7 @@ def make_plan(
         sampler=spec.sampler.name,
         scheduler=spec.scheduler.name,
         rungs=rung_epochs,
-        stopping_risk=_stopping_risk(spec.scheduler, epochs) if rung_epochs else "",
+        stopping_risk=risk,
         search=search,
         confirmation=spec.confirm.model_copy(update={"candidates": candidates}).text(),
         confirm=confirm,
@@ -75,31 +68,14 @@ def make_plan(
         worst_case_epochs=sum(stage.worst_case_epochs for stage in (search, confirm, final)),
         saved_share=None if expected is None else 1 - expected / search.worst_case_epochs,
         nodes=tuple(node_resources(node) for node in nodes),
-        stops=tuple(_stop_conditions(spec)),
+        stops=tuple(_stop_conditions(spec.stop)),
         notes=tuple(_notes(spec, nodes, search, trials, rung_epochs)),
     )
 
 
-def changed_workers_notes(before: Plan, after: Plan, spec: SweepSpec) -> list[str]:
-    """Return a note for each stage of a resumed sweep whose runs get another number of workers."""
-    if spec.base.sync_batch_norm:
-        return []
-    stages = (
-        ("search", before.search, after.search),
-        ("confirm", before.confirm, after.confirm),
-        ("final", before.final, after.final),
-    )
-    return [
-        f"{name}: this sweep began with {plural(old.workers, 'worker')} per run and continues with "
-        f"{new.workers}. Each worker normalizes its own part of a batch, so accuracies differ"
-        for name, old, new in stages
-        if old.workers != new.workers
-    ]
-
-
 def longest_run(spec: SweepSpec, train_images: int = CIFAR10_TRAINING_IMAGES) -> int:
     """Return the epochs of the longest run that the space allows."""
-    variants: list[RunConfig] = [spec.base]
+    variants = [spec.base]
     for dimension in spec.dimensions:
         if dimension.path in ("epochs", "iterations", "batch_size") and not dimension.conditions:
             variants = [
@@ -121,24 +97,12 @@ def _extremes(dimension: Dimension) -> tuple[object, ...]:
 
 
 def _plan_search(
-    spec: SweepSpec, nodes: Sequence[NodeResources], *, trials: int, epochs: int
-) -> tuple[StagePlan, tuple[int, ...]]:
-    """Return the plan of the search, and its rungs."""
+    spec: SweepSpec, nodes: Sequence[NodeResources], *, trials: int, epochs: int, expected: float | None
+) -> StagePlan:
     workers = spec.workers_per_trial
-    backend, reason = _backend(spec, workers)
-    stage = _plan_stage(
-        spec,
-        nodes,
-        "a trial",
-        runs=trials,
-        epochs=epochs,
-        workers=workers,
-        backend=backend,
-        backend_reason=reason,
-    )
-    rung_epochs, expected = _early_stopping(spec, trials, epochs)
+    stage = _plan_stage(spec, nodes, "a trial", trials, epochs, workers, *_backend(spec, workers))
     concurrency = min(stage.concurrency, spec.concurrent_trials or stage.concurrency)
-    return stage.model_copy(update={"expected_epochs": expected, "concurrency": concurrency}), rung_epochs
+    return stage.model_copy(update={"expected_epochs": expected, "concurrency": concurrency})
 
 
 def _plan_confirmation(
@@ -149,20 +113,14 @@ def _plan_confirmation(
     Runs side by side need no synchronization, and they are comparable with the search. An adaptive
     confirmation is planned with its largest number of runs, and expected to need a part of them.
     """
-    fewest, most = spec.confirm.fewest_runs(candidates), spec.confirm.most_runs(candidates)
+    fewest, most = spec.confirm.runs(candidates)
     wanted = spec.confirm.workers_per_run
     workers = search.workers if wanted == "auto" else wanted
-    same = workers == search.workers
-    stage = _plan_stage(
-        spec,
-        nodes,
-        "a confirmation run",
-        runs=most,
-        epochs=search.epochs,
-        workers=workers,
-        backend=search.backend if same else _backend(spec, workers)[0],
-        backend_reason="as in the search, side by side" if same else f"workers_per_run is {workers}",
-    )
+    if workers == search.workers:
+        backend, reason = search.backend, "as in the search, side by side"
+    else:
+        backend, reason = _backend(spec, workers)[0], f"workers_per_run is {workers}"
+    stage = _plan_stage(spec, nodes, "a confirmation run", most, search.epochs, workers, backend, reason)
     expected = fewest + _EXPECTED_SHARE * (most - fewest)
     return stage.model_copy(update={"expected_epochs": expected * search.epochs})
 
@@ -179,32 +137,16 @@ def _plan_final(spec: SweepSpec, nodes: Sequence[NodeResources], *, epochs: int)
     if workers != "auto":
         reason = f"workers_per_run is {workers}"
     elif not resources.GPU and cores >= 2 * resources.CPU:
-        return _plan_stage(
-            spec.model_copy(update={"resources_per_worker": WorkerResources(CPU=math.floor(cores), GPU=0)}),
-            nodes,
-            "the final run",
-            runs=1,
-            epochs=epochs,
-            workers=1,
-            backend="ddp",
-            backend_reason="a single run: all cores of one node",
-        )
+        workers, reason = 1, "a single run: all cores of one node"
+        node = WorkerResources(CPU=math.floor(cores), GPU=0)
+        spec = spec.model_copy(update={"resources_per_worker": node})
     elif spec.indivisible_by(2):
         workers, reason = 1, "one worker: not every batch size is even"
     elif worker_slots(resolve_resources(spec.resources_per_worker, nodes, workers=2), nodes) < 2:
         workers, reason = 1, "one worker: fewer than two worker slots"
     else:
         workers, reason = 2, "a single run for two worker slots: split over both"
-    return _plan_stage(
-        spec,
-        nodes,
-        "the final run",
-        runs=1,
-        epochs=epochs,
-        workers=workers,
-        backend="ddp",
-        backend_reason=reason,
-    )
+    return _plan_stage(spec, nodes, "the final run", 1, epochs, workers, "ddp", reason)
 
 
 def _backend(spec: SweepSpec, workers: int) -> tuple[Backend, str]:
@@ -220,7 +162,6 @@ def _plan_stage(
     spec: SweepSpec,
     nodes: Sequence[NodeResources],
     run_name: str,
-    *,
     runs: int,
     epochs: int,
     workers: int,
@@ -242,29 +183,21 @@ def _plan_stage(
     )
 
 
-def _early_stopping(spec: SweepSpec, trials: int, epochs: int) -> tuple[tuple[int, ...], float | None]:
-    """Return the rungs, and the expected epochs of the search; None if unpredictable."""
-    scheduler = spec.scheduler
-    if isinstance(scheduler, Asha):
-        grace, factor = scheduler.grace_epochs, scheduler.reduction_factor
-        rung_epochs = rungs(grace_epochs=grace, reduction_factor=factor, epochs=epochs)
-        return rung_epochs, expected_epochs(
-            trials, grace_epochs=grace, reduction_factor=factor, epochs=epochs
-        )
-    return (), None if isinstance(scheduler, Median) else float(trials * epochs)
+def _early_stopping(
+    scheduler: Scheduler, trials: int, epochs: int
+) -> tuple[tuple[int, ...], float | None, str]:
+    """Return the rungs, the expected epochs of the search, and the measured risk in words.
 
-
-def _stopping_risk(scheduler: Scheduler, epochs: int) -> str:
-    """Return the measured risk of early stopping in words; empty if it is unknown."""
+    The epochs are None if they are unpredictable; the risk is empty without rungs.
+    """
     if not isinstance(scheduler, Asha):
-        return ""
-    risk = stopping_risk(
-        grace_epochs=scheduler.grace_epochs, reduction_factor=scheduler.reduction_factor, epochs=epochs
-    )
-    return (
+        return (), None if isinstance(scheduler, Median) else float(trials * epochs), ""
+    rung_epochs, risk = rungs(scheduler, epochs), stopping_risk(scheduler, epochs)
+    text = (
         f"replays with similar rungs stopped the best of 12 recipes in {percent(risk.lost_the_best, 0)}, "
         f"which cost {risk.regret:.2f} of the noise of a run on average"
     )
+    return rung_epochs, expected_epochs(trials, scheduler, epochs), text if rung_epochs else ""
 
 
 def _searched_setting(dimension: Dimension) -> SearchedSetting:
@@ -279,15 +212,13 @@ def _searched_setting(dimension: Dimension) -> SearchedSetting:
     return SearchedSetting(name=dimension.name, kind=kind, values=node.text(), only_if=only_if)
 
 
-def _stop_conditions(spec: SweepSpec) -> list[str]:
-    stop, conditions = spec.stop, []
+def _stop_conditions(stop: Stop) -> Iterator[str]:
     if stop.wall_hours is not None:
-        conditions.append(f"after {stop.wall_hours:g} h")
+        yield f"after {stop.wall_hours:g} h"
     if stop.gpu_hours is not None:
-        conditions.append(f"after {stop.gpu_hours:g} GPU hours")
+        yield f"after {stop.gpu_hours:g} GPU hours"
     if stop.target_accuracy is not None:
-        conditions.append(f"at {100 * stop.target_accuracy:g} % validation accuracy")
-    return conditions
+        yield f"at {100 * stop.target_accuracy:g} % validation accuracy"
 
 
 def _notes(
@@ -296,46 +227,44 @@ def _notes(
     search: StagePlan,
     trials: int,
     rung_epochs: tuple[int, ...],
-) -> list[str]:
-    notes = []
+) -> Iterator[str]:
     if isinstance(spec.scheduler, Asha) and not rung_epochs:
-        notes.append(
+        yield (
             f"scheduler asha stops no trial: its first rung ({spec.scheduler.grace_epochs} epochs) "
             f"is not before the end of a run ({search.epochs} epochs)"
         )
     if trials < spec.trials:
-        notes.append(f"trials: the grid has only {trials} points, fewer than the {spec.trials} trials")
+        yield f"trials: the grid has only {trials} points, fewer than the {spec.trials} trials"
     dropped = len(spec.start_from) - len(initial_points(spec))
     if dropped > 0:
-        notes.append(f"start_from: {dropped} point(s) dropped, as duplicates or beyond {spec.trials} trials")
+        yield f"start_from: {dropped} point(s) dropped, as duplicates or beyond {spec.trials} trials"
     if spec.confirm.seeds == 1:
-        notes.append(
+        yield (
             "confirm.seeds is 1: the noise of a run is known only from the search run and one more of each "
             "candidate, so intervals are wide"
         )
     if spec.confirm.seeds is not None and spec.confirm.candidates > trials:
-        notes.append(f"confirm.candidates is {spec.confirm.candidates}, but there are only {trials} trials")
+        yield f"confirm.candidates is {spec.confirm.candidates}, but there are only {trials} trials"
     if spec.stop.gpu_hours is not None and not search.resources_per_worker.GPU:
-        notes.append("stop.gpu_hours has no effect: trials use no GPU")
+        yield "stop.gpu_hours has no effect: trials use no GPU"
     startable = sum(1 for node in nodes if node.get("startable"))
     if startable:
-        notes.append(
+        yield (
             f"{startable} of {len(nodes)} nodes are not running: the cluster's autoscaler starts them when "
             "trials wait for them"
         )
     gpus = sum(node.get("GPU", 0) for node in nodes)
     if gpus and not search.resources_per_worker.GPU:
-        notes.append(f"{gpus:g} GPU(s) unused: resources_per_worker.GPU is 0")
+        yield f"{gpus:g} GPU(s) unused: resources_per_worker.GPU is 0"
     if len(spec.objectives) > 1 and isinstance(spec.scheduler, Asha | Median):
-        notes.append(
+        yield (
             f"scheduler {spec.scheduler.name} compares trials by accuracy only, so it also stops small, less "
             "accurate networks; scheduler.name=none keeps all of them for the Pareto front"
         )
     if isinstance(spec.sampler, Nsga2) and trials <= spec.sampler.population_size:
-        notes.append(
+        yield (
             f"sampler nsga2 draws its first {spec.sampler.population_size} trials at random, and there are "
             f"only {trials}, so this is a random search; lower sampler.population_size"
         )
     if not isinstance(spec.sampler, Grid) and trials == len(initial_points(spec)):
-        notes.append("every trial is a starting point, so the sampler is not used")
-    return notes
+        yield "every trial is a starting point, so the sampler is not used"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from platform.common.schema import Frozen
 from platform.space.short_runs import PlannedChoice
-
-Backend = Literal["inproc", "ddp"]
+from platform.tuning.execution.stage_context import Backend
 
 
 class Resources(Frozen):
@@ -19,9 +16,8 @@ class Resources(Frozen):
     GPU: float
 
     def text(self) -> str:
-        """Return the resources for a table or a message: `2 CPU + 0.5 GPU`."""
-        parts = [f"{amount:g} {name}" for name, amount in (("CPU", self.CPU), ("GPU", self.GPU)) if amount]
-        return " + ".join(parts)
+        """Return the resources for a table or a message: `2 CPU + 0.5 GPU`, `nothing`."""
+        return " + ".join(f"{amount:g} {name}" for name, amount in self if amount) or "nothing"
 
 
 class SearchedSetting(Frozen):

@@ -57,21 +57,11 @@ recipes grow with the length, and the noise of the seed shrinks."""
 
 
 def fit_to_time(
-    spec: SweepSpec,
-    nodes: Sequence[NodeResources],
-    speed: Speed,
-    images: ImageCounts,
-    *,
-    available_s: float,
+    spec: SweepSpec, nodes: Sequence[NodeResources], speed: Speed, images: ImageCounts, *, available_s: float
 ) -> tuple[SweepSpec, tuple[PlannedChoice, ...]]:
     """Return the largest useful sweep that is expected to end in time, and its choices with reasons.
 
-    Args:
-        spec: the sweep as its space file describes it.
-        nodes: the resources of each node.
-        speed: the measured speed of one process.
-        images: images of a run of `spec`, without `train_limit` of shorter runs.
-        available_s: seconds from now to the end.
+    `images` are those of a run of `spec`, without `train_limit` of shorter runs.
 
     Raises:
         TooLittleTimeError: even the smallest useful sweep takes longer; the message has its time.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from platform.space.settings import Asha
+
 
 class StoppingRisk(NamedTuple):
     """The measured risk of early stopping with some rungs."""
@@ -32,35 +34,28 @@ _RISKS = (
 """300 replays of recorded runs of five epochs (docs/results.md#early-stopping-and-the-best-recipe)."""
 
 
-def rungs(*, grace_epochs: int, reduction_factor: float, epochs: int) -> tuple[int, ...]:
-    """Return the epochs after which trials can be stopped; the last epoch is not a rung."""
+def rungs(asha: Asha, epochs: int) -> tuple[int, ...]:
+    """Return the epochs after which trials of `epochs` can be stopped; the last epoch is not a rung."""
     found = []
-    rung = float(grace_epochs)
+    rung = float(asha.grace_epochs)
     while math.ceil(rung) < epochs:
         found.append(math.ceil(rung))
-        rung *= reduction_factor
+        rung *= asha.reduction_factor
     return tuple(dict.fromkeys(found))
 
 
-def expected_epochs(trials: int, *, grace_epochs: int, reduction_factor: float, epochs: int) -> float:
-    """Return the epochs that a search is expected to train under asynchronous successive halving.
+def expected_epochs(trials: int, asha: Asha, epochs: int) -> float:
+    """Return the epochs that a search with `trials` of `epochs` is expected to train.
 
     The estimate assumes that trials arrive at a rung in random order, and that their ranks at different rungs
     are independent. In a real search ranks are correlated, and an adaptive sampler proposes better trials
     later, so more trials are promoted and the search trains somewhat more epochs.
-
-    Args:
-        trials: runs of the search.
-        grace_epochs: the first rung.
-        reduction_factor: the reciprocal of the share of trials promoted at a rung.
-        epochs: the full length of a trial.
     """
-    marks = (*rungs(grace_epochs=grace_epochs, reduction_factor=reduction_factor, epochs=epochs), epochs)
     alive, done, total = float(trials), 0, 0.0
-    for mark in marks:
+    for mark in (*rungs(asha, epochs), epochs):
         total += alive * (mark - done)
         done = mark
-        alive = _expected_promotions(alive, reduction_factor)
+        alive = _expected_promotions(alive, asha.reduction_factor)
     return total
 
 
@@ -85,11 +80,11 @@ def _promotion_probability(before: int, reduction_factor: float) -> float:
     return (before - position) / (before + 1)
 
 
-def stopping_risk(*, grace_epochs: int, reduction_factor: float, epochs: int) -> StoppingRisk:
+def stopping_risk(asha: Asha, epochs: int) -> StoppingRisk:
     """Return the measured risk of the most similar rungs."""
 
     def distance(risk: StoppingRisk) -> float:
-        share = math.log(risk.grace_share * epochs / grace_epochs)
-        return math.hypot(share, math.log(risk.reduction_factor / reduction_factor))
+        share = math.log(risk.grace_share * epochs / asha.grace_epochs)
+        return math.hypot(share, math.log(risk.reduction_factor / asha.reduction_factor))
 
     return min(_RISKS, key=distance)

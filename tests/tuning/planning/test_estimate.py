@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from platform.console.estimate_text import plan_details
+from platform.console.plan_table import plan_details
 from platform.tuning.planning.estimate import (
     DDP_START_S,
     DEPLOY_S,
@@ -32,7 +32,7 @@ def sweep(**changes):
 
 
 def test_the_estimate_adds_up_all_stages() -> None:
-    plan = make_plan(sweep(), {"CPU": 2, "GPU": 0})
+    plan = make_plan(sweep(), [{"CPU": 2, "GPU": 0}])
     found = estimate_sweep(plan, SPEED, IMAGES)
     # Five trials of nine epochs, two concurrent: three rounds.
     assert found.search.wall_s == pytest.approx(3 * 9 * EPOCH_S + INPROC_START_S)
@@ -64,7 +64,7 @@ def test_the_estimate_adds_up_all_stages() -> None:
 
 
 def test_a_busy_machine_has_an_estimate_for_the_idle_one() -> None:
-    plan = make_plan(sweep(), {"CPU": 2, "GPU": 0})
+    plan = make_plan(sweep(), [{"CPU": 2, "GPU": 0}])
     busy = SPEED.model_copy(update={"busy": True, "cpu_share": 0.25})
     idle = SPEED.model_copy(update={"train_images_per_s": 400, "evaluation_images_per_s": 2000})
     assert estimate_sweep(plan, busy, IMAGES).idle_wall_s == pytest.approx(
@@ -75,7 +75,7 @@ def test_a_busy_machine_has_an_estimate_for_the_idle_one() -> None:
 
 def test_early_stopping_reduces_the_search_time() -> None:
     asha = {"name": "asha", "grace_epochs": 1, "reduction_factor": 3}
-    plan = make_plan(sweep(trials=20, scheduler=asha), {"CPU": 2, "GPU": 0})
+    plan = make_plan(sweep(trials=20, scheduler=asha), [{"CPU": 2, "GPU": 0}])
     found = estimate_sweep(plan, SPEED, IMAGES)
     worst_case = 10 * 9 * EPOCH_S + INPROC_START_S
     assert plan.search.expected_epochs is not None
@@ -87,14 +87,14 @@ def test_early_stopping_reduces_the_search_time() -> None:
 
 def test_the_search_takes_at_least_one_full_trial() -> None:
     asha = {"name": "asha", "grace_epochs": 1, "reduction_factor": 3}
-    plan = make_plan(sweep(trials=16, scheduler=asha), {"CPU": 16, "GPU": 0})
+    plan = make_plan(sweep(trials=16, scheduler=asha), [{"CPU": 16, "GPU": 0}])
     assert estimate_sweep(plan, SPEED, IMAGES).search.wall_s == pytest.approx(9 * EPOCH_S + INPROC_START_S)
 
 
 def test_gpu_hours_and_cost_follow_from_the_wall_time() -> None:
     single_worker = {"candidates": 2, "seeds": 2, "workers_per_run": 1}
     shared = sweep(resources_per_worker={"CPU": 2, "GPU": 0.5}, confirm=single_worker)
-    plan = make_plan(shared, {"CPU": 8, "GPU": 1})
+    plan = make_plan(shared, [{"CPU": 8, "GPU": 1}])
     found = estimate_sweep(plan, SPEED, IMAGES, cost_per_hour=3.6)
     assert found.search.gpu_hours == pytest.approx(0.5 * 5 * 9 * EPOCH_S / 3600)
     assert found.search.core_hours == pytest.approx(4 * found.search.gpu_hours)
@@ -105,7 +105,7 @@ def test_gpu_hours_and_cost_follow_from_the_wall_time() -> None:
 
 
 def test_stop_conditions_are_in_the_plan() -> None:
-    plan = make_plan(sweep(stop={"wall_hours": 2, "target_accuracy": 0.93, "gpu_hours": 1}), {"CPU": 2})
+    plan = make_plan(sweep(stop={"wall_hours": 2, "target_accuracy": 0.93, "gpu_hours": 1}), [{"CPU": 2}])
     assert plan.stops == ("after 2 h", "after 1 GPU hours", "at 93 % validation accuracy")
     assert ", or ".join(plan.stops) in plan_details(plan).values()
     assert "stop.gpu_hours has no effect: trials use no GPU" in plan.notes
@@ -119,7 +119,7 @@ def test_the_mean_speed_averages_seconds_per_image() -> None:
     assert found.evaluation_images_per_s == pytest.approx(2 / 0.022)
     assert (found.networks, found.busy) == (2, True)
     assert mean_speed([SPEED]) == SPEED
-    plan = make_plan(sweep(), {"CPU": 2, "GPU": 0})
+    plan = make_plan(sweep(), [{"CPU": 2, "GPU": 0}])
     measured = plan_details(plan.model_copy(update={"estimate": estimate_sweep(plan, found, IMAGES)}))[
         "measured"
     ]

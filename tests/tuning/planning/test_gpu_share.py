@@ -11,6 +11,7 @@ import pytest
 
 from platform.common.errors import UserError
 from platform.data.image_folders import DATA_NAME
+from platform.tuning.planning import calibration
 from platform.tuning.planning.calibration import CalibrationRequest
 from platform.tuning.planning.capacity import worker_slots
 from platform.tuning.planning.gpu_share import gpu_share, gpu_sharing_notes, resolve_measured_gpu
@@ -46,7 +47,9 @@ def test_the_trials_that_fit_with_a_margin_share_a_gpu(
     assert (trials + 1) * (1.25 * held_gib + 1) > total_gib or trials == 1
 
 
-def fake_calibration(requests: list[CalibrationRequest], held_gib: dict[str, float]) -> Any:
+def fake_calibration(monkeypatch: pytest.MonkeyPatch, held_gib: dict[str, float]) -> list[CalibrationRequest]:
+    requests: list[CalibrationRequest] = []
+
     def calibrate(request: CalibrationRequest, *, processes: int, progress: Any) -> Speed:
         assert (processes, request.gpu) == (1, True)
         requests.append(request)
@@ -57,10 +60,11 @@ def fake_calibration(requests: list[CalibrationRequest], held_gib: dict[str, flo
             gpu_total_bytes=80 * GIB,
         )
 
-    return calibrate
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
+    return requests
 
 
-def test_every_network_is_measured_at_the_largest_batch_size() -> None:
+def test_every_network_is_measured_at_the_largest_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     space = spec(
         base={**BASE, "model": {"name": "resnet20_cifar"}},
         search={
@@ -69,9 +73,8 @@ def test_every_network_is_measured_at_the_largest_batch_size() -> None:
         },
         resources_per_worker={"CPU": 2, "GPU": "measured"},
     )
-    requests: list[CalibrationRequest] = []
-    held = {"resnet20_cifar": 2.0, "resnet18_cifar": 8.0}
-    resolved, notes = resolve_measured_gpu(space, INFO, [HOST], calibrate=fake_calibration(requests, held))
+    requests = fake_calibration(monkeypatch, {"resnet20_cifar": 2.0, "resnet18_cifar": 8.0})
+    resolved, notes = resolve_measured_gpu(space, INFO, [HOST])
     assert [(request.run.model.name, request.run.batch_size) for request in requests] == [
         ("resnet20_cifar", 512),
         ("resnet18_cifar", 512),
@@ -79,7 +82,7 @@ def test_every_network_is_measured_at_the_largest_batch_size() -> None:
     [note] = notes
     assert note.startswith("resources_per_worker.GPU: measured: a trial holds up to 8.0 GiB of 80.0 GiB, ")
     assert note.endswith("so with a margin 7 trials fit on a GPU (0.1428 each)")
-    plan = make_plan(resolved, HOST)
+    plan = make_plan(resolved, [HOST])
     assert plan.search.resources_per_worker.text() == "2 CPU + 0.1428 GPU"
     assert plan.search.concurrency == 8, "fourteen fit on the two GPUs, but eight on the sixteen cores"
     assert plan.confirm.resources_per_worker.GPU == 0.1428, "placed as in the search"
@@ -99,37 +102,32 @@ def failing_calibration(*_: Any, **__: Any) -> Speed:
     ],
 )
 def test_without_a_measurement_a_trial_gets_a_whole_gpu(
-    changes: dict[str, Any], node: dict[str, float], gpu: float, note: str
+    changes: dict[str, Any], node: dict[str, float], gpu: float, note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calibration, "calibrate", failing_calibration)
     space = spec(resources_per_worker={"GPU": "measured"}, **changes)
-    resolved, [found] = resolve_measured_gpu(space, INFO, [node], calibrate=failing_calibration)
+    resolved, [found] = resolve_measured_gpu(space, INFO, [node])
     assert gpu == resolved.resources_per_worker.GPU
     assert note in found
 
 
-def test_a_configured_share_is_not_measured() -> None:
+def test_a_configured_share_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "calibrate", None)
     space = spec(resources_per_worker={"GPU": 0.25})
-    assert resolve_measured_gpu(space, INFO, [HOST], calibrate=failing_calibration) == (space, ())
+    assert resolve_measured_gpu(space, INFO, [HOST]) == (space, ())
 
 
-def test_images_beyond_the_calibration_add_to_the_memory() -> None:
+def test_images_beyond_the_calibration_add_to_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     space = spec(
         search={"optimizer.lr": {"uniform": [0.1, 0.2]}}, resources_per_worker={"CPU": 1, "GPU": "measured"}
     )
     whole: Any = SimpleNamespace(**{**vars(INFO), "train_images": 8192 + 400_000})
-    [few], [many] = (
-        resolve_measured_gpu(
-            space, info, [HOST], calibrate=fake_calibration([], {space.base.model.name: 4.0})
-        )[1]
-        for info in (INFO, whole)
-    )
+    fake_calibration(monkeypatch, {space.base.model.name: 4.0})
+    [few], [many] = (resolve_measured_gpu(space, info, [HOST])[1] for info in (INFO, whole))
     assert "a trial holds up to 4.0 GiB" in few
     assert "a trial holds up to 7.6 GiB" in many, "400,000 images of 3 x 40 x 40 bytes, each stored twice"
     files: Any = SimpleNamespace(**{**vars(whole), "name": DATA_NAME})
-    [of_files] = resolve_measured_gpu(
-        space, files, [HOST], calibrate=fake_calibration([], {space.base.model.name: 4.0})
-    )[1]
-    assert of_files == few
+    assert resolve_measured_gpu(space, files, [HOST])[1] == (few,)
 
 
 def test_the_note_on_gpu_sharing_depends_on_a_running_mps_daemon(

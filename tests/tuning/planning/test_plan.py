@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from platform.common.errors import UsageError
-from platform.space.settings import WorkerResources
+from platform.space.settings import Asha, WorkerResources
 from platform.space.space_files import load_space
 from platform.tuning.planning.capacity import max_concurrent_runs, resolve_resources
 from platform.tuning.planning.plan import longest_run, make_plan
@@ -18,7 +18,12 @@ GPU_HOST = {"CPU": 16.0, "GPU": 1.0}
 
 
 def plan(resources: Any = TWO_CORES, document: dict[str, Any] = PLAIN, **changes: Any) -> Plan:
-    return make_plan(spec(document, **changes), resources)
+    nodes = resources if isinstance(resources, list) else [resources]
+    return make_plan(spec(document, **changes), nodes)
+
+
+def asha(grace: int, factor: float) -> Asha:
+    return Asha(name="asha", grace_epochs=grace, reduction_factor=factor)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ def plan(resources: Any = TWO_CORES, document: dict[str, Any] = PLAIN, **changes
 def test_rungs_are_powers_of_the_reduction_factor_before_the_last_epoch(
     grace: int, factor: float, epochs: int, expected: tuple[int, ...]
 ) -> None:
-    assert rungs(grace_epochs=grace, reduction_factor=factor, epochs=epochs) == expected
+    assert rungs(asha(grace, factor), epochs) == expected
 
 
 def simulated_epochs(trials: int, marks: tuple[int, ...], factor: float, epochs: int) -> float:
@@ -59,15 +64,15 @@ def simulated_epochs(trials: int, marks: tuple[int, ...], factor: float, epochs:
 
 @pytest.mark.parametrize(("trials", "factor"), [(12, 3.0), (5, 2.0)])
 def test_the_expected_epochs_agree_with_a_simulation(trials: int, factor: float) -> None:
-    marks = rungs(grace_epochs=1, reduction_factor=factor, epochs=9)
+    marks = rungs(asha(1, factor), 9)
     simulated = simulated_epochs(trials, marks, factor, 9)
-    expected = expected_epochs(trials, grace_epochs=1, reduction_factor=factor, epochs=9)
+    expected = expected_epochs(trials, asha(1, factor), 9)
     # The formula replaces the number of trials at a rung by its mean, which is inexact for few trials.
     assert expected == pytest.approx(simulated, rel=0.04)
 
 
 def test_a_single_trial_is_expected_to_run_in_full() -> None:
-    assert expected_epochs(1, grace_epochs=1, reduction_factor=3, epochs=9) == 9
+    assert expected_epochs(1, asha(1, 3), 9) == 9
 
 
 def test_a_plan_lists_every_dimension_with_its_condition() -> None:
@@ -292,4 +297,4 @@ def test_a_plan_warns_of_settings_without_effect(resources: Any, changes: dict[s
 
 def test_the_plans_of_the_shipped_spaces_have_no_notes() -> None:
     for name in ("resnet18_cifar", "resnet32_cifar", "small_networks"):
-        assert make_plan(load_space(name), GPU_HOST).notes == ()
+        assert make_plan(load_space(name), [GPU_HOST]).notes == ()

@@ -74,7 +74,7 @@ def test_more_time_never_gives_a_smaller_sweep() -> None:
     for minutes in (4, 5, 8, 15, 30, 60, 120, 300, 1000):
         fitted, _ = fit_to_time(full, MACHINES["two cores"], speed(500), IMAGES, available_s=60 * minutes)
         passes = (fitted.base.epochs or 0) * (fitted.base.data.train_limit or 45_000)
-        sizes.append((fitted.trials * passes, fitted.confirm.most_runs(fitted.confirm.candidates)))
+        sizes.append((fitted.trials * passes, fitted.confirm.runs(fitted.confirm.candidates)[1]))
     assert all(later[0] >= earlier[0] for earlier, later in pairwise(sizes)), sizes
     assert all(later[1] >= earlier[1] for earlier, later in pairwise(sizes)), sizes
 
@@ -109,5 +109,5 @@ def test_a_small_space_is_never_enlarged() -> None:
 def test_only_a_sweep_without_repeated_confirmation_is_quick(seeds: int, quick: bool) -> None:
     budget = TimeBudget(budget_s=300, used_before_s=5, choices=(), full_digest="abc")
     once = spec(PLAIN, confirm={"seeds": seeds})
-    assert make_plan(once, {"CPU": 2}, within=budget).quick == quick
-    assert not make_plan(once, {"CPU": 2}).quick
+    assert make_plan(once, [{"CPU": 2}], within=budget).quick == quick
+    assert not make_plan(once, [{"CPU": 2}]).quick
