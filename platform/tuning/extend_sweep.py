@@ -8,16 +8,14 @@ is a further reading of the test set, it requires `--again`.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from platform.common.atomic import write_text
 from platform.common.errors import UsageError
 from platform.common.schema import validate
-from platform.space.space_files import SweepSpec
+from platform.space.spec import SweepSpec
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.config import RunConfig
-from platform.tuning.journal.journal import open_journal, read_journal
-from platform.tuning.journal.ledger import Ledger, replay
+from platform.tuning.journal.journal import open_journal, read_ledger
+from platform.tuning.journal.ledger import Ledger
 from platform.tuning.journal.trial import TrialTask
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.selection.test_set_record import RECORD_FILE
@@ -68,24 +66,15 @@ def extend(folder: SweepFolder, spec: SweepSpec) -> None:
 
 def candidate_numbers(ledger: Ledger) -> dict[str, int]:
     """Return the number of each candidate whose confirmation has started, by search trial, in order."""
-    numbers: dict[str, int] = {}
-    for trial in ledger.stage("confirm"):
-        task = trial.task
-        if task.candidate is not None:
-            numbers.setdefault(task.candidate, int(task.trial_id.split("-")[0].removeprefix("c")))
-    return numbers
+    runs = [trial.task for trial in ledger.stage("confirm")]
+    return {
+        run.candidate: int(run.trial_id.partition("-")[0].removeprefix("c")) for run in runs if run.candidate
+    }
 
 
-def final_run_id(folder: SweepFolder) -> str:
-    """Return the id of the current final run: `final`, then `final-2` and so on."""
-    runs = _final_runs(folder)
-    return runs[-1].trial_id if runs else FINAL
-
-
-def final_run_candidate(folder: SweepFolder) -> str | None:
-    """Return the search trial whose configuration the final run uses; None without a final run."""
-    runs = _final_runs(folder)
-    return runs[-1].candidate if runs else None
+def final_runs(folder: SweepFolder) -> list[TrialTask]:
+    """Return the final runs, `final`, `final-2` and so on; the last one is that of the current model."""
+    return [trial.task for trial in read_ledger(folder.journal).stage("final")]
 
 
 def prepare_final_run(folder: SweepFolder, config: RunConfig) -> str:
@@ -93,7 +82,7 @@ def prepare_final_run(folder: SweepFolder, config: RunConfig) -> str:
 
     They are kept in `superseded/1`, `superseded/2` and so on.
     """
-    runs = _final_runs(folder)
+    runs = final_runs(folder)
     if not runs:
         return FINAL
     if runs[-1].run == config:
@@ -107,15 +96,7 @@ def prepare_final_run(folder: SweepFolder, config: RunConfig) -> str:
         folder.benchmark,
         folder.path / REGISTERED_FILE,
     ):
-        _move(path, superseded / path.name)
+        if path.exists():
+            superseded.mkdir(parents=True, exist_ok=True)
+            path.rename(superseded / path.name)
     return f"{FINAL}-{len(runs) + 1}"
-
-
-def _final_runs(folder: SweepFolder) -> list[TrialTask]:
-    return [trial.task for trial in replay(read_journal(folder.journal)).stage("final")]
-
-
-def _move(path: Path, target: Path) -> None:
-    if path.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)

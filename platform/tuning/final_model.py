@@ -12,7 +12,7 @@ from platform.common.time_left import TimeLeft
 from platform.space.spec import SweepSpec
 from platform.tracking.results import read_results
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.extend_sweep import REGISTERED_FILE, final_run_candidate, final_run_id
+from platform.tuning.extend_sweep import REGISTERED_FILE, final_runs
 from platform.tuning.sampling.sampler import planned_trials
 from platform.tuning.selection.test_set_record import record_test_set_reading
 from platform.tuning.training_stages import Sweep
@@ -48,11 +48,9 @@ def is_trained(folder: SweepFolder, spec: SweepSpec) -> bool:
     """Return whether training is complete: all trials were ranked and the champion was retrained."""
     if not (folder.checkpoint_dir("final") / "model.pt").exists() or not folder.selection.exists():
         return False
-    planned, selection = planned_trials(spec), read_json(folder.selection, remedy=_REMEDY)
-    return bool(
-        selection.get("planned_trials", planned) == planned
-        and selection["champion"] == final_run_candidate(folder)
-    )
+    selection = read_json(folder.selection, remedy=_REMEDY)
+    found = (selection["planned_trials"], selection["champion"])
+    return found == (planned_trials(spec), final_runs(folder)[-1].candidate)
 
 
 def evaluate_on_test_set(
@@ -61,12 +59,7 @@ def evaluate_on_test_set(
     """Evaluate the final model on the test set and write test.json; an existing test.json is returned.
 
     A quick sweep evaluates a large network on a CPU on a part of the test set; `images` and `split_images`
-    in test.json are the sizes of both.
-
-    Args:
-        sweep: the sweep.
-        again: evaluate again although the test set was read before.
-        progress: called with progress messages.
+    in test.json are the sizes of both. `again` evaluates although the test set was read before.
 
     Returns:
         The content of test.json: loss, accuracy (0..1), per_class, confusion, images, class_names, ...
@@ -90,7 +83,7 @@ def evaluate_on_test_set(
 
     model = load_trained_model(final_model_path(folder))
     record = record_test_set_reading(
-        folder.path, split_sha256=info.sha256, run=final_run_id(folder), again=again
+        folder.path, split_sha256=info.sha256, run=final_runs(folder)[-1].trial_id, again=again
     )
     on_gpu = sweep.plan.final.resources_per_worker.GPU > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -99,10 +92,7 @@ def evaluate_on_test_set(
     rows = np.arange(len(split))
     if sweep.plan.quick and not on_gpu:
         rows = affordable_images(
-            model.model,
-            num_classes=len(info.class_names),
-            input_shape=info.image_shape,
-            images=len(split),
+            model.model, num_classes=len(info.class_names), input_shape=info.image_shape, images=len(split)
         )
         split = split.take(rows)
     what = "evaluating on the test split"
@@ -136,8 +126,8 @@ def evaluate_on_test_set(
             "class_names": info.class_names,
             "data_label": info.label,
             "precision": precision,
-            "opened_at": record.test_set_readings[-1].read_utc,
-            "times_opened": len(record.test_set_readings),
+            "opened_at": record.openings[-1].opened_utc,
+            "times_opened": len(record.openings),
             "split_sha256": info.sha256,
         },
     )

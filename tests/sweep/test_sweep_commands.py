@@ -12,7 +12,7 @@ import pytest
 
 from platform.tracking.parquet_tables import read_epochs, read_trials
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.extend_sweep import final_run_id
+from platform.tuning.extend_sweep import final_runs
 from tests.sweep.examples import ROOT, Place
 
 pytestmark = pytest.mark.timeout(3600)
@@ -106,7 +106,7 @@ def test_an_extension_repeats_only_the_affected_stages(copy: Place, folder: Swee
     selection = json.loads(folder.selection.read_text())
     confirmed = sum(entry["n"] for entry in selection["candidates"])
     assert (selection["planned_trials"], confirmed) == (3, len(_stage(rows, "confirm")))
-    final = final_run_id(folder)
+    final = final_runs(folder)[-1].trial_id
     assert rows[final].params == json.loads(folder.champion.read_text())["params"]
     assert json.loads((folder.export / "model.json").read_text())["source"]["run"] == final
     openings = json.loads((folder.path / "test_opened.json").read_text())["openings"]

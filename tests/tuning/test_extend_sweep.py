@@ -16,12 +16,11 @@ from platform.tuning.extend_sweep import (
     check_test_set_unread,
     extend,
     extended_spec,
-    final_run_candidate,
-    final_run_id,
+    final_runs,
     prepare_final_run,
 )
 from platform.tuning.journal.event import Event
-from platform.tuning.journal.journal import open_journal, read_journal
+from platform.tuning.journal.journal import open_journal, read_ledger
 from platform.tuning.journal.ledger import replay
 from platform.tuning.journal.trial import TrialTask
 from platform.tuning.selection.test_set_record import record_test_set_reading
@@ -73,10 +72,10 @@ def test_a_grid_is_extended_up_to_its_last_point() -> None:
 def test_extending_writes_the_spec_and_clears_the_stop_reason(folder: SweepFolder) -> None:
     with open_journal(folder.journal) as journal:
         journal.stopped("target reached")
-    assert replay(read_journal(folder.journal)).stop_reason == "target reached"
+    assert read_ledger(folder.journal).stop_reason == "target reached"
     extend(folder, spec(trials=8))
     assert load_spec(folder.path) == spec(trials=8)
-    assert replay(read_journal(folder.journal)).stop_reason is None
+    assert read_ledger(folder.journal).stop_reason is None
 
 
 def test_a_running_sweep_cannot_be_extended(folder: SweepFolder) -> None:
@@ -87,7 +86,7 @@ def test_a_running_sweep_cannot_be_extended(folder: SweepFolder) -> None:
 
 def test_candidates_are_numbered_by_their_confirmation_runs() -> None:
     past = [
-        Event(kind="trial", trial_id=one.trial_id, task=one)
+        Event(at=0, kind="trial", trial_id=one.trial_id, task=one)
         for one in (
             task("t004", "search"),
             task("c1-s0", "confirm", candidate="t004"),
@@ -100,12 +99,12 @@ def test_candidates_are_numbered_by_their_confirmation_runs() -> None:
 
 
 def test_the_same_champion_keeps_its_final_run_id(folder: SweepFolder) -> None:
-    assert (final_run_id(folder), final_run_candidate(folder)) == ("final", None)
+    assert final_runs(folder) == []
     assert prepare_final_run(folder, RUN) == "final"
     write_journal(folder, task("final", "final", candidate="t004"))
     (folder.checkpoint_dir("final")).mkdir(parents=True)
     assert prepare_final_run(folder, RUN) == "final"
-    assert final_run_candidate(folder) == "t004"
+    assert [run.candidate for run in final_runs(folder)] == ["t004"]
     assert folder.checkpoint_dir("final").is_dir()
 
 
@@ -120,7 +119,10 @@ def test_the_results_of_a_superseded_final_model_are_kept(folder: SweepFolder) -
     assert (folder.path / "superseded" / "1" / "test.json").exists()
     assert not folder.test.exists()
     write_journal(folder, task("final-2", "final", candidate="t009", run=OTHER))
-    assert (final_run_id(folder), final_run_candidate(folder)) == ("final-2", "t009")
+    assert [(run.trial_id, run.candidate) for run in final_runs(folder)] == [
+        ("final", "t004"),
+        ("final-2", "t009"),
+    ]
     assert folder.checkpoint_dir("final-2") == folder.checkpoint_dir("final")
 
 
@@ -135,7 +137,7 @@ def test_extending_after_a_test_set_reading_requires_again(folder: SweepFolder) 
     with pytest.raises(UserError, match="reads the test set once"):
         record_test_set_reading(folder.path, split_sha256="abc", run="final-2")
     record = record_test_set_reading(folder.path, split_sha256="abc", run="final-2", again=True)
-    assert [reading.run for reading in record.test_set_readings] == ["final", "final-2"]
+    assert [reading.run for reading in record.openings] == ["final", "final-2"]
 
 
 def test_stop_settings_are_validated() -> None:

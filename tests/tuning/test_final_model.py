@@ -16,6 +16,8 @@ from platform.models.trained import TrainedModel, save_trained_model
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.evaluation import affordable
 from platform.tuning.final_model import evaluate_on_test_set
+from platform.tuning.journal.journal import open_journal
+from tests.tuning.journal.examples import a_task
 
 MODEL = ModelConfig(name="resnet20_cifar")
 IMAGES = 40
@@ -52,6 +54,8 @@ def sweep_of(info: DatasetInfo, path: Path, *, quick: bool) -> Any:
             data_label=info.label,
         ),
     )
+    with open_journal(folder.journal) as journal:
+        journal.trial(a_task("final").model_copy(update={"stage": "final"}))
     final = SimpleNamespace(resources_per_worker=SimpleNamespace(GPU=0))
     return SimpleNamespace(
         folder=folder,

@@ -8,12 +8,11 @@ test set once, for the champion. `test_opened.json` records every reading by the
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from platform.common.atomic import write_text
 from platform.common.errors import UserError
@@ -22,30 +21,24 @@ from platform.common.schema import Frozen
 RECORD_FILE = "test_opened.json"
 RESULT_FILE = "test.json"
 EVALUATIONS_FILE = "test_evaluations.jsonl"
-_JSON_KEYS = ConfigDict(serialize_by_alias=True, validate_by_name=True)
-"""The file's keys are the fields' aliases."""
 
 
 class TestSetReading(Frozen):
     """One reading of the test set."""
 
-    model_config = _JSON_KEYS
-
     split_sha256: str
     """Content hash of the dataset."""
-    read_utc: Annotated[str, Field(alias="opened_utc")]
+    opened_utc: str
     """ISO 8601, UTC."""
     run: str
     """Id of the evaluated run."""
 
 
 class TestSetRecord(Frozen):
-    """All readings of the test set by a sweep, oldest first."""
-
-    model_config = _JSON_KEYS
+    """The content of test_opened.json: all readings of the test set by a sweep, oldest first."""
 
     schema_version: int = 1
-    test_set_readings: Annotated[tuple[TestSetReading, ...], Field(alias="openings", min_length=1)]
+    openings: Annotated[tuple[TestSetReading, ...], Field(min_length=1)]
 
 
 def record_test_set_reading(
@@ -56,12 +49,6 @@ def record_test_set_reading(
     If the sweep was killed before test.json was written, the same run on the same dataset continues the
     recorded reading instead of adding one, because its result was never seen.
 
-    Args:
-        folder: the sweep's folder; test_opened.json is written there atomically.
-        split_sha256: content hash of the dataset.
-        run: id of the run to evaluate.
-        again: allow a further reading.
-
     Returns:
         All readings, including this one.
 
@@ -69,23 +56,20 @@ def record_test_set_reading(
         UserError: the test set was read before and `again` is not set, or the record is damaged.
     """
     path = folder / RECORD_FILE
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    reading = TestSetReading(split_sha256=split_sha256, read_utc=now, run=run)
-    first = TestSetRecord(test_set_readings=(reading,))
-    if _write_new(path, first):
-        return first
-    record = _read(path)
-    last = record.test_set_readings[-1]
-    if not (folder / RESULT_FILE).exists() and (last.split_sha256, last.run) == (split_sha256, run):
-        return record
-    if not again:
-        raise UserError(
-            f"a sweep reads the test set once; {folder.name} read it at {last.read_utc} for run {last.run}, "
-            f"with the result in {RESULT_FILE}; to evaluate again, use --again (the report shows the number "
-            "of evaluations)"
-        )
-    record = TestSetRecord(test_set_readings=(*record.test_set_readings, reading))
-    write_text(path, _json(record))
+    openings: tuple[TestSetReading, ...] = ()
+    if path.exists():
+        record = _read(path)
+        openings, last = record.openings, record.openings[-1]
+        if not (folder / RESULT_FILE).exists() and (last.split_sha256, last.run) == (split_sha256, run):
+            return record
+        if not again:
+            raise UserError(
+                f"a sweep reads the test set once; {folder.name} read it at {last.opened_utc} for run "
+                f"{last.run}, with the result in {RESULT_FILE}; to evaluate again, use --again (the report "
+                "shows the number of evaluations)"
+            )
+    record = TestSetRecord(openings=(*openings, _reading(split_sha256, run)))
+    write_text(path, record.model_dump_json(indent=2) + "\n")
     return record
 
 
@@ -94,10 +78,6 @@ def record_evaluation(model: Path, *, split_sha256: str) -> None:
 
     These readings neither count as the sweep's own nor prevent it; the report lists them.
 
-    Args:
-        model: the model.pt, `<sweep>/checkpoints/<run>/model.pt` in a sweep.
-        split_sha256: content hash of the dataset.
-
     Raises:
         UserError: the file cannot be written.
     """
@@ -105,11 +85,9 @@ def record_evaluation(model: Path, *, split_sha256: str) -> None:
     folder = run.parent.parent
     if not (folder / "spec.yaml").exists():
         return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    reading = TestSetReading(split_sha256=split_sha256, read_utc=now, run=run.name)
     try:
         with (folder / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
-            file.write(reading.model_dump_json() + "\n")
+            file.write(_reading(split_sha256, run.name).model_dump_json() + "\n")
     except OSError as error:
         raise UserError(
             f"cannot record this reading of the test set in {folder / EVALUATIONS_FILE}: {error.strerror}; "
@@ -117,30 +95,9 @@ def record_evaluation(model: Path, *, split_sha256: str) -> None:
         ) from None
 
 
-def _write_new(path: Path, record: TestSetRecord) -> bool:
-    """Write the file and return True, or return False if it exists; a hard link makes this atomic."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(_json(record))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:
-            # The file system has no hard links. A sweep has one driver process, so there is no race.
-            if path.exists():
-                return False
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
-
-
-def _json(record: TestSetRecord) -> str:
-    return record.model_dump_json(indent=2) + "\n"
+def _reading(split_sha256: str, run: str) -> TestSetReading:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return TestSetReading(split_sha256=split_sha256, opened_utc=now, run=run)
 
 
 def _read(path: Path) -> TestSetRecord:
