@@ -212,6 +212,10 @@ class SearchTree:
         return {entry.path: entry.node.raw() for entry in self.entries}
 
 
+Conditions = tuple[tuple[str, str], ...]
+"""(flat name, label) of each alternative that must be chosen for a dimension to exist."""
+
+
 @dataclass(frozen=True)
 class Dimension:
     """One searched setting: its path, its distribution, and the alternatives that it depends on."""
@@ -221,8 +225,11 @@ class Dimension:
     path: str
     """The setting in a RunConfig: `optimizer.lr`."""
     node: Varied
-    conditions: tuple[tuple[str, str], ...]
-    """(flat name, label) of each alternative that must be chosen for the dimension to exist."""
+    conditions: Conditions
+
+    def inside(self, label: str) -> tuple[str, str, Conditions]:
+        """Return the prefixes of paths and of flat names inside an alternative, and their conditions."""
+        return f"{self.path}.", f"{self.name}.{label}.", (*self.conditions, (self.name, label))
 
 
 Chooser = Callable[[Dimension], Any]
@@ -246,30 +253,25 @@ def walk_tree(tree: SearchTree, choose: Chooser) -> ChosenSettings:
     sections: list[tuple[str, str]] = []
 
     def visit(
-        entries: tuple[Entry, ...],
-        path_prefix: str,
-        name_prefix: str,
-        conditions: tuple[tuple[str, str], ...],
+        entries: tuple[Entry, ...], path_prefix: str = "", name_prefix: str = "", conditions: Conditions = ()
     ) -> None:
         for entry in entries:
-            path, name = path_prefix + entry.path, name_prefix + entry.path
-            node = entry.node
+            path, name, node = path_prefix + entry.path, name_prefix + entry.path, entry.node
             if isinstance(node, Constant):
                 settings.append((path, tuples_to_lists(node.value)))
                 continue
-            chosen = choose(Dimension(name, path, node, conditions))
-            params[name] = chosen
+            dimension = Dimension(name, path, node, conditions)
+            params[name] = chosen = choose(dimension)
             if isinstance(node, Alternatives):
-                option = node.option(chosen)
                 settings.append((path, {}))
                 sections.append((path, f"{name}.{chosen}"))
-                visit(option.entries, f"{path}.", f"{name}.{chosen}.", (*conditions, (name, option.label)))
+                visit(node.option(chosen).entries, *dimension.inside(chosen))
             elif isinstance(node, Choice):
                 settings.append((path, node.value(chosen)))
             else:
                 settings.append((path, chosen))
 
-    visit(tree.entries, "", "", ())
+    visit(tree.entries)
     return ChosenSettings(params, tuple(settings), tuple(sections))
 
 
@@ -277,26 +279,18 @@ def dimensions(tree: SearchTree) -> Iterator[Dimension]:
     """Yield every dimension of the tree, including those of all alternatives, in file order."""
 
     def visit(
-        entries: tuple[Entry, ...],
-        path_prefix: str,
-        name_prefix: str,
-        conditions: tuple[tuple[str, str], ...],
+        entries: tuple[Entry, ...], path_prefix: str = "", name_prefix: str = "", conditions: Conditions = ()
     ) -> Iterator[Dimension]:
         for entry in entries:
             if isinstance(entry.node, Constant):
                 continue
-            path, name = path_prefix + entry.path, name_prefix + entry.path
-            yield Dimension(name, path, entry.node, conditions)
+            dimension = Dimension(name_prefix + entry.path, path_prefix + entry.path, entry.node, conditions)
+            yield dimension
             if isinstance(entry.node, Alternatives):
                 for option in entry.node.options:
-                    yield from visit(
-                        option.entries,
-                        f"{path}.",
-                        f"{name}.{option.label}.",
-                        (*conditions, (name, option.label)),
-                    )
+                    yield from visit(option.entries, *dimension.inside(option.label))
 
-    yield from visit(tree.entries, "", "", ())
+    return visit(tree.entries)
 
 
 def apply_settings(values: dict[str, Any], settings: tuple[tuple[str, Any], ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from platform.common.errors import UsageError, did_you_mean
 from platform.common.schema import nested_records
-from platform.space.distributions import tuples_to_lists
+from platform.space.distributions import apply_settings, tuples_to_lists
 from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml
 from platform.training.config import RunConfig
@@ -41,12 +41,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
             # The section is missing in the file: override its defaults.
             default = SweepSpec.model_fields[parts[0]].get_default()
             changed[parts[0]] = default.model_dump() if isinstance(default, BaseModel) else {}
-        section = changed
-        for part in parts[:-1]:
-            if not isinstance(section.get(part), dict):
-                section[part] = {}
-            section = section[part]
-        section[parts[-1]] = value
+        changed = apply_settings(changed, ((path, value),))
     return changed
 
 

@@ -67,13 +67,7 @@ def resized(
 
     Learning rates of SGD are scaled with the batch size (Goyal et al. 2017, arXiv:1706.02677), those of Adam
     and AdamW with its square root (Malladi et al. 2022, arXiv:2205.10287). Adaptations that the space does
-    not allow are omitted.
-
-    Args:
-        spec: the sweep as its space file describes it.
-        size: the new size.
-        full_epochs: epochs of the longest run of `spec`.
-        full_images: training images of a run of `spec`.
+    not allow are omitted. `full_epochs` and `full_images` are those of the longest run of `spec`.
     """
     values: Values = spec.to_dict()
     values["trials"] = size.trials
@@ -126,47 +120,41 @@ def _early_stopping(scheduler: Values, epochs: int, full_epochs: int) -> Values:
 def _size_choices(
     before: SweepSpec, after: SweepSpec, size: SweepSize, *, full_epochs: int, full_images: int
 ) -> list[PlannedChoice]:
-    def choice(name: str, value: str, reason: str, *, changed: bool) -> list[PlannedChoice]:
-        return [PlannedChoice(name=name, value=value, reason=reason)] if changed else []
-
+    """Return the differences between two specs that the size explains."""
     short = size.passes < full_epochs * full_images
-    stopping = after.scheduler
+    stopping, images = after.scheduler, before.base.data.validation_size
     if isinstance(stopping, NoStopping):
         early, why = "none", "after so few epochs it would decide on noise"
     else:
         early = f"{stopping.name}, from epoch {stopping.grace_epochs}"
         why = "not earlier, when the ranks of short runs are still noise"
-    return [
-        *choice(
-            "trials",
-            str(size.trials),
-            f"instead of {before.trials}: longer runs rank recipes better than more runs",
-            changed=size.trials != before.trials,
-        ),
-        *choice(
+    instead = f"instead of {before.trials}: longer runs rank recipes better than more runs"
+    choices = [
+        (size.trials != before.trials, "trials", str(size.trials), instead),
+        (
+            short,
             "run",
             f"{size.epochs} epochs x {size.train_images:,} images",
             f"instead of {full_epochs} x {full_images:,}",
-            changed=short,
         ),
-        *choice(
+        (
+            short and size.validation_images != images,
             "validation",
             f"{size.validation_images:,} images",
-            f"instead of {before.base.data.validation_size:,}: evaluation takes time too",
-            changed=short and size.validation_images != before.base.data.validation_size,
+            f"instead of {images:,}: evaluation takes time too",
         ),
-        *choice(
-            "early stopping",
-            early,
-            why,
-            changed=short and before.scheduler != stopping,
-        ),
-        *choice(
+        (short and before.scheduler != stopping, "early stopping", early, why),
+        (
+            before.confirm != after.confirm,
             "confirmation",
             after.confirm.text(),
             f"instead of {before.confirm.text()}",
-            changed=before.confirm != after.confirm,
         ),
+    ]
+    return [
+        PlannedChoice(name=name, value=value, reason=reason)
+        for changed, name, value, reason in choices
+        if changed
     ]
 
 

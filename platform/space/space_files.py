@@ -15,20 +15,9 @@ from platform.common.errors import UsageError, UserError, did_you_mean
 from platform.common.regular_file import read_regular_file
 from platform.common.schema import Frozen, validate
 from platform.space.overrides import apply_overrides
-from platform.space.spec import SweepSpec, changed_fields, trial_seed
+from platform.space.spec import SweepSpec
 from platform.space.yaml_text import parse_yaml
 from platform.training.config import RunConfig
-
-__all__ = [
-    "SPEC_FILE",
-    "SweepSpec",
-    "changed_fields",
-    "find_spaces",
-    "load_run",
-    "load_space",
-    "load_spec",
-    "trial_seed",
-]
 
 SPEC_FILE = "spec.yaml"
 """File name of the resolved spec in a sweep folder."""
@@ -57,11 +46,9 @@ def find_spaces() -> dict[str, Path]:
 
 
 def load_space(name_or_path: str, *, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a search space.
+    """Read a search space by name (`resnet18_cifar`) or by the path of a .yaml file.
 
-    Args:
-        name_or_path: a name (`resnet18_cifar`), or the path of a .yaml file.
-        overrides: `path=value` each, applied before validation: `trials=12`, `base.epochs=6`.
+    Each of `overrides` (`trials=12`, `base.epochs=6`) is applied before the validation.
 
     Raises:
         UsageError: the space does not exist or is invalid; the message has one line per error.

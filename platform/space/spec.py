@@ -171,30 +171,23 @@ class SweepSpec(Frozen):
     def _check_grace_epochs(cls, scheduler: Scheduler, info: ValidationInfo) -> Scheduler:
         epochs = info.data["base"].epochs if "base" in info.data else None
         if isinstance(scheduler, Asha | Median) and epochs is not None and scheduler.grace_epochs > epochs:
-            _raise_problems(
-                [
-                    (
-                        "grace_epochs",
-                        f"must not exceed the run's epochs, got {scheduler.grace_epochs} > {epochs}",
-                    )
-                ],
-                scheduler,
-            )
+            text = f"must not exceed the run's epochs, got {scheduler.grace_epochs} > {epochs}"
+            _raise_problems([("grace_epochs", text)], scheduler)
         return scheduler
 
     @field_validator("workers_per_trial")
     @classmethod
     def _check_workers_per_trial(cls, workers: int, info: ValidationInfo) -> int:
-        _raise_problems(_indivisible(workers, info), workers)
+        if problem := _indivisible(workers, info.data.get("base"), info.data.get("search")):
+            raise ValueError(problem)
         return workers
 
     @field_validator("confirm", "final")
     @classmethod
     def _check_workers_per_run(cls, stage: Any, info: ValidationInfo) -> Any:
-        if isinstance(stage.workers_per_run, int):
-            _raise_problems(
-                [("workers_per_run", text) for _, text in _indivisible(stage.workers_per_run, info)], stage
-            )
+        workers, base, tree = stage.workers_per_run, info.data.get("base"), info.data.get("search")
+        if workers != "auto" and (problem := _indivisible(workers, base, tree)):
+            _raise_problems([("workers_per_run", problem)], stage)
         return stage
 
     @field_validator("backend")
@@ -253,8 +246,7 @@ class SweepSpec(Frozen):
 
     def indivisible_by(self, workers: int) -> bool:
         """Return whether some batch size is not divisible by `workers`."""
-        sizes = _batch_sizes(self.base, self.search, workers)
-        return sizes is None or any(size % workers for size in sizes)
+        return bool(_indivisible(workers, self.base, self.search))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values from which `SweepSpec.model_validate` restores an equal spec."""
@@ -291,31 +283,22 @@ def changes_network(path: str) -> bool:
     return path == "model" or (path.startswith("model.") and path != "model.zero_init_residual")
 
 
-def _batch_sizes(base: RunConfig, tree: SearchTree, workers: int) -> Sequence[Any] | None:
-    """Return batch sizes with every possible remainder by `workers`; None for a range without steps."""
-    searched = [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]
-    if not searched:
-        return (base.batch_size,)
-    node = searched[0]
-    if isinstance(node, Choice):
-        return node.values_to_check()
-    if isinstance(node, Range) and node.step is not None:
-        # The remainders repeat after `workers` steps.
-        return [node.at(index) for index in range(min(node.steps(), workers))]
-    return None
-
-
-def _indivisible(workers: int, info: ValidationInfo) -> list[Problem]:
-    """Return a problem if some batch size is not divisible by `workers`."""
-    base, tree = info.data.get("base"), info.data.get("search")
+def _indivisible(workers: int, base: RunConfig | None, tree: SearchTree | None) -> str:
+    """Return the problem if some batch size is not divisible by `workers`, else an empty string."""
     if workers == 1 or base is None or tree is None:
-        return []
-    sizes = _batch_sizes(base, tree, workers)
+        return ""
     rule = f"every batch size must be divisible by the number of workers, {workers}"
-    if sizes is None:
-        return [("", f"{rule}; search batch_size with choice or quantized")]
+    sizes: Sequence[Any] = (base.batch_size,)
+    for node in [dimension.node for dimension in dimensions(tree) if dimension.path == "batch_size"]:
+        if isinstance(node, Choice):
+            sizes = node.values_to_check()
+        elif isinstance(node, Range) and node.step is not None:
+            # The remainders repeat after `workers` steps.
+            sizes = [node.at(index) for index in range(min(node.steps(), workers))]
+        else:
+            return f"{rule}; search batch_size with choice or quantized"
     wrong = [str(size) for size in sizes if size % workers]
-    return [("", f"{rule}; got {', '.join(wrong[:5])}{', ...' * (len(wrong) > 5)}")] if wrong else []
+    return f"{rule}; got {', '.join(wrong[:5])}{', ...' * (len(wrong) > 5)}" if wrong else ""
 
 
 def trial_seed(spec: SweepSpec, number: int, *, stage: str = "search") -> int:

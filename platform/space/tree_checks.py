@@ -47,10 +47,8 @@ _PLACEHOLDER_BASE: dict[str, Any] = {
 def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
     """Return (flat name, message) for every invalid value of the tree.
 
-    Args:
-        tree: the parsed search section.
-        base: the base run; None if it is invalid. A placeholder then replaces it, and only values whose
-            validity does not depend on the base are checked.
+    If the base run is invalid (None), a placeholder replaces it, and only values whose validity does not
+    depend on the base are checked.
     """
     values = _PLACEHOLDER_BASE if base is None else base.all_values()
     # (flat name, pydantic's message, value) -> problem: the first problem of each kind is kept.
@@ -86,7 +84,8 @@ def check_tree(tree: SearchTree, base: RunConfig | None) -> list[Problem]:
                 good.setdefault(dimension.name, []).append(value)
     sections: dict[Any, list[Dimension]] = {}
     for dimension in all_dimensions if base is not None else ():
-        sections.setdefault((dimension.conditions, _parent(dimension.path)), []).append(dimension)
+        section = dimension.conditions, dimension.path.rpartition(".")[0]
+        sections.setdefault(section, []).append(dimension)
     for neighbors in sections.values():
         for first, second in itertools.combinations(neighbors, 2):
             some = (_representatives(good.get(each.name, [])) for each in (first, second))
@@ -145,10 +144,6 @@ def _values_to_check(node: Varied) -> tuple[Any, ...]:
     if isinstance(node, Alternatives | Choice):
         return node.labels
     return node.values_to_check()
-
-
-def _parent(path: str) -> str:
-    return path.rpartition(".")[0]
 
 
 def _inside_search(name: str, chosen: ChosenSettings) -> bool:

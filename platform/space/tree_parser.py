@@ -14,7 +14,6 @@ from platform.space.distributions import (
     Choice,
     Constant,
     Entry,
-    Node,
     Option,
     Range,
     RangeKind,
@@ -77,8 +76,10 @@ def _entries(
                 found.append((here, f"is empty; {_SYNTAX}"))
             entries += _entries(value, where, found, fixed_allowed=fixed_allowed, prefix=f"{path}.")
         elif isinstance(value, Mapping):
-            node = _distribution(value, here, found)
-            entries += [Entry(path, node)] if node else []
+            try:
+                entries.append(Entry(path, _distribution(value)))
+            except ValueError as error:
+                found.append((here, str(error)))
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             entries.append(Entry(path, _alternatives(value, here, found)))
         elif fixed_allowed:
@@ -96,40 +97,31 @@ def _is_distribution(value: Mapping[Any, Any]) -> bool:
     return len(keys) == 1 and bool(did_you_mean(keys[0], _DISTRIBUTIONS))
 
 
-def _distribution(raw: Mapping[Any, Any], where: str, found: list[Problem]) -> Node | None:
+def _distribution(raw: Mapping[Any, Any]) -> Choice | Range:
+    """Return a distribution; ValueError if it is invalid."""
     kind = next((str(key) for key in raw if str(key) in _DISTRIBUTIONS), None)
     if kind is None:
         got = str(next(iter(raw)))
-        found.append((where, f"unknown distribution {got!r}{did_you_mean(got, _DISTRIBUTIONS)}; {_SYNTAX}"))
-        return None
+        raise ValueError(f"unknown distribution {got!r}{did_you_mean(got, _DISTRIBUTIONS)}; {_SYNTAX}")
     if len(raw) > 1:
         others = ", ".join(repr(str(key)) for key in raw if key != kind)
-        found.append((where, f"{kind!r} must be the only key, got also {others}"))
-        return None
+        raise ValueError(f"{kind!r} must be the only key, got also {others}")
     if kind == "choice":
-        return _choice(raw[kind], where, found)
-    try:
-        return _range(kind, raw[kind])  # type: ignore[arg-type] # one of _RANGES, checked above
-    except ValueError as error:
-        found.append((where, str(error)))
-        return None
+        return _choice(raw[kind])
+    return _range(kind, raw[kind])  # type: ignore[arg-type] # one of _RANGES, checked above
 
 
-def _choice(values: Any, where: str, found: list[Problem]) -> Choice | None:
+def _choice(values: Any) -> Choice:
     if not isinstance(values, list | tuple) or not values:
-        found.append((where, f"choice needs a non-empty list of values, got {values!r}"))
-        return None
+        raise ValueError(f"choice needs a non-empty list of values, got {values!r}")
     if any(isinstance(value, Mapping) for value in values):
-        found.append((where, "choice values must not be sections; use a list of alternatives instead"))
-        return None
+        raise ValueError("choice values must not be sections; use a list of alternatives instead")
     if nan := [value for value in values if isinstance(value, float) and not math.isfinite(value)]:
-        found.append((where, f"choice needs finite numbers, got {nan[0]}"))
-        return None
+        raise ValueError(f"choice needs finite numbers, got {nan[0]}")
     choice = Choice(tuple(lists_to_tuples(value) for value in values))
     repeated = [str(label) for label, count in Counter(map(repr, choice.labels)).items() if count > 1]
     if repeated:
-        found.append((where, f"choice has duplicate values: {', '.join(repeated)}"))
-        return None
+        raise ValueError(f"choice has duplicate values: {', '.join(repeated)}")
     return choice
 
 

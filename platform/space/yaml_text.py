@@ -48,11 +48,7 @@ _Constructor.add_constructor(_TAGS + "timestamp", SafeConstructor.construct_yaml
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """Return the content of a YAML document as plain Python values.
-
-    Args:
-        text: the YAML text.
-        source: the origin of the text, at the start of each error message.
+    """Return the content of a YAML document as plain Python values; messages start with `source`.
 
     Raises:
         UsageError: the text is not YAML, repeats a key, or is too large; `source:line:column: reason`.

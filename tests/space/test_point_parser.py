@@ -10,7 +10,7 @@ from platform.space.distributions import Scalar
 from platform.space.point_parser import OutsideSpaceError, read_point
 from platform.space.spec import SweepSpec
 from platform.space.tree_checks import value_at
-from tests.space.examples import BASE, EVERY_KIND, PLAIN, spec
+from tests.space.examples import BASE, EVERY_KIND, spec
 
 SGD_STEP = {
     "batch_size": 256,
@@ -153,10 +153,6 @@ def test_an_alternative_replaces_exactly_its_section() -> None:
     expected = space.base.changed(optimizer={"name": "sgd", "lr": 0.5}, seed=5)
     assert run == expected, "the base's nesterov and weight decay are not inherited"
     assert space.resolve({"optimizer": "adam", "optimizer.adam.lr": 0.1}).optimizer.name == "adam"
-
-
-def test_start_from_is_empty_by_default() -> None:
-    assert spec(PLAIN).start_from == ()
 
 
 IMAGES = {
