@@ -11,15 +11,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from platform.common.text_format import (
-    approximate_duration,
-    clock,
-    different_settings,
-    duration,
-    percent,
-)
+from platform.common.text_format import approximate_duration, clock, different_settings, duration, percent
 from platform.console.progress import Confirmed, EndedTrial, RunningTrial, SweepProgress
 from platform.console.remaining_time import HAND_OVER
+from platform.console.tables import plain_table
 from platform.tracking.events import Stage, SweepInfo, TrialInfo, TrialStatus
 
 STAGE_NAME: dict[Stage, str] = {"search": "search", "confirm": "confirmation", "final": "final training"}
@@ -43,14 +38,7 @@ def frame(
     background: str | None,
     size: ConsoleDimensions,
 ) -> RenderableType:
-    """Return the current view.
-
-    Args:
-        progress: the state of the sweep.
-        phase: the current activity between trials, and the seconds since it began.
-        background: the state of work in the background.
-        size: the size of the terminal.
-    """
+    """Return the current view; `phase` is the activity between trials, and the seconds since it began."""
     parts: list[RenderableType] = []
     sweep = progress.sweep
     if sweep is not None:
@@ -89,9 +77,7 @@ def frame(
 def time_text(progress: SweepProgress, *, whole: str = "") -> str:
     """Return the remaining time: `about 4 min left`; empty while it is unknown.
 
-    Args:
-        progress: the state of the sweep.
-        whole: what to write before the time of the whole sweep; that of a stage has the stage's name.
+    `whole` precedes the time of the whole sweep; that of a stage has the stage's name.
     """
     left = progress.remaining_time()
     if left is None:
@@ -109,13 +95,12 @@ def elapsed_text(progress: SweepProgress) -> str:
 
 def best_text(progress: SweepProgress) -> str:
     """Return the best trial so far, with its mean once it is confirmed; empty without one."""
-    best = progress.best()
-    if best is None:
+    ranked = progress.leaderboard()
+    if not ranked:
         return ""
-    trial_id, accuracy, confirmed = best
-    if confirmed is None:
-        return f"best {trial_id} {percent(accuracy)}"
-    return f"best {trial_id} {confirmed_text(confirmed)}"
+    confirmed = progress.confirmed.get(ranked[0].trial_id)
+    accuracy = percent(ranked[0].accuracy) if confirmed is None else confirmed_text(confirmed)
+    return f"best {ranked[0].trial_id} {accuracy}"
 
 
 def confirmed_text(confirmed: Confirmed) -> str:
@@ -143,13 +128,11 @@ def stage_text(progress: SweepProgress) -> str:
     started = len(progress.ended[stage]) + len(mine)
     if not started or progress.sweep is None:
         return STAGE_NAME[stage]
-    if stage == "final":
-        what = run_text(mine[-1].trial) if mine else ""
-        return f"{STAGE_NAME[stage]}{f', {what}' if what else ''}"
-    runs = progress.runs_of(stage)
-    text = f"{STAGE_NAME[stage]}, {'trial' if stage == 'search' else 'run'} {started} of {runs}"
     what = run_text(mine[-1].trial) if mine else ""
-    return f"{text}: {what}" if what else text
+    if stage == "final":
+        return f"{STAGE_NAME[stage]}{f', {what}' if what else ''}"
+    kind, runs = "trial" if stage == "search" else "run", progress.runs_of(stage)
+    return f"{STAGE_NAME[stage]}, {kind} {started} of {runs}{f': {what}' if what else ''}"
 
 
 def _header(sweep: SweepInfo, progress: SweepProgress) -> list[RenderableType]:
@@ -197,9 +180,8 @@ def _bar(sweep: SweepInfo, progress: SweepProgress) -> RenderableType:
 
 
 def _leaderboard(progress: SweepProgress, board: Sequence[EndedTrial], settings: Sequence[str]) -> Table:
-    table = _table("best")
-    for name in ("val acc", *(["confirmed"] if progress.confirmed else ["epochs", "time"])):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ["confirmed"] if progress.confirmed else ["epochs", "time"]
+    table = plain_table("best", "val acc", *numbers, expand=True)
     _add_settings_column(table)
     for ended, text in zip(board, settings, strict=True):
         cells = [str(ended.epochs_done), clock(ended.duration_s)]
@@ -219,7 +201,7 @@ def _leaderboard(progress: SweepProgress, board: Sequence[EndedTrial], settings:
 def _running(
     progress: SweepProgress, running: Sequence[RunningTrial], settings: Sequence[str], *, bar: int
 ) -> Table:
-    table = _table("running")
+    table = plain_table("running", expand=True)
     table.add_column("", width=bar)
     for name in ("epoch", "val acc", "img/s"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -235,12 +217,6 @@ def _running(
             f"{last.images_per_s:,.0f}" if last else "-",
             Text(next(searched) if one.trial.stage == "search" else run_text(one.trial)),
         )
-    return table
-
-
-def _table(first: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    table.add_column(first, no_wrap=True)
     return table
 
 

@@ -42,18 +42,11 @@ class LiveView(SweepObserver):
     """Shows a running sweep. Used as a context manager, it restores the terminal at the end."""
 
     def __init__(
-        self,
-        *,
-        console: Console | None = None,
-        quiet: bool = False,
-        progress: SweepProgress | None = None,
+        self, *, console: Console | None = None, quiet: bool = False, progress: SweepProgress | None = None
     ) -> None:
         """Create the view; it is empty until the first phase or event.
 
-        Args:
-            console: output; stderr by default.
-            quiet: show nothing.
-            progress: state of the sweep; tests pass one with their own clock.
+        `progress` may be one with another clock.
         """
         self.console = console or stderr_console(quiet=quiet)
         self._progress = progress or SweepProgress()
@@ -107,9 +100,8 @@ class LiveView(SweepObserver):
     def set_background(self, status: Callable[[], str | None]) -> None:
         """Show work that runs in the background, such as the build of ncnn.
 
-        Args:
-            status: returns its state as text, or None if there is nothing to show. It is called at each
-                refresh, from another thread. Without a terminal its text is printed at most every 30 s.
+        `status` returns its state as text, or None if there is nothing to show. It is called at each refresh,
+        from another thread. Without a terminal its text is printed at most every 30 s.
         """
         self._background = status
 
@@ -216,7 +208,7 @@ class LiveView(SweepObserver):
 
     def _tick(self) -> None:
         with self._lock:
-            self._log.tick(self._background, self._phase)
+            self._log.tick(self._background(), self._phase)
 
 
 def _without_numbers(phase: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.markup import escape
 
@@ -49,18 +47,15 @@ class LogLines:
         shown = text if new and text not in HAND_OVER else self._with_time_left(text)
         self.line(f"[dim]…[/dim] {escape(shown)}")
 
-    def tick(self, background: Callable[[], str | None], phase: tuple[str, float] | None) -> None:
+    def tick(self, background: str | None, phase: tuple[str, float] | None) -> None:
         """Print background work that has changed, and a line if there was none for long.
 
-        Args:
-            background: returns the state of the background work.
-            phase: the current phase and the time at which it began.
+        `phase` is the current phase and the time at which it began.
         """
-        now, text = self._progress.clock(), background()
-        shown, shown_s = self._background
-        if text and text != shown and now - shown_s >= _BACKGROUND_EVERY_S:
-            self._background = (text, now)
-            self.line(f"[dim]… {escape(text)}[/dim]")
+        now, (shown, shown_s) = self._progress.clock(), self._background
+        if background and background != shown and now - shown_s >= _BACKGROUND_EVERY_S:
+            self._background = (background, now)
+            self.line(f"[dim]… {escape(background)}[/dim]")
         elif phase is not None and now - self._printed_s >= _SILENT_PHASE_S:
             name, started = phase
             self.line(f"[dim]… {escape(self._with_time_left(f'{name}  ({duration(now - started)})'))}[/dim]")

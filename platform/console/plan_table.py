@@ -11,12 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from platform.common.text_format import approximate_duration, duration, percent, plural, sweep_warnings
-from platform.console.estimate_text import plan_details
-from platform.console.facts import Unwrapped, fact_rows
 from platform.console.progress import SweepProgress
+from platform.console.tables import Unwrapped, fact_rows, plain_table
 from platform.tracking.events import Stage, SweepInfo
 from platform.tracking.sweep_folder import SweepFolder
-from platform.tuning.planning.records import Plan, Resources, StagePlan, TimeBudget
+from platform.tuning.planning.records import Plan, StagePlan, TimeBudget
 
 
 def plan_table(
@@ -27,24 +26,12 @@ def plan_table(
     folder: Path | None = None,
     tracking_uri: str | None = None,
 ) -> Group:
-    """Return the plan: the searched settings, the stages, the time, the resources and the output.
-
-    Args:
-        plan: the plan.
-        data: description of the dataset (`cifar10: 45,000 training images, ...`).
-        generated: whether the images are synthetic; shown as a warning.
-        folder: folder of the sweeps.
-        tracking_uri: the MLflow store.
-    """
-    parts: list[RenderableType] = []
-    title = Text.assemble((plan.space, "bold"))
-    if plan.about:
-        title.append(f"  {plan.about}")
-    parts.append(title)
-    parts += [
-        Text(warning, style="bold yellow")
-        for warning in sweep_warnings(quick=plan.quick, generated=generated)
+    """Return the plan: the searched settings, the stages, the time, the resources and the output."""
+    parts: list[RenderableType] = [
+        Text.assemble((plan.space, "bold"), f"  {plan.about}" if plan.about else "")
     ]
+    warnings = sweep_warnings(quick=plan.quick, generated=generated)
+    parts += [Text(warning, style="bold yellow") for warning in warnings]
     parts += [Text(""), _space(plan), Text(""), _stages(plan), Text("")]
     if plan.within is not None:
         parts += [_choices(plan.within), Text("")]
@@ -67,10 +54,7 @@ def remaining_table(plan: Plan, folder: SweepFolder) -> Group:
             trials=plan.search.runs,
         )
     )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("stage", no_wrap=True)
-    for name in ("runs", "done", "left"):
-        table.add_column(name, justify="right")
+    table = plain_table("stage", "runs", "done", "left")
     for name, stage in _named(plan):
         done = len(progress.ended[name])
         table.add_row(name, str(stage.runs), str(done), str(max(0, stage.runs - done)))
@@ -84,8 +68,7 @@ def remaining_table(plan: Plan, folder: SweepFolder) -> Group:
 
 def _choices(within: TimeBudget) -> Table:
     """Return the choices that fit the sweep to its time budget."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"within {duration(within.budget_s)}", no_wrap=True)
+    table = plain_table(f"within {duration(within.budget_s)}")
     table.add_column("value")
     table.add_column("reason", style="dim")
     for choice in within.choices:
@@ -94,28 +77,22 @@ def _choices(within: TimeBudget) -> Table:
 
 
 def _space(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("setting", no_wrap=True)
+    table = plain_table("setting")
     table.add_column("kind", style="dim", no_wrap=True)
     table.add_column("values")
     table.add_column("only if", style="dim")
     for row in plan.rows:
-        kind = row.kind.replace("_", " ")
-        # The kind column already contains "log".
-        values = row.values.removesuffix(", log scale")
-        table.add_row(Text(row.name), kind, Text(values), Text(row.only_if))
+        values = row.values.removesuffix(", log scale")  # the kind already contains "log"
+        table.add_row(Text(row.name), row.kind.replace("_", " "), Text(values), Text(row.only_if))
     return table
 
 
 def _stages(plan: Plan) -> Table:
     """Return the table of the stages, which fits 80 columns; `_facts` adds the reasons."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("stage", no_wrap=True)
-    for name in ("runs", "epochs", "at once"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("stage", "runs", "epochs", "at once")
     table.add_column("each run")
     for name, stage in _named(plan):
-        resources = _resources(stage.resources_per_worker)
+        resources = stage.resources_per_worker.text()
         how = f"{stage.backend}, {plural(stage.workers, 'worker')} with {resources}"
         table.add_row(
             name,
@@ -131,12 +108,7 @@ def _named(plan: Plan) -> tuple[tuple[Stage, StagePlan], ...]:
     return (("search", plan.search), ("confirm", plan.confirm), ("final", plan.final))
 
 
-def _facts(
-    plan: Plan,
-    data: str | None,
-    folder: Path | None,
-    tracking_uri: str | None,
-) -> dict[str, str]:
+def _facts(plan: Plan, data: str | None, folder: Path | None, tracking_uri: str | None) -> dict[str, str]:
     start = f", after {plural(plan.starting_points, 'starting point')}" if plan.starting_points else ""
     rungs = f", may stop trials after epoch {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
     saved = f", expected to save {percent(plan.saved_share, 0)} of the search" if plan.saved_share else ""
@@ -153,7 +125,7 @@ def _facts(
     facts |= plan_details(plan)
     if data:
         facts["data"] = data
-    facts["cluster"] = " | ".join(_resources(node) for node in plan.nodes)
+    facts["cluster"] = " | ".join(node.text() for node in plan.nodes)
     niceness = os.environ.get("RAY_worker_niceness", "0")  # noqa: SIM112 - the name that Ray reads
     if niceness != "0" and not os.environ.get("RAY_ADDRESS"):
         facts["priority"] = f"workers run with niceness {niceness} (RAY_worker_niceness)"
@@ -172,6 +144,36 @@ def _facts(
     return facts
 
 
+def plan_details(plan: Plan) -> dict[str, str]:
+    """Return the rows of the plan about time, by name: per stage, compute hours, cost, stop criteria."""
+    details: dict[str, str] = {}
+    found = plan.estimate
+    if found is not None:
+        details["time"] = approximate_duration(found.wall_s)
+        if found.idle_wall_s is not None:
+            idle = approximate_duration(found.idle_wall_s)
+            details["time"] += f" on this busy machine, {idle} on an idle one"
+        saved = f" (early stopping saves {approximate_duration(found.saved_s)})" if found.saved_s >= 1 else ""
+        details["of which"] = (
+            f"search {approximate_duration(found.search.wall_s)}{saved}, "
+            f"confirmation {approximate_duration(found.confirm.wall_s)}, "
+            f"final training {approximate_duration(found.final.wall_s)}"
+        )
+        hours = [f"{found.core_hours:.2g} core-hours"] if found.core_hours else []
+        hours += [f"{found.gpu_hours:.2g} GPU-hours"] if found.gpu_hours else []
+        details["uses"] = ", ".join(hours)
+        speed = found.speed
+        concurrent = f" ({speed.processes} processes at once)" if speed.processes > 1 else ""
+        mean = f", mean of {speed.networks} networks" if speed.networks > 1 else ""
+        rate = f"{speed.train_images_per_s:,.0f} training images/s"
+        details["measured"] = f"{rate} per process{concurrent}{mean}"
+        if found.cost is not None:
+            details["cost"] = f"about {found.cost:.2f} (cost_per_hour x time)"
+    if plan.stops:
+        details["search stops early"] = ", or ".join(plan.stops)
+    return details
+
+
 def _objectives(names: Sequence[str]) -> str:
     """Return the directions of the objectives in words."""
     costs = [name.replace("_", " ") for name in names if name != "validation_accuracy"]
@@ -183,11 +185,6 @@ def _epochs(stage: StagePlan) -> str:
     if expected is None or round(expected) >= stage.worst_case_epochs:
         return f"{stage.epochs}"
     return f"{stage.epochs} (mean {expected / stage.runs:.1f})"
-
-
-def _resources(resources: Resources) -> str:
-    gpu = f", {resources.GPU:g} GPU" if resources.GPU else ""
-    return f"{resources.CPU:g} CPU{gpu}"
 
 
 def _because(what: str, reason: str) -> str:

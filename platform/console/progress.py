@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from platform.console.remaining_time import (
     HAND_OVER,
     STAGES,
-    Progress,
     RemainingTime,
     StageProgress,
     remaining_time,
@@ -25,7 +24,7 @@ from platform.tracking.events import (
     TrialStatus,
     reported_accuracy,
 )
-from platform.tracking.parquet_tables import read_trials
+from platform.tracking.parquet_tables import TrialRow, read_trials
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.records import EpochRecord
 
@@ -45,19 +44,12 @@ class RunningTrial:
     first_epoch: int = 0
     """Number of epochs done before this start of the sweep."""
 
-    def fraction(self, now_s: float | None = None, epoch_s: float = 0.0) -> float:
-        """Return the share of epochs done, 0..1.
-
-        Args:
-            now_s: the time, to count the current epoch in parts; None to count whole epochs.
-            epoch_s: the expected seconds of an epoch, until one is measured.
-        """
+    def fraction(self, now_s: float, epoch_s: float = 0.0) -> float:
+        """Return the share of epochs done, 0..1; `epoch_s` is expected of an epoch until one is measured."""
         epoch = self.last.epoch if self.last else self.first_epoch
-        part = 0.0
         if self.last is not None:
             epoch_s = self.last.epoch_s + self.last.evaluation_s
-        if now_s is not None and epoch_s > 0:
-            part = min(0.95, (now_s - self.last_s) / epoch_s)
+        part = min(0.95, (now_s - self.last_s) / epoch_s) if epoch_s > 0 else 0.0
         return min(1.0, (epoch + part) / self.epochs) if self.epochs else 0.0
 
 
@@ -102,6 +94,7 @@ class SweepProgress(SweepObserver):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.sweep: SweepInfo | None = None
+        self._plan: Mapping[str, Any] = {}
         self.stage: Stage = "search"
         self.started_s = clock()
         self.running: dict[str, RunningTrial] = {}
@@ -116,7 +109,7 @@ class SweepProgress(SweepObserver):
         self._stage_started_s: dict[Stage, float] = {}
 
     def sweep_started(self, sweep: SweepInfo) -> None:
-        self.sweep = sweep
+        self.sweep, self._plan = sweep, sweep.plan
         folder = SweepFolder(sweep.folder)
         self._earlier_s = folder.elapsed_s()
         done_before = dict.fromkeys(STAGES, 0.0)
@@ -127,22 +120,12 @@ class SweepProgress(SweepObserver):
                 self._accuracy[row.trial_id] = row.validation_accuracy
             self._epochs[row.trial_id] = row.epochs_done
             if ended:
-                self.ended[row.stage][row.trial_id] = EndedTrial(
-                    trial_id=row.trial_id,
-                    number=row.number,
-                    candidate=row.candidate,
-                    status=row.status,
-                    accuracy=row.validation_accuracy,
-                    epochs_done=row.epochs_done,
-                    params=dict(row.params),
-                    duration_s=row.duration_s,
-                    error=row.error,
-                )
+                self._add_ended(row, row.status, row.error, duration_s=row.duration_s)
             self.stage = row.stage  # the rows are in the order of the stages
         for run in list(self.ended["confirm"].values()):
             self._summarize(run.candidate)
         for stage in STAGES:
-            planned, estimate = self.plan_of(stage), (self._estimate() or {}).get(stage) or {}
+            planned, estimate = self.plan_of(stage), (self._plan.get("estimate") or {}).get(stage) or {}
             self._stages[stage] = StageProgress(
                 runs=sweep.trials if stage == "search" else planned.get("runs", 1),
                 slots=planned.get("concurrency", 1),
@@ -184,6 +167,13 @@ class SweepProgress(SweepObserver):
         known = self.running.pop(trial.trial_id, None)
         if status is TrialStatus.INTERRUPTED:
             return
+        self._add_ended(trial, status, error, duration_s=now - known.started_s if known else 0.0)
+        if trial.stage == "confirm":
+            self._summarize(trial.candidate)
+
+    def _add_ended(
+        self, trial: TrialInfo | TrialRow, status: TrialStatus, error: str | None, *, duration_s: float
+    ) -> None:
         self.ended[trial.stage][trial.trial_id] = EndedTrial(
             trial_id=trial.trial_id,
             number=trial.number,
@@ -192,11 +182,9 @@ class SweepProgress(SweepObserver):
             accuracy=self._accuracy.get(trial.trial_id),
             epochs_done=self._epochs.get(trial.trial_id, 0),
             params=dict(trial.params),
-            duration_s=now - known.started_s if known else 0.0,
+            duration_s=duration_s,
             error=error,
         )
-        if trial.stage == "confirm":
-            self._summarize(trial.candidate)
 
     def phase_started(self, text: str) -> None:
         """Note the start of a phase, if it is one of the hand-over."""
@@ -219,7 +207,7 @@ class SweepProgress(SweepObserver):
 
     def plan_of(self, stage: Stage) -> Mapping[str, Any]:
         """Return the plan of a stage; empty if it is unknown."""
-        return (self.sweep.plan.get(stage) or {}) if self.sweep is not None else {}
+        return self._plan.get(stage) or {}
 
     def accuracy(self, trial_id: str) -> float | None:
         """Return the current validation accuracy of a trial."""
@@ -256,7 +244,6 @@ class SweepProgress(SweepObserver):
 
     def rungs(self) -> list[Rung]:
         """Return the rungs that a trial has reached."""
-        epochs = (self.sweep.plan.get("rungs") or ()) if self.sweep is not None else ()
         search = list(self.ended["search"].values())
         trained = [ended.epochs_done for ended in search]
         trained += [
@@ -267,17 +254,9 @@ class SweepProgress(SweepObserver):
         stopped = Counter(ended.epochs_done for ended in search if ended.status is TrialStatus.PRUNED)
         rungs = [
             Rung(epoch=epoch, reached=sum(done >= epoch for done in trained), stopped=stopped[epoch])
-            for epoch in epochs
+            for epoch in self._plan.get("rungs") or ()
         ]
         return [rung for rung in rungs if rung.reached]
-
-    def best(self) -> tuple[str, float, Confirmed | None] | None:
-        """Return the best trial, its accuracy, and its mean once it is confirmed; None without one."""
-        if self.confirmed:
-            trial_id = min(self.confirmed, key=self._confirmed_rank)
-            return trial_id, self.confirmed[trial_id].mean, self.confirmed[trial_id]
-        ranked = self.leaderboard()[:1]
-        return (ranked[0].trial_id, ranked[0].accuracy or 0.0, None) if ranked else None
 
     def elapsed_s(self) -> float:
         """Return the seconds that the sweep has run, over all starts."""
@@ -285,7 +264,7 @@ class SweepProgress(SweepObserver):
 
     def budget_s(self) -> float | None:
         """Return the time budget of the sweep; None without one."""
-        within = self.sweep.plan.get("within") if self.sweep is not None else None
+        within = self._plan.get("within")
         return float(within["budget_s"]) if within and not within.get("lifted") else None
 
     def remaining_time(self) -> RemainingTime | None:
@@ -296,8 +275,7 @@ class SweepProgress(SweepObserver):
         phase, phase_s = self._hand_over or (None, now)
         stages = {stage: self._stage_progress(stage, now) for stage in STAGES}
         return remaining_time(
-            self._estimate(),
-            Progress(stages=stages, stage=self.stage, hand_over=phase, hand_over_s=now - phase_s),
+            self._plan.get("estimate"), stages, stage=self.stage, hand_over=phase, hand_over_s=now - phase_s
         )
 
     def _stage_progress(self, stage: Stage, now: float) -> StageProgress:
@@ -311,9 +289,6 @@ class SweepProgress(SweepObserver):
             ),
             elapsed_s=now - self._stage_started_s.get(stage, now),
         )
-
-    def _estimate(self) -> Mapping[str, Any] | None:
-        return self.sweep.plan.get("estimate") if self.sweep is not None else None
 
     def _summarize(self, candidate: str | None) -> None:
         accuracies = [

@@ -44,19 +44,6 @@ class StageProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The progress of a sweep."""
-
-    stages: Mapping[Stage, StageProgress]
-    stage: Stage = "search"
-    """The current stage; earlier ones are over."""
-    hand_over: str | None = None
-    """The current phase of `HAND_OVER`; None before the first one."""
-    hand_over_s: float = 0.0
-    """Seconds since that phase began."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class RemainingTime:
     """An estimated remaining time."""
 
@@ -65,7 +52,14 @@ class RemainingTime:
     """Whether it is that of the whole sweep; otherwise that of the current stage only."""
 
 
-def remaining_time(estimate: Mapping[str, Any] | None, progress: Progress) -> RemainingTime | None:
+def remaining_time(
+    estimate: Mapping[str, Any] | None,
+    stages: Mapping[Stage, StageProgress],
+    *,
+    stage: Stage = "search",
+    hand_over: str | None = None,
+    hand_over_s: float = 0.0,
+) -> RemainingTime | None:
     """Return the remaining time of a sweep; None while it is unknown.
 
     Each stage contributes the remaining part of its estimate, scaled by the measured time per epoch relative
@@ -73,32 +67,33 @@ def remaining_time(estimate: Mapping[str, Any] | None, progress: Progress) -> Re
 
     Args:
         estimate: `estimate` of plan.json, or None.
-        progress: the progress so far.
+        stages: the progress of each stage.
+        stage: the current stage; earlier ones are over.
+        hand_over: the current phase of `HAND_OVER`; None before the first one.
+        hand_over_s: seconds since that phase began.
     """
     if estimate is None:
-        return _extrapolated(progress)
-    after_s = max(0.0, estimate["wall_s"] - sum(estimate[stage]["wall_s"] for stage in STAGES))
+        return _extrapolated(stages[stage]) if hand_over is None else None
+    after_s = max(0.0, estimate["wall_s"] - sum(estimate[each]["wall_s"] for each in STAGES))
     # A machine that trains slower than planned, because it is busy, is also slower after the training.
-    after_s *= max(1.0, _slowdown(progress.stages[progress.stage], progress.stages))
-    if progress.hand_over is not None:
+    after_s *= max(1.0, _slowdown(stages[stage], stages))
+    if hand_over is not None:
         phases = list(HAND_OVER)
-        position = phases.index(progress.hand_over)
-        later = sum(HAND_OVER[phase] for phase in phases[position + 1 :])
-        now_s = max(0.0, after_s * HAND_OVER[progress.hand_over] - progress.hand_over_s)
+        later = sum(HAND_OVER[phase] for phase in phases[phases.index(hand_over) + 1 :])
+        now_s = max(0.0, after_s * HAND_OVER[hand_over] - hand_over_s)
         return RemainingTime(seconds=after_s * later + now_s, whole=True)
     left_s = after_s
-    for stage in STAGES[STAGES.index(progress.stage) :]:
-        state = progress.stages[stage]
-        left_s += estimate[stage]["wall_s"] * _share_left(state) * _slowdown(state, progress.stages)
+    for each in STAGES[STAGES.index(stage) :]:
+        state = stages[each]
+        left_s += estimate[each]["wall_s"] * _share_left(state) * _slowdown(state, stages)
     return RemainingTime(seconds=left_s, whole=True)
 
 
-def _extrapolated(progress: Progress) -> RemainingTime | None:
-    """Return the remaining time of the current stage at its speed so far."""
-    state = progress.stages[progress.stage]
+def _extrapolated(state: StageProgress) -> RemainingTime | None:
+    """Return the remaining time of a stage at its speed so far."""
     done = sum(state.done) - state.done_before
     # The extrapolation is too noisy before a tenth of a run is done.
-    if done < 0.1 or progress.hand_over is not None:
+    if done < 0.1:
         return None
     left = max(0.0, state.runs - sum(state.done))
     return RemainingTime(seconds=state.elapsed_s / done * left, whole=False)

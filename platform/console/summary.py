@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
-from platform.common.text_format import percent, plural, sweep_warnings
-from platform.console.estimate_text import time_table
-from platform.console.facts import Unwrapped, fact_rows, print_whole
+from platform.common.text_format import duration, percent, plural, sweep_warnings
 from platform.console.live import stderr_console
+from platform.console.tables import Unwrapped, fact_rows, plain_table
 from platform.tracking.events import TrialStatus
 from platform.tracking.mlflow_store import ui_command
 from platform.tracking.results import SweepResults, read_results
@@ -21,23 +20,23 @@ from platform.tracking.summary_sentences import summary_sentences
 from platform.tracking.sweep_folder import SweepFolder
 from platform.tracking.trial_findings import grouped_findings
 
+_STAGE_NAME = {
+    "confirm": "confirmation",
+    "final": "final training",
+    "all else": "start, test, export, benchmark, report",
+}
+
 
 def final_summary(
     folder: SweepFolder,
     *,
     tracking_uri: str | None = None,
     console: Console | None = None,
-    stdout: TextIO | None = None,
     quiet: bool = False,
 ) -> None:
     """Print the results and their locations to stderr, and the folder's path to stdout.
 
-    Args:
-        folder: the sweep; it may be incomplete.
-        tracking_uri: the MLflow store, for the command that shows it.
-        console: stderr by default.
-        stdout: stream of the path; standard output by default.
-        quiet: print the path only.
+    The sweep may be incomplete. With `quiet` only the path is printed.
 
     Raises:
         UserError: a file in the folder is damaged.
@@ -53,12 +52,23 @@ def final_summary(
         console.print(Panel(text, title=folder.sweep_id, title_align="left", padding=(0, 1)))
     else:
         console.print(text)
-    print_whole(console, fact_rows(_facts(results, tracking_uri)))
+    console.print(fact_rows(_facts(results, tracking_uri)), crop=False)
     console.print()
-    console.print(time_table(results))
+    console.print(_time_table(results))
     for line in (*_failures(results), *_champion_findings(results)):
         console.print(line, style="yellow")
-    print(folder.path, file=stdout or sys.stdout)
+    print(folder.path)
+
+
+def _time_table(results: SweepResults) -> Table:
+    """Return the estimated and the actual time of each stage and of the whole sweep."""
+    table = plain_table("time", "planned", "actual", "difference")
+    planned = ((results.plan or {}).get("estimate") or {}).get("wall_s")
+    for name, planned_s, actual_s in (*results.stage_times(), ("whole sweep", planned, results.wall_s())):
+        change = f"{100 * (actual_s / planned_s - 1):+.0f} %" if planned_s and actual_s else "-"
+        shown = Text(_STAGE_NAME.get(name, name), "dim")
+        table.add_row(shown, duration(planned_s), duration(actual_s), change)
+    return table
 
 
 def _facts(results: SweepResults, tracking_uri: str | None) -> dict[str, str]:

@@ -13,7 +13,8 @@ import tyro
 
 from platform.common.command_line import DataDir, Flag, option, parse_command_line, require_local
 from platform.common.errors import UsageError
-from platform.space.space_files import SweepSpec, changed_fields, find_spaces, load_space, load_spec
+from platform.space.space_files import find_spaces, load_space, load_spec
+from platform.space.spec import SweepSpec, changed_fields
 from platform.tracking.sweep_folder import SweepFolder, find_sweep, latest
 
 _NEWEST = "latest"
@@ -103,10 +104,6 @@ class Arguments:
 
 def read_command(words: Sequence[str], *, prog: str = "python -m platform.sweep") -> Arguments:
     """Parse the command line.
-
-    Args:
-        words: the arguments of the command.
-        prog: the command as the usage line shows it.
 
     Raises:
         UsageError: the options cannot be combined.

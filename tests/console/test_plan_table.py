@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from platform.common.text_format import GENERATED, QUICK, percent
-from platform.console.facts import print_whole
 from platform.console.plan_table import plan_table, remaining_table
 from platform.models.config import ModelConfig
 from platform.space.short_runs import PlannedChoice
@@ -49,12 +48,12 @@ def plan():
         trials=12,
     )
     device = {"device": "cpu", "device_reason": "no GPU in the cluster"}
-    return make_plan(spec, {"CPU": 2, "GPU": 0}).model_copy(update=device)
+    return make_plan(spec, [{"CPU": 2, "GPU": 0}]).model_copy(update=device)
 
 
 def shown(renderable, width=160):
     console = Console(file=io.StringIO(), width=width)
-    print_whole(console, renderable)
+    console.print(renderable, crop=False)
     return console.file.getvalue()
 
 

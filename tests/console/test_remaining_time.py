@@ -14,13 +14,11 @@ from platform.console.progress import SweepProgress
 from platform.console.remaining_time import (
     HAND_OVER,
     STAGES,
-    Progress,
     RemainingTime,
     StageProgress,
     remaining_time,
 )
 from platform.tracking.events import TrialStatus
-from platform.training.records import EpochRecord
 from tests.console.test_live import Clock, plain_console
 from tests.tracking.examples import epoch, run_config, sweep, trial
 
@@ -76,10 +74,6 @@ def events(progress: SweepProgress, clock: Clock, *, epoch_s: float) -> Iterator
         yield from wait(share * HAND_OVER_S * max(1.0, epoch_s / 10))
 
 
-def _record(number: int, epoch_s: float) -> EpochRecord:
-    return epoch(number, epochs=EPOCHS, epoch_s=epoch_s, evaluation_s=0)
-
-
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_the_time_left_is_right_at_any_speed(tmp_path: Path, factor: float) -> None:
     clock = Clock()
@@ -118,7 +112,7 @@ def test_trials_stopped_early_shorten_the_search() -> None:
     def left(done: tuple[float, ...]) -> float:
         stages = {stage: StageProgress(runs=RUNS[stage], slots=SLOTS[stage]) for stage in STAGES}
         stages["search"] = StageProgress(runs=8, slots=2, done=done)
-        found = remaining_time(estimate, Progress(stages=stages))
+        found = remaining_time(estimate, stages)
         assert found is not None
         return found.seconds
 

@@ -22,14 +22,13 @@ def finished(tmp_path_factory):
 
 def summary_of(folder, **options):
     console = Console(file=io.StringIO(), width=200)
-    stdout = io.StringIO()
-    final_summary(folder, console=console, stdout=stdout, **options)
-    return console.file.getvalue(), stdout.getvalue()
+    final_summary(folder, console=console, **options)
+    return console.file.getvalue()
 
 
-def test_a_finished_sweep(finished):
-    text, out = summary_of(finished, tracking_uri="sqlite:////x/mlflow.db")
-    assert out == f"{finished.path}\n"
+def test_a_finished_sweep(finished, capsys):
+    text = summary_of(finished, tracking_uri="sqlite:////x/mlflow.db")
+    assert capsys.readouterr().out == f"{finished.path}\n"
     for wanted in (
         "Best configuration: t",
         "Test accuracy: ",
@@ -46,7 +45,7 @@ def test_a_finished_sweep(finished):
 
 def test_paths_in_a_pipe_are_not_wrapped(finished):
     console = Console(file=io.StringIO(), width=40)
-    final_summary(finished, console=console, stdout=io.StringIO())
+    final_summary(finished, console=console)
     assert str(finished.export) in console.file.getvalue()
     assert str(finished.trials) in console.file.getvalue()
 
@@ -54,7 +53,7 @@ def test_paths_in_a_pipe_are_not_wrapped(finished):
 def test_a_lower_precision_is_shown_with_its_accuracy(tmp_path):
     folder = write_example(tmp_path, trials=5)
     write_int8(folder)
-    text, _ = summary_of(folder)
+    text = summary_of(folder)
     assert "test accuracy 93.91 % (fp32: 94.12 %)" in text
     assert str(folder.path / "export-int8") in text
 
@@ -62,7 +61,7 @@ def test_a_lower_precision_is_shown_with_its_accuracy(tmp_path):
 def test_an_interrupted_quick_sweep(tmp_path):
     without = ("selection", "champion", "test", "export", "benchmark")
     folder = write_example(tmp_path, trials=5, without=without, quick=True, generated=True)
-    text, _ = summary_of(folder)
+    text = summary_of(folder)
     assert "QUICK SWEEP" in text
     assert "GENERATED DATA" in text
     assert "not yet confirmed over several seeds" in text
@@ -75,7 +74,7 @@ def test_quiet_prints_the_path_only(finished, capsys):
 
 
 def test_the_planned_and_the_actual_times_of_the_stages(finished):
-    text, _ = summary_of(finished)
+    text = summary_of(finished)
     rows = [line.split("  ") for line in text.splitlines()]
     names = [row[0] for row in rows if len(row) > 3]
     for name in ("time", "search", "confirmation", "final training", "whole sweep"):

@@ -1,10 +1,10 @@
-"""Rows of a name and a text for the console; paths and commands are never wrapped."""
+"""Tables of the console without borders, and rows of a name and a text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -15,8 +15,17 @@ class Unwrapped(str):
     __slots__ = ()
 
 
+def plain_table(first: str, *numbers: str, expand: bool = False) -> Table:
+    """Return a table with a first column and right-aligned `numbers`; their cells are not wrapped."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=expand)
+    table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def fact_rows(facts: Mapping[str, str]) -> Group:
-    """Return one row per fact; `print_whole` prints it without cutting the `Unwrapped` ones."""
+    """Return one row per fact, to be printed with `crop=False`: the `Unwrapped` ones may exceed the width."""
     width = max(map(len, facts), default=0)
     rows: list[Table | Text] = []
     for name, text in facts.items():
@@ -30,8 +39,3 @@ def fact_rows(facts: Mapping[str, str]) -> Group:
         table.add_row(name, Text(text))
         rows.append(table)
     return Group(*rows)
-
-
-def print_whole(console: Console, group: Group) -> None:
-    """Print a group; lines that may not be wrapped continue beyond the width of the console."""
-    console.print(group, crop=False)
