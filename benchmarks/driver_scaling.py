@@ -294,7 +294,7 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         resume_s, _, _ = run()
         before = time.perf_counter()
-        write_report(folder.path)
+        write_report(folder)
         report_s = time.perf_counter() - before
     middle = memory[len(memory) // 2]
     return {

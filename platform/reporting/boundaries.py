@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from functools import reduce
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from platform.common.text_format import value_text
-from platform.space.distributions import Choice, Dimension, Range
+from platform.space.distributions import Choice, Dimension, Range, apply_settings
 from platform.tracking.parquet_tables import TrialRow
 from platform.training.config import RunConfig
 
@@ -51,13 +50,10 @@ def boundary_warning(dimension: Dimension, best: TrialRow) -> str:
     )
 
 
-def _is_valid(config: Any, path: str, value: float) -> bool:
+def _is_valid(config: Mapping[str, Any], path: str, value: float) -> bool:
     """Return whether a run accepts `value` for the setting at `path`."""
-    changed = copy.deepcopy(dict(config))
-    *sections, key = path.split(".")
-    reduce(lambda section, name: section[name], sections, changed)[key] = value
     try:
-        RunConfig.model_validate(changed)
+        RunConfig.model_validate(apply_settings(dict(config), ((path, value),)))
     except ValidationError:
         return False
     return True

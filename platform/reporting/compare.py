@@ -9,10 +9,11 @@ from pathlib import Path
 from optuna import visualization
 from optuna.trial import TrialState
 
+from platform.common.atomic import write_text
 from platform.common.nested import flatten
 from platform.common.text_format import percent
 from platform.reporting.charts import BLUE, ORANGE, Chart, chart
-from platform.reporting.page import cell_text, render_template, write_page
+from platform.reporting.page import cell_text, render_template
 from platform.reporting.search_charts import ACCURACY
 from platform.reporting.search_study import search_study
 from platform.tracking.results import SweepResults, read_results
@@ -35,7 +36,7 @@ def write_comparison(first: SweepFolder, second: SweepFolder) -> tuple[Path, lis
     """Write the page next to the first sweep; return its path and why the sweeps are not comparable.
 
     Raises:
-        UserError: a sweep does not exist, a file in it is damaged, or the page cannot be written.
+        UserError: a sweep does not exist, or a file in it is damaged.
     """
     one, two = read_results(first), read_results(second)
     reasons = incomparable(one, two)
@@ -49,7 +50,8 @@ def write_comparison(first: SweepFolder, second: SweepFolder) -> tuple[Path, lis
         "charts": _charts(one, two),
     }
     path = first.path.parent / f"compare-{first.sweep_id}-{second.sweep_id}.html"
-    return write_page(path, render_template("compare.html.j2", variables)), reasons
+    write_text(path, render_template("compare.html.j2", variables))
+    return path, reasons
 
 
 def incomparable(first: SweepResults, second: SweepResults) -> list[str]:

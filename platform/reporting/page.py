@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from platform.reporting import result_charts, search_charts
 from platform.reporting.search_study import search_study, searched_dimensions
 from platform.space.space_files import load_spec
 from platform.tracking.events import TrialStatus
+from platform.tracking.parquet_tables import TrialRow
 from platform.tracking.results import SweepResults, read_results
 from platform.tracking.summary_sentences import answers, device_name, headline
 from platform.tracking.sweep_folder import SweepFolder
@@ -36,27 +38,14 @@ COSTS = {
 """The label of each cost."""
 
 
-def write_report(folder: Path | SweepFolder) -> Path:
+def write_report(folder: SweepFolder) -> Path:
     """Write `report.html` to a sweep's folder and return its path; an existing report is replaced.
 
     Raises:
-        UserError: the folder does not exist, a file in it is damaged, or the report cannot be written.
+        UserError: the folder does not exist, or a file in it is damaged.
     """
-    sweep = folder if isinstance(folder, SweepFolder) else SweepFolder(folder.absolute())
-    return write_page(sweep.report, render(read_results(sweep)))
-
-
-def write_page(path: Path, html: str) -> Path:
-    """Write a page and return its path.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        write_text(path, html)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    return path
+    write_text(folder.report, render(read_results(folder)))
+    return folder.report
 
 
 def render(results: SweepResults) -> str:
@@ -107,7 +96,6 @@ def context(results: SweepResults) -> dict[str, Any]:
         "slices": search_charts.slice_charts(results),
         "unsliced": _unsliced(results),
         "finding_groups": grouped_findings(results),
-        "export": results.export,
         "precisions": _precisions(results),
         "benchmark": _benchmark(results),
         "test": _test(results.test),
@@ -147,37 +135,38 @@ def _champion(results: SweepResults) -> dict[str, Any] | None:
     champion = results.champion
     if champion is None:
         return None
-    try:
-        base = dict(flatten(load_spec(results.folder.path).base.model_dump(mode="json")))
-    except UserError:
-        base = None
-    after = dict(flatten(champion.get("config") or {}))
-    changed = []
-    if base is not None:
-        # Every run has its own seed, which is not a searched setting.
-        pairs = [(key, cell_text(base.get(key)), cell_text(after.get(key))) for key in after | base]
-        changed = [(key, old, new) for key, old, new in pairs if old != new and key != "seed"]
+    base: dict[str, Any] = {}
+    with suppress(UserError):
+        base |= flatten(load_spec(results.folder.path).base.model_dump(mode="json"))
+    after = dict(flatten(champion["config"]))
+    # Every run has its own seed, which is not a searched setting.
+    pairs = [(key, cell_text(base.get(key)), cell_text(after.get(key))) for key in after | base]
+    changed = [(key, old, new) for key, old, new in pairs if old != new and key != "seed"]
     return {
-        "trial_id": champion.get("trial_id", ""),
-        "changed": changed,
-        "has_base": base is not None,
+        "trial_id": champion["trial_id"],
+        "changed": changed if base else [],
+        "has_base": bool(base),
         "settings": [(key, cell_text(value)) for key, value in after.items() if value is not None],
     }
 
 
 def _leaderboard(results: SweepResults) -> dict[str, Any]:
     rows = results.leaderboard()
-    cells = [settings_cells(row.params) for row in rows]
-    columns = list(dict.fromkeys(name for cell in cells for name in cell))
+    columns, cells = _settings_table(rows)
     return {
         "columns": columns,
-        "rows": [
-            (row, [cell.get(name, "") for name in columns]) for row, cell in zip(rows, cells, strict=True)
-        ],
+        "rows": list(zip(rows, cells, strict=True)),
         "shown": SHOWN_TRIALS,
         "champion": (results.champion or {}).get("trial_id"),
         "unranked": sum(row.validation_accuracy is None for row in results.of_stage("search")),
     }
+
+
+def _settings_table(rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns of the settings, and the cells of each row."""
+    cells = [settings_cells(row.params) for row in rows]
+    columns = list(dict.fromkeys(name for cell in cells for name in cell))
+    return columns, [[cell.get(name, "") for name in columns] for cell in cells]
 
 
 def _unsliced(results: SweepResults) -> list[str]:
@@ -194,14 +183,13 @@ def _pareto(results: SweepResults) -> dict[str, Any] | None:
     costs = {name: COSTS.get(name, name) for row in rows for name in row.costs}
     study = search_study(results, rows, costs=list(costs))
     best = [rows[trial.number] for trial in study.best_trials]
-    cells = [settings_cells(row.params) for row in best]
-    columns = list(dict.fromkeys(name for cell in cells for name in cell))
+    columns, cells = _settings_table(best)
     return {
         "costs": list(costs.values()),
         "columns": columns,
         "rows": [
-            (row, [_amount(*cost) for cost in row.costs.items()], [cell.get(name, "") for name in columns])
-            for row, cell in zip(best, cells, strict=True)
+            (row, [_amount(*cost) for cost in row.costs.items()], texts)
+            for row, texts in zip(best, cells, strict=True)
         ],
         "charts": search_charts.pareto_charts(study, costs),
         "completed": len(rows),
@@ -213,15 +201,15 @@ def _benchmark(results: SweepResults) -> dict[str, Any] | None:
     record = results.benchmark
     if record is None:
         return None
-    noise = record.get("context", {}).get("noise") or {}
+    noise = record["context"].get("noise") or {}
     return {
         "context": [
             (key, cell_text(value))
-            for key, value in flatten(record.get("context", {}))
+            for key, value in flatten(record["context"])
             if not key.startswith("noise")
         ],
-        "results": record.get("results", []),
-        "chart": result_charts.latency(record.get("results", []), device_name(record)),
+        "results": record["results"],
+        "chart": result_charts.latency(record["results"], device_name(record)),
         "busy": noise.get("reason", "") if noise.get("trustworthy") is False else "",
     }
 
@@ -255,29 +243,22 @@ def _precisions(results: SweepResults) -> dict[str, Any] | None:
 def _test(test: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if test is None:
         return None
-    confusion = test.get("confusion") or []
-    names = test.get("class_names") or [str(index) for index in range(len(confusion))]
-    per_class = test.get("per_class") or []
-    pairs = sorted((share, name) for share, name in zip(per_class, names, strict=False) if share is not None)
-    calibration = test.get("calibration")
+    names, per_class = test["class_names"], test["per_class"]
+    pairs = sorted((share, name) for share, name in zip(per_class, names, strict=True) if share is not None)
+    confusion = [
+        (
+            name,
+            [(count, count / max(1, sum(row)), actual == predicted) for predicted, count in enumerate(row)],
+        )
+        for actual, (name, row) in enumerate(zip(names, test["confusion"], strict=True))
+    ]
     return {
-        **{key: test.get(key) for key in ("accuracy", "loss", "images", "split_sha256")},
+        **{key: test[key] for key in ("accuracy", "images", "split_sha256", "per_class", "mistakes")},
         "names": names,
-        "per_class": per_class,
-        "confusion": [
-            (
-                name,
-                [
-                    (count, count / max(1, sum(row)), actual == predicted)
-                    for predicted, count in enumerate(row)
-                ],
-            )
-            for actual, (name, row) in enumerate(zip(names, confusion, strict=False))
-        ],
-        "worst": pairs[0] if pairs else None,
-        "best": pairs[-1] if pairs else None,
-        "mistakes": test.get("mistakes") or [],
-        "reliability": result_charts.reliability(calibration) if calibration else None,
+        "confusion": confusion,
+        "worst": pairs[0],
+        "best": pairs[-1],
+        "reliability": result_charts.reliability(test["calibration"]),
     }
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import plotly.graph_objects as go
+
 from platform.common.text_format import duration, percent, plural
 from platform.reporting.charts import BLUE, GRAY, ORANGE, PINK, Chart, chart
 
 
 def confirmation(selection: Mapping[str, Any]) -> Chart | None:
-    """Plot each candidate's runs, its expected accuracy and the 95 % interval of that; None without runs.
+    """Plot the runs, the expected accuracy and its 95 % interval of each candidate in `selection.json`.
 
-    Args:
-        selection: `selection.json`.
+    Returns None without runs.
     """
-    import plotly.graph_objects as go
-
     candidates = [entry for entry in selection.get("candidates", []) if entry.get("accuracies")]
     if not candidates:
         return None
@@ -57,13 +56,7 @@ def confirmation(selection: Mapping[str, Any]) -> Chart | None:
 
 
 def reliability(calibration: Mapping[str, Any]) -> Chart:
-    """Plot accuracy by confidence.
-
-    Args:
-        calibration: `calibration` of `test.json`.
-    """
-    import plotly.graph_objects as go
-
+    """Plot accuracy by confidence, given `calibration` of `test.json`."""
     bins = [entry for entry in calibration["bins"] if entry["images"]]
     figure = go.Figure()
     figure.add_scatter(
@@ -93,14 +86,7 @@ def reliability(calibration: Mapping[str, Any]) -> Chart:
 
 
 def latency(results: Sequence[Mapping[str, Any]], device: str) -> Chart | None:
-    """Plot median, p90 and p99 of each precision and thread count; None without results.
-
-    Args:
-        results: `results` of `benchmark.json`.
-        device: name of the processor.
-    """
-    import plotly.graph_objects as go
-
+    """Plot median, p90 and p99 of each precision and thread count in `benchmark.json`; None without them."""
     if not results:
         return None
     names = [
@@ -123,13 +109,7 @@ def latency(results: Sequence[Mapping[str, Any]], device: str) -> Chart | None:
 
 
 def stage_times(stages: Sequence[tuple[str, float | None, float | None]]) -> Chart | None:
-    """Plot planned and actual wall time of each stage; None if no stage has both.
-
-    Args:
-        stages: name, planned seconds and actual seconds.
-    """
-    import plotly.graph_objects as go
-
+    """Plot the stages (name, planned seconds, actual seconds); None if no stage has both times."""
     if not any(None not in times for _, *times in stages):
         return None
     figure = go.Figure()

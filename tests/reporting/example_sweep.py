@@ -12,8 +12,8 @@ import torch
 
 from platform.common.atomic import write_json
 from platform.data.dataset import Split
-from platform.space.space_files import SweepSpec, load_space
-from platform.space.spec import trial_seed
+from platform.space.space_files import load_space
+from platform.space.spec import SweepSpec, trial_seed
 from platform.tracking.events import TrialInfo, TrialStatus
 from platform.tracking.parquet_tables import TableWriter
 from platform.tracking.sweep_folder import SweepFolder
@@ -64,7 +64,7 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
     label = "generated" if generated else "cifar10"
     if "plan" not in without:
         folder.spec.write_text(spec.to_yaml())
-        plan = make_plan(spec, {"CPU": 2, "GPU": 0})
+        plan = make_plan(spec, [{"CPU": 2, "GPU": 0}])
         write_json(
             folder.plan,
             {

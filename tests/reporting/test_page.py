@@ -348,6 +348,6 @@ def test_a_new_report_replaces_an_older_one(tmp_path):
     folder = SweepFolder(tmp_path / "s-20260301-120000")
     folder.path.mkdir()
     folder.report.write_text("old")
-    assert write_report(folder.path) == folder.report
+    assert write_report(folder) == folder.report
     assert "old" not in folder.report.read_text(encoding="utf-8")[:10]
     assert [path.name for path in folder.path.iterdir()] == ["report.html"]
