@@ -94,7 +94,7 @@ def elapsed_text(progress: SweepProgress) -> str:
 
 
 def best_text(progress: SweepProgress) -> str:
-    """Return the best trial so far, with its mean once it is confirmed; empty without one."""
+    """Return the best trial so far, with its interval once it is confirmed; empty without one."""
     ranked = progress.leaderboard()
     if not ranked:
         return ""
@@ -104,8 +104,8 @@ def best_text(progress: SweepProgress) -> str:
 
 
 def confirmed_text(confirmed: Confirmed) -> str:
-    """Return a confirmed mean: `93.12 % n=3`."""
-    return f"{percent(confirmed.mean)} n={confirmed.n}"
+    """Return an expected accuracy: `93.12 ± 0.31 % n=3`; ± is half the width of the 95 % interval."""
+    return f"{100 * confirmed.mean:.2f} ± {percent(confirmed.margin)} n={confirmed.n}"
 
 
 def run_text(trial: TrialInfo) -> str:

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from platform.console.remaining_time import (
@@ -81,11 +80,14 @@ class Rung:
 
 
 class Confirmed(NamedTuple):
-    """The finished confirmation runs of a candidate."""
+    """A candidate with finished confirmation runs."""
 
     n: int
+    """Number of those runs."""
     mean: float
-    """Mean validation accuracy, 0..1."""
+    """Expected validation accuracy, 0..1, from all complete runs of the sweep."""
+    margin: float
+    """Half the width of its 95 % interval."""
 
 
 class SweepProgress(SweepObserver):
@@ -100,7 +102,7 @@ class SweepProgress(SweepObserver):
         self.running: dict[str, RunningTrial] = {}
         self.ended: dict[Stage, dict[str, EndedTrial]] = {stage: {} for stage in STAGES}
         self.confirmed: dict[str, Confirmed] = {}
-        """The confirmed means by candidate, over the runs that have finished so far."""
+        """The expected accuracies by candidate, from the runs that have finished so far."""
         self._hand_over: tuple[str, float] | None = None
         self._earlier_s = 0.0
         self._accuracy: dict[str, float] = {}
@@ -122,8 +124,7 @@ class SweepProgress(SweepObserver):
             if ended:
                 self._add_ended(row, row.status, row.error, duration_s=row.duration_s)
             self.stage = row.stage  # the rows are in the order of the stages
-        for run in list(self.ended["confirm"].values()):
-            self._summarize(run.candidate)
+        self._summarize()
         for stage in STAGES:
             planned, estimate = self.plan_of(stage), (self._plan.get("estimate") or {}).get(stage) or {}
             self._stages[stage] = StageProgress(
@@ -169,7 +170,7 @@ class SweepProgress(SweepObserver):
             return
         self._add_ended(trial, status, error, duration_s=now - known.started_s if known else 0.0)
         if trial.stage == "confirm":
-            self._summarize(trial.candidate)
+            self._summarize()
 
     def _add_ended(
         self, trial: TrialInfo | TrialRow, status: TrialStatus, error: str | None, *, duration_s: float
@@ -230,17 +231,16 @@ class SweepProgress(SweepObserver):
         return sorted(
             ranked,
             key=lambda ended: (
-                *self._confirmed_rank(ended.trial_id),
+                self._confirmed_rank(ended.trial_id),
                 ended.status is not TrialStatus.FINISHED,
                 -(ended.accuracy or 0.0),
                 ended.number,
             ),
         )
 
-    def _confirmed_rank(self, trial_id: str) -> tuple[int, float]:
-        """Return the rank among the confirmed candidates: those with more runs first, then by their mean."""
-        confirmed = self.confirmed.get(trial_id)
-        return (-confirmed.n, -confirmed.mean) if confirmed is not None else (0, 0.0)
+    def _confirmed_rank(self, trial_id: str) -> float:
+        """Return the rank among the confirmed candidates, which is that of the choice of the champion."""
+        return -self.confirmed[trial_id].mean if trial_id in self.confirmed else 0.0
 
     def rungs(self) -> list[Rung]:
         """Return the rungs that a trial has reached."""
@@ -290,13 +290,23 @@ class SweepProgress(SweepObserver):
             elapsed_s=now - self._stage_started_s.get(stage, now),
         )
 
-    def _summarize(self, candidate: str | None) -> None:
-        accuracies = [
-            ended.accuracy
-            for ended in self.ended["confirm"].values()
-            if ended.candidate == candidate
-            and ended.status is TrialStatus.FINISHED
-            and ended.accuracy is not None
+    def _summarize(self) -> None:
+        """Update the expected accuracies of the candidates."""
+        if not self.ended["confirm"]:
+            return
+        from platform.tuning.selection.champion import Recipe, estimate
+
+        accuracies: dict[str, list[float]] = {}
+        confirmed = Counter[str | None]()
+        for run in (*self.ended["search"].values(), *self.ended["confirm"].values()):
+            if run.status is TrialStatus.FINISHED and run.accuracy is not None:
+                accuracies.setdefault(run.candidate or run.trial_id, []).append(run.accuracy)
+                confirmed[run.candidate] += 1
+        recipes = [
+            Recipe(trial_id=name, searched=None, confirmed=tuple(values))
+            for name, values in accuracies.items()
         ]
-        if candidate is not None and accuracies:
-            self.confirmed[candidate] = Confirmed(len(accuracies), fmean(accuracies))
+        for name, found in estimate(recipes).items():
+            if confirmed[name]:
+                low, high = found.interval95
+                self.confirmed[name] = Confirmed(confirmed[name], found.mean, (high - low) / 2)

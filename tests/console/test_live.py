@@ -314,11 +314,11 @@ def test_every_line_of_the_confirmation_fits_eighty_columns(tmp_path, progress, 
     assert len(lines) <= 24
     assert lines[0].split("   ")[:2] == ["resnet18_cifar-20260101-120000", "4:20 of 5:00"]
     assert lines[1] == "confirmation, run 5 of 6: candidate t001, seed 2   slots 1 of 2"
-    # One run of t001 is less than three of t000.
-    assert lines[3] == "best t000 61.00 % n=3"
+    # The expected accuracies, which lie closer together than the means, and their intervals.
+    assert lines[3] == "best t001 57.64 ± 9.22 % n=1"
     text = "\n".join(line.rstrip() for line in lines)
-    assert "t000  50.00 %  61.00 % n=3  lr=0.1\n" in text
-    assert "t001  50.00 %  70.00 % n=1  lr=1.1\n" in text
+    assert "t001  50.00 %  57.64 ± 9.22 % n=1  lr=1.1\n" in text
+    assert "t000  50.00 %  57.25 ± 7.46 % n=3  lr=0.1\n" in text
     assert "candidate t001, seed 2" in text
     # The cursor must not be at the end of a full line, where the terminal's ^C would start a new one.
     assert lines[-1] == ""
