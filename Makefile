@@ -24,7 +24,7 @@ setup:
 
 sweep: setup
 	@$(need_compiler)
-	$(PYTHON_OF_VENV) -m platform.sweep $(SPACE) $(if $(WITHIN),--within $(WITHIN),--quick) $(ARGS)
+	$(PYTHON_OF_VENV) -m platform.sweep "$(SPACE)" $(if $(WITHIN),--within $(WITHIN),--quick) $(ARGS)
 
 test: setup
 	@$(need_compiler)

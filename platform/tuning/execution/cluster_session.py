@@ -10,6 +10,7 @@ import atexit
 import gc
 import logging
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -197,6 +198,9 @@ def _init(address: str | None, *, num_cpus: int | None, num_gpus: int | None) ->
             "num_gpus": num_gpus,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }
+        # Ray starts workers with a shell command in which it does not quote the interpreter.
+        if (quoted := shlex.quote(sys.executable)) != sys.executable:
+            options["runtime_env"] = {"py_executable": quoted}
     else:
         options |= {
             "address": address,
