@@ -205,7 +205,7 @@ def _loader(
     crop: Callable[[Any], NDArray[np.uint8]], requests: Iterable[list[Any]], num_loaders: int, world: World
 ) -> Iterator[Tensor]:
     """Yield the crops of each batch of requests, uint8 [n, 3, size, size], or raise their first error."""
-    loader: Iterable[Tensor | UserError] = DataLoader(
+    loader: Iterable[Tensor | NDArray[np.uint8] | UserError] = DataLoader(
         _Crops(crop),
         # DataLoader passes the items of the batch sampler to `__getitem__`; they need not be integers.
         batch_sampler=requests,
@@ -216,10 +216,16 @@ def _loader(
     for pixels in loader:
         if isinstance(pixels, UserError):
             raise pixels
-        yield pixels
+        yield torch.as_tensor(pixels)
 
 
-def _collate(images: list[Tensor | UserError]) -> Tensor | UserError:
+def _collate(images: list[Tensor | UserError]) -> Tensor | NDArray[np.uint8] | UserError:
     """Stack a batch, or return its first error."""
     error = next((image for image in images if isinstance(image, UserError)), None)
-    return error or torch.stack(cast("list[Tensor]", images))
+    if error is not None:
+        return error
+    pixels = torch.stack(cast("list[Tensor]", images))
+    try:
+        return pixels.share_memory_()
+    except RuntimeError:  # /dev/shm is full (64 MB in containers): an array is copied through a pipe
+        return pixels.numpy()
