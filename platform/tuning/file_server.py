@@ -25,6 +25,7 @@ CHUNK_BYTES = 8 * 2**20
 CHUNKS_IN_FLIGHT = 3
 _LINES_IN_FLIGHT = 50
 _COPY_ATTEMPTS = 3
+_ANSWER_TIMEOUT_S = 10.0
 
 
 class FileChangedError(Exception):
@@ -47,7 +48,7 @@ class Served:
 class FileServer:
     """Reads and writes files on the driver's node; an actor, which all other nodes call.
 
-    Every call may be repeated: Ray repeats those that a lost connection left without a reply.
+    Every call may be repeated: Ray repeats those that a lost connection has left without a reply.
     """
 
     def __init__(self, folder: Path, data_path: Path, data_sha256: str) -> None:
@@ -118,7 +119,7 @@ class ServedLog(io.TextIOBase):
     def __init__(self, server: Any, path: Path) -> None:
         self._server, self._path = server, str(path)
         self._line, self._pending = "", deque[Any]()
-        self._size, _ = get_result(server.stat.remote(self._path)) or (0, None)
+        self._size, _ = get_result(server, server.stat.remote(self._path)) or (0, None)
 
     @override
     def write(self, text: str, /) -> int:
@@ -132,12 +133,12 @@ class ServedLog(io.TextIOBase):
         if not self.closed:
             self._send(self._line)
             while self._pending:
-                get_result(self._pending.popleft())
+                get_result(self._server, self._pending.popleft())
         super().close()
 
     def _send(self, text: str) -> None:
         while len(self._pending) >= _LINES_IN_FLIGHT:
-            get_result(self._pending.popleft())
+            get_result(self._server, self._pending.popleft())
         line = text.encode(errors="replace")
         self._pending.append(self._server.write.remote(self._path, self._size, line))
         self._size += len(line)
@@ -146,12 +147,12 @@ class ServedLog(io.TextIOBase):
 def pull(server: Any, source: str, target: Path) -> int:
     """Copy a file of the driver's node to this node; return its size."""
     for _ in range(_COPY_ATTEMPTS):
-        size, version = get_result(server.stat.remote(source)) or (0, None)
+        size, version = get_result(server, server.stat.remote(source)) or (0, None)
         try:
             with replacing(target) as temporary, temporary.open("wb") as file:
                 offsets = range(0, max(size, 1), CHUNK_BYTES)
                 chunks = (server.read.remote(source, version, offset) for offset in offsets)
-                file.writelines(_results(chunks))
+                file.writelines(_results(server, chunks))
         except FileChangedError:
             continue
         return int(size)
@@ -165,39 +166,46 @@ def push(server: Any, source: Path, target: str) -> int:
     with source.open("rb") as file:
         offsets = range(0, max(size, 1), CHUNK_BYTES)
         writes = (server.write.remote(temporary, offset, file.read(CHUNK_BYTES)) for offset in offsets)
-        for _ in _results(writes):
+        for _ in _results(server, writes):
             pass
-    get_result(server.commit.remote(temporary, target, size))
+    get_result(server, server.commit.remote(temporary, target, size))
     return size
 
 
-def _results(calls: Iterable[Any]) -> Iterator[Any]:
+def _results(server: Any, calls: Iterable[Any]) -> Iterator[Any]:
     """Yield the results of calls in their order; at most `CHUNKS_IN_FLIGHT` are made at a time."""
     pending = deque[Any]()
     for call in calls:
         pending.append(call)
         if len(pending) == CHUNKS_IN_FLIGHT:
-            yield get_result(pending.popleft())
+            yield get_result(server, pending.popleft())
     while pending:
-        yield get_result(pending.popleft())
+        yield get_result(server, pending.popleft())
 
 
-def get_result(reference: Any) -> Any:
-    """Return the result of a call of the server. After a lost connection, Ray repeats the call.
+def get_result(server: Any, reference: Any) -> Any:
+    """Wait for the result of a call of the server.
+
+    After an interruption of the network, the connection may be lost on the server's side only. A client that
+    waits for a reply sends nothing, and Ray does not notice the loss. Another call reveals it at once, and
+    Ray repeats all calls that have no reply.
 
     Raises:
         UserError: the driver's node cannot read or write the file.
         FileChangedError: the file was replaced while it was read.
     """
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import GetTimeoutError, RayTaskError
 
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, FileChangedError):
-            raise error.cause from None
-        raise UserError(f"on the machine that runs the sweep: {cause_of(error)}") from None
+    while True:
+        try:
+            return ray.get(reference, timeout=_ANSWER_TIMEOUT_S)
+        except GetTimeoutError:
+            server.served.remote()
+        except RayTaskError as error:
+            if isinstance(error.cause, FileChangedError):
+                raise error.cause from None
+            raise UserError(f"on the machine that runs the sweep: {cause_of(error)}") from None
 
 
 def cause_of(error: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ from platform.tuning.sampling.task_queue import TaskQueue
 
 _MAX_ATTEMPTS = 3  # a trial fails when three processes die in one epoch
 _CLEANUP_FOR_S, _CLEANUP_EVERY_S = 60.0, 1.0
+_CALL_EVERY_S = 15.0
 _RETRY_PIECES = 2  # pieces of a batch after a trial ran out of GPU memory
 
 
@@ -73,6 +76,7 @@ class DriverCallback(Callback):
         """Trials that a process refused to run and that wait for another process."""
         self._actors: Sequence[Any] = ()
         self._next_cleanup_s = self._cleanup_until_s = 0.0
+        self._next_call_s = 0.0 if os.environ.get("RAY_ADDRESS") else math.inf
         self.error: Exception | None = None
         self.running: set[str] = set()
         self.too_many_failures = False
@@ -90,6 +94,7 @@ class DriverCallback(Callback):
         self._guard(check_ray_processes)
         self._guard(self._journal.sync)
         self._guard(self._follow_nodes)
+        self._guard(self._call_trials)
         self._guard(self._remove_orphaned_groups)
         if self.error is not None or self.too_many_failures:
             raise StopRequested
@@ -170,6 +175,13 @@ class DriverCallback(Callback):
         for change in self._nodes.poll():
             self._observer.cluster_changed(change)
         self._queue.concurrent = self._nodes.concurrent
+
+    def _call_trials(self) -> None:
+        """Reveal connections to trials that were lost on their side only (see `file_server.get_result`)."""
+        if time.monotonic() >= self._next_call_s:
+            self._next_call_s = time.monotonic() + _CALL_EVERY_S
+            for actor in self.live_actors():
+                actor.__ray_ready__.remote()
 
     def _report_restart(self, task: TrialTask, actor: Any) -> None:
         # The driver of a worker group runs on the head; its workers are placed later.

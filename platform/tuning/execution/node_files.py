@@ -116,7 +116,7 @@ def _place_images_on_nodes(server: Any, info: DatasetInfo, observer: SweepObserv
 
 def _place_images(server: Any) -> tuple[Path, int]:
     """Return the folder of the dataset on this node, and the bytes that were copied there."""
-    served: Served = get_result(server.served.remote())
+    served: Served = get_result(server, server.served.remote())
     path, cache_dir = served.data_path, cache.default_cache_dir()
     for folder in (path, cache_dir / "datasets" / path.name):
         if cache.find_copy(folder, served.data_sha256) is not None:
@@ -156,9 +156,9 @@ class TrialFiles:
         """Copy the trial's checkpoint to this node, if there is one."""
         if not self._is_copied:
             return
-        get_result(self._server.discard_unfinished.remote(self._task.checkpoint_dir))
+        get_result(self._server, self._server.discard_unfinished.remote(self._task.checkpoint_dir))
         source = f"{self._task.checkpoint_dir}/{LAST}"
-        if get_result(self._server.stat.remote(source)) is not None:
+        if get_result(self._server, self._server.stat.remote(source)) is not None:
             self._moved_bytes += pull(self._server, source, self.checkpoint_dir / LAST)
 
     def save(self, path: Path) -> None:
@@ -196,7 +196,7 @@ def trial_files(task: TrialTask, server_name: str | None) -> Iterator[TrialFiles
     import ray
 
     server: Any = ray.get_actor(server_name)
-    if _shares_folder(get_result(server.served.remote())):
+    if _shares_folder(get_result(server, server.served.remote())):
         yield TrialFiles(task, server, None)
         return
     parent = cache.default_cache_dir() / "trials"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import ray
 from platform.common.errors import UserError
 from platform.data.cache import find_copy
 from platform.data.dataset import DatasetInfo
+from platform.tuning import file_server
 from platform.tuning.execution import node_files
 from platform.tuning.execution.node_files import TrialFiles, trial_files
 from platform.tuning.file_server import CHUNK_BYTES, FileChangedError, FileServer
@@ -135,6 +137,26 @@ def test_repeated_calls_are_harmless_and_an_incomplete_commit_is_refused(
     with pytest.raises(UserError, match="must have 9 bytes, got 4"):
         server.commit(f"{target}.tmp", target, 9)
     assert Path(target).read_bytes() == b"whole"
+
+
+def test_a_call_without_an_answer_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_server, "_ANSWER_TIMEOUT_S", 0.1)
+    server = ray.remote(_Server).options(max_concurrency=2, num_cpus=0).remote()
+    assert file_server.get_result(server, server.read.remote()) == b"chunk"
+
+
+class _Server:
+    """Answers a call when another one arrives, as after a lost connection that the client has not noticed."""
+
+    def __init__(self) -> None:
+        self._called = threading.Event()
+
+    def served(self) -> None:
+        self._called.set()
+
+    def read(self) -> bytes:
+        assert self._called.wait(60)
+        return b"chunk"
 
 
 def test_images_are_copied_once_and_their_digest_is_checked(
