@@ -287,7 +287,7 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
     before = set(psutil.Process().children())
     for attempt in range(1, attempts + 1):
         try:
-            with _longer_node_timeout(), _no_error_listener(), hangup_blocked():
+            with _patient_and_quiet(), hangup_blocked():
                 ray.init(**options)
         except BaseException as error:
             # Ray does not end the processes of a start that failed or was interrupted.
@@ -304,24 +304,16 @@ def _start(options: Mapping[str, Any], *, attempts: int) -> None:
 
 
 @contextmanager
-def _no_error_listener() -> Iterator[None]:
-    """Print no messages of the cluster to stdout, such as the last state of a raylet that has ended."""
-    from ray._private import worker
+def _patient_and_quiet() -> Iterator[None]:
+    """Wait minutes for the local node to register, and print no messages of the cluster to stdout.
 
-    original: Any = worker.listen_error_messages
-    worker.listen_error_messages = lambda *_: None
-    try:
-        yield
-    finally:
-        worker.listen_error_messages = original
-
-
-@contextmanager
-def _longer_node_timeout() -> Iterator[None]:
-    """Wait minutes for the local node to register; Ray waits a fixed 30 s, too short on a busy machine."""
-    from ray._private import services
+    Ray waits a fixed 30 s, too short on a busy machine. Such a message is the last state of a raylet that has
+    ended.
+    """
+    from ray._private import services, worker
 
     get_node: Callable[[str, str], Any] = services.get_node
+    listen: Any = worker.listen_error_messages
 
     def wait(gcs_address: str, node_id: str) -> Any:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
@@ -333,11 +325,11 @@ def _longer_node_timeout() -> Iterator[None]:
                     raise
                 time.sleep(0.2)
 
-    services.get_node = wait
+    services.get_node, worker.listen_error_messages = wait, lambda *_: None
     try:
         yield
     finally:
-        services.get_node = get_node
+        services.get_node, worker.listen_error_messages = get_node, listen
 
 
 def _end(processes: Iterable[psutil.Process]) -> None:

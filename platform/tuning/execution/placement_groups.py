@@ -14,25 +14,25 @@ from typing import Any
 _JOB_DIGITS = 8  # a placement group's id ends in the id of the job that created it
 
 
-def remove_groups_of_ended_jobs() -> list[str]:
-    """Remove the placement groups of jobs that have ended; return their ids."""
+def remove_groups_of_ended_jobs() -> None:
+    """Remove the placement groups of jobs that have ended."""
     from ray._private.state import jobs
 
     all_jobs = jobs()  # type: ignore[no-untyped-call]
     running = {job["JobID"] for job in all_jobs if not job["IsDead"]}
-    return _remove(lambda job: job not in running)
+    _remove(lambda job: job not in running)
 
 
-def remove_groups_of_this_job() -> list[str]:
-    """Remove all placement groups of this driver's job; return their ids."""
+def remove_groups_of_this_job() -> None:
+    """Remove all placement groups of this driver's job."""
     import ray
 
     own = ray.get_runtime_context().get_job_id()
-    return _remove(lambda job: job == own)
+    _remove(lambda job: job == own)
 
 
-def remove_groups_of_dead_trials() -> list[str]:
-    """Remove the placement groups of this job whose creator process has died; return their ids."""
+def remove_groups_of_dead_trials() -> None:
+    """Remove the placement groups of this job whose creator process has died."""
     import ray
     from ray._private import state
     from ray.core.generated import gcs_pb2
@@ -48,7 +48,7 @@ def remove_groups_of_dead_trials() -> list[str]:
         for group in table
         if group.creator_actor_dead and group.creator_actor_id.strip(b"\xff")
     }
-    return _remove(lambda job: job == own, among=orphans)
+    _remove(lambda job: job == own, among=orphans)
 
 
 def active_groups() -> list[str]:
@@ -58,15 +58,10 @@ def active_groups() -> list[str]:
     return [group for group, state in placement_group_table().items() if state["state"] != "REMOVED"]
 
 
-def _remove(matches_job: Callable[[str], bool], *, among: Container[str] | None = None) -> list[str]:
+def _remove(matches_job: Callable[[str], bool], *, among: Container[str] | None = None) -> None:
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    removed = [
-        group
-        for group in active_groups()
-        if matches_job(group[-_JOB_DIGITS:]) and (among is None or group in among)
-    ]
-    for group in removed:
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
-    return removed
+    for group in active_groups():
+        if matches_job(group[-_JOB_DIGITS:]) and (among is None or group in among):
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
