@@ -139,9 +139,6 @@ def test_a_late_node_is_used_and_its_trial_continues_elsewhere_when_it_dies(tmp_
 
 
 @long
-@pytest.mark.xfail(
-    reason="without a shared folder the trial of the cut node stalls while it copies a checkpoint"
-)
 @pytest.mark.timeout(900)
 def test_a_search_survives_a_network_that_is_cut_for_twenty_seconds(tmp_path: Path) -> None:
     with machines(tmp_path, count=2) as (head, worker):
