@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from platform.common.text_format import value_text
@@ -107,36 +109,47 @@ def _region(rows: Sequence[TrialRow], affected: set[str]) -> str:
     others, corrected for the number of regions tried.
     """
     regions = [
-        (f"{name} {sign} {value_text(value)}", inside)
+        (f"{name} {sign} {value_text(value)}", inside, hits)
         for name in dict.fromkeys(name for row in rows for name in row.params)
-        for sign, value, inside in _regions(rows, name)
-        if 0 < len(inside) < len(rows)
+        for sign, value, inside, hits in _regions(
+            [(row.params[name], row.trial_id in affected) for row in rows if name in row.params]
+        )
+        if 0 < inside < len(rows)
     ]
     best = ""
     lowest = _SIGNIFICANCE / max(1, len(regions))
-    for text, inside in regions:
-        hits, total = len(inside & affected), len({row.trial_id for row in rows} & affected)
-        if not total or hits < _SHARE * max(len(inside), total):
+    total = sum(row.trial_id in affected for row in rows)
+    for text, inside, hits in regions:
+        if not total or hits < _SHARE * max(inside, total):
             continue
-        p = _fisher_p(hits, len(inside), total, len(rows))
+        p = _fisher_p(hits, inside, total, len(rows))
         if p < lowest:
             lowest = p
-            outside = f"{total - hits} of the {len(rows) - len(inside)} others"
-            best = f"{text}: {hits} of {len(inside)} trials, and {outside}"
+            outside = f"{total - hits} of the {len(rows) - inside} others"
+            best = f"{text}: {hits} of {inside} trials, and {outside}"
     return best
 
 
-def _regions(rows: Sequence[TrialRow], name: str) -> list[tuple[str, Any, set[str]]]:
-    """Return (comparison, value, ids of the trials inside) for each value of a setting."""
-    values = {row.trial_id: row.params[name] for row in rows if name in row.params}
-    regions: list[tuple[str, Any, set[str]]] = []
-    for value in dict.fromkeys(values.values()):
-        if isinstance(value, bool | str):
-            regions.append(("=", value, {trial for trial, other in values.items() if other == value}))
-            continue
-        regions.append((">=", value, {trial for trial, other in values.items() if float(other) >= value}))
-        regions.append(("<=", value, {trial for trial, other in values.items() if float(other) <= value}))
-    return regions
+def _regions(trials: Sequence[tuple[Any, bool]]) -> Iterator[tuple[str, Any, int, int]]:
+    """Yield (comparison, value, trials inside, affected ones of them) for each value of a setting.
+
+    Args:
+        trials: the value of each trial, and whether the trial is affected.
+    """
+    values = dict.fromkeys(value for value, _ in trials)
+    if any(isinstance(value, bool | str) for value in values):
+        for value in values:
+            hits = [hit for other, hit in trials if other == value]
+            yield "=", value, len(hits), sum(hits)
+        return
+    # Sorted, because a continuous setting has as many values as there are trials.
+    trials = sorted(trials)
+    numbers = [value for value, _ in trials]
+    before = [0, *accumulate(hit for _, hit in trials)]
+    for value in values:
+        start, end = bisect_left(numbers, value), bisect_right(numbers, value)
+        yield ">=", value, len(trials) - start, before[-1] - before[start]
+        yield "<=", value, end, before[end]
 
 
 def _fisher_p(hits: int, inside: int, affected: int, trials: int) -> float:
