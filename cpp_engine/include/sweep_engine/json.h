@@ -36,13 +36,11 @@ class Json {
   static Json array(const std::vector<double>& values);
   static Json object();
 
-  [[nodiscard]] Kind kind() const { return kind_; }
   [[nodiscard]] bool is(Kind kind) const { return kind_ == kind; }
   [[nodiscard]] bool boolean() const { return boolean_; }
   [[nodiscard]] double number() const { return number_; }
   [[nodiscard]] const std::string& string() const { return string_; }
   [[nodiscard]] const std::vector<Json>& items() const { return items_; }
-  [[nodiscard]] const std::vector<Member>& members() const { return members_; }
 
   /// The member with this key, or nullptr (also if this is not an object).
   [[nodiscard]] const Json* find(std::string_view key) const;

@@ -5,7 +5,6 @@
 
 #include "image/decoders.h"
 #include "image/exif.h"
-#include "image/file_parts.h"
 #include "sweep_engine/model_folder.h"
 
 namespace sweep_engine {

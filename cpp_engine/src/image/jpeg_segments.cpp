@@ -5,8 +5,8 @@
 #include <bitset>
 #include <vector>
 
+#include "image/decoders.h"
 #include "image/exif.h"
-#include "image/file_parts.h"
 
 namespace sweep_engine {
 

@@ -6,7 +6,6 @@
 
 #include "image/decoders.h"
 #include "image/exif.h"
-#include "image/file_parts.h"
 
 namespace sweep_engine {
 

@@ -102,14 +102,10 @@ Result<Image> resize(const Image& image, const Range& columns, const Range& rows
                         vertical);
 }
 
-bool is_consistent(const Image& image) {
-  return image.width > 0 && image.height > 0 &&
-         image.rgb.size() ==
-             static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) * 3;
-}
-
 Status check_arguments(const Image& image, int width, int height) {
-  if (!is_consistent(image)) return {StatusCode::invalid_argument, "the image size does not match its data"};
+  const std::size_t pixels = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height);
+  if (image.width < 1 || image.height < 1 || image.rgb.size() != 3 * pixels)
+    return {StatusCode::invalid_argument, "the image size does not match its data"};
   if (width < 1 || height < 1 || width > max_side || height > max_side) {
     return {StatusCode::invalid_argument, "width and height must be 1 to 16384 pixels, got " +
                                               std::to_string(width) + " x " + std::to_string(height)};
