@@ -212,7 +212,7 @@ def _evaluate_and_export(sweep: Sweep, arguments: Arguments, view: LiveView, *, 
     with view.phase("writing the report"):
         sweep.folder.set_state("finished")
         sweep.observer.trials_diagnosed(findings_by_trial(grouped_findings(read_results(sweep.folder))))
-        sweep.observer.artifact_written(write_report(sweep.folder), name="report")
+        sweep.observer.artifact_written(write_report(sweep.folder))
 
 
 def _export(sweep: Sweep, view: LiveView) -> None:
@@ -245,8 +245,6 @@ def _export(sweep: Sweep, view: LiveView) -> None:
     )
     for refusal in done.refused.values():
         view.console.print(refusal, highlight=False, markup=False)
-    for path in (folder.export, *folder.lower_precisions):
-        sweep.observer.artifact_written(path, name=path.name)
 
 
 def _benchmark(sweep: Sweep, view: LiveView) -> None:
@@ -265,7 +263,6 @@ def _benchmark(sweep: Sweep, view: LiveView) -> None:
         min_time_s=0.5 if sweep.plan.quick else 1.0,
         progress=view.set_phase,
     )
-    sweep.observer.artifact_written(sweep.folder.benchmark, name="benchmark")
 
 
 def _export_trial(name: str, trial_id: str, root: Path, view: LiveView) -> int:
@@ -321,8 +318,10 @@ def _observers(arguments: Arguments, folder: SweepFolder, view: LiveView) -> Obs
     from platform.tracking.events import Observers
     from platform.tracking.mlflow_runs import MlflowObserver
     from platform.tracking.parquet_tables import TableWriter
+    from platform.tuning.execution.cluster_nodes import node_loads
 
-    return Observers([TableWriter(folder), MlflowObserver(_tracking_uri(arguments, folder)), view])
+    mlflow = MlflowObserver(_tracking_uri(arguments, folder), node_loads=node_loads)
+    return Observers([TableWriter(folder), mlflow, view])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ writer. An observer whose store fails during a sweep keeps the data and writes i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -107,9 +107,7 @@ class SweepInfo:
     @property
     def warnings(self) -> list[str]:
         """Warnings that apply to the accuracies of the sweep."""
-        quick, generated = (
-            self.tags.get(tag, "").lower() in ("true", "1", "yes") for tag in ("quick", "generated_data")
-        )
+        quick, generated = (self.tags.get(tag) == "true" for tag in ("quick", "generated_data"))
         return sweep_warnings(quick=quick, generated=generated)
 
 
@@ -119,7 +117,7 @@ class SweepOutcome:
 
     status: Literal["finished", "failed", "interrupted"]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Final metrics: `test/accuracy`, `champion/validation_accuracy_mean`, `ncnn/latency_ms_p50`, ..."""
+    """Final metrics: `test/accuracy`, `champion/validation_accuracy_mean`, `ncnn/int8_test_accuracy`, ..."""
     message: str = ""
 
 
@@ -147,8 +145,8 @@ class SweepObserver:
     def trials_diagnosed(self, findings: Mapping[str, Sequence[str]]) -> None:
         """Called after all runs with the names of the diagnostics findings of each trial."""
 
-    def artifact_written(self, path: Path, *, name: str) -> None:
-        """Called when a result file or folder has been written (export, benchmark, report)."""
+    def artifact_written(self, path: Path) -> None:
+        """Called when a file has been written that belongs to the sweep's results, such as the report."""
 
     def stop_requested(self) -> bool:
         """Called in the handler of the first Ctrl-C, so it may only set a flag.
@@ -168,42 +166,14 @@ class Observers(SweepObserver):
     def __init__(self, observers: Sequence[SweepObserver]) -> None:
         self._observers = tuple(observers)
 
-    def sweep_started(self, sweep: SweepInfo) -> None:
-        for observer in self._observers:
-            observer.sweep_started(sweep)
 
-    def trial_started(self, trial: TrialInfo) -> None:
-        for observer in self._observers:
-            observer.trial_started(trial)
+def _forward(event: str) -> Callable[..., bool]:
+    def forward(self: Observers, *arguments: Any, **options: Any) -> bool:
+        answers = [getattr(observer, event)(*arguments, **options) for observer in self._observers]
+        return any(answers)
 
-    def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:
-        for observer in self._observers:
-            observer.epoch_finished(trial, record)
+    return forward
 
-    def trial_noted(self, trial: TrialInfo, note: str) -> None:
-        for observer in self._observers:
-            observer.trial_noted(trial, note)
 
-    def cluster_changed(self, note: str) -> None:
-        for observer in self._observers:
-            observer.cluster_changed(note)
-
-    def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
-        for observer in self._observers:
-            observer.trial_ended(trial, status, error=error)
-
-    def trials_diagnosed(self, findings: Mapping[str, Sequence[str]]) -> None:
-        for observer in self._observers:
-            observer.trials_diagnosed(findings)
-
-    def artifact_written(self, path: Path, *, name: str) -> None:
-        for observer in self._observers:
-            observer.artifact_written(path, name=name)
-
-    def stop_requested(self) -> bool:
-        asked = [observer.stop_requested() for observer in self._observers]
-        return any(asked)
-
-    def sweep_ended(self, outcome: SweepOutcome) -> None:
-        for observer in self._observers:
-            observer.sweep_ended(outcome)
+for _event in [name for name in vars(SweepObserver) if not name.startswith("_")]:
+    setattr(Observers, _event, _forward(_event))

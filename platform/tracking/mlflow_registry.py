@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -22,18 +23,19 @@ from typing import TYPE_CHECKING
 import platform
 from platform.common.errors import UserError
 from platform.common.text_format import percent
-from platform.tracking.mlflow_store import experiment_id, open_store, resolve_tracking_uri, write_row
-from platform.tracking.mlflow_writer import find_sweep_run, log_artifact
+from platform.tracking.mlflow_store import experiment_id, open_store, write_row
+from platform.tracking.mlflow_writer import find_sweep_run
 from platform.tracking.provenance import without_credentials
 from platform.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from torch import nn
 
     from platform.models.trained import TrainedModel
 
 CHAMPION = "champion"
+_MEASURED = ("champion/", "test/", "ncnn/")
+"""Prefixes of the tags that hold results."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def register_champion(
     model_path: Path,
     *,
     choose_alias: Callable[[Mapping[str, str], Mapping[str, str] | None], AliasChoice],
-    tracking_uri: str | None = None,
-    space: str | None = None,
+    tracking_uri: str,
+    space: str,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -71,8 +73,8 @@ def register_champion(
         folder: the sweep; its `export/`, `export-int8/` and `benchmark.json` are logged if they exist.
         model_path: the trained model (`platform.models.trained`).
         choose_alias: called with the tags of the new version and the tags of the current champion or None.
-        tracking_uri: see `resolve_tracking_uri`.
-        space: name of the experiment and of the registered model; default: the folder's search space.
+        tracking_uri: the store of the sweep.
+        space: name of the experiment and of the registered model.
         metrics: added as tags of the version, so that versions can be compared in the registry.
         tags: further tags of the version (`quick`, `data_label`, ...).
         progress: called with a message before each slow step.
@@ -85,11 +87,9 @@ def register_champion(
     from platform.models.trained import load_trained_model
 
     model = load_trained_model(model_path)
-    space = space or folder.space
-    uri = resolve_tracking_uri(tracking_uri)
-    shown = without_credentials(uri)
-    client = open_store(uri)
-    run = find_sweep_run(client, experiment_id(client, uri, space), folder.sweep_id)
+    shown = without_credentials(tracking_uri)
+    client = open_store(tracking_uri)
+    run = find_sweep_run(client, experiment_id(client, tracking_uri, space), folder.sweep_id)
     if run is None:
         raise UserError(
             f"MLflow ({shown}) has no run of the sweep {folder.sweep_id}; give the store of the sweep with "
@@ -107,7 +107,7 @@ def register_champion(
         if folder.export.is_dir():
             progress("registering: copying the exports to MLflow")
             for path in (folder.export, *folder.lower_precisions):
-                log_artifact(client, run_id, path, path.name)
+                client.log_artifacts(run_id, str(path), artifact_path=path.name)
         if folder.benchmark.is_file():
             client.log_artifact(run_id, str(folder.benchmark))
         progress("registering: adding the version")
@@ -119,7 +119,11 @@ def register_champion(
             **{key: f"{value:.6g}" for key, value in (metrics or {}).items()},
             **(tags or {}),
         }
-        choice = choose_alias(version_tags, _champion_tags(client, space))
+        registered = client.get_registered_model(space)
+        champion = registered.aliases.get(CHAMPION)
+        choice = choose_alias(
+            version_tags, client.get_model_version(space, champion).tags if champion else None
+        )
         description = _description(model, folder, space, choice.alias, shown, metrics or {})
         version = client.create_model_version(
             space,
@@ -129,17 +133,17 @@ def register_champion(
             description=description,
         )
         write_row(lambda: client.set_registered_model_alias(space, choice.alias, version.version))
-        if choice.alias == CHAMPION or not client.get_registered_model(space).description:
+        if choice.alias == CHAMPION or not registered.description:
             client.update_registered_model(space, description=description)
+            for key in registered.tags.keys() - version_tags.keys():
+                if key.startswith(_MEASURED):
+                    client.delete_registered_model_tag(space, key)
+            for key, value in version_tags.items():
+                write_row(partial(client.set_registered_model_tag, space, key, value))
     except (MlflowException, OSError) as error:
         reason = without_credentials(" ".join(str(error).split()))[:300]
         raise UserError(f"cannot register the champion in MLflow ({shown}): {reason}") from None
     return Registered(model=space, version=str(version.version), choice=choice)
-
-
-def _champion_tags(client: MlflowClient, model: str) -> Mapping[str, str] | None:
-    aliases = client.get_registered_model(model).aliases
-    return client.get_model_version(model, aliases[CHAMPION]).tags if CHAMPION in aliases else None
 
 
 def save_mlflow_model(model: TrainedModel, path: Path) -> None:

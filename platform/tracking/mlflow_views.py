@@ -209,14 +209,17 @@ def _curves(sweep: SweepInfo) -> Any:
 
 
 def _confirmation(sweep: SweepInfo) -> Any:
-    columns = ["metrics.`val_accuracy`", "tags.`candidate`", "tags.`seed`", *_columns(sweep)[1:]]
+    results = ["metrics.`val_accuracy`", "metrics.`val_accuracy_std`"]
+    columns = [*results, "tags.`candidate`", "tags.`seed`", *_columns(sweep)[1:]]
     charts = [{"type": "BAR", "metricKey": "val_accuracy"}, _line("val/accuracy")]
     return _grouped(_state(sweep, "confirm", columns, charts), "tag", "candidate", "average")
 
 
 def _grouped(state: Any, mode: str, key: str, aggregate: str) -> Any:
     group = {"aggregateFunction": aggregate, "groupByKeys": [{"mode": mode, "groupByData": key}]}
-    return {**state, "groupBy": group}
+    # The cell of a group has the name of the aggregate beside the value.
+    wide = {name: 150 for name in state["selectedColumns"] if name.startswith("metrics.")}
+    return {**state, "groupBy": group, "columnWidths": {**state["columnWidths"], **wide}}
 
 
 def sweep_note(sweep: SweepInfo, result: str = "") -> str:

@@ -7,6 +7,7 @@ up by tag before they are created, and a metric has the time of its event.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class SweepRuns:
         self._last_step: dict[str, int] = {}
         self._results: dict[str, tuple[EpochRecord, float | None]] = {}
         """The last epoch of each open trial, and its accuracy so far."""
-        self.best: list[float] = []
+        self._best: list[float] = []
         """Best validation accuracy after each ended search trial, including trials before a resume."""
         known = find_sweep_run(client, experiment_id, sweep.sweep_id)
         if known is None:
@@ -69,7 +70,7 @@ class SweepRuns:
             self._reopen(self.parent_id)
             self._created = set(self._runs())
             history = client.get_metric_history(self.parent_id, "best/val_accuracy")
-            self.best = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
+            self._best = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
 
     def open_trial(self, trial: TrialInfo, *, time_ms: int) -> str:
         """Return the run id of a trial; the run is created, or reopened if it exists."""
@@ -111,26 +112,38 @@ class SweepRuns:
             self._results[trial.trial_id] = (record, reported_accuracy(trial, record, accuracy))
             if record.epoch > self._last_step.get(trial.trial_id, 0):
                 metrics += _epoch_metrics(record, time_ms)
-        for first in range(0, len(metrics), _METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=metrics[first : first + _METRICS_PER_CALL])
+        self._log_metrics(run_id, metrics)
 
     def log_note(self, trial: TrialInfo, note: str, *, time_ms: int) -> None:
         """Set the note of a trial's run as a tag."""
         self._client.set_tag(self.open_trial(trial, time_ms=time_ms), "note", note[:_TAG_LENGTH])
 
     def close_trial(self, trial: TrialInfo, status: TrialStatus, *, error: str | None, time_ms: int) -> None:
-        """End a trial's run as FINISHED (also after an early stop), FAILED, or KILLED (interrupted)."""
+        """End a trial's run as FINISHED (also after an early stop), FAILED, or KILLED (interrupted).
+
+        The parent run gets the best accuracy of the search so far; step = its completed and stopped trials.
+        """
+        from mlflow.entities import Metric
+
         run_id = self.open_trial(trial, time_ms=time_ms)
-        record, _ = self._results.get(trial.trial_id, (None, None))
+        record, accuracy = self._results.get(trial.trial_id, (None, None))
+        best = list(self._best)
+        if trial.stage == "search" and accuracy is not None and _RUN_STATUS.get(status) == "FINISHED":
+            best.append(max([accuracy, *best[-1:]]))
+            metric = Metric("best/val_accuracy", best[-1], time_ms, len(best))
+            self._client.log_batch(self.parent_id, metrics=[metric])
         tags = {}
         if status is TrialStatus.PRUNED and record is not None:
             tags["stopped"] = f"{self._sweep.plan.get('scheduler', 'scheduler')}, epoch {record.epoch}"
         if error:
             tags["mlflow.note.content"] = trial_note(trial, error[-_TAG_LENGTH + 1000 :])
         self._end(trial.trial_id, run_id, status, tags, time_ms=time_ms)
+        if trial.candidate and trial.stage == "confirm":
+            self._log_spread(trial.candidate, time_ms=time_ms)
         # If the trial starts again, its run is found by tag and reopened.
         del self._trials[trial.trial_id]
         self._results.pop(trial.trial_id, None)
+        self._best = best
 
     def _end(
         self, trial_id: str, run_id: str, status: TrialStatus, tags: Mapping[str, str], *, time_ms: int
@@ -153,7 +166,23 @@ class SweepRuns:
         )
         self._client.set_terminated(run_id, _RUN_STATUS.get(status, "FINISHED"), end_time=time_ms)
 
-    def backfill(self, histories: Sequence[TrialHistory], *, time_ms: int) -> None:
+    def _log_spread(self, candidate: str, *, time_ms: int) -> None:
+        """Log the standard deviation over the seeds of a candidate to each of its runs; step = seeds."""
+        from mlflow.entities import Metric
+
+        query = (
+            f"tags.sweep_id = '{self._sweep.sweep_id}' and tags.stage = 'confirm' "
+            f"and tags.status = '{TrialStatus.FINISHED}' and tags.candidate = '{candidate}' "
+            "and metrics.val_accuracy >= 0"
+        )
+        runs = self._client.search_runs([self._experiment_id], query, max_results=1000)
+        if len(runs) > 1:
+            deviation = round(statistics.stdev(run.data.metrics["val_accuracy"] for run in runs), 5)
+            spread = Metric("val_accuracy_std", deviation, time_ms, len(runs))
+            for run in runs:
+                self._client.log_batch(run.info.run_id, metrics=[spread])
+
+    def backfill(self, histories: Sequence[TrialHistory]) -> None:
         """Add the events that are in the sweep's journal and not in the store.
 
         Writes are in order, so a closed run with the status of its trial is complete.
@@ -164,14 +193,14 @@ class SweepRuns:
             status = "" if run is None else run.data.tags.get("status", "")
             if (ended and status == history.status) or not (history.records or ended):
                 continue
-            self.open_trial(history.trial, time_ms=_ms(history.created_at, time_ms))
-            times = [_ms(at, time_ms) for at in history.recorded_at]
+            created_ms, times = _ms(history.created_at), map(_ms, history.recorded_at)
+            self.open_trial(history.trial, time_ms=created_ms)
             if history.records:
                 self.log_epochs(history.trial, list(zip(history.records, times, strict=True)))
             if history.note is not None:
-                self.log_note(history.trial, history.note, time_ms=time_ms)
+                self.log_note(history.trial, history.note, time_ms=created_ms)
             if history.status is not None:
-                ended_ms = _ms(history.ended_at, time_ms)
+                ended_ms = _ms(history.ended_at or history.created_at)
                 self.close_trial(history.trial, history.status, error=history.error, time_ms=ended_ms)
 
     def tag_findings(self, findings: Mapping[str, Sequence[str]]) -> None:
@@ -194,15 +223,9 @@ class SweepRuns:
             if not token:
                 return found
 
-    def log_best(self, accuracy: float, *, step: int, time_ms: int) -> None:
-        """Log the best validation accuracy so far to the parent run; step = number of ended search trials."""
-        from mlflow.entities import Metric
-
-        self._client.log_batch(self.parent_id, metrics=[Metric("best/val_accuracy", accuracy, time_ms, step)])
-
-    def log_artifact(self, path: Path, name: str) -> None:
-        """Copy a file, or a folder under `name`, to the artifacts of the parent run."""
-        log_artifact(self._client, self.parent_id, path, name)
+    def log_artifact(self, path: Path) -> None:
+        """Copy a file to the artifacts of the parent run."""
+        self._client.log_artifact(self.parent_id, str(path))
 
     def close(self, outcome: SweepOutcome, *, result: str, time_ms: int) -> None:
         """End the parent run, and the runs of running trials as interrupted.
@@ -225,12 +248,16 @@ class SweepRuns:
             self._client.set_tag(self.parent_id, "message", outcome.message[:_TAG_LENGTH])
         self._client.set_terminated(self.parent_id, _SWEEP_STATUS[outcome.status], end_time=time_ms)
 
-    def log_system_metrics(self, metrics: Mapping[str, float], *, time_ms: int) -> None:
-        """Log the load of this machine to the parent run; step = Unix time in seconds."""
+    def log_system_metrics(self, loads: Mapping[str, float], *, time_ms: int) -> None:
+        """Log the load of the nodes to the parent run; step = Unix time in seconds."""
         from mlflow.entities import Metric
 
-        values = [Metric(key, value, time_ms, time_ms // 1000) for key, value in metrics.items()]
-        self._client.log_batch(self.parent_id, metrics=values)
+        values = [Metric(f"system/{key}", load, time_ms, time_ms // 1000) for key, load in loads.items()]
+        self._log_metrics(self.parent_id, values)
+
+    def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        for first in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[first : first + _METRICS_PER_CALL])
 
     def _create_parent(self) -> str:
         sweep = self._sweep
@@ -324,16 +351,8 @@ def _first(client: MlflowClient, experiment: str, query: str) -> Run | None:
     return found[0] if found else None
 
 
-def log_artifact(client: MlflowClient, run_id: str, path: Path, name: str) -> None:
-    """Copy a file, or a folder under `name`, to the artifacts of a run."""
-    if path.is_dir():
-        client.log_artifacts(run_id, str(path), artifact_path=name)
-    else:
-        client.log_artifact(run_id, str(path))
-
-
-def _ms(seconds: float | None, otherwise_ms: int) -> int:
-    return otherwise_ms if seconds is None else int(seconds * 1000)
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _short(tags: Mapping[str, str]) -> dict[str, str]:

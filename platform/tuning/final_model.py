@@ -183,15 +183,16 @@ def final_metrics(folder: SweepFolder) -> dict[str, float]:
         metrics["champion/validation_runs"] = float(candidate["n"])
         estimate = candidate.get("estimate") or {}
         metrics |= {f"champion/{key}": estimate[name] for name, key in _ESTIMATES.items() if name in estimate}
+        ends = zip(("low", "high"), estimate.get("interval95", ()), strict=False)
+        metrics |= {f"champion/validation_accuracy_{name}": end for name, end in ends}
     if results.test is not None:
         metrics["test/accuracy"] = float(results.test["accuracy"])
         metrics["test/loss"] = float(results.test["loss"])
     if results.benchmark is not None:
         for entry in results.benchmark["results"]:
             if entry.get("batch", 1) == 1 and entry.get("workers", 1) == 1:
-                precision = entry.get("precision", "fp32")
-                key = "" if precision == "fp32" else f"{precision}_"
-                metrics[f"ncnn/{key}latency_ms_p50_t{entry['threads']}"] = float(entry["latency_ms"]["p50"])
+                name = f"ncnn/{entry.get('precision', 'fp32')}_latency_ms_p50_t{entry['threads']}"
+                metrics[name] = float(entry["latency_ms"]["p50"])
     for document in results.lower_precisions:
         test = (document.get("accuracy") or {}).get("test")
         if test:

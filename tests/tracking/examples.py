@@ -1,7 +1,16 @@
-"""Small trials and epochs for the tests of the sweep observers."""
+"""Small trials and epochs for the tests of the sweep observers, and an MLflow server."""
 
 import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from platform.models.config import ModelConfig
 from platform.space.space_files import load_space
@@ -141,3 +150,37 @@ def _record_trial(observer, one, *, stop_at=None):
         observer.epoch_finished(one, record)
     observer.trial_ended(one, TrialStatus.PRUNED if stop_at else TrialStatus.FINISHED)
     return accuracy
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class MlflowServer:
+    """`mlflow server` on a fixed port."""
+
+    def __init__(self, database, artifacts):
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._words = ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]
+
+    def start(self):
+        words = [*self._words, "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
+                return
+            assert self._process.poll() is None
+            time.sleep(0.2)
+        pytest.fail("the MLflow server does not start")
+
+    def kill(self):
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

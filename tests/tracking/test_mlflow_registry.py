@@ -50,17 +50,29 @@ def test_the_registered_champion_predicts_like_the_network(mlflow_uri, trained, 
         champions.append(champion and champion["data_label"])
         return AliasChoice("champion")
 
-    first = register_champion(folder, model_path, choose_alias=choose_alias, tracking_uri=mlflow_uri)
+    first = register_champion(
+        folder,
+        model_path,
+        choose_alias=choose_alias,
+        tracking_uri=mlflow_uri,
+        space="champ",
+        metrics={"ncnn/int8_latency_ms_p50_t1": 0.2},
+    )
     second = register_champion(
         folder,
         model_path,
         choose_alias=choose_alias,
         tracking_uri=mlflow_uri,
-        metrics={"test_accuracy": 0.9312},
+        space="champ",
+        metrics={"test/accuracy": 0.9312},
         tags={"quick": "true"},
     )
     third = register_champion(
-        folder, model_path, choose_alias=lambda *_: AliasChoice("candidate", "worse"), tracking_uri=mlflow_uri
+        folder,
+        model_path,
+        choose_alias=lambda *_: AliasChoice("candidate", "worse"),
+        tracking_uri=mlflow_uri,
+        space="champ",
     )
     assert (first.version, second.version, third.version) == ("1", "2", "3")
     assert third.choice.reason == "worse"
@@ -73,13 +85,15 @@ def test_the_registered_champion_predicts_like_the_network(mlflow_uri, trained, 
     assert version.tags == {
         "sweep_id": "champ-20260301-120000",
         "data_label": "cifar10",
-        "test_accuracy": "0.9312",
+        "test/accuracy": "0.9312",
         "quick": "true",
     }
+    assert client.get_registered_model("champ").tags == version.tags, "those of the champion"
     names = {item.path for item in client.list_artifacts(version.run_id)}
     assert names == {"model", "checkpoint", "export", "benchmark.json"}
 
     import mlflow
+    from mlflow.pyfunc.scoring_server import invocations
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
@@ -95,6 +109,8 @@ def test_the_registered_champion_predicts_like_the_network(mlflow_uri, trained, 
         again = model.predict(np.asarray(same))
         np.testing.assert_allclose([row["logits"] for row in again], expected.numpy(), atol=1e-4)
     assert model.predict(images[0])[0]["class"] == found[0]["class"]
+    served = invocations(json.dumps({"inputs": images.tolist()}), "application/json", model, None)
+    assert json.loads(served.response)["predictions"] == found, "the answer of `mlflow models serve`"
     with pytest.raises(Exception, match=r"must have the shape \[N, 3, 32, 32\]; got \(5, 3, 16, 16\)"):
         model.predict(images[:, :, :16, :16])
     with pytest.raises(Exception, match="integers from 0 to 255 or floats from 0 to 1; got float64"):
@@ -112,4 +128,5 @@ def test_registering_a_sweep_without_a_run_fails(mlflow_uri, trained, tmp_path):
             tmp_path / "model.pt",
             choose_alias=lambda *_: AliasChoice("champion"),
             tracking_uri=mlflow_uri,
+            space="unknown",
         )

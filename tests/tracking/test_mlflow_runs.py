@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import statistics
 import threading
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_complete_sweep(client, mlflow_uri, tmp_path):
     observer.trial_ended(failed, TrialStatus.FAILED, error="ValueError: loss is NaN; log: /runs/x.log")
     observer.trials_diagnosed({"t000": ["loss spikes", "overfitting"], "t999": ["underfitting"]})
     (tmp_path / "benchmark.json").write_text("{}")
-    observer.artifact_written(tmp_path / "benchmark.json", name="benchmark")
+    observer.artifact_written(tmp_path / "benchmark.json")
     observer.sweep_ended(SweepOutcome(status="finished", metrics={"test/accuracy": 0.93}))
 
     (parent,), children = runs_of(client, "whole")
@@ -136,7 +137,7 @@ def test_all_trials_have_the_same_parameters_and_at_most_15_metrics(client, mlfl
     assert len(first.metrics) == 15
 
 
-def test_the_load_of_the_machine_is_logged_to_the_parent(client, mlflow_uri, tmp_path, monkeypatch):
+def test_the_loads_of_all_nodes_are_logged_to_the_parent(client, mlflow_uri, tmp_path, monkeypatch):
     logged, real = threading.Event(), mlflow_writer.SweepRuns.log_system_metrics
 
     def log(runs, **values):
@@ -144,14 +145,13 @@ def test_the_load_of_the_machine_is_logged_to_the_parent(client, mlflow_uri, tmp
         logged.set()
 
     monkeypatch.setattr(mlflow_writer.SweepRuns, "log_system_metrics", log)
-    observer = MlflowObserver(mlflow_uri, system_metrics_every_s=0.05)
+    loads = {"cpu_utilization_percentage": 40.0, "10.0.0.2/cpu_utilization_percentage": 50.0}
+    observer = MlflowObserver(mlflow_uri, system_metrics_every_s=0.05, node_loads=lambda: loads)
     observer.sweep_started(sweep(tmp_path / "load-20260301-120000", space="load"))
     assert logged.wait(60)
     observer.sweep_ended(SweepOutcome(status="finished"))
     (parent,), _ = runs_of(client, "load")
-    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(
-        parent.data.metrics
-    )
+    assert parent.data.metrics == {f"system/{name}": load for name, load in loads.items()}
 
 
 def test_the_costs_of_a_network_are_metrics(client, mlflow_uri, tmp_path):
@@ -162,6 +162,25 @@ def test_the_costs_of_a_network_are_metrics(client, mlflow_uri, tmp_path):
     observer.sweep_ended(SweepOutcome(status="finished"))
     _, children = runs_of(client, "costs")
     assert children["t000"].data.metrics == {"cost/parameters": 269_722.0, "cost/latency_ms": 0.5}
+
+
+def test_each_run_of_a_candidate_has_the_spread_over_its_seeds(client, mlflow_uri, tmp_path):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "spread-20260301-120000", space="spread"))
+    runs = [
+        trial(number, stage="confirm", trial_id=f"c{1 + number // 3}-s{number % 3}", candidate=candidate)
+        for number, candidate in enumerate(("t004", "t004", "t004", "t001"))
+    ]
+    for one, accuracy in zip(runs, (0.5, 0.7, 0.9, 0.3), strict=True):
+        observer.trial_started(one)
+        observer.epoch_finished(one, epoch(1, accuracy=accuracy))
+        failed = one.trial_id == "c1-s2"
+        observer.trial_ended(one, TrialStatus.FAILED if failed else TrialStatus.FINISHED)
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    _, children = runs_of(client, "spread")
+    found = {name: run.data.metrics.get("val_accuracy_std") for name, run in children.items()}
+    spread = round(statistics.stdev((0.5, 0.7)), 5)
+    assert found == {"c1-s0": spread, "c1-s1": spread, "c1-s2": None, "c2-s0": None}
 
 
 def test_a_restart_continues_the_same_runs(client, mlflow_uri, tmp_path):

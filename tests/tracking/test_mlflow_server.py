@@ -1,95 +1,15 @@
 """A sweep on an MLflow server with PostgreSQL that dies during the sweep and comes back."""
 
-import getpass
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from pathlib import Path
-
-import pytest
-
 from platform.tracking.events import SweepOutcome, TrialStatus
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import open_store
-from tests.tracking.examples import epoch, sweep, trial
-
-PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-pytestmark = pytest.mark.skipif(
-    PROGRAMS is None, reason="PostgreSQL is not installed (Debian: apt-get install postgresql)"
-)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """Start PostgreSQL, which refuses to run as root, and return the URI of an empty database."""
-    folder, port = Path("/tmp") / f"sweep-postgres-{os.getpid()}", free_port()
-    folder.mkdir()
-    prefix = []
-    if getpass.getuser() == "root":
-        shutil.chown(folder, "postgres")
-        prefix = ["runuser", "-u", "postgres", "--"]
-
-    def run(program, *arguments):
-        subprocess.run(
-            [*prefix, PROGRAMS / program, *arguments], check=True, stdout=subprocess.DEVNULL, cwd="/"
-        )
-
-    data, options = folder / "data", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    try:
-        run("initdb", "-D", data, "-U", "sweep", "-A", "trust")
-        run("pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start")
-        try:
-            run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "sweep", "mlflow")
-            yield f"postgresql://sweep:secret@127.0.0.1:{port}/mlflow"
-        finally:
-            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
-
-
-class Server:
-    """`mlflow server` on a fixed port."""
-
-    def __init__(self, database, artifacts):
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._words = ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]
-
-    def start(self):
-        words = [*self._words, "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(600):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
-                return
-            assert self._process.poll() is None
-            time.sleep(0.2)
-        pytest.fail("the MLflow server does not start")
-
-    def kill(self):
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+from tests.tracking.examples import MlflowServer, epoch, sweep, trial
 
 
 def test_a_server_that_dies_and_comes_back(database, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     folder = tmp_path / "served-20260301-120000"
-    server = Server(database, tmp_path / "artifacts")
+    server = MlflowServer(database, tmp_path / "artifacts")
     server.start()
     try:
         observer = MlflowObserver(server.uri, close_timeout_s=120)
@@ -104,7 +24,7 @@ def test_a_server_that_dies_and_comes_back(database, tmp_path, monkeypatch):
         assert observer._open[1].flush(timeout_s=1) > 0
         server.start()
         (tmp_path / "benchmark.json").write_text("{}")
-        observer.artifact_written(tmp_path / "benchmark.json", name="benchmark")
+        observer.artifact_written(tmp_path / "benchmark.json")
         observer.sweep_ended(SweepOutcome(status="finished"))
 
         client = open_store(database)

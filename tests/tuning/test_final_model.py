@@ -15,8 +15,9 @@ from platform.models.networks import build_network
 from platform.models.trained import TrainedModel, save_trained_model
 from platform.tracking.sweep_folder import SweepFolder
 from platform.training.evaluation import affordable
-from platform.tuning.final_model import evaluate_on_test_set
+from platform.tuning.final_model import evaluate_on_test_set, final_metrics
 from platform.tuning.journal.journal import open_journal
+from tests.reporting.example_sweep import write_example
 from tests.tuning.journal.examples import a_task
 
 MODEL = ModelConfig(name="resnet20_cifar")
@@ -90,6 +91,14 @@ def test_a_full_sweep_evaluates_all_images(
     monkeypatch.setattr(affordable, "MULTIPLY_ACCUMULATES", 1)
     test = evaluate_on_test_set(sweep_of(info, tmp_path / "runs" / "full-20260101-000000", quick=False))
     assert (test["images"], test["split_images"]) == (IMAGES, IMAGES)
+
+
+def test_the_final_metrics_have_the_interval_and_the_latency_of_each_precision(tmp_path: Path) -> None:
+    metrics = final_metrics(write_example(tmp_path))
+    mean, low, high = (metrics[f"champion/validation_accuracy_{name}"] for name in ("mean", "low", "high"))
+    assert 0.9 < low < mean < high < 1
+    assert high - low == pytest.approx(3.92 * metrics["champion/validation_accuracy_error"], rel=0.1)
+    assert metrics["ncnn/fp32_latency_ms_p50_t1"] > 0
 
 
 def test_the_affordable_part_depends_on_the_network() -> None:
