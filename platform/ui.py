@@ -1,16 +1,19 @@
-"""Start MLflow's UI on this machine, and print the address that compares the trials of the newest sweep.
+"""Start MLflow's UI on this machine, and print the addresses that compare the trials of the newest sweep.
 
     python -m platform.ui
     python -m platform.ui --tracking-uri sqlite:////path/mlflow.db --port 5001
 
-For the store of an MLflow server, the address on that server is printed and nothing is started.
+For the store of an MLflow server, the addresses on that server are printed and nothing is started.
 """
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -47,17 +50,33 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python -m platform.
         )
     is_server = uri.startswith(("http://", "https://"))
     server = without_credentials(uri) if is_server else f"http://127.0.0.1:{arguments.port}"
-    for name, address in view_addresses(client, server, experiment).items():
-        print(f"{name}: {address}", flush=True)
+    addresses = [f"{name}: {address}" for name, address in view_addresses(client, server, experiment).items()]
     if is_server:
+        print("\n".join(addresses))
         return 0
-    print("open one of these addresses in a browser; Ctrl-C ends the server", file=sys.stderr)
+    if _is_used(arguments.port):
+        raise UserError(f"port {arguments.port} is in use; give another one with --port")
+    print("starting MLflow ...", file=sys.stderr)
     where = ["--host", "127.0.0.1", "--port", str(arguments.port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *where]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    # A line for every request would scroll the addresses away.
+    command += ["--uvicorn-opts", "--log-level warning"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and not _is_used(arguments.port):
+                time.sleep(0.2)
+            if process.poll() is None:
+                print("\n".join(addresses), flush=True)
+                print("open one of these addresses in a browser; Ctrl-C ends the server", file=sys.stderr)
+            return process.wait()
+        except KeyboardInterrupt:
+            return 0
+
+
+def _is_used(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from platform.tracking.mlflow_runs import MlflowObserver
 from platform.tracking.mlflow_store import newest_experiment, open_store
-from tests.tracking.examples import record_sweep
+from tests.tracking.examples import MlflowServer, free_port, record_sweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -19,15 +19,29 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def store(request, tmp_path_factory):
+    """Yield the URI of a store with a sweep and a model: a file, or a server with PostgreSQL."""
     folder = tmp_path_factory.mktemp("pages")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    observer = MlflowObserver(uri)
-    record_sweep(observer, folder / "resnet18_cifar-20260301-120000")
+    if request.param == "sqlite":
+        yield record(f"sqlite:///{folder}/mlflow.db", folder)
+        return
+    server = MlflowServer(request.getfixturevalue("database"), folder / "artifacts")
+    server.start()
+    try:
+        yield record(server.uri, folder)
+    finally:
+        server.kill()
+
+
+def record(uri, folder):
+    record_sweep(MlflowObserver(uri), folder / "resnet18_cifar-20260301-120000")
     client = open_store(uri)
+    [parent] = client.search_runs([newest_experiment(client)], "tags.stage = 'sweep'")
     client.create_registered_model("resnet18_cifar")
-    version = client.create_model_version("resnet18_cifar", source=f"file://{folder}/model")
+    version = client.create_model_version(
+        "resnet18_cifar", source=f"{parent.info.artifact_uri}/model", run_id=parent.info.run_id
+    )
     client.set_registered_model_alias("resnet18_cifar", "champion", version.version)
     return uri
 
@@ -35,29 +49,22 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def addresses(store):
     """Start the command, and return the addresses that it prints."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "platform.ui", "--tracking-uri", store, "--port", str(port)],
+    command = subprocess.Popen(
+        [sys.executable, "-m", "platform.ui", "--tracking-uri", store, "--port", str(free_port())],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     try:
-        lines = [server.stdout.readline().strip() for _ in range(4)]
-        for line in server.stderr:
-            if "startup complete" in line:
-                break
-        yield dict(line.split(": ", 1) for line in lines) | {"server": f"http://127.0.0.1:{port}"}
+        yield dict(command.stdout.readline().strip().split(": ", 1) for _ in range(4))
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.communicate(timeout=30)
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+        command.communicate(timeout=30)
 
 
 @pytest.fixture(scope="module")
-def page(addresses):
+def page():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -98,7 +105,7 @@ def test_the_parallel_coordinates_have_the_searched_axes(page, addresses):
     [
         ("SGD vs Adam", ["Group: sgd", "Group: adam", "train/loss"]),
         ("Learning curves", ["val/accuracy", "train/loss", "t000"]),
-        ("Confirmation", ["Group: t000", "c1-s0", "c2-s1"]),
+        ("Confirmation", ["Group: t000", "c1-s0", "c2-s1", "val_accuracy_std"]),
     ],
 )
 def test_a_saved_view_opens(page, addresses, view, texts):
@@ -109,5 +116,6 @@ def test_a_saved_view_opens(page, addresses, view, texts):
 
 
 def test_the_registry_shows_the_alias(page, addresses):
-    page.goto(f"{addresses['server']}/#/models/resnet18_cifar")
+    server, _, _ = addresses["Compare recipes"].partition("#")
+    page.goto(f"{server}#/models/resnet18_cifar")
     page.get_by_text("champion").first.wait_for()

@@ -1,6 +1,7 @@
 """The saved views of MLflow's UI, and the command that opens them."""
 
 import json
+import socket
 
 import pytest
 
@@ -87,3 +88,13 @@ def test_the_command_needs_a_sweep_and_creates_no_database(tmp_path):
     with pytest.raises(UserError, match="has no sweep yet; run one with: make sweep"):
         ui.main(["--tracking-uri", f"sqlite:///{store}"])
     assert not store.exists()
+
+
+def test_a_port_in_use_is_refused(mlflow_uri, tmp_path):
+    observer = MlflowObserver(mlflow_uri)
+    observer.sweep_started(sweep(tmp_path / "port-20260301-120000", space="port"))
+    observer.sweep_ended(SweepOutcome(status="finished"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is in use; give another one with --port"):
+            ui.main(["--tracking-uri", mlflow_uri, "--port", str(port)])
