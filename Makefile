@@ -28,7 +28,7 @@ sweep: setup
 
 test: setup
 	@$(need_compiler)
-	$(PYTHON_OF_VENV) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PYTHON_OF_VENV) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

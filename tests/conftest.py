@@ -29,6 +29,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Folders whose tests share a Ray session or a finished sweep, which takes a minute to create; one process
 # runs all of them.
 _SHARED = {"bridge": "ray", "tuning/execution": "ray", "sweep": "sweep"}
+# They start first: a test of minutes that starts last runs alone.
+_LONGEST = ("sweep", "tuning/execution", "bridge", "cluster", "engine", "benchmarks", "deploy", "training")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_SHARED.get(_folder(item), str(item.path))))
-    items.sort(key=lambda item: _folder(item) not in _SHARED)
+    items.sort(key=lambda item: [not _folder(item).startswith(folder) for folder in _LONGEST])
 
 
 def _folder(item: pytest.Item) -> str:
