@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import tarfile
 import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -116,9 +117,7 @@ def _read_batches(content: Callable[[str], bytes], path: str, remedy: str) -> Ra
         got = hashlib.md5(raw, usedforsecurity=False).hexdigest()
         if got != md5:
             raise UserError(f"{path}: the MD5 of {name} must be {md5}, got {got}; {remedy}")
-        # Safe, because the checksum is that of a file of CIFAR-10, which contains arrays and text only.
-        batch: dict[str, Any] = pickle.loads(raw, encoding="latin1")  # noqa: S301
-        return batch
+        return load_plain_pickle(raw, f"{path}: {name}")
 
     def split(files: dict[str, str]) -> Split:
         batches = [load(name, md5) for name, md5 in files.items()]
@@ -134,3 +133,40 @@ def _read_batches(content: Callable[[str], bytes], path: str, remedy: str) -> Ra
         train=split(TRAIN_MD5),
         test=split(TEST_MD5),
     )
+
+
+def load_plain_pickle(content: bytes, name: str) -> dict[str, Any]:
+    """Unpickle a dictionary of plain values and numpy arrays; reject any other object before building it.
+
+    Raises:
+        UserError: the pickle is damaged or contains another type.
+    """
+    try:
+        loaded = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UserError(f"{name} is damaged ({error!r}); replace the file") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{name} must contain a dictionary, got {type(loaded).__name__}; replace the file")
+    return loaded
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """An unpickler of numpy arrays and built-in types that rejects every other import."""
+
+    # The module's name changed from numpy.core to numpy._core.
+    _ALLOWED = {  # noqa: RUF012 - never changed
+        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise UserError(f"unsafe pickle: it imports {module}.{name}, which no CIFAR-10 file does")
+        return self._ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> NoReturn:  # noqa: ARG002 - pickle's signature
+        raise UserError("unsafe pickle: it refers to external objects, which no CIFAR-10 file does")
