@@ -80,7 +80,7 @@ def _wall_s(
     """Return the estimates of search, confirmation and final run, and the seconds of the whole sweep."""
     final_images = images.model_copy(update={"train": images.train + images.validation, "validation": 0})
     stages = (
-        _estimate_stage(plan.search, speed, images, epochs=_expected(plan.search)),
+        _estimate_stage(plan.search, speed, images, epochs=_expected(plan.search), stopping=bool(plan.rungs)),
         _estimate_stage(plan.confirm, speed, images, epochs=_expected(plan.confirm)),
         _estimate_stage(plan.final, speed, final_images, epochs=plan.final.worst_case_epochs),
     )
@@ -99,8 +99,10 @@ def hand_over_s(plan: Plan, speed: Speed, images: ImageCounts) -> float:
     return DEPLOY_S + evaluated + passes / (speed.evaluation_images_per_s * speed.processes)
 
 
-def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epochs: float) -> StageEstimate:
-    """Return the estimate of a stage whose runs train `epochs` epochs in total."""
+def _estimate_stage(
+    stage: StagePlan, speed: Speed, images: ImageCounts, *, epochs: float, stopping: bool = False
+) -> StageEstimate:
+    """Return the estimate of a stage whose runs train `epochs` epochs in total, or stop early."""
     split = float(stage.workers)
     if not stage.resources_per_worker.GPU:
         split *= max(1.0, stage.resources_per_worker.CPU / speed.threads)
@@ -109,9 +111,9 @@ def _estimate_stage(stage: StagePlan, speed: Speed, images: ImageCounts, *, epoc
     ) / (split * (SPLIT_EFFICIENCY if split > 1 else 1))
     # Runs of full length proceed in rounds. With early stopping, slots are refilled at once, and the last
     # round takes at least one full run.
-    rounds = math.ceil(stage.runs / stage.concurrency)
+    rounds = math.ceil((stage.runs if stopping else epochs / stage.epochs) / stage.concurrency)
     sequential_epochs = rounds * stage.epochs
-    if epochs < stage.worst_case_epochs:
+    if stopping:
         sequential_epochs = min(sequential_epochs, max(stage.epochs, math.ceil(epochs / stage.concurrency)))
     # Processes start, and no run of the stage trains.
     start_s = INPROC_START_S if stage.backend == "inproc" else rounds * DDP_START_S

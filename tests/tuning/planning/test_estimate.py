@@ -85,6 +85,15 @@ def test_early_stopping_reduces_the_search_time() -> None:
     assert "early stopping saves" in plan_details(plan.model_copy(update={"estimate": found}))["of which"]
 
 
+def test_an_adaptive_confirmation_proceeds_in_rounds_of_complete_runs() -> None:
+    confirm = {"candidates": 2, "min_seeds": 1, "max_runs": 4}
+    plan = make_plan(sweep(confirm=confirm), [{"CPU": 2, "GPU": 0}])
+    assert plan.confirm.expected_epochs == 2.5 * 9
+    found = estimate_sweep(plan, SPEED, IMAGES).confirm
+    assert found.wall_s == pytest.approx(2 * 9 * EPOCH_S + INPROC_START_S), "2.5 runs on two slots"
+    assert found.core_hours == pytest.approx(2.5 * 9 * EPOCH_S / 3600)
+
+
 def test_the_search_takes_at_least_one_full_trial() -> None:
     asha = {"name": "asha", "grace_epochs": 1, "reduction_factor": 3}
     plan = make_plan(sweep(trials=16, scheduler=asha), [{"CPU": 16, "GPU": 0}])
