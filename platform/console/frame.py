@@ -128,7 +128,7 @@ def stage_text(progress: SweepProgress) -> str:
     started = len(progress.ended[stage]) + len(mine)
     if not started or progress.sweep is None:
         return STAGE_NAME[stage]
-    what = run_text(mine[-1].trial) if mine else ""
+    what = run_text(mine[0].trial) if len(mine) == 1 else ""
     if stage == "final":
         return f"{STAGE_NAME[stage]}{f', {what}' if what else ''}"
     kind, runs = "trial" if stage == "search" else "run", progress.runs_of(stage)

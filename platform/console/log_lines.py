@@ -80,7 +80,8 @@ class LogLines:
             return
         accuracy = self._progress.accuracy(trial.trial_id)
         shown = f" val {percent(accuracy)}" if accuracy is not None else ""
-        self._status_line(f"{trial.trial_id} epoch {record.epoch}/{record.epochs}{shown}")
+        role = f" ({run_text(trial)})" if trial.candidate and len(self._progress.running) > 1 else ""
+        self._status_line(f"{trial.trial_id}{role} epoch {record.epoch}/{record.epochs}{shown}")
 
     def trial_ended(self, trial: TrialInfo, ended: EndedTrial) -> None:
         """Print the result of a run."""

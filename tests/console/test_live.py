@@ -6,6 +6,7 @@ import threading
 import pytest
 from rich.console import Console
 
+from platform.console.frame import stage_text
 from platform.console.live import LiveView, stderr_console
 from platform.console.progress import SweepProgress
 from platform.console.remaining_time import RemainingTime
@@ -168,6 +169,24 @@ def test_epochs_are_a_line_per_minute_in_a_log_and_long_epochs_are_not_silent(tm
     ]
 
 
+def test_a_log_says_which_candidate_an_epoch_belongs_to(tmp_path, progress, clock):
+    console = plain_console()
+    view = LiveView(console=console, progress=progress)
+    view.sweep_started(sweep(tmp_path))
+    runs = [
+        trial(number, stage="confirm", trial_id=f"c{number}-s0", candidate=f"t00{number}")
+        for number in (1, 2)
+    ]
+    for run in runs:
+        view.trial_started(run)
+    clock.now += 60
+    view.epoch_finished(runs[0], epoch(1, epochs=3, accuracy=0.5))
+    line = text_of(console).splitlines()[-1]
+    assert line.startswith("1:00 elapsed  confirmation, run 2")
+    assert "  c1-s0 (candidate t001, seed 1) epoch 1/3" in line
+    assert "t002" not in line
+
+
 def test_the_terminal_view_shows_all_parts(tmp_path, progress, clock):
     view = LiveView(console=terminal(), progress=progress)
     progress.sweep_started(sweep(tmp_path, trials=4, tags={"quick": "true"}))
@@ -319,7 +338,8 @@ def test_every_line_of_the_confirmation_fits_eighty_columns(tmp_path, progress, 
     text = "\n".join(line.rstrip() for line in lines)
     assert "t001  50.00 %  57.64 ± 9.22 % n=1  lr=1.1\n" in text
     assert "t000  50.00 %  57.25 ± 7.46 % n=3  lr=0.1\n" in text
-    assert "candidate t001, seed 2" in text
+    progress.trial_started(trial(5, stage="confirm", trial_id="c2-s0", candidate="t002"))
+    assert stage_text(progress) == "confirmation, run 6 of 6", "names no run while several are running"
     # The cursor must not be at the end of a full line, where the terminal's ^C would start a new one.
     assert lines[-1] == ""
 
