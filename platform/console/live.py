@@ -142,7 +142,7 @@ class LiveView(SweepObserver):
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
         self._log.line(f"{trial.trial_id}  [yellow]{escape(note)}[/yellow]")
 
-    def cluster_changed(self, note: str) -> None:
+    def sweep_noted(self, note: str) -> None:
         self._log.line(f"[yellow]{escape(note)}[/yellow]")
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:

@@ -136,8 +136,8 @@ class SweepObserver:
     def trial_noted(self, trial: TrialInfo, note: str) -> None:
         """Called with a note about a running trial, for example that it ran out of GPU memory."""
 
-    def cluster_changed(self, note: str) -> None:
-        """Called when a node has joined or left, or a trial continues after its process died."""
+    def sweep_noted(self, note: str) -> None:
+        """Called with a note about the sweep, for example that a node has left or the search ends early."""
 
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         """Called once per trial; `error` is the traceback and the log path of a failed trial."""

@@ -96,6 +96,7 @@ class Confirmation:
             reason = self._time_limits.confirmation_limit(len(runs), self._epochs)
             if reason is not None:
                 journal.limited({"runs": len(runs)}, reason)
+                self._context.observer.sweep_noted(reason)
                 self._decided = (runs, None)
                 return None
         return self._info(

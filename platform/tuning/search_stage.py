@@ -80,8 +80,9 @@ class _Search:
                 self._study.replay(trial_id, event.task.params)
             elif event.record is not None:
                 self._study.epoch(trial_id, event.record)
-                # Tune's scheduler does not see the epoch after which a hopeless trial was stopped.
-                if self._hopeless(trial_id, event.record) is not None or (
+                # A hopeless trial was stopped after its last epoch, which Tune's scheduler does not see.
+                is_last = event.record is ledger.trials[trial_id].records[-1]
+                if (is_last and self._hopeless(trial_id, event.record) is not None) or (
                     scheduler is not None and not scheduler.replay(trial_id, event.record)
                 ):
                     stopped.add(trial_id)
@@ -154,6 +155,7 @@ class _Search:
         """Return whether a limit of the search is reached; journal the reason the first time."""
         if self._journal.ledger.stop_reason is None and (reason := self._stops.reached()) is not None:
             self._journal.stopped(reason)
+            self._context.observer.sweep_noted(f"the search stops early: {reason}")
         return self._journal.ledger.stop_reason is not None
 
     def _is_late(self, created: int) -> bool:
@@ -166,6 +168,7 @@ class _Search:
         if reason is not None:
             self._planned = created
             self._journal.limited({"trials": created}, reason)
+            self._context.observer.sweep_noted(reason)
         return reason is not None
 
     def _next_task(self) -> TrialTask | None:

@@ -28,7 +28,7 @@ class _Observer(SweepObserver):
     def trial_ended(self, trial: TrialInfo, status: TrialStatus, *, error: str | None = None) -> None:
         print(f"{trial.trial_id} {status} {error or ''}", flush=True)
 
-    def cluster_changed(self, note: str) -> None:
+    def sweep_noted(self, note: str) -> None:
         print(note, flush=True)
 
 

@@ -36,7 +36,7 @@ TWO_SLOTS = Placement(backend="inproc", workers=1, cpus_per_worker=1, gpus_per_w
 class _Observer(SweepObserver):
     kill = False
 
-    def cluster_changed(self, note: str) -> None:
+    def sweep_noted(self, note: str) -> None:
         print(note, flush=True)
 
     def epoch_finished(self, trial: TrialInfo, record: EpochRecord) -> None:

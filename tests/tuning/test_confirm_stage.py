@@ -299,12 +299,16 @@ def test_a_late_confirmation_ends_after_one_run_and_stays_so(
     speed = Speed(train_images_per_s=1000, evaluation_images_per_s=5000)
     images = ImageCounts(train=1000, validation=500, test=1000)
     plan = plan.model_copy(update={"estimate": estimate_sweep(plan, speed, images)})
-    late = dataclasses.replace(sweep, plan=plan)
+    observer = SweepObserver()
+    notes: list[str] = []
+    monkeypatch.setattr(observer, "sweep_noted", notes.append)
+    late = dataclasses.replace(sweep, plan=plan, observer=observer)
     runs = fake_runs(CLOSE)
     monkeypatch.setattr(SweepFolder, "elapsed_s", lambda _: 1000.0)
     confirm(late, close_trials(late))
     assert runs.ids == ["c1-s0"]
     [reason] = training_stages.why_shortened(late)
+    assert notes == [reason], "said when it happens"
     assert reason.startswith("the confirmation ends after 1 run: with another one the sweep would take")
     selection = json.loads(late.folder.selection.read_text())
     assert (selection["search_stopped"], selection["confirmation_ended"]) == (reason, "no time was left")

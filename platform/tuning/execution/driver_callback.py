@@ -124,7 +124,7 @@ class DriverCallback(Callback):
         if PROCESS_ENDS in result:
             self._refused.add(task.trial_id)
         if NODE_NOTE in result:
-            self._guard(lambda: self._observer.cluster_changed(f"{task.trial_id}: {result[NODE_NOTE]}"))
+            self._guard(lambda: self._observer.sweep_noted(f"{task.trial_id}: {result[NODE_NOTE]}"))
         # A trial continues from its checkpoint, so an epoch that is already journaled is not trained again.
         if record is None or record.epoch <= self._journal.ledger.epochs_known(task.trial_id):
             return
@@ -173,7 +173,7 @@ class DriverCallback(Callback):
 
     def _follow_nodes(self) -> None:
         for change in self._nodes.poll():
-            self._observer.cluster_changed(change)
+            self._observer.sweep_noted(change)
         self._queue.concurrent = self._nodes.concurrent
 
     def _call_trials(self) -> None:
@@ -188,7 +188,7 @@ class DriverCallback(Callback):
         node = address_of(actor) if task.workers == 1 else None
         epoch = self._journal.ledger.epochs_known(task.trial_id)
         start = f"continues after epoch {epoch}" if epoch else "starts again"
-        self._observer.cluster_changed(
+        self._observer.sweep_noted(
             f"{task.trial_id} {start}{f' on {node}' if node else ''}: {self._deaths.pop(task.trial_id)}"
         )
 

@@ -100,7 +100,7 @@ def _place_images_on_nodes(server: Any, info: DatasetInfo, observer: SweepObserv
         done, running = ray.wait(running, timeout=_SERVER_POLL_S)
         if not is_announced and ray.get(server.sent_bytes.remote()):
             is_announced = True
-            observer.cluster_changed(f"copying the images ({_size(info.path) / 1e6:.0f} MB) to the nodes")
+            observer.sweep_noted(f"copying the images ({_size(info.path) / 1e6:.0f} MB) to the nodes")
         for task in done:
             try:
                 if ray.get(task)[1]:
@@ -111,7 +111,7 @@ def _place_images_on_nodes(server: Any, info: DatasetInfo, observer: SweepObserv
                 continue  # the node has left
     if copied:
         took_s = time.monotonic() - began_s
-        observer.cluster_changed(f"the images were copied to {', '.join(sorted(copied))} in {took_s:.1f} s")
+        observer.sweep_noted(f"the images were copied to {', '.join(sorted(copied))} in {took_s:.1f} s")
 
 
 def _place_images(server: Any) -> tuple[Path, int]:
