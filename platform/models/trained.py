@@ -1,11 +1,13 @@
 """Trained-model files: weights, preprocessing, class names and provenance of a network.
 
-The file is a torch archive of tensors and primitives. It is read with `weights_only=True`, so that loading a
-file cannot run code, and the CRC-32 checksums written by torch are verified, which torch itself does not.
+The file is a torch archive of tensors and primitives, with a digest over all of them. It is read with
+`weights_only=True`, so that loading a file cannot run code.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import textwrap
 import warnings
@@ -32,6 +34,18 @@ FORMAT = "resnet-sweep-platform/trained-model"
 SCHEMA_VERSION = 1
 
 _NEXT_STEP = "give the model.pt of a training run"
+
+_CONTENT: dict[str, type] = {
+    "model": dict,
+    "state_dict": dict,
+    "mean": Tensor,
+    "std": Tensor,
+    "class_names": list,
+    "input_shape": list,
+    "data_label": str,
+    "provenance": dict,
+    "metrics": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +107,11 @@ def save_trained_model(path: Path, model: TrainedModel) -> None:
         "state_dict": {name: _plain(tensor) for name, tensor in model.state_dict.items()},
         "mean": _plain(model.mean).float(),
         "std": _plain(model.std).float(),
+        "metrics": {name: float(value) for name, value in model.metrics.items()},
         "class_names": list(model.class_names),
         "input_shape": list(model.input_shape),
     }
-    header = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+    header = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "digest": _digest(content)}
     write_torch_file(path, {**header, **content}, name="trained model")
 
 
@@ -138,13 +153,14 @@ def parse_trained_model(document: object, path: Path) -> TrainedModel:
             f"{SCHEMA_VERSION}; use the program version that wrote it"
         )
     content: dict[str, Any] = {each.name: document.get(each.name) for each in fields(TrainedModel)}
+    if not _well_formed(content) or _digest(content) != document.get("digest"):
+        raise UserError(
+            f"{path} is damaged: its content does not match its digest; restore it or train again"
+        )
     content["model"] = validate(ModelConfig, content["model"], source=str(path))
-    try:
-        content |= {name: tuple(content[name]) for name in ("class_names", "input_shape")}
-        model = TrainedModel(**content)
-        check_weights(model, path)
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or train again") from None
+    content |= {name: tuple(content[name]) for name in ("class_names", "input_shape")}
+    model = TrainedModel(**content)
+    check_weights(model, path)
     return model
 
 
@@ -212,3 +228,27 @@ def _verify_checksums(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile
+
+
+def _well_formed(content: Mapping[str, Any]) -> bool:
+    tensors = content["state_dict"]
+    return all(isinstance(content[key], kind) for key, kind in _CONTENT.items()) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over every name, primitive, shape, type and byte in `content`."""
+    sha256 = hashlib.sha256()
+    tensors = {**content["state_dict"], "/mean": content["mean"], "/std": content["std"]}
+    plain = {
+        key: value
+        for key, value in content.items()
+        if key not in {"state_dict", "mean", "std"} and value is not None
+    }
+    sha256.update(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
