@@ -116,12 +116,9 @@ def read_trials(folder: SweepFolder) -> list[TrialRow]:
     """
     return [
         TrialRow(
-            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", "note", *_JSON_FIELDS)},
+            **{name: row[name] for name in _TRIAL_FIELDS if name not in ("status", *_JSON_FIELDS)},
             status=TrialStatus(row["status"]),
-            note=row.get("note"),  # absent in old tables
-            params=json.loads(row["params"]),
-            costs=json.loads(row.get("costs") or "{}"),  # absent in old tables
-            config=json.loads(row["config"]),
+            **{name: json.loads(row[name]) for name in _JSON_FIELDS},
         )
         for row in _read(folder.trials)
     ]

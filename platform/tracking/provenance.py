@@ -83,13 +83,11 @@ class Provenance:
         return f"{self.cpu}, {self.cores} core{'s' * (self.cores != 1)}, {self.memory_gib:.0f} GiB, {gpus}"
 
 
-def collect(*, command: str | None = None, packages: Iterable[str] = PACKAGES) -> Provenance:
+def collect(packages: Iterable[str] = PACKAGES) -> Provenance:
     """Collect the provenance of this process and this machine (about 20 ms).
 
     Args:
-        command: recorded instead of this process's command line.
-        packages: distributions whose versions are recorded; distributions that are not installed are
-            skipped.
+        packages: distributions whose versions are recorded if they are installed.
     """
     commit, dirty = git_state(_ROOT)
     versions = {}
@@ -97,7 +95,7 @@ def collect(*, command: str | None = None, packages: Iterable[str] = PACKAGES) -
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return Provenance(
-        command=command if command is not None else command_line(),
+        command=command_line(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=commit,
         git_dirty=dirty,

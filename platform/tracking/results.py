@@ -151,20 +151,13 @@ class SweepResults:
 
     def provenance(self) -> Mapping[str, Any]:
         """Return the provenance in plan.json; empty if there is none."""
-        found = (self.plan or {}).get("provenance")
-        return found if isinstance(found, Mapping) else {}
+        found: Mapping[str, Any] = (self.plan or {}).get("provenance") or {}
+        return found
 
     def data_label(self) -> str | None:
         """Return the label of the sweep's dataset: `cifar10`, `generated`, ..."""
-        places = [
-            (self.plan or {}).get("data_label"),
-            self.provenance().get("data_label"),
-            ((self.plan or {}).get("data") or {}).get("label")
-            if isinstance((self.plan or {}).get("data"), Mapping)
-            else None,
-            ((self.export or {}).get("source") or {}).get("data"),
-        ]
-        return next((str(place) for place in places if place), None)
+        label: str | None = ((self.plan or {}).get("data") or {}).get("label")
+        return label
 
     @property
     def quick(self) -> bool:

@@ -65,12 +65,38 @@ class _StateRecord(Frozen):
         return self.host not in (None, socket.gethostname())
 
 
+class _Entry:
+    """The path of a file or folder of a sweep; it may not exist."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: SweepFolder, owner: type[SweepFolder]) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class SweepFolder:
-    """The paths of one sweep. The path properties neither read nor create files."""
+    """The paths of one sweep."""
 
     path: Path
     """Absolute, because Ray's workers have another working directory."""
+
+    spec = _Entry("spec.yaml")
+    plan = _Entry("plan.json")
+    state = _Entry("state.json")
+    trials = _Entry("trials.parquet")
+    epochs = _Entry("epochs.parquet")
+    journal = _Entry("journal.jsonl")
+    selection = _Entry("selection.json")
+    champion = _Entry("champion.json")
+    test = _Entry("test.json")
+    export = _Entry("export")
+    benchmark = _Entry("benchmark.json")
+    report = _Entry("report.html")
+    checkpoints = _Entry("checkpoints")
+    tune = _Entry("tune")
+    logs = _Entry("logs")
 
     @property
     def sweep_id(self) -> str:
@@ -84,69 +110,9 @@ class SweepFolder:
         return match["space"] if match else self.path.name
 
     @property
-    def spec(self) -> Path:
-        return self.path / "spec.yaml"
-
-    @property
-    def plan(self) -> Path:
-        return self.path / "plan.json"
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state.json"
-
-    @property
-    def trials(self) -> Path:
-        return self.path / "trials.parquet"
-
-    @property
-    def epochs(self) -> Path:
-        return self.path / "epochs.parquet"
-
-    @property
-    def journal(self) -> Path:
-        return self.path / "journal.jsonl"
-
-    @property
-    def selection(self) -> Path:
-        return self.path / "selection.json"
-
-    @property
-    def champion(self) -> Path:
-        return self.path / "champion.json"
-
-    @property
-    def test(self) -> Path:
-        return self.path / "test.json"
-
-    @property
-    def export(self) -> Path:
-        return self.path / "export"
-
-    @property
     def lower_precisions(self) -> list[Path]:
         """The champion's exports in lower precisions, for example `export-int8`."""
         return sorted(path.parent for path in self.path.glob("export-*/model.json"))
-
-    @property
-    def benchmark(self) -> Path:
-        return self.path / "benchmark.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def tune(self) -> Path:
-        return self.path / "tune"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
 
     def checkpoint_dir(self, trial_id: str) -> Path:
         """Return the folder of last.pt and model.pt of a trial.

@@ -77,7 +77,7 @@ def write_example(root, *, trials=24, without=(), quick=False, generated=False, 
                 },
                 "device": "cpu",
                 "device_reason": "no GPU in the cluster",
-                "data_label": label,
+                "data": {"label": label},
                 "provenance": {
                     "command": "python -m platform.sweep resnet18_cifar "
                     f"--set base.epochs={EPOCHS} trials={trials} --offline",

@@ -225,7 +225,9 @@ def test_external_text_is_escaped(tmp_path):
     failed = trial(2)
     writer.trial_ended(failed, TrialStatus.FAILED, error=evil)
     writer.flush()
-    write_json(folder.plan, {"about": evil, "space": evil, "data_label": evil, "provenance": {"cpu": evil}})
+    write_json(
+        folder.plan, {"about": evil, "space": evil, "data": {"label": evil}, "provenance": {"cpu": evil}}
+    )
     write_json(folder.champion, {"trial_id": evil, "params": {}, "config": {evil: evil}})
     write_json(folder.selection, {"candidates": [], "champion": evil, "verdict": evil})
     html = write_report(folder).read_text(encoding="utf-8")

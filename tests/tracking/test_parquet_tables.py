@@ -94,14 +94,6 @@ def test_each_cost_is_a_column(folder):
     assert [row.costs for row in read_trials(folder)] == [{"parameters": 269_722, "latency_ms": 0.5}, {}]
 
 
-def test_a_table_without_costs_is_read(folder):
-    writer = TableWriter(folder)
-    writer.trial_started(trial(0))
-    writer.flush()
-    pq.write_table(pq.read_table(folder.trials).drop_columns(["costs"]), folder.trials)
-    assert [row.costs for row in read_trials(folder)] == [{}]
-
-
 def test_a_resume_continues_the_rows(folder, clock):
     first = TableWriter(folder, now=clock)
     for number in (0, 1):

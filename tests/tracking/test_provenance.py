@@ -38,9 +38,9 @@ def test_a_folder_inside_another_checkout_has_no_commit(tmp_path):
 
 
 def test_the_provenance_is_json_with_versions_and_hardware():
-    origin = collect(command="python -m platform.sweep resnet18_cifar")
+    origin = collect()
     record = json.loads(json.dumps(origin.as_dict()))
-    assert record["command"] == "python -m platform.sweep resnet18_cifar"
+    assert record["command"] == command_line()
     assert {"torch", "ray", "mlflow", "ncnn"} <= set(record["versions"])
     assert record["cores"] >= 1
     assert 0 < record["memory_gib"] < 1e5
