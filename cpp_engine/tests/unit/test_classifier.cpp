@@ -94,7 +94,8 @@ TEST_CASE(files_that_differ_from_the_manifest_are_rejected) {
 TEST_CASE(nan_logits_are_an_error) {
   tiny_model::Files files = tiny_model::files();
   const float nan = std::nanf("");
-  files.bin.replace(4, 4, reinterpret_cast<const char*>(&nan), 4);
+  // In the last layer: whether a NaN passes ncnn's ReLU depends on the instruction set.
+  files.bin.replace(files.bin.size() - 4, 4, reinterpret_cast<const char*>(&nan), 4);
   tiny_model::update_hashes(files);
   CHECK_CONTAINS(load_message(files, true), "not finite");
 }
