@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import json as json_text
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from deploy.record_text import OutputFormat, engine_text
+from platform.common.atomic import write_json
 from platform.common.command_line import Flag, option, parse_command_line
 from platform.common.errors import UsageError, UserError, run_command
 
 _ROOT = Path(__file__).resolve().parent.parent
-
-OutputFormat = Literal["table", "md", "csv", "json", "jsonl"]
 
 
 def newest_champion(roots: Sequence[Path]) -> Path:
@@ -79,18 +77,6 @@ def folders_to_measure(folder: Path, precision: str | None) -> list[Path]:
     return [find_precision_folder(folder, wanted) for wanted in parse_precisions(precision)]
 
 
-def record_text(record: Mapping[str, Any], output_format: Literal["json", "jsonl"]) -> str:
-    """Return a record as JSON, or as one JSON line per row with the row's model and the context."""
-    if output_format == "json":
-        return json_text.dumps(record, indent=2)
-    shared = {key: record[key] for key in ("schema_version", "context", "settings")}
-    lines = []
-    for row in record["results"]:
-        model = record["models"][row["model"]] if "models" in record else record["model"]
-        lines.append(json_text.dumps({**shared, "model": model, "result": row}))
-    return "\n".join(lines)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Measure exported models on this machine with the C++ engine, which is built first if needed.
@@ -117,6 +103,10 @@ class Arguments:
     """Images per query, computed together, as in 1,8."""
     workers: Annotated[str, option("N,...", default="1")] = "1"
     """Threads that share the model, each with its own queries, as in 1,2."""
+    kernels: Annotated[
+        Literal["auto", "ncnn", "onednn"], option(default="auto: oneDNN if the model was tuned for it here")
+    ] = "auto"
+    """Library whose kernels run the networks."""
     warmup: Annotated[int, option("N", default="10")] = 10
     """Minimum number of unmeasured queries per configuration; more run until the median settles."""
     repetitions: Annotated[int, option("N", default="200")] = 200
@@ -156,10 +146,10 @@ def _run(arguments: Arguments) -> None:
     workers = parse_numbers("--workers", arguments.workers)
     folder = arguments.model_folder or newest_champion([arguments.runs, _ROOT / "runs"])
     if arguments.peers:
-        if max(*batches, *workers, len(threads)) > 1 or arguments.accuracy:
+        if max(*batches, *workers, len(threads)) > 1 or arguments.accuracy or arguments.kernels != "auto":
             raise UsageError(
-                "--peers measures one image at a time with one number of threads: omit --batch, --workers "
-                "and --accuracy, and give --threads one number"
+                "--peers measures one image at a time with one number of threads: omit --batch, --workers, "
+                "--kernels and --accuracy, and give --threads one number"
             )
         print(_compare_with_peers(folder, threads[0], arguments))
         return
@@ -172,67 +162,58 @@ def _run(arguments: Arguments) -> None:
 
     from deploy.engine_build.engine import run_benchmark
 
-    output = arguments.output
-    with ExitStack() as stack:
-        images = logits = None
-        if arguments.accuracy:
-            from deploy.benchmark_inputs import write_test_images
+    images = None
+    if arguments.accuracy:
+        from deploy.benchmark_accuracy import add_accuracy, load_test_images
 
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="test-images-")))
-            images, logits = write_test_images(folder, arguments.model, scratch, progress=_say)
-        text: list[str] = []
-        record = run_benchmark(
-            *folders,
-            threads=threads,
-            batches=batches,
-            workers=workers,
-            json_path=arguments.json,
-            warmup=arguments.warmup,
-            repetitions=arguments.repetitions,
-            min_time_s=arguments.min_time_s,
-            images=images,
-            logits=logits,
-            output_format=output if output in ("md", "csv") else "table",
-            on_text=text.append,
-            progress=_say,
-        )
-    print(record_text(record, output) if output in ("json", "jsonl") else text[0].rstrip("\n"))
+        images = load_test_images(folder, arguments.model, progress=_say)
+    record = run_benchmark(
+        *folders,
+        threads=threads,
+        batches=batches,
+        workers=workers,
+        kernels=arguments.kernels,
+        warmup=arguments.warmup,
+        repetitions=arguments.repetitions,
+        min_time_s=arguments.min_time_s,
+        progress=_say,
+    )
+    if images is not None:
+        add_accuracy(record, folders, *images, kernels=arguments.kernels, progress=_say)
+    if arguments.json is not None:
+        write_json(arguments.json, record)
+    print(engine_text(record, arguments.output))
 
 
 def _compare(a: Path, b: Path, output: OutputFormat) -> str:
     from deploy.compare_records import comparison, comparison_text
 
     compared = comparison(a, b)
-    return record_text(compared, "json") if output in ("json", "jsonl") else comparison_text(compared)
+    return json_text.dumps(compared, indent=2) if output in ("json", "jsonl") else comparison_text(compared)
 
 
 def _compare_with_peers(folder: Path, threads: int, arguments: Arguments) -> str:
     try:
         from benchmarks.peers.compare import PRECISIONS, compare
-        from benchmarks.peers.output_formats import parse, rows_text, table
+        from benchmarks.peers.output_formats import comparison_text
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--peers needs {error.name}: run it in a checkout of the project, after make setup"
         ) from None
-    from platform.common.atomic import write_json
+    from deploy.export import parse_precisions
 
+    wanted = PRECISIONS if arguments.precision is None else parse_precisions(arguments.precision, PRECISIONS)
     record = compare(
         folder,
         arguments.model,
         threads=threads,
-        precisions=PRECISIONS if arguments.precision is None else parse(arguments.precision),
+        precisions=wanted,
         repetitions=arguments.repetitions,
         progress=_say,
     )
     if arguments.json is not None:
         write_json(arguments.json, record)
-    match arguments.output:
-        case "table":
-            return table(record)
-        case "md" | "csv" as output_format:
-            return rows_text(record, output_format)
-        case "json" | "jsonl" as output_format:
-            return record_text(record, output_format)
+    return comparison_text(record, arguments.output)
 
 
 def _say(message: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from deploy.conversion.ncnn_net import load_net, options_for
 from deploy.conversion.parity import MIN_IMAGES
 from deploy.engine_build.engine_model import EngineModel
-from deploy.export import ExportResult, export_model
+from deploy.export import export_model
 from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.model_files.precision_folders import precision_folder, remove_lower_precisions
@@ -35,21 +34,6 @@ from platform.data.dataset import DatasetInfo
 from platform.models.trained import load_trained_model
 
 ROUNDS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChampionExport:
-    """The model folders of an exported champion."""
-
-    fp32: ExportResult
-    best: Path
-    """Folder of the fastest precision that passed the accuracy gate; possibly the fp32 folder."""
-    precision: mf.ModelPrecision
-    """Precision of `best`."""
-    cpu_ms: Mapping[str, float]
-    """Median processor time of one inference on this machine, by precision, from interleaved runs."""
-    refused: Mapping[str, str]
-    """Reason for each precision that was not exported."""
 
 
 def native_precisions() -> tuple[mf.ModelPrecision, ...]:
@@ -72,14 +56,15 @@ def export_champion(
     source: Mapping[str, Any] | None = None,
     evaluator: Evaluator | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> ChampionExport:
+) -> dict[str, str]:
     """Export a model in fp32 to `out_dir`, and in the best lower precision to `out_dir`-PRECISION.
 
     A precision passes if it costs at most 1 point of top-1 accuracy on the validation images. The best one is
     the fastest on this machine among those that pass and fp32. Its test accuracy is recorded in its
     model.json. If it loses more than 1 point there, only fp32 is exported: the test images can reject the
-    chosen precision but never choose one. The fp32 model.json lists every precision that was tried under
-    `precisions`. `out_dir` is written last, so its presence means that the export is complete.
+    chosen precision but never choose one. The fp32 model.json has under `precisions` the best one, the median
+    processor time of one inference in each (`cpu_ms`, from interleaved runs), and the refusals. `out_dir` is
+    written last, so its presence means that the export is complete.
 
     Args:
         model_path: the trained model.
@@ -92,15 +77,17 @@ def export_champion(
         evaluator: measures top-1 accuracy; default: the C++ engine, built if needed.
         progress: called with progress messages.
 
+    Returns:
+        the reason for each precision that was not exported.
+
     Raises:
-        UserError: as `export_model`. A lower precision that cannot be exported is not an error; its reason is
-            in `refused`.
+        UserError: as `export_model`. A lower precision that cannot be exported is not an error.
     """
     model = load_trained_model(model_path)
     data = split_evaluation_data(model, info, most_images=most_images)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="champion-")), "fp32")
-        fp32 = export_model(
+        document = export_model(
             model_path,
             scratch,
             parity_images=data.test.images[:MIN_IMAGES],
@@ -108,7 +95,7 @@ def export_champion(
             source=source,
             tuned=tuned,
             progress=progress,
-        )
+        ).document
         gate = AccuracyGate(scratch, data, evaluator or choose_evaluator(progress))
         refused: dict[str, str] = {}
         converted: dict[str, ConvertedModel] = {}
@@ -124,7 +111,7 @@ def export_champion(
                     refused[precision] = str(reason)
                 progress(refused[precision])
         progress("comparing the precisions' speed")
-        times = _cpu_ms({"fp32": scratch} | {name: one.result.folder for name, one in converted.items()})
+        times = _cpu_ms({"fp32": scratch} | {name: one.model.path for name, one in converted.items()})
         best = min(times, key=times.__getitem__)
         if best != "fp32":
             try:
@@ -134,31 +121,18 @@ def export_champion(
                 progress(str(refusal))
                 best = "fp32"
         progress(f"evaluating fp32 on {len(data.test):,} test images")
-        document = mf.open_model_folder(scratch).document.model_copy(
-            update={
-                "accuracy": _fp32_accuracy(gate),
-                "precisions": {"best": best, "cpu_ms": times, "refused": refused},
-            }
-        )
+        test = gate.test
+        accuracy = {
+            "data": gate.data.label,
+            "computed_by": test.computed_by,
+            "test": {"images": test.images, "top1": test.top1, "fp32_top1": test.top1},
+        }
+        tried = {"best": best, "cpu_ms": times, "refused": refused}
+        document = document.model_copy(update={"accuracy": accuracy, "precisions": tried})
         remove_lower_precisions(out_dir, keep=[precision_folder(out_dir, best)])
         with replacing_folder(out_dir, own_files=mf.FILES) as new:
             copy_into(new, scratch, document)
-    return ChampionExport(
-        fp32=fp32.at(out_dir),
-        best=precision_folder(out_dir, best),
-        precision="fp32" if best == "fp32" else converted[best].result.precision,
-        cpu_ms=times,
-        refused=refused,
-    )
-
-
-def _fp32_accuracy(gate: AccuracyGate) -> dict[str, object]:
-    test = gate.test
-    return {
-        "data": gate.data.label,
-        "computed_by": test.computed_by,
-        "test": {"images": test.images, "top1": test.top1, "fp32_top1": test.top1},
-    }
+    return refused
 
 
 def _cpu_ms(folders: Mapping[str, Path]) -> dict[str, float]:

@@ -123,21 +123,16 @@ def _compare(key: tuple[Any, ...], a: Mapping[str, Any], b: Mapping[str, Any]) -
 def _read(path: Path) -> dict[str, Any]:
     record = read_json(path, remedy="write a record with deploy/benchmark_ncnn --json FILE")
     rows = record.get("results")
-    if not isinstance(rows, list) or not rows or not all(row.get("samples_ms") for row in rows):
+    measured = isinstance(rows, list) and rows and all(row.get("samples_ms") for row in rows)
+    if not (measured and record.get("models")):
         raise UserError(f"{path} is not a record of deploy/benchmark_ncnn; write one with --json FILE")
     return record
 
 
 def _network(record: Mapping[str, Any]) -> str:
-    model = _first_model(record)
+    model = record["models"][0]
     macs = model.get("macs")
     return f"{model['name']} ({macs / 1e6:.1f} M multiply-accumulates)" if macs else str(model["name"])
-
-
-def _first_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    models = record.get("models")
-    model: Mapping[str, Any] = models[0] if models else record["model"]
-    return model
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -158,7 +153,7 @@ def _warnings(records: list[dict[str, Any]]) -> list[str]:
     processors = [str(record["context"].get("cpu")) for record in records]
     if processors[0] != processors[1]:
         found.append(f"the processors differ: {processors[0]} and {processors[1]}")
-    weights = [_first_model(record).get("sha256") for record in records]
+    weights = [record["models"][0].get("sha256") for record in records]
     if weights[0] != weights[1]:
         found.append("the weights differ: the same architecture from another training or export")
     for letter, record in zip("AB", records, strict=True):

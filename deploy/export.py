@@ -13,15 +13,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from deploy.conversion.export_source import exporter_versions, find_images, find_target, source_info
+from deploy.conversion.export_source import exporter_versions, find_dataset, find_target, source_info
 from deploy.model_files.folder_swap import replacing_folder
-from deploy.model_files.model_folder import ModelPrecision
+from deploy.model_files.model_folder import PRECISIONS, ModelPrecision
 from platform.common.command_line import Flag, option, parse_command_line
 from platform.common.errors import UsageError, UserError, did_you_mean, run_command
 from platform.common.text_format import percent
@@ -31,32 +31,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from deploy.conversion.parity import Parity
-    from deploy.model_files.model_folder import ModelDocument, SelfTest
+    from deploy.model_files.model_folder import ModelDocument, ModelFolder, ParityInfo, SelfTest
     from platform.models.trained import TrainedModel
 
 SELF_TEST_TOLERANCE = 1e-3
 """Relative to the largest logit: above rounding differences between processors, below the effect of swapped
 color channels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportResult:
-    """A finished export."""
-
-    folder: Path
-    precision: str
-    bytes: int
-    """Size of the weights."""
-    parity: Parity
-    parity_data: str
-    """Label of the data set that parity was measured on, or `random`."""
-    tuned_layers: tuple[str, ...]
-    """Names of the convolutions with Winograd's transform off."""
-
-    def at(self, folder: Path) -> ExportResult:
-        """Return the same export with its new folder."""
-        return replace(self, folder=folder)
 
 
 def export_model(
@@ -68,7 +48,7 @@ def export_model(
     source: Mapping[str, Any] | None = None,
     tuned: bool = False,
     progress: Callable[[str], None] = lambda _: None,
-) -> ExportResult:
+) -> ModelFolder:
     """Convert a trained model to an fp32 model folder and compare it with PyTorch.
 
     Folders next to `out_dir` that hold its former network in other precisions are removed.
@@ -86,48 +66,48 @@ def export_model(
         UserError: the model cannot be read or converted, ncnn's logits differ by more than `FP32_TOLERANCE`,
             or `out_dir` cannot be written. `out_dir` is unchanged in all these cases.
     """
-    from deploy.conversion.parity import MIN_IMAGES, random_images
-    from deploy.model_files.model_folder import FILES
+    from deploy.conversion.parity import FP32_TOLERANCE, MIN_IMAGES, random_images, reference_logits
+    from deploy.model_files import model_folder as mf
     from deploy.model_files.precision_folders import find_lower_precisions, remove_lower_precisions
+    from deploy.winograd.kernel_choice import choose_kernels
     from platform.models.trained import load_trained_model
 
     model = load_trained_model(model_path)
     if parity_images is None:
         parity_images, parity_data = random_images(MIN_IMAGES, model.input_shape), "random"
-    with replacing_folder(out_dir, own_files=FILES) as folder:
-        result = _export(
+    label = parity_data or model.data_label
+    with replacing_folder(out_dir, own_files=mf.FILES) as folder:
+        tuning = _write_files(model, folder, tuned, progress)
+        what = f"comparing ncnn with PyTorch on {len(parity_images)} images ({label})"
+        progress(what)
+        meter = TimeLeft(what, 2 * len(parity_images), progress)
+        inputs, reference = reference_logits(model, parity_images, progress=meter.update)
+        parity, self_test = _check_logits(model, folder, inputs, reference, meter)
+        document = _describe(
             model,
-            folder,
-            out_dir,
-            parity_images,
-            parity_data or model.data_label,
-            source_info(model, source or {}),
-            tuned,
-            progress,
+            files={name: mf.describe_file(folder / name) for name in (mf.PARAM, mf.WEIGHTS)},
+            parity=parity.model_copy(update={"data": label}),
+            self_test=self_test,
+            source=mf.SourceInfo(**source_info(model, source or {})),
+            tuning=tuning,
         )
+        mf.write_document(folder, document)
+        if tuned:
+            document = choose_kernels(
+                folder, document, inputs, reference, tolerance=FP32_TOLERANCE, progress=progress
+            )
+        mf.open_model_folder(folder)
     for old in remove_lower_precisions(out_dir, keep=find_lower_precisions(out_dir).values()):
         progress(f"removed {old}: it held the network previously exported to {out_dir}")
-    return result
+    return mf.ModelFolder(out_dir, document)
 
 
-def _export(
-    model: TrainedModel,
-    folder: Path,
-    out_dir: Path,
-    images: NDArray[np.uint8],
-    images_label: str,
-    origin: Mapping[str, Any],
-    tuned: bool,
-    progress: Callable[[str], None],
-) -> ExportResult:
+def _describe(model: TrainedModel, **measured: Any) -> ModelDocument:
+    """Return the model.json of an fp32 export."""
     from deploy.model_files import model_folder as mf
 
-    no_winograd, tuning = _write_files(model, folder, tuned, progress)
-    what = f"comparing ncnn with PyTorch on {len(images)} images ({images_label})"
-    progress(what)
-    parity, self_test = _check_logits(model, folder, images, TimeLeft(what, 2 * len(images), progress))
     channels, height, width = model.input_shape
-    document = mf.ModelDocument(
+    return mf.ModelDocument(
         name=model.model.name,
         input=mf.InputInfo(
             channels=channels,
@@ -141,60 +121,15 @@ def _export(
         ),
         output=mf.OutputInfo(classes=model.class_names),
         precision="fp32",
-        files={name: mf.describe_file(folder / name) for name in (mf.PARAM, mf.WEIGHTS)},
-        self_test=self_test,
-        parity=mf.ParityInfo(**asdict(parity), data=images_label),
-        source=mf.SourceInfo(**origin),
         exporter=exporter_versions(),
-        tuning=tuning,
+        **measured,
     )
-    mf.write_document(folder, document)
-    if tuned:
-        parity = _choose_kernels(model, folder, document, images, parity, progress)
-    mf.open_model_folder(folder)
-    return ExportResult(
-        folder=out_dir,
-        precision="fp32",
-        bytes=document.files[mf.WEIGHTS].bytes,
-        parity=parity,
-        parity_data=images_label,
-        tuned_layers=no_winograd,
-    )
-
-
-def _choose_kernels(
-    model: TrainedModel,
-    folder: Path,
-    document: ModelDocument,
-    images: NDArray[np.uint8],
-    parity: Parity,
-    progress: Callable[[str], None],
-) -> Parity:
-    """Use oneDNN's kernels if they are faster and as exact; return the differences of the kernels used."""
-    from deploy.conversion.parity import FP32_TOLERANCE, compare, reference_logits
-    from deploy.model_files.model_folder import write_document
-    from deploy.winograd.kernel_choice import find_faster_onednn
-
-    choice = find_faster_onednn(folder, progress=progress)
-    if choice is None:
-        return parity
-    inputs, reference = reference_logits(model, images)
-    found = compare(reference, choice.infer_all(inputs))
-    if found.max_relative > FP32_TOLERANCE:
-        progress(f"oneDNN's kernels are not used: their logits differ by up to {found.max_abs:.2g}")
-        return parity
-    changes = {
-        "tuning": {**(document.tuning or {}), **choice.record()},
-        "parity": document.parity.model_copy(update=asdict(found)),
-    }
-    write_document(folder, document.model_copy(update=changes))
-    return found
 
 
 def _write_files(
     model: TrainedModel, folder: Path, tuned: bool, progress: Callable[[str], None]
-) -> tuple[tuple[str, ...], dict[str, object]]:
-    """Write the two ncnn files; return the layers with the transform off, and `tuning` of model.json."""
+) -> dict[str, object]:
+    """Write the two ncnn files; return the `tuning` entry of model.json."""
     from deploy.conversion.torch_to_ncnn import convert
     from deploy.model_files.model_folder import PARAM, WEIGHTS
     from deploy.winograd.measured_choice import tune_by_measurement
@@ -210,18 +145,22 @@ def _write_files(
             measured = tune_by_measurement(
                 text, weights, input_shape=shape, precision="fp32", progress=progress
             )
-            text, no_winograd, tuning = measured.text, measured.no_winograd, measured.record()
+            text, tuning = measured.text, measured.record()
         (folder / PARAM).write_text(text, encoding="utf-8")
         shutil.copyfile(weights, folder / WEIGHTS)
-    return no_winograd, tuning
+    return tuning
 
 
 def _check_logits(
-    model: TrainedModel, folder: Path, images: NDArray[np.uint8], meter: TimeLeft
-) -> tuple[Parity, SelfTest]:
-    """Compare the logits of ncnn and PyTorch on `images` and on the self-test images.
+    model: TrainedModel,
+    folder: Path,
+    inputs: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    meter: TimeLeft,
+) -> tuple[ParityInfo, SelfTest]:
+    """Compare ncnn's logits with PyTorch's, `reference`, and on the self-test images.
 
-    `meter` counts the images of both.
+    `meter` counts the inputs after those of PyTorch.
 
     Raises:
         UserError: they differ by more than the tolerances.
@@ -231,8 +170,7 @@ def _check_logits(
     from deploy.model_files import model_folder as mf
 
     net = load_net(folder / mf.PARAM, folder / mf.WEIGHTS)
-    inputs, reference = reference_logits(model, images, progress=meter.update)
-    parity = compare(reference, run(net, inputs, progress=lambda done: meter.update(len(images) + done)))
+    parity = compare(reference, run(net, inputs, progress=lambda done: meter.update(len(inputs) + done)))
     if parity.max_relative > FP32_TOLERANCE:
         raise UserError(
             f"ncnn's logits differ from PyTorch's by up to {parity.max_abs:.2g} (mean {parity.mean_abs:.2g}, "
@@ -289,38 +227,42 @@ def _run(arguments: Arguments) -> int:
     target = find_target(arguments.model, runs=arguments.runs)
     out_dir = arguments.output or target.out_dir
 
+    import numpy as np
+
     from deploy.conversion.parity import MIN_IMAGES
+    from deploy.quantization.evaluation_images import split_evaluation_data, spread
+    from platform.data.cache import load_split
     from platform.models.trained import load_trained_model
 
     trained = load_trained_model(target.model_path)
-    images, label = find_images(trained, arguments.data_dir, count=MIN_IMAGES) or (None, None)
-    result = export_model(
+    info = find_dataset(trained, arguments.data_dir)
+    images = None if info is None else load_split(info, "test").images
+    exported = export_model(
         target.model_path,
         out_dir,
-        parity_images=images,
-        parity_data=label,
+        parity_images=None if images is None else images[spread(np.arange(len(images)), MIN_IMAGES)],
+        parity_data=None if info is None else info.label,
         source=target.source,
         tuned=arguments.tune,
         progress=_say,
     )
-    parity = result.parity
+    parity = exported.document.parity
     _say(
-        f"ncnn against PyTorch on {parity.images} images ({result.parity_data}): largest logit difference "
+        f"ncnn against PyTorch on {parity.images} images ({parity.data}): largest logit difference "
         f"{parity.max_abs:.1e} (mean {parity.mean_abs:.1e}) of logits up to {parity.max_logit:.3g}, "
         f"top-1 agreement {percent(parity.top1_agreement)}"
     )
-    print(result.folder)
+    print(exported.path)
     lower = [one for one in wanted if one != "fp32"]
     if not lower:
         return 0
 
     from deploy.quantization.accuracy import choose_evaluator
-    from deploy.quantization.evaluation_images import find_evaluation_data
     from deploy.quantization.precisions import AccuracyGate, PrecisionRefused, export_precisions
 
-    data = find_evaluation_data(trained, arguments.data_dir)
     gate = None
-    if data is not None:
+    if info is not None:
+        data = split_evaluation_data(trained, info)
         gate = AccuracyGate(out_dir, data, choose_evaluator(_say), accept_loss=arguments.accept_loss)
     else:
         _say("the model's training data is not in the cache: accuracy in lower precisions is not checked")
@@ -342,20 +284,20 @@ def _run(arguments: Arguments) -> int:
     return status
 
 
-def parse_precisions(text: str) -> list[ModelPrecision]:
+def parse_precisions(text: str, valid: Sequence[ModelPrecision] = PRECISIONS) -> list[ModelPrecision]:
     """Parse comma-separated precisions such as `fp32,bf16,int8`.
 
     Raises:
-        UsageError: an unknown precision.
+        UsageError: a precision is not in `valid`.
     """
-    valid: dict[str, ModelPrecision] = {name: name for name in get_args(ModelPrecision)}
+    names: dict[str, ModelPrecision] = {name: name for name in valid}
     words = list(dict.fromkeys(text.split(",")))
     for word in words:
-        if word not in valid:
+        if word not in names:
             raise UsageError(
-                f"--precision takes some of {','.join(valid)}; got {word!r}{did_you_mean(word, valid)}"
+                f"--precision takes some of {','.join(names)}; got {word!r}{did_you_mean(word, names)}"
             )
-    return [valid[word] for word in words]
+    return [names[word] for word in words]
 
 
 def _say(message: str) -> None:

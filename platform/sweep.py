@@ -228,7 +228,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
             f"quick export: int8 only, not tuned, accuracy measured on {_QUICK_IMAGES} images",
             highlight=False,
         )
-    done = export_champion(
+    refused = export_champion(
         final_model.final_model_path(folder),
         folder.export,
         info=sweep.info,
@@ -243,7 +243,7 @@ def _export(sweep: Sweep, view: LiveView) -> None:
         },
         progress=view.set_phase,
     )
-    for refusal in done.refused.values():
+    for refusal in refused.values():
         view.console.print(refusal, highlight=False, markup=False)
 
 

@@ -1,24 +1,19 @@
-// Measure latency, throughput, accuracy and parity with PyTorch of exported models on this machine.
+// Measure latency, throughput and parity with PyTorch of exported models on this machine.
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <vector>
 
-#include "benchmark_output.h"
 #include "command_line.h"
 #include "sweep_engine/benchmark.h"
 #include "sweep_engine/classifier.h"
-#include "sweep_engine/evaluation.h"
 #include "sweep_engine/host.h"
 #include "sweep_engine/json.h"
-#include "sweep_engine/peak_gflops.h"
 
 namespace {
 
@@ -26,14 +21,12 @@ using command_line::Flag;
 using sweep_engine::BenchmarkSettings;
 using sweep_engine::Classifier;
 using sweep_engine::Json;
+using sweep_engine::Kernels;
 using sweep_engine::LatencySeries;
-using sweep_engine::Precision;
 using sweep_engine::Result;
 using sweep_engine::Status;
 
 const std::vector<Flag> flags = {
-    {"--precision", "fp32,int8",
-     "measure the exports in these precisions, e.g. DIR-int8 for int8 (default: DIR)"},
     {"--threads", "1,2", "threads per inference (default: 1)"},
     {"--batch", "1,8", "images per query (default: 1)"},
     {"--workers", "1,2", "threads that share the model and run queries concurrently (default: 1)"},
@@ -43,10 +36,7 @@ const std::vector<Flag> flags = {
     {"--repetitions", "N", "minimum measured queries per configuration (default: 200)"},
     {"--min-time-s", "S", "minimum measured seconds per configuration (default: 1)"},
     {"--max-time-s", "S", "maximum measured seconds per configuration (default: 60)"},
-    {"--images", "FILE", "also measure top-1 accuracy on this image set"},
-    {"--logits", "FILE", "reference logits of those images, for parity"},
-    {"-o", "FORMAT", "output format: table (default), md, csv, json or jsonl"},
-    {"--json", "FILE", "also write the record to this file; - is the same as -o json"},
+    {"--json", "FILE", "also write the record to this file; -: write it to stdout instead of the table"},
     {"--version", "", "print the versions and exit"},
     {"--help", "", "print this help and exit"},
 };
@@ -75,101 +65,45 @@ void limit_openmp_spinning(char** argv) {
 
 void log_progress(const std::string& message) { std::fprintf(stderr, "%s\n", message.c_str()); }
 
-/// The parsed command line.
-struct Request {
-  std::vector<std::string> folders;
-  std::string images;
-  std::string logits;
-  std::string json;
-  std::string format;
-  BenchmarkSettings settings;
-};
-
-/// The image set for accuracy (empty without --images) and its reference logits.
-struct EvaluationData {
-  sweep_engine::ImageSet images;
-  sweep_engine::Logits reference;
-};
-
-/// A model's record, and its values that are repeated in the result rows.
-struct ModelReport {
-  Json record;
-  std::string precision;
-  std::int64_t macs = 0;
-  Json accuracy_top1;
-  double parity_max_abs = 0.0;
-  double parity_top1_agreement = 0.0;
-  std::string warning;
-};
-
-Json describe_parity(const sweep_engine::Parity& parity, const char* reference) {
-  Json record = Json::object();
-  record.set("images", parity.images);
-  record.set("max_abs", parity.max_abs);
-  record.set("mean_abs", parity.mean_abs);
-  record.set("top1_agreement", parity.top1_agreement());
-  record.set("reference", reference);
-  return record;
-}
-
-Result<ModelReport> describe_model(const std::string& folder, const EvaluationData& evaluation_data,
-                                   sweep_engine::Kernels kernels, int workers) {
+/// The record of a model. A reason why it may be slow is appended to `warnings`.
+Result<Json> describe_model(const std::string& folder, Kernels kernels, Json& warnings) {
   sweep_engine::ClassifierOptions options;
   options.kernels = kernels;
   const Result<Classifier> loaded = Classifier::load(folder, options);
   if (!loaded.ok()) return loaded.status();
   const Classifier& model = loaded.value();
+  const Result<sweep_engine::Parity> parity = sweep_engine::measure_parity(model);
+  if (!parity.ok()) return parity.status();
   const sweep_engine::Manifest& manifest = model.manifest();
-  ModelReport report;
-  report.precision = sweep_engine::precision_name(manifest.precision);
-  report.macs = model.macs();
-  Json& record = report.record = Json::object();
+  const std::string precision = sweep_engine::precision_name(manifest.precision);
+  Json record = Json::object();
   record.set("name", manifest.name);
-  record.set("precision", report.precision);
+  record.set("precision", precision);
   record.set("folder", folder);
   record.set("sha256", manifest.bin.sha256);
   record.set("param_sha256", manifest.param.sha256);
   record.set("bytes", static_cast<double>(manifest.bin.bytes));
-  record.set("macs", static_cast<double>(model.macs()));
+  record.set("macs", model.macs());
   record.set("test_accuracy", manifest.test_accuracy < 0.0 ? Json() : Json(manifest.test_accuracy));
-  Result<sweep_engine::Parity> parity = sweep_engine::measure_parity(model);
-  if (!parity.ok()) return parity.status();
-  const char* reference = "PyTorch fp32 logits of the self-test images";
-  if (evaluation_data.images.count() > 0) {
-    sweep_engine::ProgressCounter counter(
-        &log_progress, "measuring accuracy in " + report.precision + ": ",
-        " of " + std::to_string(evaluation_data.images.count()) + " images");
-    const Result<sweep_engine::Accuracy> accuracy =
-        sweep_engine::measure_accuracy(model, evaluation_data.images, evaluation_data.reference, workers,
-                                       [&](std::size_t done) { counter.update(done); });
-    if (!accuracy.ok()) return accuracy.status();
-    Json found = Json::object();
-    found.set("images", accuracy.value().images);
-    found.set("correct", accuracy.value().correct);
-    found.set("top1", accuracy.value().top1());
-    report.accuracy_top1 = Json(accuracy.value().top1());
-    record.set("accuracy", std::move(found));
-    if (accuracy.value().parity.images > 0) {
-      parity = accuracy.value().parity;
-      reference = "reference logits of the image set";
-    }
-  }
-  report.parity_max_abs = parity.value().max_abs;
-  report.parity_top1_agreement = parity.value().top1_agreement();
-  record.set("parity", describe_parity(parity.value(), reference));
+  Json differences = Json::object();
+  differences.set("images", parity.value().images);
+  differences.set("max_abs", parity.value().max_abs);
+  differences.set("mean_abs", parity.value().mean_abs);
+  differences.set("top1_agreement", parity.value().top1_agreement());
+  differences.set("reference", "PyTorch fp32 logits of the self-test images");
+  record.set("parity", std::move(differences));
   const std::string processor = sweep_engine::processor_name();
+  const std::string name = manifest.name + " (" + precision + ")";
   if (!manifest.tuned_for.empty() && !processor.empty() && manifest.tuned_for != processor) {
-    report.warning = manifest.name + " (" + report.precision + ") was tuned on " + manifest.tuned_for +
-                     ", but this is " + processor +
-                     ": it may run slower than possible; export it on this machine with --tune";
-  } else if (manifest.tuned_for_onednn && kernels == sweep_engine::Kernels::automatic &&
-             model.kernels() != sweep_engine::Kernels::onednn) {
-    report.warning =
-        manifest.name + " (" + report.precision +
-        ") was tuned for oneDNN, which this build of the engine lacks, and runs slower with ncnn; "
-        "install libdnnl-dev and build the engine again";
+    warnings.add(name + " was tuned on " + manifest.tuned_for + ", but this is " + processor +
+                 ": it may run slower than possible; export it on this machine with --tune");
+  } else if (manifest.tuned_for_onednn && kernels == Kernels::automatic &&
+             model.kernels() != Kernels::onednn) {
+    warnings.add(name +
+                 " was tuned for oneDNN, which this build of the engine lacks, and runs slower with ncnn; "
+                 "install libdnnl-dev and build the engine again");
   }
-  return report;
+  return record;
 }
 
 Json describe_settings(const BenchmarkSettings& settings) {
@@ -190,201 +124,152 @@ Json describe_settings(const BenchmarkSettings& settings) {
   return record;
 }
 
-/// Peak GFLOP/s of one core, by precision.
-class Peaks {
- public:
-  void measure(const std::vector<Precision>& precisions) {
-    for (const Precision precision : precisions) {
-      const std::optional<double> found = sweep_engine::measure_peak_gflops(precision);
-      std::optional<double>& best = best_[sweep_engine::precision_name(precision)];
-      if (found && (!best || *found > *best)) best = found;
-    }
-  }
-
-  /// Peak of `cores` cores; null if unknown.
-  [[nodiscard]] Json for_cores(const std::string& precision, int cores) const {
-    const auto found = best_.find(precision);
-    if (found == best_.end() || !found->second) return {};
-    return {*found->second * cores};
-  }
-
-  [[nodiscard]] Json record() const {
-    Json all = Json::object();
-    for (const auto& [precision, best] : best_) all.set(precision, best ? Json(*best) : Json());
-    return all;
-  }
-
- private:
-  std::map<std::string, std::optional<double>> best_;
-};
-
-Json describe_row(const LatencySeries& series, const ModelReport& model, const Peaks& peaks, int cores) {
-  Json row = sweep_engine::describe_series(series, model.macs);
+/// @param peaks  GFLOP/s of one core by precision; null if unknown
+Json describe_row(const LatencySeries& series, const Json& model, const Json& peaks, int cores) {
+  Json row = sweep_engine::describe_series(series, static_cast<std::int64_t>(model.find("macs")->number()));
+  const Json& peak = *peaks.find(model.find("precision")->string());
+  const int used = std::min(series.threads * series.workers, cores);
   row.set("model", series.model);
-  row.set("precision", model.precision);
-  row.set("peak_gflops", peaks.for_cores(model.precision, std::min(series.threads * series.workers, cores)));
-  row.set("accuracy_top1", model.accuracy_top1);
-  row.set("parity_max_abs", model.parity_max_abs);
-  row.set("parity_top1_agreement", model.parity_top1_agreement);
+  row.set("precision", *model.find("precision"));
+  row.set("peak_gflops", peak.is(Json::Kind::number) ? Json(peak.number() * used) : Json());
+  row.set("parity_max_abs", *model.find("parity")->find("max_abs"));
+  row.set("parity_top1_agreement", *model.find("parity")->find("top1_agreement"));
   return row;
 }
 
-Status read_evaluation_data(const Request& request, EvaluationData& evaluation_data) {
-  if (!request.images.empty()) {
-    Result<sweep_engine::ImageSet> images = sweep_engine::read_image_set(request.images);
-    if (!images.ok()) return images.status();
-    evaluation_data.images = std::move(images).value();
-  }
-  if (!request.logits.empty()) {
-    Result<sweep_engine::Logits> reference = sweep_engine::read_logits(request.logits);
-    if (!reference.ok()) return reference.status();
-    evaluation_data.reference = std::move(reference).value();
-  }
-  return {};
-}
-
-Result<Json> measure(const Request& request) {
-  EvaluationData evaluation_data;
-  const Status read = read_evaluation_data(request, evaluation_data);
-  if (!read.ok()) return read;
+Result<Json> measure(const std::vector<std::string>& folders, const BenchmarkSettings& settings) {
   const sweep_engine::LoadSample before = sweep_engine::sample_load();
   const Result<std::vector<LatencySeries>> series =
-      sweep_engine::measure_latency(request.folders, request.settings, &log_progress);
+      sweep_engine::measure_latency(folders, settings, &log_progress);
   if (!series.ok()) return series.status();
   const Json noise = sweep_engine::describe_noise(before, sweep_engine::sample_load());
 
-  Json context = sweep_engine::describe_host();
-  context.set("noise", noise);
-  const int cores = static_cast<int>(context.find("cores")->number());
-  std::vector<ModelReport> models;
-  std::vector<Precision> precisions;
+  Json models = Json::array();
+  Json peaks = Json::object();
   Json warnings = Json::array();
-  Json model_records = Json::array();
-  for (const std::string& folder : request.folders) {
-    Result<ModelReport> model = describe_model(folder, evaluation_data, request.settings.kernels, cores);
+  for (const std::string& folder : folders) {
+    Result<Json> model = describe_model(folder, settings.kernels, warnings);
     if (!model.ok()) return Status(model.status().code(), folder + ": " + model.status().message());
-    models.push_back(std::move(model).value());
-    if (!models.back().warning.empty()) warnings.add(models.back().warning);
-    model_records.add(models.back().record);
-    precisions.push_back(sweep_engine::parse_precision(models.back().precision).value());
+    models.add(std::move(model).value());
+    const std::string& precision = models.items().back().find("precision")->string();
+    if (peaks.find(precision) != nullptr) continue;
+    const std::optional<double> peak =
+        sweep_engine::measure_peak_gflops(sweep_engine::parse_precision(precision).value());
+    peaks.set(precision, peak ? Json(*peak) : Json());
   }
-  Peaks peaks;
-  peaks.measure(precisions);
-  context.set("peak_gflops_one_core", peaks.record());
+  Json context = sweep_engine::describe_host();
+  const int cores = static_cast<int>(context.find("cores")->number());
+  Json results = Json::array();
+  for (const LatencySeries& one : series.value()) {
+    results.add(describe_row(one, models.items()[one.model], peaks, cores));
+  }
+  context.set("noise", noise);
+  context.set("peak_gflops_one_core", std::move(peaks));
   context.set("warnings", std::move(warnings));
-
   Json document = Json::object();
   document.set("schema_version", 2);
   document.set("benchmark", "engine");
   document.set("context", std::move(context));
-  document.set("settings", describe_settings(request.settings));
-  document.set("models", std::move(model_records));
-  Json results = Json::array();
-  for (const LatencySeries& configuration : series.value()) {
-    results.add(describe_row(configuration, models[configuration.model], peaks, cores));
-  }
+  document.set("settings", describe_settings(settings));
+  document.set("models", std::move(models));
   document.set("results", std::move(results));
   return document;
 }
 
-int run(const Request& request) {
-  const Result<Json> document = measure(request);
-  if (!document.ok()) return command_line::fail(command_line::exit_failed, document.status().message());
-  std::string error;
-  if (!request.json.empty() &&
-      !command_line::write_file(request.json, document.value().text(2) + "\n", error)) {
-    return command_line::fail(command_line::exit_failed, error);
-  }
-  std::fputs(benchmark_output::text(document.value(), request.format).c_str(), stdout);
-  return command_line::exit_ok;
-}
+/// A column of the table. deploy/benchmark_ncnn prints records with more columns and in other formats.
+struct Column {
+  const char* heading;
+  const char* key;
+  bool is_latency;  ///< a member of latency_ms
+  int width;
+  const char* format;
+};
 
-/// Replace each folder by its exports in the requested precisions.
-Status choose_folders(const std::string& precisions, std::vector<std::string>& folders) {
-  if (precisions.empty()) return {};
-  std::vector<std::string> chosen;
-  for (const std::string& folder : folders) {
-    std::istringstream words(precisions);
-    for (std::string word; std::getline(words, word, ',');) {
-      const Result<Precision> precision = sweep_engine::parse_precision(word);
-      if (!precision.ok()) return precision.status();
-      const Result<std::string> found = sweep_engine::find_precision_folder(folder, precision.value());
-      if (!found.ok()) return found.status();
-      if (std::find(chosen.begin(), chosen.end(), found.value()) == chosen.end())
-        chosen.push_back(found.value());
+constexpr Column columns[] = {
+    {"threads", "threads", false, 7, "%*.0f"},
+    {"batch", "batch", false, 5, "%*.0f"},
+    {"workers", "workers", false, 7, "%*.0f"},
+    {"min ms", "min", true, 9, "%*.3f"},
+    {"p50 ms", "p50", true, 9, "%*.3f"},
+    {"p90 ms", "p90", true, 9, "%*.3f"},
+    {"p99 ms", "p99", true, 9, "%*.3f"},
+    {"cpu ms", "cpu_ms_p50", false, 9, "%*.3f"},
+    {"images/s", "images_per_s", false, 9, "%*.1f"},
+    {"GFLOP/s", "gflops", false, 7, "%*.0f"},
+    {"peak", "peak_gflops", false, 6, "%*.0f"},
+    {"load ms", "load_ms", false, 8, "%*.1f"},
+    {"1st ms", "first_inference_ms", false, 8, "%*.2f"},
+    {"RSS MiB", "peak_rss_mb", false, 8, "%*.1f"},
+    {"max err", "parity_max_abs", false, 8, "%*.1e"},
+};
+
+void print_table(const Json& document) {
+  const Json& context = *document.find("context");
+  std::printf("%s on %s\n", document.find("models")->items()[0].find("name")->string().c_str(),
+              context.find("cpu")->string().c_str());
+  std::printf("%-13s  %-9s  %-7s", "scenario", "precision", "kernels");
+  for (const Column& column : columns) std::printf("  %*s", column.width, column.heading);
+  for (const Json& row : document.find("results")->items()) {
+    std::printf("\n%-13s  %-9s  %-7s", row.find("scenario")->string().c_str(),
+                row.find("precision")->string().c_str(), row.find("kernels")->string().c_str());
+    for (const Column& column : columns) {
+      const Json& value = *(column.is_latency ? *row.find("latency_ms") : row).find(column.key);
+      std::printf("  ");
+      if (value.is(Json::Kind::number)) {
+        std::printf(column.format, column.width, value.number());
+      } else {
+        std::printf("%*s", column.width, "-");
+      }
     }
   }
-  folders = chosen;
-  return {};
-}
-
-/// Fill `request` from the parsed command line.
-/// @returns an error message, empty on success
-std::string read_command(const command_line::Parsed& parsed, Request& request) {
-  BenchmarkSettings& settings = request.settings;
-  std::string error;
-  const bool valid =
-      command_line::parse_counts("--threads", parsed.get("--threads", "1"), 1, 256, settings.threads,
-                                 error) &&
-      command_line::parse_counts("--batch", parsed.get("--batch", "1"), 1, 4096, settings.batches, error) &&
-      command_line::parse_counts("--workers", parsed.get("--workers", "1"), 1, 256, settings.workers,
-                                 error) &&
-      command_line::parse_count("--warmup", parsed.get("--warmup", "10"), 0, 100000, settings.warmup,
-                                error) &&
-      command_line::parse_count("--repetitions", parsed.get("--repetitions", "200"), 1, 100000,
-                                settings.repetitions, error) &&
-      command_line::parse_seconds("--min-time-s", parsed.get("--min-time-s", "1"), 3600.0,
-                                  settings.min_time_s, error) &&
-      command_line::parse_seconds("--max-time-s", parsed.get("--max-time-s", "60"), 3600.0,
-                                  settings.max_time_s, error);
-  if (!valid) return error;
-  const Result<sweep_engine::Kernels> kernels = sweep_engine::parse_kernels(parsed.get("--kernels", "auto"));
-  if (!kernels.ok()) return "--kernels: " + kernels.status().message();
-  settings.kernels = kernels.value();
-  request.folders = parsed.positionals;
-  request.images = parsed.get("--images", "");
-  request.logits = parsed.get("--logits", "");
-  request.json = parsed.get("--json", "");
-  request.format = parsed.get("-o", "table");
-  if (request.json == "-") {
-    request.json.clear();
-    request.format = "json";
+  std::printf("\n");
+  for (const Json& warning : context.find("warnings")->items())
+    std::printf("warning: %s\n", warning.string().c_str());
+  const Json& noise = *context.find("noise");
+  if (!noise.find("trustworthy")->boolean()) {
+    std::printf("warning: the machine was busy (%s); the results are unreliable\n",
+                noise.find("reason")->string().c_str());
   }
-  if (!benchmark_output::is_format(request.format)) {
-    return "-o takes table, md, csv, json or jsonl, got '" + request.format + "'";
-  }
-  if (request.folders.empty()) {
-    return "expected a model folder: benchmark_ncnn [flags] MODEL_DIR ...; see --help";
-  }
-  if (!request.logits.empty() && request.images.empty()) return "--logits requires --images";
-  return {};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  using command_line::exit_usage;
-  const command_line::Parsed parsed = command_line::parse(argc, argv, flags);
-  if (!parsed.error.empty()) return command_line::fail(exit_usage, parsed.error);
-  if (parsed.has("--help")) {
-    std::fputs(command_line::help("benchmark_ncnn [flags] MODEL_DIR ...", description, flags).c_str(),
-               stdout);
+  using command_line::fail;
+  command_line::Parsed parsed = command_line::parse(argc, argv, flags);
+  if (command_line::print_information(parsed, "benchmark_ncnn [flags] MODEL_DIR ...", description, flags,
+                                      sweep_engine::describe_versions())) {
     return command_line::exit_ok;
   }
-  if (parsed.has("--version")) {
-    std::printf("benchmark_ncnn %s\n", sweep_engine::describe_versions().c_str());
-    return command_line::exit_ok;
+  BenchmarkSettings settings;
+  settings.threads = parsed.counts("--threads", "1", 1, 256);
+  settings.batches = parsed.counts("--batch", "1", 1, 4096);
+  settings.workers = parsed.counts("--workers", "1", 1, 256);
+  settings.warmup = parsed.count("--warmup", "10", 0, 100000);
+  settings.repetitions = parsed.count("--repetitions", "200", 1, 100000);
+  settings.min_time_s = parsed.seconds("--min-time-s", "1", 3600.0);
+  settings.max_time_s = parsed.seconds("--max-time-s", "60", 3600.0);
+  if (!parsed.error.empty()) return fail(command_line::exit_usage, parsed.error);
+  const Result<Kernels> kernels = sweep_engine::parse_kernels(parsed.get("--kernels", "auto"));
+  if (!kernels.ok()) return fail(command_line::exit_usage, "--kernels: " + kernels.status().message());
+  settings.kernels = kernels.value();
+  if (parsed.positionals.empty()) {
+    return fail(command_line::exit_usage,
+                "expected a model folder: benchmark_ncnn [flags] MODEL_DIR ...; see --help");
   }
-  Request request;
-  const std::string error = read_command(parsed, request);
-  if (!error.empty()) return command_line::fail(exit_usage, error);
-  const std::vector<int>& threads = request.settings.threads;
-  if (*std::max_element(threads.begin(), threads.end()) > 1) limit_openmp_spinning(argv);
-  const Status chosen = choose_folders(parsed.get("--precision", ""), request.folders);
-  if (!chosen.ok()) {
-    const bool usage_error = chosen.code() == sweep_engine::StatusCode::invalid_argument;
-    return command_line::fail(usage_error ? exit_usage : command_line::exit_failed,
-                              (usage_error ? "--precision: " : "") + chosen.message());
+  if (*std::max_element(settings.threads.begin(), settings.threads.end()) > 1) limit_openmp_spinning(argv);
+
+  const Result<Json> document = measure(parsed.positionals, settings);
+  if (!document.ok()) return fail(command_line::exit_failed, document.status().message());
+  const std::string json = parsed.get("--json", "");
+  const std::string text = document.value().text(2) + "\n";
+  std::string error;
+  if (json == "-") {
+    std::fputs(text.c_str(), stdout);
+  } else if (!json.empty() && !command_line::write_file(json, text, error)) {
+    return fail(command_line::exit_failed, error);
+  } else {
+    print_table(document.value());
   }
-  return run(request);
+  return command_line::exit_ok;
 }

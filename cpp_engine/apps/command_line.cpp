@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 namespace command_line {
 
@@ -47,6 +50,42 @@ std::string Parsed::get(const std::string& name, const std::string& fallback) co
   return found == flags.end() ? fallback : found->second;
 }
 
+std::vector<int> Parsed::counts(const std::string& name, const std::string& fallback, int low, int high) {
+  std::vector<int> values;
+  std::istringstream words(get(name, fallback) + ",");
+  for (std::string word; std::getline(words, word, ',');) {
+    const int value = parse_count(name, word, low, high);
+    if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(value);
+  }
+  return values;
+}
+
+int Parsed::count(const std::string& name, const std::string& fallback, int low, int high) {
+  return parse_count(name, get(name, fallback), low, high);
+}
+
+int Parsed::parse_count(const std::string& name, const std::string& text, int low, int high) {
+  int value = low;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool valid = code == std::errc() && end == text.data() + text.size() && value >= low && value <= high;
+  if (!valid && error.empty()) {
+    error = name + " takes integers from " + std::to_string(low) + " to " + std::to_string(high) + ", got '" +
+            text + "'";
+  }
+  return value;
+}
+
+double Parsed::seconds(const std::string& name, const std::string& fallback, double high) {
+  const std::string text = get(name, fallback);
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if ((text.empty() || *end != '\0' || !(value >= 0.0 && value <= high)) && error.empty()) {
+    error =
+        name + " takes seconds from 0 to " + std::to_string(static_cast<int>(high)) + ", got '" + text + "'";
+  }
+  return value;
+}
+
 Parsed parse(int argc, char** argv, const std::vector<Flag>& flags) {
   Parsed parsed;
   bool flags_ended = false;
@@ -83,55 +122,20 @@ Parsed parse(int argc, char** argv, const std::vector<Flag>& flags) {
   return parsed;
 }
 
-std::string help(const std::string& usage, const std::string& description, const std::vector<Flag>& flags) {
-  std::string text = "usage: " + usage + "\n\n" + description + "\n\n";
+bool print_information(const Parsed& parsed, const std::string& usage, const std::string& description,
+                       const std::vector<Flag>& flags, const std::string& version) {
+  if (parsed.has("--version")) {
+    std::printf("%s %s\n", usage.substr(0, usage.find(' ')).c_str(), version.c_str());
+    return true;
+  }
+  if (!parsed.has("--help")) return false;
+  std::printf("usage: %s\n\n%s\n\n", usage.c_str(), description.c_str());
   std::size_t width = 0;
   for (const Flag& flag : flags) width = std::max(width, flag.name.size() + flag.value.size() + 1);
   for (const Flag& flag : flags) {
     const std::string flag_and_value = flag.name + (flag.value.empty() ? "" : " " + flag.value);
-    text += "  " + flag_and_value + std::string(width + 2 - flag_and_value.size(), ' ') + flag.meaning + "\n";
+    std::printf("  %-*s  %s\n", static_cast<int>(width), flag_and_value.c_str(), flag.meaning.c_str());
   }
-  return text;
-}
-
-bool parse_counts(const std::string& flag, const std::string& text, int low, int high, std::vector<int>& out,
-                  std::string& error) {
-  out.clear();
-  std::size_t at = 0;
-  while (at <= text.size()) {
-    const std::size_t end = std::min(text.find(',', at), text.size());
-    int value = 0;
-    if (!parse_count(flag, text.substr(at, end - at), low, high, value, error)) return false;
-    if (std::find(out.begin(), out.end(), value) == out.end()) out.push_back(value);
-    at = end + 1;
-  }
-  return true;
-}
-
-bool parse_count(const std::string& flag, const std::string& text, int low, int high, int& out,
-                 std::string& error) {
-  char* end = nullptr;
-  errno = 0;
-  const long value = std::strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end != '\0' || errno != 0 || value < low || value > high) {
-    error = flag + " takes integers from " + std::to_string(low) + " to " + std::to_string(high) + ", got '" +
-            text + "'";
-    return false;
-  }
-  out = static_cast<int>(value);
-  return true;
-}
-
-bool parse_seconds(const std::string& flag, const std::string& text, double high, double& out,
-                   std::string& error) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !(value >= 0.0 && value <= high)) {
-    error =
-        flag + " takes seconds from 0 to " + std::to_string(static_cast<int>(high)) + ", got '" + text + "'";
-    return false;
-  }
-  out = value;
   return true;
 }
 
@@ -142,19 +146,13 @@ int fail(int code, const std::string& message) {
 
 bool write_file(const std::string& path, const std::string& text, std::string& error) {
   const std::string temporary = path + ".tmp" + std::to_string(::getpid());
-  std::FILE* file = std::fopen(temporary.c_str(), "wb");
-  bool done = file != nullptr;
-  if (done) {
-    done = std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0 &&
-           ::fsync(::fileno(file)) == 0;
-    done = std::fclose(file) == 0 && done;
-  }
-  done = done && std::rename(temporary.c_str(), path.c_str()) == 0;
-  if (!done) {
-    error = "cannot write " + path + ": " + std::strerror(errno);
-    if (file != nullptr) ::unlink(temporary.c_str());
-  }
-  return done;
+  std::ofstream file(temporary, std::ios::binary);
+  file << text;
+  file.close();
+  if (file && std::rename(temporary.c_str(), path.c_str()) == 0) return true;
+  error = "cannot write " + path + ": " + std::strerror(errno);
+  std::remove(temporary.c_str());
+  return false;
 }
 
 }  // namespace command_line

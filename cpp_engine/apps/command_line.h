@@ -26,24 +26,26 @@ struct Parsed {
 
   [[nodiscard]] bool has(const std::string& name) const { return flags.count(name) != 0; }
   [[nodiscard]] std::string get(const std::string& name, const std::string& fallback) const;
+
+  /// Comma-separated integers from `low` to `high`, e.g. `1,2,4`, without duplicates. If the text is invalid,
+  /// this function and the next two set `error`, unless there is an earlier one.
+  std::vector<int> counts(const std::string& name, const std::string& fallback, int low, int high);
+  /// An integer from `low` to `high`.
+  int count(const std::string& name, const std::string& fallback, int low, int high);
+  /// A number of seconds from 0 to `high`.
+  double seconds(const std::string& name, const std::string& fallback, double high);
+
+ private:
+  int parse_count(const std::string& name, const std::string& text, int low, int high);
 };
 
 /// Parse `--flag value`, `--flag=value` and `--`. The error for an unknown flag suggests the closest one.
 Parsed parse(int argc, char** argv, const std::vector<Flag>& flags);
 
-/// Help text: usage line, description, one line per flag.
-std::string help(const std::string& usage, const std::string& description, const std::vector<Flag>& flags);
-
-/// Parse comma-separated integers from `low` to `high`, e.g. `1,2,4`, without duplicates.
-/// @returns false with `error` set if the text is invalid
-bool parse_counts(const std::string& flag, const std::string& text, int low, int high, std::vector<int>& out,
-                  std::string& error);
-/// Parse one integer from `low` to `high`.
-bool parse_count(const std::string& flag, const std::string& text, int low, int high, int& out,
-                 std::string& error);
-/// Parse a number of seconds from 0 to `high`.
-bool parse_seconds(const std::string& flag, const std::string& text, double high, double& out,
-                   std::string& error);
+/// Print the help (usage line, description, one line per flag) for --help, or the version for --version.
+/// @returns whether there was one of these flags
+bool print_information(const Parsed& parsed, const std::string& usage, const std::string& description,
+                       const std::vector<Flag>& flags, const std::string& version);
 
 /// Print `error: message` on stderr and return the exit code.
 int fail(int code, const std::string& message);

@@ -1,14 +1,11 @@
 // Classify images with an exported model.
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
-
-#include <dirent.h>
 
 #include "command_line.h"
 #include "sweep_engine/classifier.h"
@@ -38,28 +35,17 @@ constexpr const char* description =
     "Classify JPEG and PNG images. Each argument is an image file, a folder of images, or - for stdin.\n"
     "Exit codes: 0 success, 1 invalid model or image, 2 usage error.";
 
-bool is_folder(const std::string& path) {
-  struct stat info {};
-  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-bool has_image_extension(std::string name) {
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
-  for (const char* extension : {".jpg", ".jpeg", ".png"}) {
-    const std::string end(extension);
-    if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0) return true;
-  }
-  return false;
-}
-
+/// The image files of a folder, sorted; none if it cannot be read.
 std::vector<std::string> list_images(const std::string& folder) {
   std::vector<std::string> paths;
-  if (DIR* stream = ::opendir(folder.c_str())) {
-    while (const dirent* entry = ::readdir(stream)) {
-      if (has_image_extension(entry->d_name)) paths.push_back(folder + "/" + entry->d_name);
-    }
-    ::closedir(stream);
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    std::string extension = entry->path().extension().string();
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
+    if (extension == ".jpg" || extension == ".jpeg" || extension == ".png")
+      paths.push_back(entry->path().string());
   }
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -141,26 +127,16 @@ int classify(const Classifier& model, const std::vector<std::string>& paths, int
 
 int main(int argc, char** argv) {
   using command_line::exit_usage;
-  const command_line::Parsed parsed = command_line::parse(argc, argv, flags);
-  if (!parsed.error.empty()) return command_line::fail(exit_usage, parsed.error);
-  if (parsed.has("--help")) {
-    const std::string usage = "resnet18 [--model DIR] [--json] IMAGE|FOLDER|- ...";
-    std::fputs(command_line::help(usage, description, flags).c_str(), stdout);
+  command_line::Parsed parsed = command_line::parse(argc, argv, flags);
+  const std::string version = sweep_engine::describe_versions() + ", " + sweep_engine::image_decoders();
+  if (command_line::print_information(parsed, "resnet18 [--model DIR] [--json] IMAGE|FOLDER|- ...",
+                                      description, flags, version)) {
     return command_line::exit_ok;
   }
-  if (parsed.has("--version")) {
-    std::printf("resnet18 %s (ncnn %s, %s)\n", sweep_engine::engine_version(), sweep_engine::ncnn_version(),
-                sweep_engine::image_decoders());
-    return command_line::exit_ok;
-  }
-  int top = 5;
   sweep_engine::ClassifierOptions options;
-  std::string error;
-  if (!command_line::parse_count("--top", parsed.get("--top", "5"), 1, 100000, top, error) ||
-      !command_line::parse_count("--threads", parsed.get("--threads", "1"), 1, 256, options.num_threads,
-                                 error)) {
-    return command_line::fail(exit_usage, error);
-  }
+  const int top = parsed.count("--top", "5", 1, 100000);
+  options.num_threads = parsed.count("--threads", "1", 1, 256);
+  if (!parsed.error.empty()) return command_line::fail(exit_usage, parsed.error);
   const char* from_environment = std::getenv("RESNET_SWEEP_MODEL");
   const std::string folder = parsed.get("--model", from_environment == nullptr ? "" : from_environment);
   if (folder.empty()) {
@@ -174,7 +150,8 @@ int main(int argc, char** argv) {
   }
   std::vector<std::string> paths;
   for (const std::string& path : parsed.positionals) {
-    if (!is_folder(path)) {
+    std::error_code error_code;
+    if (!std::filesystem::is_directory(path, error_code)) {
       paths.push_back(path);
       continue;
     }

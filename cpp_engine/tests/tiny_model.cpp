@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "sweep_engine/classifier.h"
 #include "sweep_engine/sha256.h"
 
 namespace tiny_model {
@@ -60,14 +61,10 @@ void describe_network(Files& files, const std::string& precision) {
   for (const char* name : {"a", "b", "c", "d", "e"}) classes.add(name);
   Json output = Json::object();
   output.set("blob", "out0").set("classes", classes);
-  Json logits = Json::array();
-  logits.add(Json::array(std::vector<double>(5, 0.0)));
-  Json self_test = Json::object();
-  self_test.set("tolerance", 0.001).set("logits", logits);
   files.manifest = Json::object();
   files.manifest.set("schema_version", 1).set("name", "tiny").set("input", input);
   files.manifest.set("normalization", normalization).set("output", output).set("precision", precision);
-  files.manifest.set("files", Json::object()).set("self_test", self_test);
+  set_self_test(files, {std::vector<double>(5, 0.0)}, 0.001);
   update_hashes(files);
 }
 
@@ -144,6 +141,27 @@ void update_hashes(Files& files) {
   Json described = Json::object();
   described.set("model.param", describe(files.param)).set("model.bin", describe(files.bin));
   files.manifest.set("files", described);
+}
+
+std::vector<std::vector<double>> logits(const Files& files, int images) {
+  const Folder folder;
+  folder.write(files);
+  sweep_engine::ClassifierOptions options;
+  options.self_test = false;
+  const auto model = sweep_engine::Classifier::load(folder.path(), options);
+  std::vector<std::vector<double>> rows;
+  for (int k = 0; k < images; ++k) {
+    const auto row = model.value().logits(sweep_engine::self_test_pattern(model.value().manifest().input, k));
+    rows.emplace_back(row.value().begin(), row.value().end());
+  }
+  return rows;
+}
+
+void set_self_test(Files& files, const std::vector<std::vector<double>>& logits, double tolerance) {
+  Json rows = Json::array();
+  for (const std::vector<double>& row : logits) rows.add(Json::array(row));
+  Json self_test = Json::object();
+  files.manifest.set("self_test", self_test.set("tolerance", tolerance).set("logits", rows));
 }
 
 Folder::Folder() {

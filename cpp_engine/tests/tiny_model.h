@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "sweep_engine/json.h"
 
@@ -23,6 +24,12 @@ Files residual_files(const std::string& precision);
 
 /// Set the sizes and hashes in the manifest to those of the contents.
 void update_hashes(Files& files);
+
+/// Logits of the network for the self-test images.
+std::vector<std::vector<double>> logits(const Files& files, int images);
+
+/// Set the reference logits of the self-test.
+void set_self_test(Files& files, const std::vector<std::vector<double>>& logits, double tolerance);
 
 /// A temporary folder, removed by the destructor.
 class Folder {

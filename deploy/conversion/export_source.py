@@ -12,9 +12,6 @@ from platform.common.atomic import read_json
 from platform.common.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from platform.data.dataset import DatasetInfo
     from platform.models.trained import TrainedModel
 
@@ -101,26 +98,6 @@ def find_dataset(model: TrainedModel, data_dir: Path | None) -> DatasetInfo | No
             f"{len(info.class_names)}"
         )
     return info
-
-
-def find_images(
-    model: TrainedModel, data_dir: Path | None, *, count: int
-) -> tuple[NDArray[np.uint8], str] | None:
-    """Return evenly spaced test images uint8 [count, C, H, W] of the model's data set, and its label.
-
-    Returns:
-        None if `find_dataset` returns None. Raises the same errors.
-    """
-    import numpy as np
-
-    from platform.data import cache
-
-    info = find_dataset(model, data_dir)
-    if info is None:
-        return None
-    images = cache.load_split(info, "test").images
-    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
-    return images[chosen], info.label
 
 
 def exporter_versions() -> dict[str, str]:

@@ -37,8 +37,8 @@ def options_for(precision: str) -> Mapping[str, bool]:
     return BF16 if precision == "bf16" else EXACT
 
 
-def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *, num_threads: int = 1) -> Any:
-    """Return an `ncnn.Net`, ready to run.
+def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT) -> Any:
+    """Return an `ncnn.Net`, ready to run with one thread.
 
     ncnn does not validate its files and can crash on inconsistent ones: pass only files that this program
     wrote, or whose hashes were checked.
@@ -49,7 +49,7 @@ def load_net(param: Path, weights: Path, options: Mapping[str, bool] = EXACT, *,
     import ncnn
 
     net = ncnn.Net()
-    net.opt.num_threads = num_threads
+    net.opt.num_threads = 1
     for name, value in options.items():
         setattr(net.opt, name, value)
     if net.load_param(str(param)) != 0:

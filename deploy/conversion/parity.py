@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.model_files.model_folder import ModelDocument, ParityInfo, SelfTest
 from platform.common.errors import UserError
 from platform.models.trained import TrainedModel
 
@@ -18,27 +18,11 @@ FP32_TOLERANCE = 1e-4
 Correct exports stay below 1e-5; bf16 arithmetic in a single layer exceeds 1e-3. An absolute limit would
 reject networks after a short training, whose logits can exceed 1,000."""
 MIN_IMAGES = 256
+SELF_TEST_MARGIN = 4
+"""Self-test tolerance as a multiple of the error on this machine; other processors round differently."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parity:
-    """Differences between two sets of logits."""
-
-    images: int
-    max_abs: float
-    mean_abs: float
-    max_logit: float
-    """Largest absolute logit of the reference."""
-    top1_agreement: float
-    """Fraction of the images with the same top-1 class."""
-
-    @property
-    def max_relative(self) -> float:
-        """Largest absolute difference of a logit, relative to the largest logit; 0 for equal logits."""
-        return self.max_abs / self.max_logit if self.max_abs else 0.0
-
-
-def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Parity:
+def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> ParityInfo:
     """Compare logits [N, classes] with their reference.
 
     Raises:
@@ -51,13 +35,20 @@ def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Pari
                 "did its training diverge?"
             )
     difference = np.abs(reference.astype(np.float64) - logits)
-    return Parity(
+    return ParityInfo(
         images=len(reference),
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
         max_logit=float(np.abs(reference).max()),
         top1_agreement=float((reference.argmax(1) == logits.argmax(1)).mean()),
     )
+
+
+def tolerant_self_test(document: ModelDocument, logits: NDArray[np.float32]) -> SelfTest:
+    """Return the self-test of `document`, with a tolerance that `logits` of its images pass."""
+    expected = np.array(document.self_test.logits, np.float32)
+    tolerance = SELF_TEST_MARGIN * compare(expected, logits).max_abs
+    return document.self_test.model_copy(update={"tolerance": max(document.self_test.tolerance, tolerance)})
 
 
 def reference_logits(

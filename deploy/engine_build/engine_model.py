@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from platform.common.cores import usable_cores
 from platform.common.errors import UserError
 
 Kernels = Literal["auto", "ncnn", "onednn"]
@@ -35,17 +36,20 @@ class EngineModel:
         folder: the model folder.
         threads: threads of one inference.
         kernels: library whose kernels are used.
+        self_test: whether the logits of the self-test images must be those in model.json.
 
     Raises:
         UserError: the engine cannot be built, rejects the folder, or has no such kernels for it.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 1, kernels: Kernels = "auto") -> None:
+    def __init__(
+        self, folder: Path, *, threads: int = 1, kernels: Kernels = "auto", self_test: bool = False
+    ) -> None:
         self._library = _find_library()
         self._classes = 0
         self._error = ctypes.create_string_buffer(_ERROR_BYTES)
         self._model = self._library.sweep_engine_load(
-            os.fsencode(folder), threads, kernels.encode(), 0, self._error, _ERROR_BYTES
+            os.fsencode(folder), threads, kernels.encode(), int(self_test), self._error, _ERROR_BYTES
         )
         if not self._model:
             raise UserError(f"{folder}: {self._message()}")
@@ -71,6 +75,13 @@ class EngineModel:
         if failed:
             raise UserError(self._message())
         return logits
+
+    def infer_each(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits [N, classes] of normalized images [N, C, H, W], computed one per usable core."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return np.stack(list(pool.map(lambda image: self.infer(image[None])[0], images)))
 
     def _message(self) -> str:
         return self._error.value.decode(errors="replace")

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.engine_build.build_lock import Progress, locked
@@ -27,13 +28,12 @@ ENGINE_DIR = Path(__file__).resolve().parents[2] / "cpp_engine"
 _OPTIONS = ENGINE_DIR / "cmake" / "ncnn_options.cmake"
 
 
-def ensure_ncnn(tools: BuildTools, *, progress: Progress, source_dir: Path | None = None) -> Path:
+def ensure_ncnn(tools: BuildTools, *, progress: Progress) -> Path:
     """Return the install prefix of ncnn; build it first if it is not in the cache.
 
     Args:
         tools: the compiler, cmake and ninja.
         progress: called with progress messages.
-        source_dir: ncnn's source tree; None: fetch the source distribution.
 
     Returns:
         the folder that contains lib/cmake/ncnn and include/ncnn.
@@ -41,13 +41,14 @@ def ensure_ncnn(tools: BuildTools, *, progress: Progress, source_dir: Path | Non
     Raises:
         UserError: the sources cannot be fetched or built.
     """
-    prefix = default_cache_dir() / f"ncnn-{NCNN_VERSION}-{_build_key(tools, source_dir)}"
+    key = hashlib.sha256(f"{ncnn_recipe()}\0{tools.compiler_identity}\0".encode()).hexdigest()[:12]
+    prefix = default_cache_dir() / f"ncnn-{NCNN_VERSION}-{key}"
     if prefix.is_dir():
         return prefix
     with locked(prefix.with_name(prefix.name + ".lock"), progress=progress) as report:
         # Only complete installations are renamed to this path.
         if not prefix.is_dir():
-            _build(prefix, tools, progress=report, source_dir=source_dir)
+            _build(prefix, tools, progress=report)
     return prefix
 
 
@@ -56,15 +57,10 @@ def ncnn_recipe() -> str:
     return f"{SDIST_SHA256}\0{_OPTIONS.read_text(encoding='utf-8')}"
 
 
-def _build_key(tools: BuildTools, source_dir: Path | None) -> str:
-    parts = [ncnn_recipe(), tools.compiler_identity, str(source_dir or "")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def _build(prefix: Path, tools: BuildTools, *, progress: Progress, source_dir: Path | None) -> None:
+def _build(prefix: Path, tools: BuildTools, *, progress: Progress) -> None:
     work = prefix.with_name(prefix.name + ".building")  # kept when interrupted: ninja resumes the build
     work.mkdir(parents=True, exist_ok=True)
-    source = source_dir or _unpacked_source(work, progress=progress)
+    source = _unpacked_source(work, progress=progress)
     installed = work / "installed"
     shutil.rmtree(installed, ignore_errors=True)
     log = work / "build.log"
@@ -132,22 +128,25 @@ def fetch_sdist(archive: Path, *, progress: Progress, settings: IndexSettings | 
     Raises:
         UserError: no configured source has the file, or its hash is wrong.
     """
+    from unearth.errors import UnpackError
+    from unearth.preparer import HTTPErrors
+
+    known_errors: tuple[type[Exception], ...] = (*HTTPErrors, UnpackError, OSError)
     settings = settings or index_settings()
     progress(f"fetching {SDIST_NAME} from the package index")
     failures = []
-    sources: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), (place,)) for place in settings.find_links]
+    sources = [{"find_links": [place]} for place in settings.find_links]
     if settings.use_default_index:
-        sources.append(((), ()))
-    sources += [((url,), ()) for url in settings.index_urls]
-    for index_urls, find_links in sources:
+        sources.append({})
+    sources += [{"index_urls": [url]} for url in settings.index_urls]
+    for source in sources:
+        name = next(iter(source.values()), ["the default index"])[0]
         try:
-            found = _fetch_from(index_urls, find_links, archive, settings)
-        except UserError as error:
-            failures.append(str(error))
-            continue
-        if found:
-            return
-        failures.append(f"{_source_name(index_urls, find_links)}: has no {SDIST_NAME}")
+            if _fetch_from(source, archive, settings):
+                return
+            failures.append(f"{name}: has no {SDIST_NAME}")
+        except known_errors as error:
+            failures.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
     listed = "".join(f"\n  {failure}" for failure in failures)
     raise UserError(
         f"building the engine requires {SDIST_NAME}, which no configured package source provides:{listed}\n"
@@ -155,31 +154,18 @@ def fetch_sdist(archive: Path, *, progress: Progress, settings: IndexSettings | 
     )
 
 
-def _http_errors() -> tuple[type[Exception], ...]:
-    from unearth import preparer
-
-    return tuple(preparer.HTTPErrors)
-
-
-def _source_name(index_urls: tuple[str, ...], find_links: tuple[str, ...]) -> str:
-    return (index_urls + find_links + ("the default index",))[0]
-
-
-def _fetch_from(
-    index_urls: tuple[str, ...], find_links: tuple[str, ...], archive: Path, settings: IndexSettings
-) -> bool:
+def _fetch_from(source: Mapping[str, list[str]], archive: Path, settings: IndexSettings) -> bool:
+    """Download the file from one source, given as `index_urls` or `find_links`; return whether it has it."""
     from unearth import PackageFinder
-    from unearth.errors import UnpackError
     from unearth.fetchers.sync import PyPIClient
 
     client = PyPIClient(
         trusted_hosts=settings.trusted_hosts, verify=settings.verify(), timeout=settings.timeout_s
     )
     partial = archive.with_name(f".{archive.name}.{os.getpid()}")
-    failures: tuple[type[Exception], ...] = (*_http_errors(), UnpackError, OSError)
     try:
         # Same client class as the finder's default, with our certificates; its annotations are incompatible.
-        finder = PackageFinder(client, index_urls=index_urls, find_links=find_links, no_binary=["ncnn"])  # type: ignore[arg-type]
+        finder = PackageFinder(client, no_binary=["ncnn"], **source)  # type: ignore[arg-type]
         package = finder.find_best_match(f"ncnn==1.0.{NCNN_VERSION}").best
         if package is None:
             return False
@@ -189,10 +175,6 @@ def _fetch_from(
             partial.mkdir(parents=True, exist_ok=True)
             fetched = Path(shutil.copy2(fetched, partial))
         fetched.replace(archive)
-    except failures as error:
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise UserError(f"{_source_name(index_urls, find_links)}: {reason}") from None
-    else:
         return True
     finally:
         client.close()

@@ -112,6 +112,11 @@ class ParityInfo(Frozen):
     reference: Literal["pytorch fp32", "ncnn fp32"] = "pytorch fp32"
     """Source of the reference logits."""
 
+    @property
+    def max_relative(self) -> float:
+        """Largest absolute difference of a logit, relative to the largest logit; 0 for equal logits."""
+        return self.max_abs / self.max_logit if self.max_abs else 0.0
+
 
 class SourceInfo(Frozen):
     """Provenance of the network."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deploy.conversion.ncnn_net import load_net, options_for, run
-from deploy.model_files.image_file import write_image_file
+from deploy.engine_build.engine_model import EngineModel, Kernels
 from deploy.model_files.model_folder import open_model_folder
 from platform.common.errors import UserError
 from platform.common.time_left import TimeLeft
 from platform.data.dataset import Split
 
 ComputedBy = Literal["the C++ engine", "ncnn in Python"]
+_PART = 256  # images in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,58 +40,59 @@ Evaluator = Callable[[Path, Split], Accuracy]
 """(model folder, labeled images) -> top-1 accuracy."""
 
 
-def evaluate_in_cpp(
-    folder: Path, split: Split, *, progress: Callable[[str], None] = lambda _: None
-) -> Accuracy:
-    """Evaluate with the C++ engine, which is built first if needed.
+def predict(
+    folder: Path,
+    images: NDArray[np.uint8],
+    *,
+    computed_by: ComputedBy = "the C++ engine",
+    kernels: Kernels = "auto",
+    progress: Callable[[str], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """Return the logits [N, classes] of images uint8 [N, C, H, W], computed one per usable core.
+
+    Args:
+        folder: the model folder.
+        images: images of the network's input size.
+        computed_by: the C++ engine, or ncnn's Python package, which has ncnn's kernels only.
+        kernels: the engine's kernels.
+        progress: called with progress messages.
 
     Raises:
-        UserError: the engine cannot be built, or rejects the folder.
-    """
-    from deploy.engine_build.engine import run_benchmark
-
-    with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
-        images = Path(scratch, "images.bin")
-        write_image_file(images, split.images, split.labels)
-        record = run_benchmark(
-            folder, warmup=0, repetitions=1, min_time_s=0.0, images=images, progress=_only_counts(progress)
-        )
-    found = record["models"][0]["accuracy"]
-    return Accuracy(images=found["images"], correct=found["correct"], computed_by="the C++ engine")
-
-
-def _only_counts(progress: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that omits the messages of the single latency query."""
-    return lambda message: progress(message) if message.startswith("measuring accuracy") else None
-
-
-def evaluate_in_python(
-    folder: Path, split: Split, *, progress: Callable[[str], None] = lambda _: None
-) -> Accuracy:
-    """Evaluate with ncnn's Python package, which has the same kernels.
-
-    Raises:
-        UserError: the folder is damaged.
+        UserError: the folder is damaged, or the engine cannot be built or rejects it.
     """
     model = open_model_folder(folder)
-    net = load_net(model.param, model.weights, options_for(model.document.precision))
-    correct = 0
-    meter = TimeLeft(f"measuring accuracy in {model.document.precision}", len(split), progress, unit="images")
-    for start in range(0, len(split), 256):
-        part = slice(start, start + 256)
-        answers = run(net, model.document.normalize(split.images[part])).argmax(1)
-        correct += int((answers == split.labels[part]).sum())
-        meter.update(min(start + 256, len(split)))
-    return Accuracy(images=len(split), correct=correct, computed_by="ncnn in Python")
+    infer: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    if computed_by == "the C++ engine":
+        infer = EngineModel(folder, kernels=kernels, self_test=True).infer_each
+    else:
+        infer = partial(run, load_net(model.param, model.weights, options_for(model.document.precision)))
+    logits = []
+    meter = TimeLeft(
+        f"measuring accuracy in {model.document.precision}", len(images), progress, unit="images"
+    )
+    for start in range(0, len(images), _PART):
+        logits.append(infer(model.document.normalize(images[start : start + _PART])))
+        meter.update(start + len(logits[-1]))
+    return np.concatenate(logits)
+
+
+def evaluate(
+    folder: Path, split: Split, *, computed_by: ComputedBy, progress: Callable[[str], None] = lambda _: None
+) -> Accuracy:
+    """Return the accuracy of a model folder on `split`; raises the same errors as `predict`."""
+    logits = predict(folder, split.images, computed_by=computed_by, progress=progress)
+    correct = int((logits.argmax(1) == split.labels).sum())
+    return Accuracy(images=len(split), correct=correct, computed_by=computed_by)
 
 
 def choose_evaluator(progress: Callable[[str], None] = lambda _: None) -> Evaluator:
-    """Return `evaluate_in_cpp` if the engine can be built on this machine, else `evaluate_in_python`."""
+    """Return an evaluator with the C++ engine if it can be built on this machine, else with ncnn."""
     from deploy.engine_build.engine import ensure_engine
 
+    computed_by: ComputedBy = "the C++ engine"
     try:
         ensure_engine(progress=progress)
     except UserError as error:
         progress(f"C++ engine unavailable, evaluating in Python instead: {str(error).splitlines()[0]}")
-        return partial(evaluate_in_python, progress=progress)
-    return partial(evaluate_in_cpp, progress=progress)
+        computed_by = "ncnn in Python"
+    return partial(evaluate, computed_by=computed_by, progress=progress)

@@ -7,7 +7,7 @@ Three methods: `minmax` covers all observed values; `percentile` clips the large
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from deploy.conversion.ncnn_net import extract, map_images
 
 Method = Literal["minmax", "percentile", "kl"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 BINS = 2048
 LEVELS = 128

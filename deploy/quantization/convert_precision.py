@@ -8,7 +8,6 @@ fp32: quantizing it costs precision and saves nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +15,17 @@ from numpy.typing import NDArray
 
 from deploy.conversion.ncnn_net import READABLE, load_net, options_for, run
 from deploy.conversion.param_file import parse
-from deploy.conversion.parity import compare
+from deploy.conversion.parity import compare, tolerant_self_test
 from deploy.conversion.weights_file import read_weights, write_weights
 from deploy.model_files import model_folder as mf
 from deploy.model_files.folder_swap import replacing_folder
 from deploy.quantization import activation_scales as cal
 from deploy.quantization.int8_weights import write_int8
-from deploy.winograd.kernel_choice import find_faster_onednn
+from deploy.winograd.kernel_choice import choose_kernels
 from deploy.winograd.measured_choice import tune_by_measurement
 from deploy.winograd.rule import tune_by_rule
 from platform.common.errors import UsageError, UserError
 from platform.common.time_left import TimeLeft
-
-SELF_TEST_MARGIN = 4
-"""Self-test tolerance as a multiple of the error on this machine; other processors round differently."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversionResult:
-    """A model folder in a lower precision."""
-
-    folder: Path
-    precision: mf.ModelPrecision
-    document: mf.ModelDocument
-    """Its model.json."""
 
 
 def convert_precision(
@@ -54,7 +40,7 @@ def convert_precision(
     tuned: bool = False,
     try_onednn: bool = True,
     progress: Callable[[str], None] = lambda _: None,
-) -> ConversionResult:
+) -> mf.ModelFolder:
     """Write the network of an fp32 model folder in a lower precision.
 
     Args:
@@ -91,11 +77,12 @@ def convert_precision(
         what = f"comparing {precision} with fp32 on {len(images)} images ({images_label})"
         progress(what)
         meter = TimeLeft(what, 2 * len(images), progress)
-        document, reference = _describe(folder, new, precision, images, images_label, notes, meter)
+        inputs = folder.document.normalize(images)
+        document, reference = _describe(folder, new, precision, inputs, images_label, notes, meter)
         if tuned and try_onednn:
-            document = _choose_kernels(new, document, images, reference, progress)
+            document = choose_kernels(new, document, inputs, reference, progress=progress)
         mf.open_model_folder(new)
-        return ConversionResult(folder=out_dir, precision=precision, document=document)
+        return mf.ModelFolder(out_dir, document)
 
 
 def _write_files(
@@ -156,7 +143,7 @@ def _describe(
     source: mf.ModelFolder,
     new: Path,
     precision: mf.ModelPrecision,
-    images: NDArray[np.uint8],
+    inputs: NDArray[np.float32],
     images_label: str,
     notes: dict[str, object],
     meter: TimeLeft,
@@ -165,55 +152,18 @@ def _describe(
     document = source.document
     before = load_net(source.param, source.weights)
     after = load_net(new / mf.PARAM, new / mf.WEIGHTS, options_for(precision))
-    inputs = document.normalize(images)
     reference = run(before, inputs, progress=meter.update)
-    logits = run(after, inputs, progress=lambda done: meter.update(len(images) + done))
+    logits = run(after, inputs, progress=lambda done: meter.update(len(inputs) + done))
     patterns = run(after, document.normalize(mf.self_test_images(document.input.shape)))
+    labels = {"data": images_label, "reference": "ncnn fp32"}
     changed = document.model_copy(
         update={
             "precision": precision,
             "files": {name: mf.describe_file(new / name) for name in (mf.PARAM, mf.WEIGHTS)},
-            "parity": mf.ParityInfo(
-                **asdict(compare(reference, logits)), data=images_label, reference="ncnn fp32"
-            ),
-            "self_test": _self_test(document, patterns),
+            "parity": compare(reference, logits).model_copy(update=labels),
+            "self_test": tolerant_self_test(document, patterns),
             **notes,
         }
     )
     mf.write_document(new, changed)
     return changed, reference
-
-
-def _self_test(document: mf.ModelDocument, patterns: NDArray[np.float32]) -> mf.SelfTest:
-    """Return the self-test of `document`, with a tolerance for the logits `patterns` of its images."""
-    expected = np.array(document.self_test.logits, np.float32)
-    tolerance = SELF_TEST_MARGIN * compare(expected, patterns).max_abs
-    return document.self_test.model_copy(update={"tolerance": max(document.self_test.tolerance, tolerance)})
-
-
-def _choose_kernels(
-    new: Path,
-    document: mf.ModelDocument,
-    images: NDArray[np.uint8],
-    reference: NDArray[np.float32],
-    progress: Callable[[str], None],
-) -> mf.ModelDocument:
-    """Use oneDNN's kernels in `new` if they are faster; return its model.json.
-
-    The parity is then that of oneDNN. The tolerance of the self-test covers both, because other machines use
-    ncnn's kernels.
-    """
-    choice = find_faster_onednn(new, progress=progress)
-    if choice is None:
-        return document
-    parity = compare(reference, choice.infer_all(document.normalize(images)))
-    patterns = choice.infer_all(document.normalize(mf.self_test_images(document.input.shape)))
-    changed = document.model_copy(
-        update={
-            "parity": document.parity.model_copy(update=asdict(parity)),
-            "self_test": _self_test(document, patterns),
-            "tuning": {**(document.tuning or {}), **choice.record()},
-        }
-    )
-    mf.write_document(new, changed)
-    return changed

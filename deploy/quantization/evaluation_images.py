@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from deploy.conversion.export_source import find_dataset
 from deploy.quantization.activation_scales import MIN_IMAGES
 from platform.data.cache import load_split
 from platform.data.config import DataConfig
@@ -36,16 +34,6 @@ class EvaluationData:
     """For the reported accuracy; may reject the chosen precision."""
 
 
-def find_evaluation_data(model: TrainedModel, data_dir: Path | None) -> EvaluationData | None:
-    """Return the images of the data set that `model` was trained on; None if it is not in the cache.
-
-    Raises:
-        UserError: the data in `data_dir` cannot be read, or has another size or other classes.
-    """
-    info = find_dataset(model, data_dir)
-    return None if info is None else split_evaluation_data(model, info)
-
-
 def split_evaluation_data(
     model: TrainedModel, info: DatasetInfo, *, most_images: int | None = None
 ) -> EvaluationData:
@@ -58,14 +46,14 @@ def split_evaluation_data(
     """
     train = load_split(info, "train")
     known, held_back = train_validation_indices(train.labels, _division(model, len(train)))
-    candidates = np.concatenate([_spread(held_back, MIN_IMAGES), known])
+    candidates = np.concatenate([spread(held_back, MIN_IMAGES), known])
     calibration = candidates[:MIN_IMAGES]
     rest = np.setdiff1d(held_back, calibration)
     validation = rest if len(rest) >= MIN_IMAGES else held_back
     test = load_split(info, "test")
     if most_images is not None:
-        validation = _spread(validation, most_images)
-        test = test.take(_spread(np.arange(len(test)), most_images))
+        validation = spread(validation, most_images)
+        test = test.take(spread(np.arange(len(test)), most_images))
     return EvaluationData(
         label=info.label,
         calibration=train.images[np.sort(calibration)],
@@ -87,7 +75,7 @@ def _division(model: TrainedModel, images: int) -> DataConfig:
     return config.model_copy(update={"validation_size": max(1, images // 10)})
 
 
-def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return up to `count` of the indices, evenly spaced: files may be sorted by class."""
     chosen = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(np.int64)
     return indices[chosen]

@@ -23,7 +23,7 @@ from deploy.model_files.folder_swap import replacing_folder
 from deploy.model_files.precision_folders import precision_folder
 from deploy.quantization.accuracy import Accuracy, Evaluator
 from deploy.quantization.activation_scales import Method
-from deploy.quantization.convert_precision import ConversionResult, convert_precision
+from deploy.quantization.convert_precision import convert_precision
 from deploy.winograd.kernel_choice import time_ratio
 from platform.common.errors import UserError
 from platform.common.text_format import percent
@@ -45,7 +45,7 @@ class PrecisionRefused(UserError):  # noqa: N818 - a result, not an error
 class ConvertedModel:
     """A network in a lower precision, in a scratch folder until it is published."""
 
-    result: ConversionResult
+    model: mf.ModelFolder
     validation: Accuracy | None
     """None without validation images."""
 
@@ -116,7 +116,7 @@ def converted_model(
     with tempfile.TemporaryDirectory(prefix="precision-") as scratch:
 
         def convert(try_onednn: bool) -> ConvertedModel:
-            result = convert_precision(
+            model = convert_precision(
                 source,
                 Path(scratch, precision),
                 precision=precision,
@@ -129,28 +129,28 @@ def converted_model(
                 progress=progress,
             )
             if gate is None:
-                return ConvertedModel(result=result, validation=None)
+                return ConvertedModel(model=model, validation=None)
             progress(f"evaluating {precision} on {len(gate.data.validation):,} validation images")
-            found = gate.evaluate(result.folder, gate.data.validation)
+            found = gate.evaluate(model.path, gate.data.validation)
             try:
                 gate.check(precision, found, gate.validation, "validation")
             except PrecisionRefused as refusal:
-                if (result.document.tuning or {}).get("kernels") != "onednn":
+                if (model.document.tuning or {}).get("kernels") != "onednn":
                     raise
                 progress(f"trying ncnn's kernels: with oneDNN's, {refusal}")
                 return convert(try_onednn=False)
-            return ConvertedModel(result=result, validation=found)
+            return ConvertedModel(model=model, validation=found)
 
         yield convert(try_onednn=True)
 
 
-def _check_speed(source: Path, result: ConversionResult) -> None:
+def _check_speed(source: Path, model: mf.ModelFolder) -> None:
     """Raise `PrecisionRefused` if bf16 is slower than fp32 here; skip the check without the C++ engine."""
     try:
-        models = EngineModel(result.folder), EngineModel(source)
+        models = EngineModel(model.path), EngineModel(source)
     except UserError:
         return
-    ratio = time_ratio(*models, result.document.input.shape)
+    ratio = time_ratio(*models, model.document.input.shape)
     if ratio > 1:
         raise PrecisionRefused(
             f"bf16 takes {ratio:.2f} times the processor time of fp32 on this machine; it was not exported. "
@@ -179,7 +179,7 @@ def export_precisions(
                 source, precision, gate=gate, method=method, tune=tune, progress=progress
             ) as found:
                 if tune and precision == "bf16":
-                    _check_speed(source, found.result)
+                    _check_speed(source, found.model)
                 publish(found, target, gate=gate, progress=progress)
         except PrecisionRefused as refusal:
             yield refusal
@@ -196,8 +196,8 @@ def publish(
         PrecisionRefused: the loss on the test images is too large; `out_dir` is unchanged.
         UserError: `out_dir` cannot be written.
     """
-    folder, precision = chosen.result.folder, chosen.result.precision
-    document = mf.open_model_folder(folder).document
+    folder, document = chosen.model.path, chosen.model.document
+    precision = document.precision
     if gate is not None and chosen.validation is not None:
         progress(f"evaluating {precision} on {len(gate.data.test):,} test images")
         test = gate.evaluate(folder, gate.data.test)

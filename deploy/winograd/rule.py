@@ -82,7 +82,7 @@ def _costs_more(layer: Layer, width: int, precision: ModelPrecision) -> bool:
 def without_winograd(param: ParamFile, names: Collection[str]) -> ParamFile:
     """Return `param` with the transform off for the layers named and on for the other 3x3 convolutions.
 
-    Both settings are explicit, since the engine applies its own rule where the file has none.
+    Both settings are explicit, so that every program that loads the file runs the same kernels.
     """
     return ParamFile(param.blobs, tuple(_decided(layer, layer.name in names) for layer in param.layers))
 

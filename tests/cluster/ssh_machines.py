@@ -115,7 +115,7 @@ def _copy_engine(home: Path) -> None:
     built = ensure_engine().resnet18.parent
     target = home / PROJECT.name / built.relative_to(ROOT)
     target.mkdir(parents=True)
-    for name in ("resnet18", "benchmark_ncnn", "built-from.txt"):
+    for name in ("resnet18", "benchmark_ncnn", "libsweep_engine.so", "built-from.txt"):
         shutil.copy2(built / name, target / name)
     cache = home / default_cache_dir().relative_to(Path.home())
     cache.mkdir(parents=True)

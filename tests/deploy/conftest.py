@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.export import ExportResult, export_model
+from deploy.export import export_model
+from deploy.model_files.model_folder import ModelFolder
 from platform.models.trained import TrainedModel, save_trained_model
 from tests.deploy.examples import trained_like
 
@@ -33,5 +34,5 @@ def model_path(model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def export(model_path: Path) -> ExportResult:
+def export(model_path: Path) -> ModelFolder:
     return export_model(model_path, model_path.parent / "export", source={"sweep": "s-20260101-000000"})

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from deploy.conversion import parity
-from deploy.conversion.export_source import find_images, find_target
+from deploy.conversion.export_source import find_dataset, find_target
 from deploy.conversion.ncnn_net import load_net, run
 from deploy.export import export_model
 from deploy.model_files.model_folder import open_model_folder, self_test_images
+from deploy.quantization.evaluation_images import spread
 from platform.common.errors import UserError
 from platform.data import cache, catalog
 from platform.data.config import DataConfig
@@ -28,7 +29,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_document_describes_the_network(export, model):
-    document = open_model_folder(export.folder).document
+    document = open_model_folder(export.path).document
     assert (document.name, document.precision) == ("resnet32_cifar", "fp32")
     assert (document.input.channels, document.input.height, document.input.width) == (3, 32, 32)
     assert document.output.classes == model.class_names
@@ -44,7 +45,7 @@ def test_document_describes_the_network(export, model):
 
 
 def test_parity_is_measured_on_256_images(export):
-    document = open_model_folder(export.folder).document
+    document = open_model_folder(export.path).document
     assert document.parity.images >= 256
     assert document.parity.data == "random"
     assert 0 < document.parity.max_abs <= 1e-4
@@ -52,7 +53,7 @@ def test_parity_is_measured_on_256_images(export):
 
 
 def test_self_test_has_pytorchs_logits_and_ncnn_reproduces_them(export, model):
-    folder = open_model_folder(export.folder)
+    folder = open_model_folder(export.path)
     images = model.normalize(torch.from_numpy(self_test_images(model.input_shape)))
     with torch.no_grad():
         expected = model.network()(images).numpy()
@@ -73,7 +74,7 @@ def test_mean_image_is_stored_in_channel_row_column_order(few_images, model, tmp
     mean[1, 2, 3] = 0.25
     save_trained_model(tmp_path / "model.pt", replace(model, mean=mean))
     result = export_model(tmp_path / "model.pt", tmp_path / "export")
-    stored = open_model_folder(result.folder).document.normalization.mean
+    stored = open_model_folder(result.path).document.normalization.mean
     assert len(stored) == 3 * 32 * 32
     assert stored[(1 * 32 + 2) * 32 + 3] == 0.25
 
@@ -81,7 +82,7 @@ def test_mean_image_is_stored_in_channel_row_column_order(few_images, model, tmp
 def test_export_with_wrong_logits_is_rejected_and_the_old_one_kept(
     export, few_images, model_path, tmp_path, monkeypatch
 ):
-    old = shutil.copytree(export.folder, tmp_path / "export")
+    old = shutil.copytree(export.path, tmp_path / "export")
     before = files(old)
     monkeypatch.setattr(parity, "FP32_TOLERANCE", 1e-12)
     with pytest.raises(UserError, match=r"logits differ from PyTorch's by up to .* must stay within 1e-12"):
@@ -100,9 +101,9 @@ def test_large_logits_are_accepted(few_images, model, tmp_path):
     }
     save_trained_model(tmp_path / "model.pt", replace(model, state_dict=large))
     result = export_model(tmp_path / "model.pt", tmp_path / "export")
-    assert result.parity.max_abs > 1e-4
-    assert result.parity.max_relative < 1e-5
-    self_test = open_model_folder(result.folder).document.self_test
+    assert result.document.parity.max_abs > 1e-4
+    assert result.document.parity.max_relative < 1e-5
+    self_test = open_model_folder(result.path).document.self_test
     assert self_test.tolerance == pytest.approx(1e-3 * np.abs(self_test.logits).max())
 
 
@@ -135,15 +136,16 @@ def test_find_target(model_path, tmp_path, monkeypatch):
         find_target("nothing", runs=tmp_path)
 
 
-def test_comparison_images_come_from_the_cache_by_label(model, tmp_path, monkeypatch):
+def test_the_data_set_comes_from_the_cache_by_label(model, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path)
-    assert find_images(model, None, count=8) is None
+    assert find_dataset(model, None) is None
     info = catalog.prepare_dataset(DataConfig(name="generated"), cache_dir=tmp_path)
-    images, label = find_images(model, None, count=8)
-    test = catalog.load_split(info, "test").images
-    assert label == "generated"
-    assert images.shape == (8, 3, 32, 32)
-    assert np.array_equal(images[[0, -1]], test[[0, -1]])
+    assert find_dataset(model, None) == info
+
+
+def test_comparison_images_are_evenly_spaced():
+    assert spread(np.arange(100), 4).tolist() == [0, 33, 66, 99]
+    assert spread(np.arange(3), 4).tolist() == [0, 1, 2]
 
 
 def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

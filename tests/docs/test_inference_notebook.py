@@ -60,4 +60,4 @@ def test_cells_run_and_ncnn_agrees_with_pytorch(folder: Path) -> None:
     assert names["difference"] < 1e-4
     assert names["same"] is True
     assert "resnet20_cifar, trained on generated" in printed.getvalue()
-    assert (names["export"].folder / "model.bin").is_file()
+    assert (names["export"].path / "model.bin").is_file()

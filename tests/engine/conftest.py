@@ -134,6 +134,7 @@ def tiny() -> TinyModel:
         "normalization": {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]},
         "output": {"blob": "out0", "classes": CLASSES},
         "precision": "fp32",
+        "parity": {"images": 3, "max_abs": 0, "mean_abs": 0, "max_logit": 1, "top1_agreement": 1},
         "source": {"test_accuracy": 0.5},
     }
     model = TinyModel(weights, document)

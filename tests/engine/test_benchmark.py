@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.benchmark import newest_champion, parse_numbers, record_text
+from deploy.benchmark import newest_champion, parse_numbers
+from deploy.benchmark_accuracy import add_accuracy
 from deploy.engine_build.engine import EngineBinaries, _with_time_left, run_benchmark
 from deploy.engine_build.ncnn_source import ENGINE_DIR
-from deploy.model_files.image_file import write_image_file, write_logits_file
+from deploy.record_text import engine_text
 from deploy.winograd.measured_choice import processor_name
 from platform.common import time_left
 from platform.common.errors import UsageError, UserError
+from platform.data.dataset import Split
 
 from .conftest import TinyModel
 
@@ -38,7 +40,7 @@ def test_record_has_a_row_per_thread_count(engine: EngineBinaries, tiny_folder: 
         assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
         assert latency["p50"] == pytest.approx(np.median(row["samples_ms"]))
         assert row["peak_rss_mb"] > 1
-    lines = [json.loads(line) for line in record_text(record, "jsonl").splitlines()]
+    lines = [json.loads(line) for line in engine_text(record, "jsonl").splitlines()]
     assert [line["result"] for line in lines] == record["results"]
     assert lines[1]["model"] == record["models"][0]
 
@@ -49,14 +51,11 @@ def test_counts_of_the_engine_get_the_time_left(monkeypatch: pytest.MonkeyPatch)
     report = _with_time_left(messages.append)
     for message in (
         "loading export",
-        *(f"measuring accuracy in int8: {done} of 1000 images" for done in (0, 400)),
         *(f"measuring 2 configurations round-robin: {done} %" for done in (0, 50)),
     ):
         report(message)
     assert [re.sub(r"[\d.]+ s left", "N s left", message) for message in messages] == [
         "loading export",
-        "measuring accuracy in int8",
-        "measuring accuracy in int8: 400 of 1,000 images, N s left",
         "measuring 2 configurations round-robin",
         "measuring 2 configurations round-robin: 50 %, N s left",
     ]
@@ -66,16 +65,8 @@ def test_every_model_runs_in_every_combination(
     engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
 ) -> None:
     folders = [tiny.write(tmp_path / "export"), tiny.write(tmp_path / "export-fp16", name="other")]
-    printed: list[str] = []
     record = run_benchmark(
-        *folders,
-        batches=(1, 4),
-        workers=(1, 2),
-        repetitions=10,
-        min_time_s=0,
-        output_format="csv",
-        on_text=printed.append,
-        progress=lambda _: None,
+        *folders, batches=(1, 4), workers=(1, 2), repetitions=10, min_time_s=0, progress=lambda _: None
     )
     rows = record["results"]
     assert [(row["model"], row["batch"], row["workers"]) for row in rows] == [
@@ -83,7 +74,7 @@ def test_every_model_runs_in_every_combination(
     ]
     scenarios = ["single-stream", "offline", "multi-stream", "offline"] * 2
     assert [row["scenario"] for row in rows] == scenarios
-    table = list(csv.DictReader(printed[0].splitlines()))
+    table = list(csv.DictReader(engine_text(record, "csv").splitlines()))
     assert [row["scenario"] for row in table] == scenarios
     assert [row["model"] for row in table] == ["tiny"] * 4 + ["other"] * 4
     assert float(table[2]["p50_ms"]) == rows[2]["latency_ms"]["p50"]
@@ -93,23 +84,20 @@ def test_every_model_runs_in_every_combination(
         assert row["gflops"] > 0
 
 
-def test_precisions_are_found_next_to_the_folder(
-    engine: EngineBinaries, tiny: TinyModel, tmp_path: Path
-) -> None:
+def test_the_program_prints_a_table_or_the_record(engine: EngineBinaries, tiny_folder: Path) -> None:
     def benchmark(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [str(engine.benchmark), str(tmp_path / "export"), "--repetitions", "1", "--min-time-s", "0"]
+        command = [str(engine.benchmark), str(tiny_folder), "--repetitions", "1", "--min-time-s", "0"]
         return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=60)
 
-    tiny.write(tmp_path / "export")
-    missing = benchmark("--precision", "fp32,fp16")
-    assert missing.returncode == 1
-    assert "no fp16 export of" in missing.stderr
-    tiny.write(tmp_path / "export-fp16", precision="fp16", self_test={"tolerance": 1, "logits": [[0] * 5]})
-    assert "contains a different network" in benchmark("--precision", "fp16").stderr
-    assert benchmark("--precision", "fp61").returncode == 2
-    assert benchmark("-o", "xml").returncode == 2
-    record = json.loads(benchmark("--precision", "fp32", "-o", "json").stdout)
-    assert [model["precision"] for model in record["models"]] == ["fp32"]
+    title, head, row = benchmark().stdout.splitlines()[:3]
+    assert title.startswith("tiny on ")
+    assert len(head) == len(row)
+    assert head.split()[:4] == ["scenario", "precision", "kernels", "threads"]
+    assert row.split()[:4] == ["single-stream", "fp32", "ncnn", "1"]
+    assert json.loads(benchmark("--json", "-").stdout)["models"][0]["precision"] == "fp32"
+    assert benchmark("--kernels", "mkl").returncode == 2
+    assert benchmark("--help").stdout.startswith("usage: benchmark_ncnn [flags] MODEL_DIR ...")
+    assert "did you mean --threads" in benchmark("--thread", "2").stderr
 
 
 def test_a_model_tuned_on_another_processor_warns(
@@ -124,29 +112,27 @@ def test_a_model_tuned_on_another_processor_warns(
     assert record["context"]["warnings"] == []
 
 
-def test_accuracy_and_parity_are_measured_in_cpp(
-    engine: EngineBinaries, tiny: TinyModel, tiny_folder: Path, tmp_path: Path
+def test_accuracy_and_parity_are_those_of_the_engine(
+    engine: EngineBinaries, tiny: TinyModel, tiny_folder: Path
 ) -> None:
     images = np.random.default_rng(2).integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
-    labels = np.array([int(np.argmax(tiny.logits(image))) for image in images])
-    labels[:7] = (labels[:7] + 1) % 5
-    write_image_file(tmp_path / "images", images, labels)
     logits = np.array([tiny.logits(image) for image in images], np.float32)
+    labels = logits.argmax(1)
+    labels[:7] = (labels[:7] + 1) % 5
     logits[3, 2] += 0.25
-    write_logits_file(tmp_path / "logits", logits)
-    record = run_benchmark(
-        tiny_folder,
-        repetitions=1,
-        min_time_s=0,
-        images=tmp_path / "images",
-        logits=tmp_path / "logits",
-        progress=lambda _: None,
+    record = run_benchmark(tiny_folder, repetitions=1, min_time_s=0, progress=lambda _: None)
+    add_accuracy(
+        record, [tiny_folder], Split(images, labels), logits, kernels="auto", progress=lambda _: None
     )
-    model = record["models"][0]
+    model, row = record["models"][0], record["results"][0]
     assert model["accuracy"] == {"images": 30, "correct": 23, "top1": pytest.approx(23 / 30)}
     assert model["parity"]["images"] == 30
-    assert model["parity"]["max_abs"] == pytest.approx(0.25, abs=1e-4)
-    assert record["results"][0]["accuracy_top1"] == model["accuracy"]["top1"]
+    assert model["parity"]["max_abs"] == row["parity_max_abs"] == pytest.approx(0.25, abs=1e-4)
+    assert row["accuracy_top1"] == model["accuracy"]["top1"]
+    assert "accuracy in fp32: 0.7667 (23 of 30 images)" in engine_text(record, "table")
+    head, rule, cells = engine_text(record, "md").splitlines()
+    assert len(head) == len(rule) == len(cells)
+    assert " 0.7667 |" in cells
 
 
 def test_rejected_model_is_one_message(engine: EngineBinaries, tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_interrupted_build_is_repeated(
     source = tmp_path / "source"
     (source / "src").mkdir(parents=True)
     (source / "src" / "stb_image.h").write_text("")
+    monkeypatch.setattr(ncnn_source, "_unpacked_source", lambda *_, **__: source)
     monkeypatch.setattr(ncnn_source, "run_cmake", lambda *_, **__: None)
 
     def interrupt(*_: object, **__: object) -> None:
@@ -122,17 +123,17 @@ def test_interrupted_build_is_repeated(
 
     monkeypatch.setattr(ncnn_source, "run_ninja", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        ensure_ncnn(tools, progress=quiet, source_dir=source)
+        ensure_ncnn(tools, progress=quiet)
 
     def build(_: BuildTools, build_dir: Path, *, what: str, **__: object) -> None:
         if what.startswith("installing"):
             (build_dir.parent / "installed" / "include").mkdir(parents=True)
 
     monkeypatch.setattr(ncnn_source, "run_ninja", build)
-    prefix = ensure_ncnn(tools, progress=quiet, source_dir=source)
+    prefix = ensure_ncnn(tools, progress=quiet)
     assert (prefix / "include" / "stb_image.h").is_file()
     monkeypatch.setattr(ncnn_source, "run_ninja", interrupt)
-    assert ensure_ncnn(tools, progress=quiet, source_dir=source) == prefix
+    assert ensure_ncnn(tools, progress=quiet) == prefix
 
 
 def test_failed_build_reports_output_and_log(tmp_path: Path) -> None:

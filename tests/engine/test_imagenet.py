@@ -40,7 +40,7 @@ def test_cpp_and_python_predict_the_same_five_classes_for_an_image_of_another_si
     engine: EngineBinaries, model_path: Path, tmp_path: Path
 ) -> None:
     images = random_images(2, (3, 224, 224))
-    folder = export_model(model_path, tmp_path / "export", parity_images=images, parity_data="random").folder
+    folder = export_model(model_path, tmp_path / "export", parity_images=images, parity_data="random").path
     image = open_model_folder(folder).document.input
     assert (image.height, image.width, image.resize, image.shorter_side) == (
         224,

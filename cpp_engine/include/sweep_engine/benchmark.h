@@ -1,12 +1,13 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "sweep_engine/classifier.h"
 #include "sweep_engine/json.h"
-#include "sweep_engine/progress.h"
 #include "sweep_engine/status.h"
 
 namespace sweep_engine {
@@ -56,6 +57,9 @@ struct LatencySeries {
 /// The self-test of `options` is skipped.
 Result<ColdStart> measure_cold_start(const std::string& folder, ClassifierOptions options);
 
+/// Callback for progress messages of one line.
+using Progress = std::function<void(const std::string&)>;
+
 /// Measure all configurations round-robin, a few queries per round and every second round in reverse order,
 /// until each has enough samples. A disturbance of the machine then affects all configurations alike, so that
 /// their ratios remain valid.
@@ -63,6 +67,17 @@ Result<ColdStart> measure_cold_start(const std::string& folder, ClassifierOption
 Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string>& folders,
                                                    const BenchmarkSettings& settings,
                                                    const Progress& progress);
+
+/// Peak arithmetic throughput of one core in 1e9 operations per second (a multiply-accumulate counts as two),
+/// measured in a loop of register-only instructions at the current clock rate: FMA for fp32, bfloat16 dot
+/// products for bf16, VNNI for int8. It is the upper bound for any kernel.
+/// @returns nullopt if the processor lacks the instruction or is not x86-64
+std::optional<double> measure_peak_gflops(Precision precision);
+
+/// Quantile with linear interpolation, like NumPy's default.
+/// @param values  at least one, in any order
+/// @param p       0 (minimum) to 1 (maximum)
+double percentile(std::vector<double> values, double p);
 
 /// JSON record of one series: scenario, kernels, threads, batch, workers, repetitions, warmup, latency_ms
 /// {min, p50, p90, p99, mean}, cpu_ms_p50, images_per_s, gflops, load_ms, first_inference_ms, peak_rss_mb,

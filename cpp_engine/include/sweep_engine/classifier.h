@@ -98,6 +98,20 @@ class Classifier {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Differences between computed and reference logits.
+struct Parity {
+  int images = 0;
+  double max_abs = 0.0;   ///< largest absolute difference
+  double mean_abs = 0.0;  ///< mean absolute difference
+  int same_top1 = 0;      ///< images with the same top-1 class
+
+  /// Share of images with the same top-1 class, in [0, 1].
+  [[nodiscard]] double top1_agreement() const { return static_cast<double>(same_top1) / images; }
+};
+
+/// Compare the network's logits of the self-test images with the model folder's PyTorch logits.
+Result<Parity> measure_parity(const Classifier& classifier);
+
 /// Resize (and crop) an image to the network's input size.
 /// @returns pixels, CHW, 0 to 255
 Result<std::vector<std::uint8_t>> fit_to_input(const Image& image, const InputSpec& input);

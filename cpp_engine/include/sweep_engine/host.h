@@ -29,8 +29,6 @@ std::string processor_name();
 /// Peak resident set size of this process in MiB.
 double peak_rss_mb();
 
-const char* engine_version();
-
 /// Versions of the engine and the libraries of its kernels, as in `0.1.0 (ncnn 1.0, oneDNN 2.6.3)`.
 std::string describe_versions();
 

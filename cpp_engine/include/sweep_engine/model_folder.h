@@ -76,10 +76,6 @@ struct Manifest {
 /// the other files.
 Result<Manifest> read_manifest(const std::string& folder);
 
-/// The folder of the same network in another precision: `folder` itself if it has that precision, otherwise
-/// its sibling from the export, e.g. DIR-int8 for DIR.
-Result<std::string> find_precision_folder(const std::string& folder, Precision precision);
-
 /// Read a regular file of at most `limit` bytes.
 Result<std::string> read_file(const std::string& path, std::uint64_t limit);
 

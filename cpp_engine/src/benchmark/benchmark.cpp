@@ -5,11 +5,11 @@
 #include <cmath>
 #include <memory>
 #include <mutex>
+#include <numeric>
 
 #include "benchmark/clocks.h"
 #include "support/worker_threads.h"
 #include "sweep_engine/classifier.h"
-#include "sweep_engine/statistics.h"
 
 namespace sweep_engine {
 
@@ -20,6 +20,7 @@ constexpr std::size_t max_samples = 100000;
 constexpr std::size_t min_samples = 10;
 constexpr double settled_tolerance = 0.05;  // relative change of the median, for two consecutive rounds
 constexpr double max_warmup_ms = 2000.0;
+constexpr double report_every_ms = 1000.0;
 
 /// One combination of model, threads, batch size and workers. Combinations with the same model and number of
 /// threads share the loaded network.
@@ -208,18 +209,20 @@ Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string
     Status status = warm_up(configuration, settings.warmup);
     if (!status.ok()) return status;
   }
-  ProgressCounter counter(
-      progress,
+  const std::string phase =
       "measuring " + std::to_string(configurations.size()) +
-          (configurations.size() == 1 ? " configuration: " : " configurations round-robin: "),
-      " %");
+      (configurations.size() == 1 ? " configuration: " : " configurations round-robin: ");
+  double reported_ms = wall_ms() - report_every_ms;
   for (int round = 0;; ++round) {
     double least = 1.0;
     for (const Configuration& configuration : configurations) {
       least = std::min(least, share_done(configuration.series, settings));
     }
     if (least >= 1.0) break;
-    counter.update(static_cast<std::size_t>(100.0 * least));
+    if (wall_ms() - reported_ms >= report_every_ms) {
+      reported_ms = wall_ms();
+      progress(phase + std::to_string(static_cast<int>(100.0 * least)) + " %");
+    }
     for (std::size_t i = 0; i < configurations.size(); ++i) {
       Configuration& configuration = configurations[round % 2 == 0 ? i : configurations.size() - 1 - i];
       Status status = measure_round(configuration, configurations.size() > 1);
@@ -232,6 +235,14 @@ Result<std::vector<LatencySeries>> measure_latency(const std::vector<std::string
   return series;
 }
 
+double percentile(std::vector<double> values, double p) {
+  std::sort(values.begin(), values.end());
+  const double place = p * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<std::size_t>(place);
+  const std::size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (values[above] - values[below]) * (place - static_cast<double>(below));
+}
+
 Json describe_series(const LatencySeries& series, std::int64_t macs) {
   const std::vector<double>& samples = series.samples_ms;
   Json latency = Json::object();
@@ -239,7 +250,8 @@ Json describe_series(const LatencySeries& series, std::int64_t macs) {
   latency.set("p50", percentile(samples, 0.5));
   latency.set("p90", percentile(samples, 0.9));
   latency.set("p99", percentile(samples, 0.99));
-  latency.set("mean", mean(samples));
+  latency.set("mean",
+              std::accumulate(samples.begin(), samples.end(), 0.0) / static_cast<double>(samples.size()));
   Json warmup = Json::object();
   warmup.set("queries", series.warmup_queries);
   warmup.set("settled", series.settled);

@@ -1,8 +1,12 @@
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #include "benchmark/clocks.h"
 #include "sweep_engine/benchmark.h"
@@ -30,50 +34,40 @@ Result<ColdStart> load_and_run_once(const std::string& folder, const ClassifierO
   return cold;
 }
 
+/// Memory that the child process shares with its parent.
+struct Answer {
+  bool is_complete = false;
+  StatusCode code = StatusCode::ok;
+  char message[4096] = {};
+  ColdStart cold;
+};
+
 }  // namespace
 
 Result<ColdStart> measure_cold_start(const std::string& folder, ClassifierOptions options) {
   options.self_test = false;
-  int ends[2];
-  if (::pipe(ends) != 0) return Status(StatusCode::io_error, std::string("pipe: ") + std::strerror(errno));
+  void* memory = ::mmap(nullptr, sizeof(Answer), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return Status(StatusCode::io_error, std::string("mmap: ") + std::strerror(errno));
+  const std::unique_ptr<Answer, void (*)(Answer*)> answer(
+      new (memory) Answer, [](Answer* shared) { ::munmap(shared, sizeof *shared); });
   const pid_t child = ::fork();
   if (child < 0) return Status(StatusCode::io_error, std::string("fork: ") + std::strerror(errno));
   if (child == 0) {
-    ::close(ends[0]);
     const Result<ColdStart> cold = load_and_run_once(folder, options);
-    // The first byte is 'v' (value) or the status code.
-    std::string message(1, cold.ok() ? 'v' : static_cast<char>('A' + static_cast<int>(cold.status().code())));
-    if (cold.ok()) {
-      message.append(reinterpret_cast<const char*>(&cold.value()), sizeof(ColdStart));
-    } else {
-      message += cold.status().message();
-    }
-    const bool is_sent =
-        ::write(ends[1], message.data(), message.size()) == static_cast<ssize_t>(message.size());
-    ::_exit(is_sent ? 0 : 1);
+    if (cold.ok()) answer->cold = cold.value();
+    answer->code = cold.status().code();
+    std::snprintf(answer->message, sizeof answer->message, "%s", cold.status().message().c_str());
+    answer->is_complete = true;
+    ::_exit(0);
   }
-  ::close(ends[1]);
-  std::string message;
-  char buffer[4096];
-  ssize_t got = 0;
-  while ((got = ::read(ends[0], buffer, sizeof buffer)) > 0 || (got < 0 && errno == EINTR)) {
-    if (got > 0) message.append(buffer, static_cast<std::size_t>(got));
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
   }
-  ::close(ends[0]);
-  int exit_status = 0;
-  ::waitpid(child, &exit_status, 0);
-  if (message.empty()) {
+  if (!answer->is_complete) {
     return Status(StatusCode::inference_failed,
                   "the process that loads the model terminated without a result");
   }
-  if (message[0] != 'v') return Status(static_cast<StatusCode>(message[0] - 'A'), message.substr(1));
-  ColdStart cold;
-  if (message.size() != 1 + sizeof cold) {
-    return Status(StatusCode::inference_failed,
-                  "the process that loads the model returned an incomplete result");
-  }
-  std::memcpy(&cold, message.data() + 1, sizeof cold);
-  return cold;
+  if (answer->code != StatusCode::ok) return Status(answer->code, answer->message);
+  return answer->cold;
 }
 
 }  // namespace sweep_engine

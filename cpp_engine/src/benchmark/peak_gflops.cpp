@@ -1,4 +1,4 @@
-#include "sweep_engine/peak_gflops.h"
+#include "sweep_engine/benchmark.h"
 
 #include <algorithm>
 #include <chrono>
@@ -10,9 +10,9 @@
 
 namespace sweep_engine {
 
-namespace {
-
 #ifdef SWEEP_ENGINE_X86
+
+namespace {
 
 // Twelve independent accumulators hide the instruction latency (up to 5 cycles at two per cycle).
 constexpr int accumulators = 12;
@@ -80,7 +80,9 @@ double best_gflops(void (*chain)(), int operations) {
   return 1e-9 * operations * accumulators * steps / best_s;
 }
 
-std::optional<double> measure(Precision precision) {
+}  // namespace
+
+std::optional<double> measure_peak_gflops(Precision precision) {
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") != 0;
   switch (precision) {
@@ -101,12 +103,8 @@ std::optional<double> measure(Precision precision) {
 
 #else
 
-std::optional<double> measure(Precision) { return std::nullopt; }
+std::optional<double> measure_peak_gflops(Precision) { return std::nullopt; }
 
 #endif
-
-}  // namespace
-
-std::optional<double> measure_peak_gflops(Precision precision) { return measure(precision); }
 
 }  // namespace sweep_engine

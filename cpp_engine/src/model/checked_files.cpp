@@ -16,29 +16,7 @@ constexpr std::uint64_t text_limit = 16U << 20;
 
 Status invalid_model(const std::string& message) { return {StatusCode::model_invalid, message}; }
 
-Status wrong_size(const FileSpec& file, std::uint64_t got) {
-  return invalid_model(file.name + ": " + std::to_string(got) + " bytes, but model.json declares " +
-                       std::to_string(file.bytes) +
-                       "; the file is damaged or belongs to another model. Export the model again");
-}
-
-Status wrong_hash(const FileSpec& file) {
-  return invalid_model(file.name +
-                       ": the SHA-256 differs from model.json; the file was damaged or modified. "
-                       "Export the model again");
-}
-
 }  // namespace
-
-Result<std::string> read_checked_text(const std::string& folder, const FileSpec& file) {
-  Result<std::string> text = read_file(folder + "/" + file.name, text_limit);
-  if (!text.ok()) return invalid_model(text.status().message());
-  if (text.value().size() != file.bytes) return wrong_size(file, text.value().size());
-  Sha256 hash;
-  hash.update(text.value().data(), text.value().size());
-  if (hash.hex() != file.sha256) return wrong_hash(file);
-  return text;
-}
 
 Result<std::shared_ptr<std::FILE>> open_checked_file(const std::string& folder, const FileSpec& file) {
   const std::string path = folder + "/" + file.name;
@@ -51,15 +29,31 @@ Result<std::shared_ptr<std::FILE>> open_checked_file(const std::string& folder, 
   });
   if (handle == nullptr) return invalid_model(path + ": " + std::strerror(errno));
   if (static_cast<std::uint64_t>(info.st_size) != file.bytes) {
-    return wrong_size(file, static_cast<std::uint64_t>(info.st_size));
+    return invalid_model(file.name + ": " + std::to_string(info.st_size) +
+                         " bytes, but model.json declares " + std::to_string(file.bytes) +
+                         "; the file is damaged or belongs to another model. Export the model again");
   }
   Sha256 hash;
   std::vector<char> chunk(std::size_t{1} << 18);
   std::size_t got = 0;
   while ((got = std::fread(chunk.data(), 1, chunk.size(), handle.get())) > 0) hash.update(chunk.data(), got);
-  if (hash.hex() != file.sha256) return wrong_hash(file);
+  if (hash.hex() != file.sha256) {
+    return invalid_model(file.name +
+                         ": the SHA-256 differs from model.json; the file was damaged or modified. "
+                         "Export the model again");
+  }
   std::rewind(handle.get());
   return handle;
+}
+
+Result<std::string> read_checked_text(const std::string& folder, const FileSpec& file) {
+  const Result<std::shared_ptr<std::FILE>> handle = open_checked_file(folder, file);
+  if (!handle.ok()) return handle.status();
+  if (file.bytes > text_limit) return invalid_model(file.name + ": more than 16 MiB");
+  std::string text(file.bytes, '\0');
+  if (std::fread(text.data(), 1, text.size(), handle.value().get()) != text.size())
+    return invalid_model(file.name + ": incomplete read");
+  return text;
 }
 
 }  // namespace sweep_engine

@@ -57,12 +57,6 @@ ncnn::Option options_for(Precision precision, int num_threads) {
   return option;
 }
 
-// Winograd kernels compute in fp32 and would replace the bf16 and int8 convolution kernels.
-WinogradPolicy policy_for(Precision precision) {
-  const bool computes_in_fp32 = precision == Precision::fp32 || precision == Precision::fp16;
-  return computes_in_fp32 ? WinogradPolicy::by_layer_size : WinogradPolicy::off;
-}
-
 Result<Graph> checked_graph(const Manifest& manifest, const std::string& text) {
   Result<Graph> graph = parse_graph(text);
   if (!graph.ok()) return graph;
@@ -108,25 +102,19 @@ Kernels Classifier::kernels() const { return impl_->onednn != nullptr ? Kernels:
 namespace {
 
 Status run_self_test(const Classifier& classifier) {
-  const Manifest& manifest = classifier.manifest();
-  for (std::size_t k = 0; k < manifest.self_test_logits.size(); ++k) {
-    const std::vector<double>& expected = manifest.self_test_logits[k];
-    const Result<std::vector<float>> got =
-        classifier.logits(self_test_pattern(manifest.input, static_cast<int>(k)));
-    if (!got.ok()) return got.status();
-    double max_difference = 0.0;
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      max_difference = std::max(max_difference, std::fabs(expected[i] - static_cast<double>(got.value()[i])));
-    }
-    if (!(max_difference <= manifest.self_test_tolerance)) {
-      return invalid_model("self-test failed: the logits of image " + std::to_string(k) +
-                           " differ from model.json by up to " + Json(max_difference).text() +
-                           ", the tolerance is " + Json(manifest.self_test_tolerance).text() +
-                           ". The files belong to different models, or " +
-                           kernels_name(classifier.kernels()) + " computes incorrectly on this processor");
-    }
-  }
-  return {};
+  const Result<Parity> parity = measure_parity(classifier);
+  if (!parity.ok()) return parity.status();
+  const double tolerance = classifier.manifest().self_test_tolerance;
+  if (parity.value().max_abs <= tolerance) return {};
+  return invalid_model("self-test failed: the logits differ from model.json by up to " +
+                       Json(parity.value().max_abs).text() + ", the tolerance is " + Json(tolerance).text() +
+                       ". The files belong to different models, or " + kernels_name(classifier.kernels()) +
+                       " computes incorrectly on this processor");
+}
+
+template <typename Number>
+std::ptrdiff_t top1(const std::vector<Number>& logits) {
+  return std::max_element(logits.begin(), logits.end()) - logits.begin();
 }
 
 /// Kernels that were the fastest on another processor need not be so on this one.
@@ -140,8 +128,7 @@ Status load_ncnn(ncnn::Net& net, const Graph& graph, const Manifest& manifest, s
   net.opt = options_for(manifest.precision, options.num_threads);
   std::rewind(bin);
   const BoundedReader reader(bin, manifest.bin.bytes);
-  if (net.load_param_mem(write_graph(graph, policy_for(manifest.precision)).c_str()) != 0)
-    return invalid_model("ncnn rejected model.param");
+  if (net.load_param_mem(write_graph(graph).c_str()) != 0) return invalid_model("ncnn rejected model.param");
   if (net.load_model(reader) != 0 || reader.left() != 0) return invalid_model("ncnn rejected model.bin");
   return {};
 }
@@ -316,6 +303,24 @@ Result<std::vector<Score>> Classifier::classify(const Image& image, int top) con
     scores.push_back({static_cast<int>(i), impl_->manifest.classes[i], probabilities[i]});
   }
   return scores;
+}
+
+Result<Parity> measure_parity(const Classifier& classifier) {
+  const Manifest& manifest = classifier.manifest();
+  Parity parity;
+  for (const std::vector<double>& expected : manifest.self_test_logits) {
+    const Result<std::vector<float>> got =
+        classifier.logits(self_test_pattern(manifest.input, parity.images++));
+    if (!got.ok()) return got.status();
+    if (top1(got.value()) == top1(expected)) ++parity.same_top1;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const double difference = std::fabs(expected[i] - static_cast<double>(got.value()[i]));
+      parity.max_abs = std::max(parity.max_abs, difference);
+      parity.mean_abs += difference;
+    }
+  }
+  parity.mean_abs /= parity.images * static_cast<double>(manifest.classes.size());
+  return parity;
 }
 
 Result<std::vector<std::uint8_t>> fit_to_input(const Image& image, const InputSpec& input) {

@@ -1,9 +1,9 @@
 #include "model/graph.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <set>
 
@@ -17,12 +17,6 @@ constexpr int max_name = 255;  // ncnn reads names into a 256-byte buffer
 constexpr int max_list = 64;
 constexpr int key_shape_hints = 30;
 constexpr int key_feature_mask = 31;
-constexpr int mask_no_winograd = 1 << 6;
-// The Winograd transform quadruples the size of the weights. If they exceed the cache of a core and each is
-// used for few pixels, reading them dominates: with the transform ResNet-18 takes 1.5 times as long,
-// ResNet-32, whose weights fit the cache, 0.8 times. Must match deploy/winograd/rule.py.
-constexpr int winograd_min_width = 16;
-constexpr double winograd_max_weights = 65536;
 
 Status invalid_param(const std::string& message) {
   return {StatusCode::model_invalid, "model.param: " + message};
@@ -201,13 +195,6 @@ Status check_connections(const Graph& graph) {
   return {};
 }
 
-bool winograd_is_faster(const LayerLine& layer) {
-  const auto weights = layer.params.find(6);
-  const bool has_many_weights =
-      weights != layer.params.end() && weights->second.numbers[0] > winograd_max_weights;
-  return layer.output.w >= winograd_min_width || !has_many_weights;
-}
-
 }  // namespace
 
 Result<Graph> parse_graph(std::string_view text) {
@@ -243,7 +230,7 @@ Result<Graph> parse_graph(std::string_view text) {
   return graph;
 }
 
-std::string write_graph(const Graph& graph, WinogradPolicy policy) {
+std::string write_graph(const Graph& graph) {
   std::string text = std::string(magic) + "\n" + std::to_string(graph.layers.size()) + " " +
                      std::to_string(graph.blob_count) + "\n";
   for (const LayerLine& layer : graph.layers) {
@@ -255,17 +242,10 @@ std::string write_graph(const Graph& graph, WinogradPolicy policy) {
       if (key == key_shape_hints) continue;
       text += " " + std::to_string(value.is_list ? -23300 - key : key) + "=" + value.text;
     }
-    if (policy != WinogradPolicy::as_exported) {
-      text += " -" + std::to_string(23300 + key_shape_hints) + "=" + std::to_string(4 * layer.tops.size());
-      for (std::size_t i = 0; i < layer.tops.size(); ++i) {
-        text += "," + std::to_string(layer.output.dims) + "," + std::to_string(layer.output.w) + "," +
-                std::to_string(layer.output.h) + "," + std::to_string(layer.output.c);
-      }
-      const bool masked =
-          layer.type == "Convolution" && (policy == WinogradPolicy::off || !winograd_is_faster(layer));
-      if (masked && layer.params.count(key_feature_mask) == 0) {
-        text += " " + std::to_string(key_feature_mask) + "=" + std::to_string(mask_no_winograd);
-      }
+    text += " -" + std::to_string(23300 + key_shape_hints) + "=" + std::to_string(4 * layer.tops.size());
+    for (std::size_t i = 0; i < layer.tops.size(); ++i) {
+      text += "," + std::to_string(layer.output.dims) + "," + std::to_string(layer.output.w) + "," +
+              std::to_string(layer.output.h) + "," + std::to_string(layer.output.c);
     }
     text += "\n";
   }

@@ -41,6 +41,12 @@ struct LayerLine {
   std::map<int, ParamValue> params;
   Shape output;           ///< shape of every top; set by infer_shapes()
   std::int64_t macs = 0;  ///< multiply-accumulates per image
+
+  /// Value of an integer parameter.
+  [[nodiscard]] int integer(int key, int fallback = 0) const {
+    const auto found = params.find(key);
+    return found == params.end() ? fallback : static_cast<int>(found->second.numbers[0]);
+  }
 };
 
 /// A network as described by its .param file.
@@ -48,14 +54,6 @@ struct Graph {
   std::vector<LayerLine> layers;
   std::size_t blob_count = 0;
   std::int64_t macs = 0;
-};
-
-/// Selects the convolutions that use the Winograd transform. By default ncnn uses it for every 3x3
-/// convolution with stride 1, which on small feature maps costs more memory traffic than it saves arithmetic.
-enum class WinogradPolicy {
-  as_exported,  ///< the .param file and ncnn decide
-  off,
-  by_layer_size,  ///< except in layers with small outputs and many weights
 };
 
 /// Parse a .param file. Layer types and parameters that the engine does not support are errors.
@@ -70,7 +68,7 @@ Result<Shape> infer_shapes(Graph& graph, const std::string& input_blob, const Sh
 /// size against the .param file, and the exact file length. The scales of int8 layers must be finite.
 Status check_weights(const Graph& graph, std::FILE* bin, std::uint64_t bytes, Precision precision);
 
-/// Serialize to a .param text for ncnn, with shape hints and a per-layer Winograd mask.
-[[nodiscard]] std::string write_graph(const Graph& graph, WinogradPolicy policy);
+/// Serialize to a .param text for ncnn, with the inferred shapes as hints.
+[[nodiscard]] std::string write_graph(const Graph& graph);
 
 }  // namespace sweep_engine

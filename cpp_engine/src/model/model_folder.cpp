@@ -258,32 +258,6 @@ Result<Manifest> read_manifest(const std::string& folder) {
   return manifest;
 }
 
-Result<std::string> find_precision_folder(const std::string& folder, Precision precision) {
-  const Result<Manifest> manifest = read_manifest(folder);
-  if (!manifest.ok()) return Status(manifest.status().code(), folder + ": " + manifest.status().message());
-  if (manifest.value().precision == precision) return folder;
-  std::string base = folder;
-  while (base.size() > 1 && base.back() == '/') base.pop_back();
-  const std::string suffix = std::string("-") + precision_name(manifest.value().precision);
-  if (base.size() > suffix.size() && base.compare(base.size() - suffix.size(), suffix.size(), suffix) == 0) {
-    base.resize(base.size() - suffix.size());
-  }
-  const std::string name = precision_name(precision);
-  const std::string sibling = precision == Precision::fp32 ? base : base + "-" + name;
-  const Result<Manifest> other = read_manifest(sibling);
-  if (!other.ok() || other.value().precision != precision) {
-    return Status(StatusCode::model_invalid,
-                  "no " + name + " export of " + folder + " in " + sibling +
-                      "; create it with: python -m deploy.export SWEEP --precision " + name);
-  }
-  // All precisions of a network have the same reference logits.
-  if (other.value().self_test_logits != manifest.value().self_test_logits) {
-    return Status(StatusCode::model_invalid,
-                  sibling + " contains a different network than " + folder + "; export it again");
-  }
-  return sibling;
-}
-
 std::vector<std::uint8_t> self_test_pattern(const InputSpec& input, int k) {
   std::vector<std::uint8_t> pixels(input.size());
   const auto width = static_cast<std::size_t>(input.width);

@@ -9,12 +9,6 @@ namespace sweep_engine {
 
 namespace {
 
-/// Value of an integer parameter; 0 if it is missing.
-std::uint64_t integer_param(const LayerLine& layer, int key) {
-  const auto found = layer.params.find(key);
-  return found == layer.params.end() ? 0 : static_cast<std::uint64_t>(found->second.numbers[0]);
-}
-
 const char* tag_name(std::uint32_t tag) {
   switch (tag) {
     case tag_fp32: return "fp32";
@@ -86,8 +80,7 @@ Status check_weight_array(const LayerLine& layer, FileCursor& cursor, std::uint6
   return cursor.skip(weight_bytes(tag, count)) ? Status() : truncated(layer, cursor);
 }
 
-Status check_int8_scales(const LayerLine& layer, FileCursor& cursor, std::uint64_t outputs,
-                         std::uint64_t int8_mode) {
+Status check_int8_scales(const LayerLine& layer, FileCursor& cursor, std::uint64_t outputs, int int8_mode) {
   Status status = check_scales(layer, cursor, outputs);                         // of the weights
   if (status.ok()) status = check_scales(layer, cursor, 1);                     // of the input
   if (status.ok() && int8_mode > 100) status = check_scales(layer, cursor, 1);  // of the output
@@ -97,8 +90,8 @@ Status check_int8_scales(const LayerLine& layer, FileCursor& cursor, std::uint64
 Status check_layer(const LayerLine& layer, FileCursor& cursor, Precision precision) {
   const bool convolution = layer.type == "Convolution";
   if (convolution || layer.type == "InnerProduct") {
-    const std::uint64_t outputs = integer_param(layer, 0);
-    const std::uint64_t int8_mode = integer_param(layer, 8);
+    const auto outputs = static_cast<std::uint64_t>(layer.integer(0));
+    const int int8_mode = layer.integer(8);
     const bool is_known_mode = int8_mode <= 2 || (convolution && (int8_mode == 101 || int8_mode == 102));
     if (!is_known_mode)
       return invalid_bin(layer, "unknown int8 mode in model.param (8=" + std::to_string(int8_mode) + ")");
@@ -106,16 +99,16 @@ Status check_layer(const LayerLine& layer, FileCursor& cursor, Precision precisi
       return invalid_bin(layer, std::string("model.param declares int8, but model.json declares ") +
                                     precision_name(precision));
     }
-    Status status = check_weight_array(layer, cursor, integer_param(layer, convolution ? 6 : 2),
-                                       int8_mode != 0, precision);
+    const auto weights = static_cast<std::uint64_t>(layer.integer(convolution ? 6 : 2));
+    Status status = check_weight_array(layer, cursor, weights, int8_mode != 0, precision);
     if (!status.ok()) return status;
-    const std::uint64_t bias = integer_param(layer, convolution ? 5 : 1);
-    if (bias != 0 && !cursor.skip(4 * outputs)) return truncated(layer, cursor);
+    if (layer.integer(convolution ? 5 : 1) != 0 && !cursor.skip(4 * outputs)) return truncated(layer, cursor);
     return int8_mode != 0 ? check_int8_scales(layer, cursor, outputs, int8_mode) : Status();
   }
   if (layer.type == "BatchNorm") {
     // Scale, mean, variance and bias, fp32 per channel.
-    return cursor.skip(16 * integer_param(layer, 0)) ? Status() : truncated(layer, cursor);
+    return cursor.skip(16 * static_cast<std::uint64_t>(layer.integer(0))) ? Status()
+                                                                          : truncated(layer, cursor);
   }
   if (layer.type == "MemoryData") {
     return cursor.skip(4 * static_cast<std::uint64_t>(layer.output.total())) ? Status()

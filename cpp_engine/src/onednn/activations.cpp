@@ -69,7 +69,7 @@ std::vector<std::size_t> place_values(const Network& network, const std::vector<
   std::vector<Range> used;
   std::vector<std::size_t> offsets(bytes.size());
   total = 0;
-  const auto last_use = [&](int index) { return network.values[static_cast<std::size_t>(index)].last_use; };
+  const auto last_use = [&](int index) { return network.value(index).last_use; };
   const auto place = [&](int index, int operation) {
     used.erase(std::remove_if(used.begin(), used.end(),
                               [&](const Range& range) { return range.last_use < operation; }),

@@ -87,7 +87,7 @@ class OnednnExecutor : public Executor {
     std::vector<std::unique_ptr<Workspace>> idle;
   };
 
-  const Value& value(int index) const { return network_.values[static_cast<std::size_t>(index)]; }
+  const Value& value(int index) const { return network_.value(index); }
   Dims dims_of(int index, int images) const;
   MemoryDesc desc_of(int index, int images) const;
   Dims weight_dims(const Operation& operation) const;

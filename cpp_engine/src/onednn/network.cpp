@@ -19,11 +19,6 @@ Status unsupported(const LayerLine& layer, const std::string& reason) {
           "not supported with oneDNN: " + layer.name + " (" + layer.type + ")" + reason};
 }
 
-int integer(const LayerLine& layer, int key, int fallback) {
-  const auto found = layer.params.find(key);
-  return found == layer.params.end() ? fallback : static_cast<int>(found->second.numbers[0]);
-}
-
 /// Builds the operations from the layers, in their order.
 class Fuser {
  public:
@@ -58,25 +53,25 @@ bool Fuser::read_floats(std::vector<float>& numbers, std::size_t count) {
 }
 
 Status Fuser::read_weight_data(const LayerLine& layer, int count_key, int bias_key, Weights& weights) {
-  const bool is_quantized = integer(layer, 8, 0) != 0;
-  weights.count = static_cast<std::uint64_t>(integer(layer, count_key, 0));
+  const bool is_quantized = layer.integer(8) != 0;
+  weights.count = static_cast<std::uint64_t>(layer.integer(count_key));
   bool complete = std::fread(&weights.tag, sizeof weights.tag, 1, bin_) == 1;
   weights.offset = static_cast<std::uint64_t>(::ftello(bin_));
   complete =
       complete && ::fseeko(bin_, static_cast<off_t>(weight_bytes(weights.tag, weights.count)), SEEK_CUR) == 0;
-  const auto outputs = static_cast<std::size_t>(integer(layer, 0, 0));
-  if (integer(layer, bias_key, 0) != 0) complete = complete && read_floats(weights.bias, outputs);
+  const auto outputs = static_cast<std::size_t>(layer.integer(0));
+  if (layer.integer(bias_key) != 0) complete = complete && read_floats(weights.bias, outputs);
   if (weights.bias.empty()) weights.bias.resize(outputs);
   if (!is_quantized) return complete ? Status() : unsupported(layer, ": incomplete read");
   std::vector<float> input_scale;
   std::vector<float> output_scale;
   complete = complete && read_floats(weights.scales, outputs) && read_floats(input_scale, 1) &&
-             (integer(layer, 8, 0) < 100 || read_floats(output_scale, 1));
+             (layer.integer(8) < 100 || read_floats(output_scale, 1));
   if (!complete) return unsupported(layer, ": incomplete read");
   if (*std::min_element(weights.scales.begin(), weights.scales.end()) <= 0.0F || input_scale[0] <= 0.0F) {
     return unsupported(layer, ": a scale is not positive");
   }
-  float& scale = network.values[static_cast<std::size_t>(values.at(layer.bottoms[0]))].scale;
+  float& scale = network.value(values.at(layer.bottoms[0])).scale;
   if (scale != 0.0F && scale != input_scale[0]) return unsupported(layer, ": two scales of one input");
   scale = input_scale[0];
   return {};
@@ -88,16 +83,15 @@ void Fuser::append(const LayerLine& layer, Operation operation) {
   Value output;
   output.shape = layer.output;
   output.producer = static_cast<int>(network.operations.size());
-  output.is_non_negative =
-      operation.has_relu || (operation.kind != Operation::Kind::convolution &&
-                             network.values[static_cast<std::size_t>(operation.input)].is_non_negative);
+  output.is_non_negative = operation.has_relu || (operation.kind != Operation::Kind::convolution &&
+                                                  network.value(operation.input).is_non_negative);
   network.values.push_back(output);
   values[layer.tops[0]] = operation.output;
   network.operations.push_back(std::move(operation));
 }
 
 Operation* Fuser::open_operation(const std::string& blob) {
-  const int producer = network.values[static_cast<std::size_t>(values.at(blob))].producer;
+  const int producer = network.value(values.at(blob)).producer;
   if (producer < 0 || shared_.count(blob) != 0) return nullptr;
   Operation& operation = network.operations[static_cast<std::size_t>(producer)];
   return operation.kind == Operation::Kind::convolution && !operation.has_relu ? &operation : nullptr;
@@ -105,24 +99,24 @@ Operation* Fuser::open_operation(const std::string& blob) {
 
 /// Read kernel size, stride and padding; the keys of the strides begin at `stride`, followed by the paddings.
 void read_window(const LayerLine& layer, int stride, Operation& operation) {
-  operation.kernel[1] = integer(layer, 1, 0);
-  operation.kernel[0] = integer(layer, 11, operation.kernel[1]);
-  operation.stride[1] = integer(layer, stride, 1);
-  operation.stride[0] = integer(layer, stride + 10, operation.stride[1]);
-  operation.pad_before[1] = integer(layer, stride + 1, 0);
-  operation.pad_before[0] = integer(layer, stride + 11, operation.pad_before[1]);
-  operation.pad_after[1] = integer(layer, stride + 12, operation.pad_before[1]);
-  operation.pad_after[0] = integer(layer, stride + 13, operation.pad_before[0]);
+  operation.kernel[1] = layer.integer(1);
+  operation.kernel[0] = layer.integer(11, operation.kernel[1]);
+  operation.stride[1] = layer.integer(stride, 1);
+  operation.stride[0] = layer.integer(stride + 10, operation.stride[1]);
+  operation.pad_before[1] = layer.integer(stride + 1);
+  operation.pad_before[0] = layer.integer(stride + 11, operation.pad_before[1]);
+  operation.pad_after[1] = layer.integer(stride + 12, operation.pad_before[1]);
+  operation.pad_after[0] = layer.integer(stride + 13, operation.pad_before[0]);
 }
 
 Status Fuser::add_convolution(const LayerLine& layer) {
   Operation operation;
   read_window(layer, 3, operation);
-  if (integer(layer, 2, 1) != 1 || integer(layer, 12, 1) != 1 || integer(layer, 18, 0) != 0)
+  if (layer.integer(2, 1) != 1 || layer.integer(12, 1) != 1 || layer.integer(18) != 0)
     return unsupported(layer, ": dilation or padding with a value");
-  if (integer(layer, 9, 0) > 1) return unsupported(layer, ": its activation function");
-  if (is_int8_ && integer(layer, 8, 0) == 0) return unsupported(layer, ": not quantized in an int8 network");
-  operation.has_relu = integer(layer, 9, 0) == 1;
+  if (layer.integer(9) > 1) return unsupported(layer, ": its activation function");
+  if (is_int8_ && layer.integer(8) == 0) return unsupported(layer, ": not quantized in an int8 network");
+  operation.has_relu = layer.integer(9) == 1;
   const Status status = read_weight_data(layer, 6, 5, operation.weights);
   if (!status.ok()) return status;
   append(layer, std::move(operation));
@@ -130,9 +124,8 @@ Status Fuser::add_convolution(const LayerLine& layer) {
 }
 
 Status Fuser::add_linear(const LayerLine& layer) {
-  const Shape& in = network.values[static_cast<std::size_t>(values.at(layer.bottoms[0]))].shape;
-  if (in.total() != in.c * (in.dims == 1 ? in.w : 1) || integer(layer, 9, 0) != 0 ||
-      integer(layer, 8, 0) != 0)
+  const Shape& in = network.value(values.at(layer.bottoms[0])).shape;
+  if (in.total() != in.c * (in.dims == 1 ? in.w : 1) || layer.integer(9) != 0 || layer.integer(8) != 0)
     return unsupported(layer, ": more than one pixel, an activation function or int8");
   Operation operation;
   operation.kind = Operation::Kind::linear;
@@ -144,16 +137,16 @@ Status Fuser::add_linear(const LayerLine& layer) {
 
 Status Fuser::add_pooling(const LayerLine& layer) {
   Operation operation;
-  const bool is_mean = layer.type == "Reduction" ? integer(layer, 0, 0) == 3 : integer(layer, 0, 0) == 1;
+  const bool is_mean = layer.type == "Reduction" ? layer.integer(0) == 3 : layer.integer(0) == 1;
   if (layer.output.total() == layer.output.c * (layer.output.dims == 1 ? layer.output.w : 1) && is_mean &&
-      (layer.type == "Reduction" || integer(layer, 4, 0) == 1)) {
+      (layer.type == "Reduction" || layer.integer(4) == 1)) {
     operation.kind = Operation::Kind::mean;
     append(layer, std::move(operation));
     Shape& shape = network.values.back().shape;
     shape = {1, static_cast<int>(shape.total()), 1, 1};
     return {};
   }
-  if (layer.type == "Reduction" || integer(layer, 4, 0) == 1 || integer(layer, 7, 0) == 1)
+  if (layer.type == "Reduction" || layer.integer(4) == 1 || layer.integer(7) == 1)
     return unsupported(layer, "");
   read_window(layer, 2, operation);
   if (operation.kernel[0] == 1 && operation.kernel[1] == 1) {
@@ -164,7 +157,7 @@ Status Fuser::add_pooling(const LayerLine& layer) {
     return {};
   }
   // ncnn rounds the output size up unless key 5 is set; the last window may then exceed the padding.
-  if (is_mean || integer(layer, 5, 0) == 0) return unsupported(layer, "");
+  if (is_mean || layer.integer(5) == 0) return unsupported(layer, "");
   operation.kind = Operation::Kind::max_pool;
   append(layer, std::move(operation));
   return {};
@@ -174,23 +167,23 @@ Status Fuser::add_pooling(const LayerLine& layer) {
 Status Fuser::widen_shortcut(const LayerLine& layer) {
   Operation* operation = open_operation(layer.bottoms[0]);
   for (const int key : {0, 1, 2, 3}) {
-    if (integer(layer, key, 0) != 0) operation = nullptr;
+    if (layer.integer(key) != 0) operation = nullptr;
   }
   const auto value = layer.params.find(5);
   if (value != layer.params.end() && value->second.numbers[0] != 0.0) operation = nullptr;
   if (operation == nullptr || operation->weights.count != 0) return unsupported(layer, "");
   Weights& weights = operation->weights;
-  weights.first_channel += integer(layer, 7, 0);
+  weights.first_channel += layer.integer(7);
   weights.bias.resize(static_cast<std::size_t>(layer.output.c));
   if (is_int8_) weights.scales.resize(weights.bias.size(), 1.0F);
-  network.values[static_cast<std::size_t>(operation->output)].shape = layer.output;
+  network.value(operation->output).shape = layer.output;
   values[layer.tops[0]] = operation->output;
   return {};
 }
 
 Status Fuser::add_addition(const LayerLine& layer) {
-  const bool is_sum = layer.type == "BinaryOp" ? integer(layer, 0, 0) == 0 && integer(layer, 1, 0) == 0
-                                               : integer(layer, 0, 0) == 1 && layer.params.count(1) == 0;
+  const bool is_sum = layer.type == "BinaryOp" ? layer.integer(0) == 0 && layer.integer(1) == 0
+                                               : layer.integer(0) == 1 && layer.params.count(1) == 0;
   if (!is_sum || layer.bottoms.size() != 2) return unsupported(layer, "");
   // The later of the two operations can add the other's output, which is complete by then.
   Operation* last = nullptr;
@@ -199,14 +192,13 @@ Status Fuser::add_addition(const LayerLine& layer) {
     Operation* operation = open_operation(layer.bottoms[i]);
     const int other = values.at(layer.bottoms[1 - i]);
     if (operation == nullptr || operation->residual >= 0) continue;
-    const int producer = network.values[static_cast<std::size_t>(operation->output)].producer;
-    if (network.values[static_cast<std::size_t>(other)].producer >= producer) continue;
+    const int producer = network.value(operation->output).producer;
+    if (network.value(other).producer >= producer) continue;
     last = operation;
     residual = other;
   }
   if (last == nullptr) return unsupported(layer, ": no convolution that can add the other input");
-  if (!(network.values[static_cast<std::size_t>(residual)].shape == layer.output &&
-        network.values[static_cast<std::size_t>(last->output)].shape == layer.output)) {
+  if (!(network.value(residual).shape == layer.output && network.value(last->output).shape == layer.output)) {
     return unsupported(layer, ": broadcasting");
   }
   last->residual = residual;
@@ -220,7 +212,7 @@ Status Fuser::add_relu(const LayerLine& layer) {
   if (operation == nullptr || (slope != layer.params.end() && slope->second.numbers[0] != 0.0))
     return unsupported(layer, "");
   operation->has_relu = true;
-  network.values[static_cast<std::size_t>(operation->output)].is_non_negative = true;
+  network.value(operation->output).is_non_negative = true;
   values[layer.tops[0]] = operation->output;
   return {};
 }
@@ -241,7 +233,7 @@ Status Fuser::add(const LayerLine& layer) {
   if (type == "BinaryOp" || type == "Eltwise") return add_addition(layer);
   if (type == "ReLU") return add_relu(layer);
   if (type == "Padding") return widen_shortcut(layer);
-  const Shape& in = network.values[static_cast<std::size_t>(values.at(layer.bottoms[0]))].shape;
+  const Shape& in = network.value(values.at(layer.bottoms[0])).shape;
   const bool is_vector = in.total() == in.c * (in.dims == 1 ? in.w : 1);
   const bool keeps_order = type == "Split" || type == "Dropout" || type == "Noop" ||
                            ((type == "Flatten" || type == "Reshape") && is_vector);
@@ -257,30 +249,29 @@ Status Fuser::add(const LayerLine& layer) {
 void find_last_uses(Network& network, int output) {
   for (std::size_t i = 0; i < network.operations.size(); ++i) {
     for (const int value : {network.operations[i].input, network.operations[i].residual}) {
-      if (value >= 0) network.values[static_cast<std::size_t>(value)].last_use = static_cast<int>(i);
+      if (value >= 0) network.value(value).last_use = static_cast<int>(i);
     }
   }
-  network.values[static_cast<std::size_t>(output)].last_use = static_cast<int>(network.operations.size());
+  network.value(output).last_use = static_cast<int>(network.operations.size());
 }
 
 /// Whether an operation has a residual whose memory may become its output.
 bool is_free_after(const Network& network, std::size_t index) {
   const Operation& operation = network.operations[index];
   return operation.residual >= 0 && operation.residual != operation.input &&
-         network.values[static_cast<std::size_t>(operation.residual)].last_use == static_cast<int>(index);
+         network.value(operation.residual).last_use == static_cast<int>(index);
 }
 
 /// Choose the formats of an int8 network. The inputs of quantized convolutions are 8-bit numbers with the
 /// scales of the .bin file; other values, such as a shortcut's output, stay fp32.
 bool choose_int8_formats(Network& network) {
-  const auto value = [&](int index) -> Value& { return network.values[static_cast<std::size_t>(index)]; };
   // A maximum keeps the scale.
   for (std::size_t i = network.operations.size(); i-- > 0;) {
     const Operation& operation = network.operations[i];
     if (operation.kind != Operation::Kind::max_pool) continue;
-    float& scale = value(operation.input).scale;
-    if (scale != 0.0F && scale != value(operation.output).scale) return false;
-    scale = value(operation.output).scale;
+    float& scale = network.value(operation.input).scale;
+    if (scale != 0.0F && scale != network.value(operation.output).scale) return false;
+    scale = network.value(operation.output).scale;
   }
   // ncnn's 8-bit activations use only 127 of the 255 levels of a non-negative one. Without VNNI, pairs of
   // larger products can exceed 16 bits.
@@ -292,11 +283,12 @@ bool choose_int8_formats(Network& network) {
   }
   for (std::size_t i = 0; i < network.operations.size(); ++i) {
     Operation& operation = network.operations[i];
-    Value& output = value(operation.output);
-    if (operation.kind == Operation::Kind::convolution && value(operation.input).format == Format::fp32)
+    Value& output = network.value(operation.output);
+    if (operation.kind == Operation::Kind::convolution &&
+        network.value(operation.input).format == Format::fp32)
       return false;
     if (operation.residual < 0) continue;
-    Value& residual = value(operation.residual);
+    Value& residual = network.value(operation.residual);
     operation.accumulates =
         residual.format == output.format && residual.format != Format::fp32 && is_free_after(network, i);
     if (operation.accumulates) continue;
@@ -356,8 +348,7 @@ bool is_shortcut(const Operation& operation) { return operation.weights.count ==
 
 template <typename T>
 void write_identity(const Network& network, const Operation& operation, std::vector<T>& weights) {
-  const auto inputs =
-      static_cast<std::size_t>(network.values[static_cast<std::size_t>(operation.input)].shape.c);
+  const auto inputs = static_cast<std::size_t>(network.value(operation.input).shape.c);
   weights.assign(inputs * operation.weights.bias.size(), T{0});
   for (std::size_t i = 0; i < inputs; ++i) {
     weights[(i + static_cast<std::size_t>(operation.weights.first_channel)) * inputs + i] = T{1};

@@ -57,6 +57,9 @@ struct Operation {
 struct Network {
   std::vector<Value> values;  ///< the first is the input
   std::vector<Operation> operations;
+
+  [[nodiscard]] const Value& value(int index) const { return values[static_cast<std::size_t>(index)]; }
+  [[nodiscard]] Value& value(int index) { return values[static_cast<std::size_t>(index)]; }
 };
 
 /// Fuse the layers of a checked graph into operations; read the biases and scales of its checked .bin file,

@@ -67,10 +67,8 @@ std::string utc_now() {
 }
 
 int usable_cores() {
-#if defined(__linux__)
   cpu_set_t set;
   if (::sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-#endif
   return static_cast<int>(std::thread::hardware_concurrency());
 }
 
@@ -121,7 +119,7 @@ Json describe_host() {
   host.set("os", std::string(system.sysname) + " " + system.release);
   host.set("ncnn", ncnn_version());
   host.set("onednn", onednn_version().empty() ? Json() : Json(onednn_version()));
-  host.set("engine", engine_version());
+  host.set("engine", SWEEP_ENGINE_VERSION);
   host.set("image_decoders", image_decoders());
   host.set("compiler", SWEEP_ENGINE_COMPILER);
   host.set("build_type", SWEEP_ENGINE_BUILD_TYPE);
@@ -147,14 +145,8 @@ std::string processor_name() {
 double peak_rss_mb() {
   struct rusage usage {};
   ::getrusage(RUSAGE_SELF, &usage);
-#if defined(__APPLE__)
-  return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
-#else
   return static_cast<double>(usage.ru_maxrss) / 1024.0;
-#endif
 }
-
-const char* engine_version() { return SWEEP_ENGINE_VERSION; }
 
 std::string describe_versions() {
   const std::string onednn = onednn_version();

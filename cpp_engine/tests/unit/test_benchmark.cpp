@@ -2,8 +2,6 @@
 #include "support/worker_threads.h"
 #include "sweep_engine/benchmark.h"
 #include "sweep_engine/classifier.h"
-#include "sweep_engine/evaluation.h"
-#include "sweep_engine/peak_gflops.h"
 #include "tiny_model.h"
 
 #include <atomic>
@@ -16,19 +14,7 @@ namespace {
 /// Write a model folder that passes its self-test.
 void write_valid_model(const tiny_model::Folder& folder) {
   tiny_model::Files files = tiny_model::files();
-  folder.write(files);
-  sweep_engine::ClassifierOptions options;
-  options.self_test = false;
-  const auto model = sweep_engine::Classifier::load(folder.path(), options);
-  Json rows = Json::array();
-  for (int k = 0; k < 3; ++k) {
-    const auto pattern = sweep_engine::self_test_pattern(model.value().manifest().input, k);
-    const auto logits = model.value().logits(pattern).value();
-    rows.add(Json::array(std::vector<double>(logits.begin(), logits.end())));
-  }
-  Json self_test = Json::object();
-  self_test.set("tolerance", 1e-6).set("logits", rows);
-  files.manifest.set("self_test", self_test);
+  tiny_model::set_self_test(files, tiny_model::logits(files, 3), 1e-6);
   folder.write(files);
 }
 
@@ -81,9 +67,18 @@ TEST_CASE(parity_with_own_logits_is_zero) {
   write_valid_model(folder);
   const auto model = sweep_engine::Classifier::load(folder.path(), {});
   const auto parity = sweep_engine::measure_parity(model.value());
-  CHECK_EQUAL(parity.value().images, std::size_t{3});
+  CHECK_EQUAL(parity.value().images, 3);
   CHECK(parity.value().max_abs < 1e-6);
   CHECK_EQUAL(parity.value().top1_agreement(), 1.0);
+}
+
+TEST_CASE(percentile_interpolates_like_numpy) {
+  const std::vector<double> values = {4.0, 1.0, 3.0, 2.0};
+  CHECK_EQUAL(sweep_engine::percentile(values, 0.0), 1.0);
+  CHECK_EQUAL(sweep_engine::percentile(values, 0.5), 2.5);
+  CHECK_EQUAL(sweep_engine::percentile(values, 1.0), 4.0);
+  CHECK(std::fabs(sweep_engine::percentile(values, 0.9) - 3.7) < 1e-12);
+  CHECK_EQUAL(sweep_engine::percentile({7.0}, 0.99), 7.0);
 }
 
 TEST_CASE(worker_threads_run_a_job_once_per_thread) {

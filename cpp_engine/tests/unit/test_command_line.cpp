@@ -29,13 +29,13 @@ TEST_CASE(unknown_flag_suggests_the_closest) {
   CHECK_CONTAINS(parse({"--json=1"}).error, "takes no value");
 }
 
-TEST_CASE(parse_counts_checks_bounds) {
-  std::vector<int> counts;
-  std::string error;
-  CHECK(command_line::parse_counts("--threads", "1,2,2", 1, 256, counts, error));
-  CHECK(counts == (std::vector<int>{1, 2}));
+TEST_CASE(counts_are_within_bounds) {
+  command_line::Parsed parsed = parse({"--threads", "1,2,2"});
+  CHECK(parsed.counts("--threads", "1", 1, 256) == (std::vector<int>{1, 2}));
+  CHECK_EQUAL(parsed.error, "");
   for (const char* text : {"", "0", "1,", "x", "1.5", "257", "99999999999999999999"}) {
-    CHECK(!command_line::parse_counts("--threads", text, 1, 256, counts, error));
-    CHECK_CONTAINS(error, "from 1 to 256");
+    command_line::Parsed wrong = parse({"--threads", text});
+    wrong.counts("--threads", "1", 1, 256);
+    CHECK_CONTAINS(wrong.error, "from 1 to 256");
   }
 }

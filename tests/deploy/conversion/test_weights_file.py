@@ -15,7 +15,7 @@ from platform.common.errors import UserError
 
 @pytest.fixture(scope="module")
 def pair(export):
-    folder = open_model_folder(export.folder)
+    folder = open_model_folder(export.path)
     return parse(folder.param.read_text()), folder.weights.read_bytes()
 
 
@@ -71,5 +71,5 @@ def test_bf16_file_and_fp32_file_give_equal_logits_in_bf16(pair, export, tmp_pat
     text.write_text(without_winograd(param, names).text())
     (tmp_path / "bf16.bin").write_bytes(write_weights(param, read_weights(param, content), "bf16"))
     images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
-    expected = run(load_net(text, export.folder / "model.bin", BF16), images)
+    expected = run(load_net(text, export.path / "model.bin", BF16), images)
     assert np.array_equal(run(load_net(text, tmp_path / "bf16.bin", BF16), images), expected)

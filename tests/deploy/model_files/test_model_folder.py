@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.export import ExportResult
-from deploy.model_files.model_folder import open_model_folder, self_test_images
+from deploy.model_files.model_folder import ModelFolder, open_model_folder, self_test_images
 from platform.common.errors import UserError
 
 
 @pytest.fixture
-def folder(export: ExportResult, tmp_path: Path) -> Path:
-    return shutil.copytree(export.folder, tmp_path / "export")
+def folder(export: ModelFolder, tmp_path: Path) -> Path:
+    return shutil.copytree(export.path, tmp_path / "export")
 
 
 def rewrite(folder: Path, change) -> None:

@@ -1,10 +1,12 @@
 """Calibration of the activation scales."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from deploy.conversion.ncnn_net import READABLE, extract, load_net
-from deploy.quantization.activation_scales import BINS, METHODS, activation_scales, scale, threshold
+from deploy.quantization.activation_scales import BINS, Method, activation_scales, scale, threshold
 
 
 def histogram(values):
@@ -32,19 +34,19 @@ def test_percentile_is_the_upper_edge_of_the_bin_that_reaches_it():
     assert threshold((counts, float(BINS)), "percentile") == 103
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_uniform_values_are_not_clipped(method):
     uniform = np.random.default_rng(0).uniform(0, 5, 1_000_000)
     assert threshold(histogram(uniform), method) == pytest.approx(5, rel=0.01)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_zero_blob_gets_a_finite_scale(method):
     assert scale(threshold((np.zeros(BINS), 0.0), method)) == 1.0
 
 
 def test_scales_of_a_network(export):
-    net = load_net(export.folder / "model.param", export.folder / "model.bin", READABLE)
+    net = load_net(export.path / "model.param", export.path / "model.bin", READABLE)
     images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     scales = activation_scales(net, images, ["in0", "3"], method="minmax")
     assert scales["in0"] == pytest.approx(127 / np.abs(images).max())

@@ -24,15 +24,15 @@ def test_converted_folder_is_smaller_and_close_to_fp32(
 ):
     monkeypatch.setattr(activation_scales, "MIN_IMAGES", len(CALIBRATION))
     result = convert_precision(
-        export.folder,
+        export.path,
         tmp_path / precision,
         precision=precision,
         images=IMAGES,
         images_label="random",
         calibration=CALIBRATION if precision == "int8" else None,
     )
-    source, folder = open_model_folder(export.folder), open_model_folder(tmp_path / precision)
-    assert folder.document.precision == result.precision == precision
+    source, folder = open_model_folder(export.path), open_model_folder(tmp_path / precision)
+    assert folder.document.precision == result.document.precision == precision
     assert folder.document.files["model.bin"].bytes <= share * source.document.files["model.bin"].bytes
     logits = run(load_net(source.param, source.weights), source.document.normalize(IMAGES))
     assert 0 < result.document.parity.mean_abs < error * logits.std()
@@ -49,7 +49,7 @@ def test_int8_needs_enough_calibration_images(export, tmp_path):
     for images in (None, CALIBRATION):
         with pytest.raises(UsageError, match="at least 512 calibration images, got"):
             convert_precision(
-                export.folder,
+                export.path,
                 tmp_path / "out",
                 precision="int8",
                 images=IMAGES,
@@ -64,8 +64,8 @@ def test_only_fp32_folders_are_converted(export, tmp_path):
         convert_precision(source, tmp_path / "out", precision=precision, images=IMAGES, images_label="random")
 
     with pytest.raises(UsageError, match="already fp32"):
-        convert(export.folder, "fp32")
-    convert(export.folder, "fp16")
+        convert(export.path, "fp32")
+    convert(export.path, "fp16")
     half = shutil.move(tmp_path / "out", tmp_path / "half")
     with pytest.raises(UserError, match="is in fp16; only an fp32 export can be converted"):
         convert(half, "bf16")
@@ -75,6 +75,4 @@ def test_normalize_agrees_with_the_trained_model(export, model):
     import torch
 
     expected = model.normalize(torch.from_numpy(IMAGES)).numpy()
-    np.testing.assert_allclose(
-        open_model_folder(export.folder).document.normalize(IMAGES), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(open_model_folder(export.path).document.normalize(IMAGES), expected, atol=1e-6)

@@ -50,7 +50,7 @@ def test_dead_channel_gets_a_finite_scale():
 
 def test_ncnn_quantizes_fp32_weights_to_the_same_numbers(export, tmp_path):
     # ncnn quantizes fp32 weights on loading if the .param file says int8.
-    folder = open_model_folder(export.folder)
+    folder = open_model_folder(export.path)
     param = parse(folder.param.read_text())
     weights = read_weights(param, folder.weights.read_bytes())
     convolutions = [layer.name for layer in param.layers if layer.type == "Convolution"]

@@ -9,7 +9,7 @@ from deploy import champion
 from deploy.champion import export_champion, native_precisions
 from deploy.conversion.ncnn_net import load_net, run
 from deploy.export import parse_precisions
-from deploy.model_files.model_folder import open_model_folder
+from deploy.model_files.model_folder import ModelFolder, open_model_folder
 from deploy.model_files.precision_folders import (
     find_lower_precisions,
     find_precision_folder,
@@ -17,9 +17,8 @@ from deploy.model_files.precision_folders import (
     remove_lower_precisions,
 )
 from deploy.quantization import precisions
-from deploy.quantization.accuracy import Accuracy, evaluate_in_python
-from deploy.quantization.convert_precision import ConversionResult
-from deploy.quantization.evaluation_images import EvaluationData, find_evaluation_data, split_evaluation_data
+from deploy.quantization.accuracy import Accuracy, evaluate
+from deploy.quantization.evaluation_images import EvaluationData, split_evaluation_data
 from deploy.quantization.precisions import (
     AccuracyGate,
     PrecisionRefused,
@@ -28,7 +27,7 @@ from deploy.quantization.precisions import (
     publish,
 )
 from platform.common.errors import UsageError, UserError
-from platform.data import cache, catalog
+from platform.data import catalog
 from platform.data.cache import load_split
 from platform.data.config import DataConfig
 from platform.data.dataset import Split
@@ -63,7 +62,7 @@ def evaluator_with(**top1: float):
 def make_gate(export, data):
     evaluator_with.test_labels = data.test.labels
     return lambda accept_loss=False, **top1: AccuracyGate(
-        export.folder, data, evaluator_with(**top1), accept_loss=accept_loss
+        export.path, data, evaluator_with(**top1), accept_loss=accept_loss
     )
 
 
@@ -91,17 +90,12 @@ def test_small_validation_part_is_used_completely_and_calibration_adds_training_
     assert parts.held_out
 
 
-def test_without_the_data_set_there_is_no_evaluation_data(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "default_cache_dir", lambda: tmp_path)
-    assert find_evaluation_data(model, None) is None
-
-
 def test_onednn_is_dropped_if_only_ncnn_keeps_the_accuracy(make_gate, export, monkeypatch):
     def convert(source, out_dir, *, try_onednn, **_settings):
         document = open_model_folder(source).document
         tuning = {"kernels": "onednn"} if try_onednn else {}
         document = document.model_copy(update={"tuning": tuning, "precision": "int8"})
-        return ConversionResult(folder=out_dir, precision="int8", document=document)
+        return ModelFolder(out_dir, document)
 
     tried = []
     gate = make_gate()
@@ -113,8 +107,8 @@ def test_onednn_is_dropped_if_only_ncnn_keeps_the_accuracy(make_gate, export, mo
     gate.evaluate = evaluate
     assert gate.validation.top1 == 0.9
     monkeypatch.setattr(precisions, "convert_precision", convert)
-    with converted_model(export.folder, "int8", gate=gate, tune=True) as found:
-        assert found.result.document.tuning == {}
+    with converted_model(export.path, "int8", gate=gate, tune=True) as found:
+        assert found.model.document.tuning == {}
         assert found.validation is not None
         assert found.validation.top1 == 0.895
     assert len(tried) == 3
@@ -172,8 +166,8 @@ def test_choice_does_not_evaluate_test_images(export, data, tmp_path):
         opened.append(split is data.test)
         return Accuracy(images=10, correct=9, computed_by="ncnn in Python")
 
-    gate = AccuracyGate(export.folder, data, evaluate)
-    with converted_model(export.folder, "bf16", gate=gate) as found:
+    gate = AccuracyGate(export.path, data, evaluate)
+    with converted_model(export.path, "bf16", gate=gate) as found:
         assert not any(opened)
         publish(found, tmp_path / "out", gate=gate)
     assert any(opened)
@@ -183,19 +177,20 @@ def test_int8_requires_evaluation_images(export, tmp_path):
     with pytest.raises(
         UserError, match=r"int8 is calibrated and checked on images of the model's training data.* --data-dir"
     ):
-        list(export_precisions(export.folder, tmp_path / "export", ["int8"], gate=None))
-    (folder,) = export_precisions(export.folder, tmp_path / "export", ["fp16"], gate=None)
+        list(export_precisions(export.path, tmp_path / "export", ["int8"], gate=None))
+    (folder,) = export_precisions(export.path, tmp_path / "export", ["fp16"], gate=None)
     assert "accuracy" not in open_model_folder(folder).document.model_dump()
 
 
-def test_top1_accuracy_is_measured_in_python(export, data):
+@pytest.mark.parametrize("computed_by", ["the C++ engine", "ncnn in Python"])
+def test_top1_accuracy_is_measured(export, data, computed_by):
     # Labels are the network's own predictions, 8 of 32 shifted to the next class.
-    folder = open_model_folder(export.folder)
+    folder = open_model_folder(export.path)
     logits = run(load_net(folder.param, folder.weights), folder.document.normalize(data.test.images))
     labels = logits.argmax(1).astype(np.int64)
     labels[:8] = (labels[:8] + 1) % 10
-    found = evaluate_in_python(export.folder, Split(data.test.images, labels))
-    assert (found.images, found.correct, found.top1) == (32, 24, 0.75)
+    found = evaluate(export.path, Split(data.test.images, labels), computed_by=computed_by)
+    assert (found.images, found.correct, found.top1, found.computed_by) == (32, 24, 0.75, computed_by)
 
 
 def test_list_of_precisions_is_parsed():
@@ -225,16 +220,12 @@ def test_champion_is_exported_in_fp32_and_the_fastest_accepted_precision(
         precisions=("bf16", "fp16"),
         evaluator=evaluator_with(fp16_validation=0.8),
     )
-    assert (refused.precision, refused.best) == ("bf16", tmp_path / "export-bf16")
-    assert "fp16 costs 10.00 points" in refused.refused["fp16"]
-    assert refused.cpu_ms == {"fp32": 3.0, "bf16": 2.0}
-    assert open_model_folder(refused.best).document.precision == "bf16"
-    assert refused.fp32.folder == tmp_path / "export"
+    assert "fp16 costs 10.00 points" in refused["fp16"]
+    assert open_model_folder(tmp_path / "export-bf16").document.precision == "bf16"
     document = open_model_folder(tmp_path / "export").document
     assert (document.precision, (document.tuning or {})["method"]) == ("fp32", "measured")
     values = document.model_dump()
-    assert values["precisions"]["best"] == "bf16"
-    assert set(values["precisions"]["refused"]) == {"fp16"}
+    assert values["precisions"] == {"best": "bf16", "cpu_ms": {"fp32": 3.0, "bf16": 2.0}, "refused": refused}
     assert values["accuracy"]["test"]["top1"] == 0.9
     assert {path.name for path in tmp_path.iterdir()} == {"export", "export-bf16"}
     # Folders of earlier exports with other precisions or networks are found and removed.
@@ -260,7 +251,7 @@ def test_champion_is_exported_in_fp32_and_the_fastest_accepted_precision(
 
 def test_test_images_can_reject_the_champions_precision(model_path, info, few_images, tmp_path, monkeypatch):
     monkeypatch.setattr(champion, "_cpu_ms", lambda _: {"fp32": 3.0, "bf16": 2.0})
-    result = export_champion(
+    refused = export_champion(
         model_path,
         tmp_path / "export",
         info=info,
@@ -268,8 +259,7 @@ def test_test_images_can_reject_the_champions_precision(model_path, info, few_im
         tuned=False,
         evaluator=evaluator_with(bf16_test=0.8),
     )
-    assert (result.precision, result.best) == ("fp32", tmp_path / "export")
-    assert "test images" in result.refused["bf16"]
+    assert "test images" in refused["bf16"]
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
@@ -278,7 +268,7 @@ def test_champion_is_exported_despite_a_failed_precision(
 ):
     few = replace(data, calibration=data.calibration[:320])
     monkeypatch.setattr(champion, "split_evaluation_data", lambda *_, **__: few)
-    result = export_champion(
+    refused = export_champion(
         model_path,
         tmp_path / "export",
         info=info,
@@ -286,15 +276,12 @@ def test_champion_is_exported_despite_a_failed_precision(
         tuned=False,
         evaluator=evaluator_with(),
     )
-    assert result.precision == "fp32"
-    assert result.refused == {
-        "int8": "int8 was not exported: int8 needs at least 512 calibration images, got 320"
-    }
+    assert refused == {"int8": "int8 was not exported: int8 needs at least 512 calibration images, got 320"}
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def test_speed_is_measured_per_precision(export):
-    times = champion._cpu_ms({"a": export.folder, "b": export.folder})
+    times = champion._cpu_ms({"a": export.path, "b": export.path})
     assert set(times) == {"a", "b"}
     assert all(0 < time < 1000 for time in times.values())
 

@@ -22,7 +22,7 @@ SHAPE = (3, 32, 32)
 
 @pytest.fixture(scope="module")
 def folder(export):
-    return open_model_folder(export.folder)
+    return open_model_folder(export.path)
 
 
 def off(param: ParamFile) -> set[str]:

@@ -9,8 +9,7 @@ from deploy.conversion.ncnn_net import load_net, run
 from deploy.conversion.param_file import FEATURE_MASK, NO_WINOGRAD, SHAPE_HINTS, parse
 from deploy.conversion.parity import compare
 from deploy.conversion.torch_to_ncnn import convert
-from deploy.export import ExportResult
-from deploy.model_files.model_folder import PARAM, WEIGHTS
+from deploy.model_files.model_folder import ModelFolder
 from deploy.winograd.rule import blob_shapes, is_3x3_stride_1, tune_by_rule, without_winograd
 from tests.deploy.examples import trained_like
 
@@ -45,18 +44,18 @@ def test_tuning_keeps_the_logits(resnet18, tmp_path):
     assert not np.array_equal(before, after)
 
 
-def test_resnet32_keeps_winograd_everywhere(export: ExportResult):
-    assert export.tuned_layers == ()
-    param = parse((export.folder / PARAM).read_text())
-    shapes = blob_shapes(param, export.folder / WEIGHTS, input_shape=(3, 32, 32))
+def test_resnet32_keeps_winograd_everywhere(export: ModelFolder):
+    assert (export.document.tuning or {})["no_winograd"] == ()
+    param = parse(export.param.read_text())
+    shapes = blob_shapes(param, export.weights, input_shape=(3, 32, 32))
     convolutions = [layer for layer in param.layers if layer.type == "Convolution"]
     assert [shapes[layer.outputs[0]][-1] for layer in convolutions] == [32] * 11 + [16] * 10 + [8] * 10
     # All except the two that halve the image.
     assert sum(is_3x3_stride_1(layer) for layer in convolutions) == 29
 
 
-def test_file_sets_every_mask_and_shape_hint(export: ExportResult):
-    layers = parse((export.folder / PARAM).read_text()).layers
+def test_file_sets_every_mask_and_shape_hint(export: ModelFolder):
+    layers = parse(export.param.read_text()).layers
     candidates = [layer for layer in layers if is_3x3_stride_1(layer)]
     assert all(dict(layer.params)[FEATURE_MASK] == "0" for layer in candidates)
     hints = {layer.name: dict(layer.params)[SHAPE_HINTS] for layer in layers}
