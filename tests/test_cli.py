@@ -31,7 +31,7 @@ def help_text(capsys, monkeypatch):
     return run
 
 
-COMMANDS = [*(module for module, _ in cli.COMMANDS.values()), "benchmarks.peers.__main__"]
+COMMANDS = [module for module, _ in cli.COMMANDS.values()]
 
 
 @pytest.mark.parametrize("module", COMMANDS)

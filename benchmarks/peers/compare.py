@@ -19,9 +19,10 @@ from benchmarks.record import context
 from deploy.conversion.export_source import trained_model_of
 from deploy.conversion.parity import compare as compare_logits
 from deploy.engine_build.engine_model import EngineModel
+from deploy.model_files.model_folder import ModelPrecision
 
-SCHEMA_VERSION = 1
-PRECISIONS = ("fp32", "bf16", "int8")
+SCHEMA_VERSION = 2
+PRECISIONS: tuple[ModelPrecision, ...] = ("fp32", "bf16", "int8")
 BURST = 4
 """Measured inferences per turn, after one unmeasured inference that loads the caches."""
 
@@ -31,7 +32,7 @@ def compare(
     model_pt: Path | None = None,
     *,
     threads: int = 1,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[ModelPrecision] = PRECISIONS,
     repetitions: int = 100,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def compare(
         progress: called with progress messages.
 
     Returns:
-        `schema_version`, `benchmark`, `context`, `model`, `settings`, `results`: one mapping per row.
+        `schema_version`, `benchmark`, `context`, `models`, `settings`, `results`: one mapping per row.
 
     Raises:
         UserError: a package is missing, or the folder and the trained model are different networks.
@@ -67,11 +68,13 @@ def compare(
         "schema_version": SCHEMA_VERSION,
         "benchmark": "peers",
         "context": {**context(packages=packages), "warnings": prepared.warnings},
-        "model": {
-            "name": prepared.fp32.document.name,
-            "sha256": prepared.fp32.document.files["model.bin"].sha256,
-            "test_accuracy": prepared.fp32.document.source.test_accuracy,
-        },
+        "models": [
+            {
+                "name": prepared.fp32.document.name,
+                "sha256": prepared.fp32.document.files["model.bin"].sha256,
+                "test_accuracy": prepared.fp32.document.source.test_accuracy,
+            }
+        ],
         "settings": {
             "threads": threads,
             "batch": 1,
@@ -103,14 +106,15 @@ def _measure_rows(
     for row, start in zip(rows, starts, strict=True):
         infer = load(row, prepared.path_for(row), threads=threads)
         logits = np.stack([infer(image[None]) for image in prepared.inputs])
-        parity = asdict(compare_logits(prepared.reference, logits))
+        parity = compare_logits(prepared.reference, logits)
         nets.append(infer)
         found.append(
             {
+                "model": 0,
                 **described(row, prepared.path_for(row)),
                 "threads": threads,
                 "version": version_of(row.runtime),
-                "parity": parity,
+                "parity": parity.model_dump(exclude={"data", "reference"}),
                 **start,
             }
         )

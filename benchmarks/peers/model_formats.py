@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.onnx_graph import write_onnx
-from benchmarks.peers.onnx_int8 import write_int8_onnx
+from benchmarks.peers.onnx_files import write_int8_onnx, write_onnx
 from benchmarks.peers.runtimes import Row, load
 from deploy.conversion.parity import compare, random_images, reference_logits
 from deploy.model_files import model_folder as mf
-from deploy.model_files.precision_folders import is_same_network, precision_folder
+from deploy.model_files.precision_folders import find_lower_precisions, find_precision_folder
 from deploy.quantization.activation_scales import MIN_IMAGES
 from deploy.quantization.convert_precision import convert_precision
 from deploy.winograd.measured_choice import tuning_warning
@@ -57,31 +55,13 @@ class PreparedModels:
                 return self.onnx[row.precision]
 
 
-def find_fp32(folder: Path) -> mf.ModelFolder:
-    """Return the fp32 model folder of `folder`: itself, or the one next to it.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    model = mf.open_model_folder(folder)
-    precision = model.document.precision
-    if precision == "fp32":
-        return model
-    suffix = f"-{precision}"
-    if folder.name.endswith(suffix):
-        exported = folder.with_name(folder.name.removesuffix(suffix))
-        if (exported / mf.DOCUMENT).is_file():
-            return find_fp32(exported)
-    raise UserError(f"{folder} is in {precision}; the comparison requires the fp32 export: give its folder")
-
-
 def prepare_models(
     folder: Path,
     model_path: Path,
     model: TrainedModel,
     *,
     scratch: Path,
-    precisions: Sequence[str],
+    precisions: Sequence[mf.ModelPrecision],
     progress: Callable[[str], None] = lambda _: None,
 ) -> PreparedModels:
     """Write the files of all runtimes.
@@ -89,29 +69,24 @@ def prepare_models(
     An exported ncnn folder next to `folder` (`export-int8`) is used unchanged, tuned or not.
 
     Raises:
-        UserError: the folder is damaged, or its network differs from `model`.
+        UserError: the folder is damaged, there is none in fp32, or its network differs from `model`.
     """
-    fp32 = find_fp32(folder)
+    fp32 = mf.open_model_folder(find_precision_folder(folder, "fp32"))
     inputs, reference, calibration, label = _images(fp32, model)
     progress("converting the network for the other runtimes")
     onnx = {"fp32": scratch / "fp32.onnx"}
-    write_onnx(fp32, onnx["fp32"])
+    write_onnx(model, onnx["fp32"])
     onnx["bf16"] = onnx["fp32"]
-    ncnn = {"fp32": fp32.path}
+    ncnn: dict[mf.ModelPrecision, Path] = {"fp32": fp32.path, **find_lower_precisions(fp32.path)}
     _check_same_network(fp32, inputs, reference)
     for precision in precisions:
-        if precision == "fp32":
-            continue
-        exported = precision_folder(fp32.path, precision)
-        document = mf.open_model_folder(exported).document if (exported / mf.DOCUMENT).is_file() else None
-        if document is not None and is_same_network(fp32.document, document):
-            ncnn[precision] = exported
+        if precision in ncnn:
             continue
         ncnn[precision] = scratch / precision
         convert_precision(
             fp32.path,
             ncnn[precision],
-            precision=cast("mf.ModelPrecision", precision),
+            precision=precision,
             images=random_images(8, model.input_shape),
             images_label="random",
             calibration=calibration,
@@ -123,10 +98,9 @@ def prepare_models(
         write_int8_onnx(
             onnx["fp32"],
             onnx["int8"],
-            input_name=fp32.document.input.blob,
             images=fp32.document.normalize(calibration),
         )
-    warnings = [tuning_warning(mf.open_model_folder(path).document) for path in ncnn.values()]
+    warnings = [tuning_warning(mf.read_document(ncnn[precision])) for precision in precisions]
     return PreparedModels(
         fp32=fp32,
         model_path=model_path.absolute(),
@@ -143,13 +117,15 @@ def _images(
     fp32: mf.ModelFolder, model: TrainedModel
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8], str]:
     """Return inputs, reference logits, calibration images, and the images' label."""
-    from deploy.quantization.evaluation_images import find_evaluation_data
+    from deploy.conversion.export_source import find_dataset
+    from deploy.quantization.evaluation_images import split_evaluation_data
 
-    data = find_evaluation_data(model, None)
-    if data is None:
+    info = find_dataset(model, None)
+    if info is None:
         images = random_images(IMAGES, model.input_shape)
         calibration, label = random_images(MIN_IMAGES, model.input_shape, seed=1), "random"
     else:
+        data = split_evaluation_data(model, info)
         images, calibration = data.validation.images[:IMAGES], data.calibration
         label = f"{data.label}, validation"
     _, reference = reference_logits(model, images)

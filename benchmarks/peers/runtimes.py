@@ -99,12 +99,7 @@ _MODULES: dict[Runtime, tuple[str, ...]] = {
 
 def _engine(_: Row, path: Path, threads: int) -> Infer:
     model = EngineModel(path, threads=threads)
-
-    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = model.infer(image)[0]
-        return logits
-
-    return infer
+    return lambda image: model.infer(image)[0]
 
 
 def _onnxruntime(_: Row, path: Path, threads: int) -> Infer:
@@ -116,12 +111,7 @@ def _onnxruntime(_: Row, path: Path, threads: int) -> Infer:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-
-    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(None, {name: image})[0][0]
-        return logits
-
-    return infer
+    return lambda image: session.run(None, {name: image})[0][0]
 
 
 def _openvino(row: Row, path: Path, threads: int) -> Infer:
@@ -134,11 +124,7 @@ def _openvino(row: Row, path: Path, threads: int) -> Infer:
         "INFERENCE_PRECISION_HINT": "bf16" if row.precision == "bf16" else "f32",
     }
     request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-
-    def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.array(next(iter(request.infer([image]).values()))[0], np.float32)
-
-    return infer
+    return lambda image: np.array(next(iter(request.infer([image]).values()))[0], np.float32)
 
 
 def _torch(row: Row, path: Path, threads: int) -> Infer:
