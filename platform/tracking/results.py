@@ -19,6 +19,18 @@ from platform.tracking.parquet_tables import TrialRow, read_epochs, read_trials
 from platform.tracking.sweep_folder import State, SweepFolder
 from platform.training.records import EpochRecord
 
+_REMEDY = "remove it to continue without it"
+TEST_KEYS = (
+    "accuracy",
+    "images",
+    "split_sha256",
+    "class_names",
+    "per_class",
+    "confusion",
+    "mistakes",
+    "calibration",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestReading:
@@ -186,22 +198,32 @@ def read_results(folder: SweepFolder) -> SweepResults:
         trials=read_trials(folder),
         epochs=read_epochs(folder),
         selection=_read(folder.selection),
-        champion=_read(folder.champion),
-        test=_read(folder.test),
+        champion=_read(folder.champion, "trial_id", "config"),
+        test=_read(folder.test, *TEST_KEYS),
         export=_read(folder.export / "model.json"),
         lower_precisions=[
             found for path in folder.lower_precisions if (found := _read(path / "model.json")) is not None
         ],
-        benchmark=_read(folder.benchmark),
+        benchmark=_read(folder.benchmark, "context", "results"),
         registered=_read(folder.path / "registered.json"),
-        evaluations=[json.loads(line) for line in _lines(folder.path / "test_evaluations.jsonl")],
+        evaluations=_read_lines(folder.path / "test_evaluations.jsonl"),
         openings=(_read(folder.path / "test_opened.json") or {}).get("openings", ()),
     )
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; {_REMEDY}") from None
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
-    return read_json(path, remedy="remove it to continue without it") if path.exists() else None
+def _read(path: Path, *keys: str) -> Mapping[str, Any] | None:
+    """Return the content of a file, which must have `keys`; None if there is no file."""
+    if not path.exists():
+        return None
+    content = read_json(path, remedy=_REMEDY)
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise UserError(f"{path} is damaged: {', '.join(missing)} missing; {_REMEDY}")
+    return content

@@ -11,7 +11,7 @@ import pytest
 
 from platform.console.sweep_list import sweep_list
 from platform.tracking.events import TrialStatus
-from platform.tracking.results import read_results
+from platform.tracking.results import TEST_KEYS, read_results
 from platform.tracking.summary_sentences import summary_sentences
 from platform.tracking.sweep_folder import SweepFolder
 from tests.space.examples import spec
@@ -36,7 +36,7 @@ def test_each_sweep_has_one_line_and_damaged_ones_are_marked(tmp_path: Path) -> 
     estimate = {"mean": 0.205, "interval95": [0.204, 0.206]}
     entry = {"trial_id": "t001", "mean": 0.21, "n": 3, "estimate": estimate}
     (confirmed / "selection.json").write_text(json.dumps({"champion": "t001", "candidates": [entry]}))
-    (confirmed / "test.json").write_text(json.dumps({"accuracy": 0.19}))
+    (confirmed / "test.json").write_text(json.dumps({**dict.fromkeys(TEST_KEYS), "accuracy": 0.19}))
     (write_sweep(tmp_path, "plain-20260101-140000", "running") / "trials.parquet").write_text("nothing")
     lines = sweep_list(tmp_path, now=STARTED + timedelta(hours=3)).splitlines()
     assert [" ".join(line.split()) for line in lines[1:]] == [

@@ -337,11 +337,21 @@ def test_lower_precisions_are_compared_with_fp32(tmp_path):
         assert wanted in text
 
 
-def test_a_damaged_file_is_a_user_error(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("selection.json", '{"candidates": ['),
+        ("champion.json", "{}"),
+        ("test.json", '{"accuracy": 0.5}'),
+        ("benchmark.json", '{"results": []}'),
+        ("test_evaluations.jsonl", '{"run": '),
+    ],
+)
+def test_a_damaged_file_is_a_user_error(tmp_path, name, content):
     folder = SweepFolder(tmp_path / "s-20260301-120000")
     folder.path.mkdir()
-    folder.selection.write_text('{"candidates": [')
-    with pytest.raises(UserError, match=r"selection\.json is damaged"):
+    (folder.path / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged: .*; remove it to continue without it"):
         write_report(folder)
     assert not folder.report.exists()
 
