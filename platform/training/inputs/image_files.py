@@ -226,6 +226,7 @@ def _collate(images: list[Tensor | UserError]) -> Tensor | NDArray[np.uint8] | U
         return error
     pixels = torch.stack(cast("list[Tensor]", images))
     try:
-        return pixels.share_memory_()
+        pixels.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:  # /dev/shm is full (64 MB in containers): an array is copied through a pipe
         return pixels.numpy()
+    return pixels
