@@ -119,7 +119,7 @@ class ServedLog(io.TextIOBase):
     def __init__(self, server: Any, path: Path) -> None:
         self._server, self._path = server, str(path)
         self._line, self._pending = "", deque[Any]()
-        self._size, _ = get_result(server, server.stat.remote(self._path)) or (0, None)
+        self._size: int = (get_result(server, server.stat.remote(self._path)) or (0,))[0]
 
     @override
     def write(self, text: str, /) -> int:
