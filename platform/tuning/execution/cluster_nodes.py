@@ -128,7 +128,8 @@ def _published_loads(address: str) -> list[Mapping[str, Any]]:
 
     # Ray's own subscriber needs an event loop, which would still run when the process ends.
     requests: Any = gcs_pubsub._SubscriberBase()
-    kind = pubsub_pb2.RAY_NODE_RESOURCE_USAGE_CHANNEL
+    channels: Any = pubsub_pb2
+    kind = channels.RAY_NODE_RESOURCE_USAGE_CHANNEL
     found, end_s = list[Mapping[str, Any]](), time.monotonic() + _LOADS_WITHIN_S
     with gcs_utils.create_gcs_channel(address) as channel:
         gcs = gcs_service_pb2_grpc.ObservabilityPubSubServiceStub(channel)  # type: ignore[no-untyped-call]
