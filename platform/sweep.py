@@ -163,8 +163,6 @@ def _train(sweep: Sweep, view: LiveView) -> None:
     with session(num_cpus=int(first.CPU), num_gpus=int(first.GPU)):
         trials = training_stages.search(sweep)
         champion = training_stages.confirm(sweep, trials)
-        for reason in training_stages.why_shortened(sweep):
-            view.console.print(reason, highlight=False, markup=False)
         training_stages.train_final(sweep, champion, trials)
 
 
