@@ -71,9 +71,27 @@ def no_answer(address: str, *, timeout_s: float) -> Any:
 
 
 def is_answering() -> bool:
-    """Return whether the joined cluster answers within a few seconds; True in a local session."""
+    """Return whether Ray's control service answers within seconds; in a local session, whether it runs."""
     address = control_address()
-    return address is None or no_answer(address, timeout_s=_ANSWER_TIMEOUT_S) is None
+    if address is None:
+        return all(name != "gcs_server" for name, _ in dead_processes())
+    return no_answer(address, timeout_s=_ANSWER_TIMEOUT_S) is None
+
+
+def dead_processes() -> list[tuple[str, int]]:
+    """Return the names and exit codes of the processes of this driver's own session that have ended.
+
+    `poll` also reaps them. Ray's workers do not exit while the raylet is a zombie.
+    """
+    from ray._private import worker
+
+    node: Any = worker._global_node  # the only holder of the processes' handles
+    return [
+        (name, info.process.returncode)
+        for name in ("raylet", "gcs_server")
+        for info in (node.all_processes.get(name, ()) if node is not None else ())
+        if info.process.poll() is not None
+    ]
 
 
 def alive_nodes() -> dict[str, Node]:

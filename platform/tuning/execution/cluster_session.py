@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ import psutil
 
 import platform
 from platform.common.cores import usable_cores
-from platform.common.errors import UserError
+from platform.common.errors import Interrupted, UserError
 from platform.tuning.execution import cluster_nodes, placement_groups
 from platform.tuning.execution.interrupts import end_signals_as_sigint, hangup_blocked
 
@@ -34,6 +35,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 _LOCAL_ATTEMPTS = 2
 _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 10.0
+_SHUTDOWN_TIMEOUT_S = 15.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -113,9 +115,12 @@ def session(
             with end_signals_as_sigint():  # ray.init has replaced the handler by one that exits with code 15
                 yield _nodes(joined=address is not None)
         finally:
+            interrupted = isinstance(sys.exception(), Interrupted | KeyboardInterrupt)
             if ray.is_initialized() and not cluster_nodes.is_answering():
                 # Ray's shutdown, also called at exit, waits for the lost head. Handlers run last to first.
-                atexit.register(_exit_at_once)
+                atexit.register(_exit_at_once, 130 if interrupted else 1)
+            elif interrupted and address is None:
+                _shut_down_in_time()
             else:
                 if ray.is_initialized() and address is not None:
                     placement_groups.remove_groups_of_this_job()
@@ -129,10 +134,23 @@ def session(
                 Config.initialize("")
 
 
-def _exit_at_once() -> None:
+def _exit_at_once(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
+
+
+def _shut_down_in_time() -> None:
+    """Shut a local session down, whose processes may be ending: systemd and Slurm signal all of them.
+
+    A request to a control service that has just ended returns after a minute, and ends this process.
+    """
+    thread = threading.Thread(target=_shut_down, daemon=True)
+    thread.start()
+    thread.join(_SHUTDOWN_TIMEOUT_S)
+    if thread.is_alive():
+        _end(psutil.Process().children())
+        atexit.register(_exit_at_once, 130)
 
 
 def _shut_down() -> None:
@@ -154,21 +172,14 @@ def _shut_down() -> None:
 def check_ray_processes() -> None:
     """Raise an error if a process of the local Ray session has died; Ray itself would wait forever.
 
-    `poll` also reaps the dead process. Ray's workers do not exit while it is a zombie.
-
     Raises:
         UserError: the raylet or the GCS of this driver's own session has died.
     """
-    from ray._private import worker
-
-    node: Any = worker._global_node  # the only holder of the processes' handles
-    for name in ("raylet", "gcs_server"):
-        for info in node.all_processes.get(name, ()) if node is not None else ():
-            if info.process.poll() is not None:
-                raise UserError(
-                    f"Ray's process {name} on this machine has died (exit code {info.process.returncode}): "
-                    "it was killed, or the machine ran out of memory; all finished epochs are kept"
-                )
+    for name, code in cluster_nodes.dead_processes():
+        raise UserError(
+            f"Ray's process {name} on this machine has died (exit code {code}): it was killed, or the "
+            "machine ran out of memory; all finished epochs are kept"
+        )
 
 
 def project_root() -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from platform.common.errors import Interrupted, UserError
 from platform.tracking.events import Stage, TrialStatus
 from platform.tuning.execution import interrupts
-from platform.tuning.execution.cluster_nodes import NodeWatch, is_answering
+from platform.tuning.execution.cluster_nodes import NodeWatch, control_address, is_answering
 from platform.tuning.execution.node_files import file_server
 from platform.tuning.execution.stage_context import Placement, StageContext
 from platform.tuning.journal.journal import Journal
@@ -85,7 +85,8 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
                 _tuner(job, context, queue, callback, server).fit()
         except interrupts.StopRequested:
             interrupted = True
-            if is_answering():
+            # A local session ends with the sweep; its processes may have received the signal, too.
+            if control_address() is not None and is_answering():
                 _kill(callback.live_actors())
         for trial_id in sorted(callback.running):
             context.observer.trial_ended(ledger.trials[trial_id].task.info(), TrialStatus.INTERRUPTED)

@@ -23,7 +23,7 @@ ROOT = Path(platform.__path__[0]).parent
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("cause", "status"),
-    [("Ctrl-C", 130), ("SIGKILL", -signal.SIGKILL), ("raylet killed", 1)],
+    [("Ctrl-C", 130), ("SIGTERM to all", 130), ("SIGKILL", -signal.SIGKILL), ("raylet killed", 1)],
 )
 def test_no_process_outlives_a_stopped_or_killed_sweep(
     folder: Path, info: DatasetInfo, cause: str, status: int
@@ -45,6 +45,9 @@ def test_no_process_outlives_a_stopped_or_killed_sweep(
         [raylet] = [child for child in processes if child.name() == "raylet"]
         if cause == "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)  # as at a terminal, Ray's processes get it too
+        elif cause == "SIGTERM to all":  # as systemd and Slurm do
+            for each in (process, *descendants):
+                each.terminate()
         elif cause == "SIGKILL":
             process.kill()
         else:
@@ -53,7 +56,7 @@ def test_no_process_outlives_a_stopped_or_killed_sweep(
     assert process.returncode == status
     if cause == "raylet killed":
         assert err.splitlines()[-1].startswith("error: Ray's process raylet on this machine has died"), err
-    if cause == "Ctrl-C":
+    if status == 130:
         assert out.splitlines()[-1] == "t000 interrupted"
         assert err.splitlines()[-1].startswith(
             "interrupted; resume with: python -m platform.sweep --resume tiny-"
