@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # runs all of them.
 _SHARED = {"bridge": "ray", "tuning/execution": "ray", "sweep": "sweep"}
 # They start first: a test of minutes that starts last runs alone.
-_LONGEST = ("sweep", "tuning/execution", "bridge", "cluster", "engine", "benchmarks", "deploy", "training")
+_LONGEST = ("sweep", "bridge", "tuning/execution", "cluster", "engine", "benchmarks", "deploy", "training")
 
 
 @pytest.hookimpl(tryfirst=True)

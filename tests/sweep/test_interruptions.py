@@ -90,7 +90,7 @@ def test_a_resumed_sweep_keeps_its_time_budget(place: Place) -> None:
     plan = json.loads(folder.plan.read_text())
     assert (plan["within"]["budget_s"], plan["within"]["choices"], plan["search"]["runs"]) == (3600, [], 6)
     # As if the hour was over.
-    plan["within"]["used_before_s"] = 4000
+    plan["within"]["used_before_s"] = 4200
     folder.plan.write_text(json.dumps(plan))
 
     refused = place.sweep("--resume", folder.sweep_id, "--within", "2h")

@@ -85,8 +85,9 @@ def run_trials(job: TunerJob, context: StageContext, journal: Journal) -> None:
                 _tuner(job, context, queue, callback, server).fit()
         except interrupts.StopRequested:
             interrupted = True
-            # A local session ends with the sweep; its processes may have received the signal, too.
-            if control_address() is not None and is_answering():
+            # After a signal a local session ends with the sweep; its processes may have received it, too.
+            ends_with_session = signals.requested and control_address() is None
+            if not ends_with_session and is_answering():
                 _kill(callback.live_actors())
         for trial_id in sorted(callback.running):
             context.observer.trial_ended(ledger.trials[trial_id].task.info(), TrialStatus.INTERRUPTED)
