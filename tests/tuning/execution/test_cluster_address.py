@@ -7,10 +7,12 @@ import socket
 import tempfile
 import weakref
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import ray
+from ray._private import services
 
 from platform.common.errors import UserError
 from platform.tuning.execution import cluster_session
@@ -38,6 +40,9 @@ def test_a_cluster_that_does_not_answer_is_one_message(
     address = scheme + host.format(silent=silent_port)
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(cluster_session, "_ANSWER_TIMEOUT_S", 1.0)
+    # `auto` would find the sweeps of tests in other processes.
+    monkeypatch.setattr(services, "find_gcs_addresses", cache(set))
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: None)
     with pytest.raises(UserError) as caught, session():
         pass
     message = str(caught.value)
