@@ -217,7 +217,7 @@ def _confirmation(sweep: SweepInfo) -> Any:
 
 def _grouped(state: Any, mode: str, key: str, aggregate: str) -> Any:
     group = {"aggregateFunction": aggregate, "groupByKeys": [{"mode": mode, "groupByData": key}]}
-    # The cell of a group has the name of the aggregate beside the value.
+    # The cell of a group has the name of the aggregate next to the value.
     wide = {name: 150 for name in state["selectedColumns"] if name.startswith("metrics.")}
     return {**state, "groupBy": group, "columnWidths": {**state["columnWidths"], **wide}}
 
