@@ -142,7 +142,7 @@ def _regions(trials: Sequence[tuple[Any, bool]]) -> Iterator[tuple[str, Any, int
             hits = [hit for other, hit in trials if other == value]
             yield "=", value, len(hits), sum(hits)
         return
-    # Sorted, because a continuous setting has as many values as there are trials.
+    # Sorted, because every trial may have its own value of a continuous setting.
     trials = sorted(trials)
     numbers = [value for value, _ in trials]
     before = [0, *accumulate(hit for _, hit in trials)]
