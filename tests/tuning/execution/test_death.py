@@ -23,7 +23,13 @@ ROOT = Path(platform.__path__[0]).parent
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("cause", "status"),
-    [("Ctrl-C", 130), ("SIGTERM to all", 130), ("SIGKILL", -signal.SIGKILL), ("raylet killed", 1)],
+    [
+        ("Ctrl-C", 130),
+        ("SIGTERM to all", 130),
+        ("SIGKILL", -signal.SIGKILL),
+        ("raylet killed", 1),
+        ("gcs_server killed", 1),
+    ],
 )
 def test_no_process_outlives_a_stopped_or_killed_sweep(
     folder: Path, info: DatasetInfo, cause: str, status: int
@@ -42,7 +48,6 @@ def test_no_process_outlives_a_stopped_or_killed_sweep(
         # Ray's two agents check for a dead parent rarely; on a busy machine they outlive it by minutes.
         descendants = psutil.Process(process.pid).children(recursive=True)
         processes = [child for child in descendants if "Agent" not in child.name()]
-        [raylet] = [child for child in processes if child.name() == "raylet"]
         if cause == "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)  # as at a terminal, Ray's processes get it too
         elif cause == "SIGTERM to all":  # as systemd and Slurm do
@@ -51,11 +56,13 @@ def test_no_process_outlives_a_stopped_or_killed_sweep(
         elif cause == "SIGKILL":
             process.kill()
         else:
-            raylet.kill()
+            [killed] = [child for child in processes if child.name() == cause.removesuffix(" killed")]
+            killed.kill()
         out, err = process.communicate(timeout=60)
     assert process.returncode == status
-    if cause == "raylet killed":
-        assert err.splitlines()[-1].startswith("error: Ray's process raylet on this machine has died"), err
+    if status == 1:
+        name = cause.removesuffix(" killed")
+        assert err.splitlines()[-1].startswith(f"error: Ray's process {name} on this machine has died"), err
     if status == 130:
         assert out.splitlines()[-1] == "t000 interrupted"
         assert err.splitlines()[-1].startswith(
